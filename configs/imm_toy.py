@@ -1,0 +1,51 @@
+"""IMM on a ring of eight Gaussians in the plane: the smallest whole experiment.
+
+python -m dfim.main --config=configs/imm_toy.py
+"""
+
+import ml_collections
+
+
+def get_config(mode: str = "full") -> ml_collections.ConfigDict:
+  """`mode` is "full" or "smoke" (a few steps, for tests)."""
+  full = dict(full=True, smoke=False)[mode]
+  t_max, t_min = 0.994, 0.006
+  c = ml_collections.ConfigDict()
+  c.seed = 0
+  c.steps = 3000 if full else 6
+  c.batch_size = 1024 if full else 64
+  c.data = dict(name="data.toys.ring")
+  c.model = dict(name="models.mlp.MLP", width=256 if full else 32, depth=3)
+  c.objective = dict(
+      name="objectives.moment_matching.loss",
+      f=dict(
+          name="core.parameterization.EulerFlow",
+          path=dict(name="core.interpolants.FlowMatching"),
+          sigma_data=0.5,
+      ),
+      sample_times=dict(
+          name="core.times.sample",
+          pattern=dict(name="core.times.example"),
+          mapping=dict(name="core.mappings.eta_decrement", k=8.0),
+          t_max=t_max,
+          t_min=t_min,
+      ),
+      particles=dict(name="core.particles.example"),
+      kernel=dict(name="core.kernels.laplace"),
+      weight=dict(name="core.weights.imm", a=1.0, b=4.0),
+      group_size=16 if full else 4,
+  )
+  c.optimizer = dict(name="optax.adam", learning_rate=1e-3)
+  c.ema = (0.999,)
+  c.sampler = dict(
+      method=dict(name="samplers.jump.pushforward"),
+      grid=dict(name="core.grids.uniform", t_max=t_max, t_min=t_min),
+      steps=(1, 2, 4, 8),
+      count=10000 if full else 100,
+      chunk=10000 if full else 100,
+  )
+  c.log_every = 100 if full else 2
+  c.checkpoint_every = 1000 if full else 3
+  c.sample_every = 0
+  c.eval_every = 0
+  return c

@@ -1,0 +1,164 @@
+"""The path from data to noise: x_t = alpha(t) x + sigma(t) eps, with t in [0, 1].
+
+Every time array has the rank of `x`, with size-1 axes where a time is shared: `[B, 1, 1, 1]`
+gives each image one time, `[B, T, 1]` gives each token its own. Nothing below knows the
+difference. `eps` is the noise as added: its standard deviation is sigma_data.
+
+Sources: Zhou, Ermon, Song, "Inductive Moment Matching" (arXiv 2503.07565), sections 2.1, 3.1,
+4.2 and appendix A; Song, Meng, Ermon, "Denoising Diffusion Implicit Models" (2010.02502).
+"""
+
+import dataclasses
+import functools
+from typing import Literal, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+
+
+class Path(Protocol):
+  """alpha(0) = sigma(1) = 1, alpha(1) = sigma(0) = 0; eta = sigma / alpha grows with t."""
+
+  def alpha(self, t: Array) -> Array:
+    """The share of data in x_t."""
+
+  def sigma(self, t: Array) -> Array:
+    """The share of noise in x_t."""
+
+  def time(self, eta: Array) -> Array:
+    """The t at which sigma(t) / alpha(t) = eta; 1 at eta = inf."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowMatching:
+  """The straight path of flow matching: alpha = 1 - t, sigma = t."""
+
+  def alpha(self, t: Array) -> Array:
+    return 1.0 - t
+
+  def sigma(self, t: Array) -> Array:
+    return t
+
+  def time(self, eta: Array) -> Array:
+    return 1.0 / (1.0 + 1.0 / eta)  # eta / (1 + eta) is NaN at infinity
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine:
+  """The variance-preserving cosine path: alpha^2 + sigma^2 = 1."""
+
+  def alpha(self, t: Array) -> Array:
+    return jnp.sin(0.5 * jnp.pi * (1.0 - t))  # cos(pi / 2) is negative in float32
+
+  def sigma(self, t: Array) -> Array:
+    return jnp.sin(0.5 * jnp.pi * t)
+
+  def time(self, eta: Array) -> Array:
+    return 2.0 / jnp.pi * jnp.arctan(eta)
+
+
+@dataclasses.dataclass(frozen=True)
+class DiscreteVP:
+  """The variance-preserving path through the noise levels of a discrete diffusion.
+
+  Level index i in 0 .. levels - 1 lies at t = (i + 1) / levels, and t = 0 is clean; between
+  levels alpha^2 is linear in t. Schedules as in Diffusion Forcing (arXiv 2407.01392), B.4.
+  """
+
+  betas: Literal["linear", "cosine", "sigmoid"] = "cosine"
+  levels: int = 1000
+
+  def __post_init__(self):
+    if self.betas not in ("linear", "cosine", "sigmoid"):
+      raise ValueError(f"betas={self.betas!r}: choose linear, cosine or sigmoid.")
+
+  def alpha(self, t: Array) -> Array:
+    return jnp.sqrt(self._at(t, alpha_bars(self.betas, self.levels)))
+
+  def sigma(self, t: Array) -> Array:
+    # Tabulated by itself: 1 - alpha_bar would lose the first levels to rounding.
+    return jnp.sqrt(self._at(t, 1.0 - alpha_bars(self.betas, self.levels)))
+
+  def time(self, eta: Array) -> Array:
+    # Looked up in 1 - alpha_bar at low noise and in alpha_bar at high noise, for precision.
+    alpha_bar = alpha_bars(self.betas, self.levels)
+    grid = np.linspace(0.0, 1.0, self.levels + 1)
+    low = jnp.interp(1.0 / (1.0 + 1.0 / jnp.square(eta)), 1.0 - alpha_bar, grid)
+    high = jnp.interp(1.0 / (1.0 + jnp.square(eta)), alpha_bar[::-1], grid[::-1])
+    return jnp.where(eta < 1.0, low, high)
+
+  def _at(self, t: Array, table: np.ndarray) -> Array:
+    return jnp.interp(t, np.linspace(0.0, 1.0, self.levels + 1), table)
+
+
+@functools.cache
+def alpha_bars(betas: str, levels: int) -> np.ndarray:
+  """alpha_bar at t = 0, 1 / levels, .. 1 as float64 `[levels + 1]`."""
+  u = np.linspace(0.0, 1.0, levels + 1)
+  if betas == "linear":
+    beta = 1000.0 / levels * np.linspace(1e-4, 2e-2, levels)
+  else:
+    curve = np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2 if betas == "cosine" else _sigmoid(u)
+    beta = np.clip(1.0 - curve[1:] / curve[:-1], 0.0, 0.999)
+  return np.concatenate([[1.0], np.cumprod(1.0 - beta)])
+
+
+def _sigmoid(u: np.ndarray, start: float = -3.0, end: float = 3.0) -> np.ndarray:
+  """The sigmoid schedule between `start` and `end`, 1 at u = 0 and 0 at u = 1."""
+  rise = 1.0 / (1.0 + np.exp(-(start + u * (end - start))))
+  return (rise[-1] - rise) / (rise[-1] - rise[0])
+
+
+def noise_like(key: Array, x: Array) -> Array:
+  """Standard normal noise with the shape, dtype and sharding of `x`.
+
+  `key` is one key, or `[B]` keys, one per example: then an example's noise depends on its own
+  key alone, whatever the batch around it.
+  """
+  if key.ndim:
+    return jax.vmap(lambda k: jax.random.normal(k, x.shape[1:], x.dtype))(key)
+  return jax.random.normal(key, x.shape, x.dtype, out_sharding=jax.typeof(x).sharding)
+
+
+def eta(path: Path, t: Array) -> Array:
+  """The noise-to-signal ratio sigma / alpha."""
+  return path.sigma(t) / path.alpha(t)
+
+
+def log_snr(path: Path, t: Array) -> Array:
+  """lambda(t) = 2 log(alpha / sigma)."""
+  return 2.0 * (jnp.log(path.alpha(t)) - jnp.log(path.sigma(t)))
+
+
+def interpolate(path: Path, x: Array, eps: Array, t: Array) -> Array:
+  """x_t on the path between data `x` and noise `eps`."""
+  return path.alpha(t) * x + path.sigma(t) * eps
+
+
+def ddim(path: Path, x_t: Array, x: Array, s: Array, t: Array) -> Array:
+  """x_s on the path through `x_t` and `x`, s <= t (IMM eq. 11); x_t itself where s = t."""
+  ratio = noise_ratio(path, s, t)
+  return jnp.where(s == t, x_t, (path.alpha(s) - ratio * path.alpha(t)) * x + ratio * x_t)
+
+
+def ddpm_posterior(path: Path, x_t: Array, x: Array, s: Array, t: Array) -> tuple[Array, Array]:
+  """Mean and standard deviation of x_s given `x_t` and `x`, s <= t (IMM eq. 97).
+
+  For a prior of unit variance; multiply the deviation by sigma_data for another. Where s = t
+  the mean is x_t and the deviation 0.
+  """
+  moves = s < t
+  ratio = noise_ratio(path, s, t)
+  signal = path.alpha(t) / jnp.where(moves, path.alpha(s), 1.0)
+  rho = jnp.where(moves, jnp.square(signal * ratio), 1.0)
+  mean = signal * jnp.square(ratio) * x_t + path.alpha(s) * (1.0 - rho) * x
+  std = path.sigma(s) * jnp.sqrt(jnp.where(moves, jnp.maximum(1.0 - rho, 0.0), 0.0))
+  return jnp.where(moves, mean, x_t), std
+
+
+def noise_ratio(path: Path, s: Array, t: Array) -> Array:
+  """sigma(s) / sigma(t), and 1 where s = t, also at t = 0."""
+  return jnp.where(s == t, 1.0, path.sigma(s) / jnp.where(s == t, 1.0, path.sigma(t)))

@@ -1,0 +1,43 @@
+"""Kernels on the last axis: `kernel(x, y, scale)` broadcasts over all others.
+
+`x`, `y`: `[..., D]`; `scale`: `[...]`, an inverse bandwidth; returns `[...]`. With
+d^2 = max(||x - y||^2, floor). The floor is on the *squared* distance: it keeps the gradient at
+x = y at 0, where that of a norm is NaN. No Gram trick (|x|^2 + |y|^2 - 2 x y): IMM's two clouds
+lie close together and the difference would cancel.
+
+A kernel is one function. To add one, write it here, or anywhere importable, and name it in a
+config: `kernel=dict(name="core.kernels.rbf")`. The tests in `tests/core/test_kernels.py` pick up
+every public function of this module by themselves. Source: IMM section 4.2, appendix C.8.
+"""
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+def laplace(x: Array, y: Array, scale: Array, *, floor: float = 1e-8) -> Array:
+  """exp(-scale d): every moment; the gradient's size does not fall with the distance."""
+  return jnp.exp(-scale * jnp.sqrt(_squared_distance(x, y, floor)))
+
+
+def rbf(x: Array, y: Array, scale: Array, *, floor: float = 1e-8) -> Array:
+  """exp(-scale d^2 / 2)."""
+  return jnp.exp(-0.5 * scale * _squared_distance(x, y, floor))
+
+
+def energy(x: Array, y: Array, scale: Array, *, floor: float = 1e-8) -> Array:
+  """-scale d^2: the first moment only (IMM lemma 1); conditionally positive definite."""
+  return -scale * _squared_distance(x, y, floor)
+
+
+def pseudo_huber(
+    x: Array, y: Array, scale: Array, *, c: float = 0.03, floor: float = 1e-8
+) -> Array:
+  """scale (c - sqrt(d^2 + c^2)): every moment (IMM lemma 2); conditionally positive definite."""
+  return scale * (c - jnp.sqrt(_squared_distance(x, y, floor) + c**2))
+
+
+def _squared_distance(x: Array, y: Array, floor: float) -> Array:
+  """max(||x - y||^2, floor) over the last axis."""
+  return jnp.maximum(jnp.sum(jnp.square(x - y), axis=-1), floor)

@@ -1,0 +1,112 @@
+"""Where the frozen model starts: r(s, t) with s <= r < t (IMM sections 3.3, appendices B.3, C.6).
+
+Each takes one small step down from t, of a fixed size in its own measure of noise, 2^-k of the
+whole way from t_max to t_min, and never passes s. `path, s, t, t_max, t_min` come from
+`times.sample`; a config gives `k` and `min_gap` alone.
+
+End points are exact, eta(t_max) - eta(t_min), where the paper prints 160 for the difference.
+`min_gap` keeps t - r above the resolution of low-precision networks (IMM appendix I.6).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from dfim.core import interpolants
+
+Array = jax.Array
+
+
+def eta_decrement(
+    path: interpolants.Path,
+    s: Array,
+    t: Array,
+    *,
+    t_max: float,
+    t_min: float,
+    k: float = 12.0,
+    min_gap: float = 0.0,
+) -> Array:
+  """eta(r) = eta(t) - 2^-k (eta(t_max) - eta(t_min)): IMM's default. Needs t_max < 1."""
+  _refuse(t_max >= 1.0, f"eta_decrement with t_max={t_max}: eta(1) is infinite; set t_max < 1.")
+  low, high = (interpolants.eta(path, jnp.asarray(u, t.dtype)) for u in (t_min, t_max))
+  r = path.time(jnp.maximum(interpolants.eta(path, t) - (high - low) * 2.0**-k, low))
+  return _between(s, r, t, min_gap)
+
+
+def log_snr_decrement(
+    path: interpolants.Path,
+    s: Array,
+    t: Array,
+    *,
+    t_max: float,
+    t_min: float,
+    k: float = 12.0,
+    min_gap: float = 0.0,
+) -> Array:
+  """lambda(r) = lambda(t) + 2^-k (lambda(t_min) - lambda(t_max)). Needs 0 < t_min, t_max < 1.
+
+  The paper prints a minus, which would step towards noise: lambda falls with t.
+  """
+  _refuse(
+      t_min <= 0.0 or t_max >= 1.0,
+      f"log_snr_decrement with t_min={t_min}, t_max={t_max}: log-SNR is infinite at 0 and 1;"
+      " set 0 < t_min and t_max < 1.",
+  )
+  low, high = (interpolants.log_snr(path, jnp.asarray(u, t.dtype)) for u in (t_max, t_min))
+  # lambda = -2 log(eta), so a step in lambda is a factor of eta.
+  r = path.time(interpolants.eta(path, t) * jnp.exp(-0.5 * (high - low) * 2.0**-k))
+  return _between(s, r, t, min_gap)
+
+
+def time_decrement(
+    path: interpolants.Path,
+    s: Array,
+    t: Array,
+    *,
+    t_max: float,
+    t_min: float,
+    k: float = 12.0,
+    min_gap: float = 0.0,
+) -> Array:
+  """r = t - 2^-k (t_max - t_min). Allows t_max = 1 and t_min = 0."""
+  del path
+  return _between(s, t - (t_max - t_min) * 2.0**-k, t, min_gap)
+
+
+def inverse_eta_increment(
+    path: interpolants.Path,
+    s: Array,
+    t: Array,
+    *,
+    t_max: float,
+    t_min: float,
+    k: float = 12.0,
+    min_gap: float = 0.0,
+) -> Array:
+  """1 / eta(r) = 1 / eta(t) + 2^-k (1 / eta(t_min) - 1 / eta(t_max)). Needs t_min > 0."""
+  _refuse(
+      t_min <= 0.0,
+      f"inverse_eta_increment with t_min={t_min}: 1 / eta(0) is infinite; set t_min > 0.",
+  )
+  inverse = lambda u: path.alpha(u) / path.sigma(u)
+  low, high = (inverse(jnp.asarray(u, t.dtype)) for u in (t_max, t_min))
+  r = path.time(1.0 / (inverse(t) + (high - low) * 2.0**-k))
+  return _between(s, r, t, min_gap)
+
+
+def to_target(
+    path: interpolants.Path, s: Array, t: Array, *, t_max: float, t_min: float
+) -> Array:
+  """r = s: the target is the data at time s, the naive objective of IMM eq. 7."""
+  del path, t_max, t_min
+  return jnp.broadcast_to(s, t.shape)
+
+
+def _between(s: Array, r: Array, t: Array, min_gap: float) -> Array:
+  """r, at least `min_gap` below t, and never below s."""
+  return jnp.maximum(jnp.minimum(r, t - min_gap), s)
+
+
+def _refuse(wrong: bool, message: str) -> None:
+  if wrong:
+    raise ValueError(message)

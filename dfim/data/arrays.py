@@ -1,0 +1,74 @@
+"""Batches of arrays in memory, and the contract that every data source keeps.
+
+A source is `source(batch_size, seed, start=0, *, process=(0, 1), ...) -> iterator` of
+`dict(x=float32 [B, ...], cond=dict(label=int32 [B]))`, without `cond` where nothing conditions.
+Batch n depends on (seed, n) alone, so `start=n` equals skipping n batches, bit for bit.
+`process=(index, count)` yields rows `index` of `count` equal, contiguous parts of that batch.
+Beside each source stands a `load` (`load_x` where a module has several), which returns the whole
+split as arrays `dict(x=[N, ...], label=[N])`: what evaluators compare with.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import functools
+import itertools
+import operator
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def batches(
+  arrays: Any, batch_size: int, seed: int, start: int = 0, *, process: tuple[int, int] = (0, 1)
+) -> Iterator[Any]:
+  """Endless batches `[B / count, ...]` of the rows of `arrays`, a tree of arrays `[N, ...]`.
+
+  Raises:
+    ValueError: arrays of different lengths or of none; a batch that `process` cannot divide.
+  """
+  sizes = {len(a) for a in jax.tree.leaves(arrays)}
+  if len(sizes) != 1:
+    raise ValueError(f"data: arrays must share their first axis, but have lengths {sorted(sizes)}")
+  take = rows(sizes.pop(), batch_size, seed, process=process)
+  indices = map(take, count_from(start))
+  return (jax.tree.map(operator.itemgetter(i), arrays) for i in indices)
+
+
+def rows(
+  size: int, batch_size: int, seed: int, *, process: tuple[int, int] = (0, 1)
+) -> Callable[[int], np.ndarray]:
+  """A function from n to the rows `[B / count]` of batch n, of a set of `size` examples.
+
+  Each epoch is a permutation of its own, keyed by (seed, epoch), and one follows the other without
+  a gap: a batch may end one epoch and begin the next, or hold several of a small set.
+  """
+  if size < 1:
+    raise ValueError("data: there is no example")
+  part = share(batch_size, process)
+  permutation = functools.lru_cache(maxsize=2)(  # of the epochs that a batch may straddle
+    lambda epoch: np.random.default_rng((seed, epoch)).permutation(size)
+  )
+
+  def take(n: int) -> np.ndarray:
+    epoch, offset = np.divmod(n * batch_size + np.arange(batch_size)[part], size)
+    return np.concatenate([permutation(int(e))[offset[epoch == e]] for e in np.unique(epoch)])
+
+  return take
+
+
+def share(batch_size: int, process: tuple[int, int]) -> slice:
+  """The rows of the global batch that process `(index, count)` is to hold."""
+  index, count = process
+  if not 0 <= index < count:
+    raise ValueError(f"data.process: index {index} is not one of {count} processes")
+  if batch_size < 1 or batch_size % count:
+    raise ValueError(f"batch_size: {batch_size} is no positive multiple of {count} processes")
+  return slice(index * batch_size // count, (index + 1) * batch_size // count)
+
+
+def count_from(start: int) -> Iterator[int]:
+  """start, start + 1, ...: the batches that are left after `start` of them."""
+  if start < 0:
+    raise ValueError(f"start: {start} batches cannot be skipped")
+  return itertools.count(start)

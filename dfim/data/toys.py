@@ -1,0 +1,135 @@
+"""Endless points in the plane, `x [B, 2]` with a std of about .5, made from (seed, n) alone.
+
+Source: the toys of FFJORD (arXiv 1810.01367) and of the papers after it. To add one, write a
+function like `ring`; the tests pick up every source of this module by themselves.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dfim.data import arrays
+
+Array = jax.Array
+Batches = Iterator[dict[str, np.ndarray]]
+_SEEDS = dict(train=2**31 - 2, test=2**31 - 1)  # of `load`; far from those that people train with
+
+
+def ring(
+  batch_size: int,
+  seed: int,
+  start: int = 0,
+  *,
+  modes: int = 8,
+  radius: float = 0.7,
+  std: float = 0.02,
+  process: tuple[int, int] = (0, 1),
+) -> Batches:
+  """A ring of `modes` Gaussians."""
+
+  def law(key: Array) -> Array:
+    k1, k2 = jax.random.split(key)
+    angle = 2 * jnp.pi * jax.random.randint(k1, (batch_size,), 0, modes) / modes
+    return radius * _circle(angle) + std * jax.random.normal(k2, (batch_size, 2))
+
+  return _batches(law, batch_size, seed, start, process)
+
+
+def checkerboard(
+  batch_size: int,
+  seed: int,
+  start: int = 0,
+  *,
+  squares: int = 4,
+  half_width: float = 0.87,
+  process: tuple[int, int] = (0, 1),
+) -> Batches:
+  """The black fields of a board of `squares` (an even number) times `squares`, each uniform."""
+  if squares % 2:
+    raise ValueError(
+      f"data.squares: {squares} is odd; columns would hold unequal numbers of fields"
+    )
+
+  def law(key: Array) -> Array:
+    k1, k2 = jax.random.split(key)
+    x, u = jax.random.uniform(k1, (2, batch_size), maxval=squares)
+    field = 2 * jax.random.randint(k2, (batch_size,), 0, squares // 2)
+    y = field + jnp.floor(x) % 2 + u / squares
+    return half_width * (2 * jnp.stack([x, y], -1) / squares - 1)
+
+  return _batches(law, batch_size, seed, start, process)
+
+
+def moons(
+  batch_size: int,
+  seed: int,
+  start: int = 0,
+  *,
+  std: float = 0.03,
+  process: tuple[int, int] = (0, 1),
+) -> Batches:
+  """Two half circles that reach into each other, blurred by `std`."""
+
+  def law(key: Array) -> Array:
+    k1, k2, k3 = jax.random.split(key, 3)
+    arc = _circle(jax.random.uniform(k1, (batch_size,), maxval=jnp.pi))
+    arc = arc - jnp.array([[0.5, 0.25]])  # the pair is symmetric about the origin
+    side = jax.random.rademacher(k2, (batch_size, 1), jnp.float32)
+    return 0.6 * side * arc + std * jax.random.normal(k3, (batch_size, 2))
+
+  return _batches(law, batch_size, seed, start, process)
+
+
+def spiral(
+  batch_size: int,
+  seed: int,
+  start: int = 0,
+  *,
+  arms: int = 2,
+  turns: float = 1.5,
+  std: float = 0.02,
+  process: tuple[int, int] = (0, 1),
+) -> Batches:
+  """Spirals from the origin to radius 1.2, with a density that falls as 1 / radius."""
+
+  def law(key: Array) -> Array:
+    k1, k2, k3 = jax.random.split(key, 3)
+    radius = jax.random.uniform(k1, (batch_size,))
+    arm = jax.random.randint(k2, (batch_size,), 0, arms)
+    angle = 2 * jnp.pi * (turns * radius + arm / arms)
+    return 1.2 * radius[:, None] * _circle(angle) + std * jax.random.normal(k3, (batch_size, 2))
+
+  return _batches(law, batch_size, seed, start, process)
+
+
+def load(
+  source: Callable[..., Batches] = ring, *, split: str = "test", size: int = 20_000
+) -> dict[str, np.ndarray]:
+  """`size` fresh points of a source, the same ones each time: `x [size, 2]`, no label.
+
+  A config writes dict(name="data.toys.load", source=dict(name="data.toys.moons")).
+
+  Raises:
+    ValueError: no such split.
+  """
+  if split not in _SEEDS:
+    raise ValueError(f"data.split: {split!r} is not one of {', '.join(_SEEDS)}")
+  return next(source(size, _SEEDS[split]))
+
+
+def _batches(
+  law: Callable[[Array], Array], batch_size: int, seed: int, start: int, process: tuple[int, int]
+) -> Batches:
+  """Draws batch n whole, by a key of its own, and keeps the rows of this process."""
+  part = arrays.share(batch_size, process)
+  key = jax.random.key(seed)
+  keys = (jax.random.fold_in(key, n) for n in arrays.count_from(start))
+  return (dict(x=np.asarray(law(k))[part]) for k in keys)
+
+
+def _circle(angle: Array) -> Array:
+  """`[...]` to `[..., 2]`."""
+  return jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)

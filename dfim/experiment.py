@@ -1,0 +1,160 @@
+"""What a config describes, built and checked: nothing is compiled and nothing written here."""
+
+from collections.abc import Callable, Iterator
+import dataclasses
+import functools
+from typing import Any
+
+from absl import logging
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+
+from dfim import resolve as resolve_lib
+from dfim import sharding
+from dfim import train_state
+from dfim.core import parameterization
+
+Array = jax.Array
+ConfigError = resolve_lib.ConfigError
+
+FIELDS = dict(  # every top-level field of a config, with its type
+    seed=int,
+    steps=int,
+    batch_size=int,
+    data=dict,
+    model=dict,
+    objective=dict,
+    optimizer=dict,
+    reach=(dict, float),
+    ema=tuple,
+    refresh_every=int,
+    fsdp=bool,
+    sampler=dict,
+    evaluators=dict,
+    log_every=int,
+    checkpoint_every=int,
+    keep_checkpoints=int,
+    sample_every=int,
+    eval_every=int,
+)
+DEFAULTS = dict(reach=1.0, refresh_every=1, fsdp=False, evaluators={}, keep_checkpoints=3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """The functions that a config names; hyper-parameters and callables, no arrays."""
+
+  config: ml_collections.ConfigDict
+  mesh: jax.sharding.Mesh
+  net: Any  # the linen module
+  apply: parameterization.Apply
+  loss: Callable[..., tuple[Array, dict[str, Array]]]
+  f: parameterization.Parameterization
+  tx: optax.GradientTransformation
+  reach: Callable[[Array], Array] | float
+  source: Callable[..., Iterator[dict[str, Any]]]
+  batch: dict[str, Any]  # shapes and dtypes of one global batch
+
+  def init(self, key: Array) -> train_state.TrainState:
+    """The state at step 0."""
+    x, cond = jax.tree.map(lambda a: jnp.zeros((1, *a.shape[1:]), a.dtype), _inputs(self.batch))
+    t = jnp.ones((1,) * x.ndim)
+    params = self.net.init(key, x, t, t, cond)
+    config = self.config
+    return train_state.init(params, self.tx, ema=config.ema, refresh_every=config.refresh_every)
+
+  def abstract_state(self) -> train_state.TrainState:
+    """Shapes, dtypes and shardings of the state; allocates nothing."""
+    shapes = jax.eval_shape(self.init, jax.random.key(0))
+    places = sharding.of_state(shapes, self.mesh, fsdp=self.config.fsdp)
+    return jax.tree.map(
+        lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), shapes, places
+    )
+
+  def batches(self, start: int) -> Iterator[dict[str, Any]]:
+    """This process's share of the training batches from number `start` on, on the devices."""
+    process = (jax.process_index(), jax.process_count())
+    for batch in self.source(start=start, process=process):
+      yield sharding.put_batch(batch, self.mesh)
+
+
+def build(config: ml_collections.ConfigDict, *, devices: Any = None) -> Experiment:
+  """Resolves `config` and traces one training step, so that what is wrong is said here.
+
+  Raises:
+    ConfigError: one line with the field, its value and the fix.
+  """
+  config = _completed(config)
+  with resolve_lib.config_errors():
+    experiment = _resolved(config, sharding.make_mesh(devices))
+    _check_step(experiment)
+  return experiment
+
+
+def _resolved(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Experiment:
+  named = lambda field: resolve_lib.resolve(config[field], field)
+  net, loss, tx, source = map(named, ("model", "objective", "optimizer", "data"))
+  sharding.check_batch(config.batch_size, loss.keywords.get("group_size", 1), mesh)
+  source = functools.partial(source, batch_size=config.batch_size, seed=config.seed)
+  batch = next(source())
+  _warn_of_scale(batch["x"], loss.keywords["f"].sigma_data)
+  return Experiment(
+      config=config,
+      mesh=mesh,
+      net=net,
+      apply=net.apply,
+      loss=loss,
+      f=loss.keywords["f"],
+      tx=tx,
+      reach=named("reach"),
+      source=source,
+      batch=jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), batch),
+  )
+
+
+def _check_step(experiment: Experiment) -> None:
+  """Traces the loss without computing it: shapes and times that do not fit raise here."""
+  state = jax.eval_shape(experiment.init, jax.random.key(0))
+  jax.eval_shape(
+      functools.partial(experiment.loss, functools.partial(experiment.apply, train=True)),
+      state.params, state.params, experiment.batch, jax.random.key(0),
+  )
+
+
+def _completed(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """A copy with defaults filled in, refused if a field is unknown, missing or of another type."""
+  for field in config:
+    if field not in FIELDS:
+      raise ConfigError(f"{field}: no such config field{resolve_lib.near(field, FIELDS)}.")
+  full = ml_collections.ConfigDict({**DEFAULTS, **config.to_dict()})
+  for field, kind in FIELDS.items():
+    if field not in full:
+      raise ConfigError(f"{field}: missing from the config; it takes {_kinds(kind)}.")
+    value = full[field].to_dict() if isinstance(full[field], ml_collections.ConfigDict) else full[field]
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+      raise ConfigError(f"{field}={value!r}: wants {_kinds(kind)}.")
+  for field in ("steps", "batch_size", "refresh_every", "log_every", "checkpoint_every"):
+    if full[field] < 1:
+      raise ConfigError(f"{field}={full[field]}: set it to 1 or more.")
+  return full
+
+
+def _kinds(kind: Any) -> str:
+  kinds = kind if isinstance(kind, tuple) else (kind,)
+  return " or ".join(k.__name__ for k in kinds)
+
+
+def _inputs(batch: dict[str, Any]) -> tuple[Any, Any]:
+  return batch["x"], batch.get("cond")
+
+
+def _warn_of_scale(x: np.ndarray, sigma_data: float) -> None:
+  std = float(np.std(x))
+  if not 0.5 < std / sigma_data < 2.0:
+    logging.warning(
+        "The data's standard deviation is %.3g, sigma_data is %.3g: scale one to the other.",
+        std, sigma_data,
+    )

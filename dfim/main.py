@@ -1,0 +1,61 @@
+"""Trains, scores or samples what a config describes.
+
+python -m dfim.main --config=configs/imm_digits.py
+python -m dfim.main --config=configs/imm_digits.py --mode=sample
+"""
+
+import pathlib
+import sys
+
+from absl import app
+from absl import flags
+from absl import logging
+import jax
+from ml_collections import config_flags
+
+from dfim import evaluate
+from dfim import sample
+from dfim import train
+from dfim.resolve import ConfigError
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: file.py[:mode].")
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; runs/<config> by default.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "sample"], "What to do.")
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of many processes: pod, SLURM, MPI.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port, where no cluster tells it.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator.")
+
+
+def main(argv: list[str]) -> None:
+  """Runs one mode; what cannot run ends in one line and exit code 2."""
+  logging.set_verbosity(logging.INFO)
+  if len(argv) > 1:
+    sys.exit(_refuse(f"{argv[1]}: not a flag; flags look like --workdir=runs/mine."))
+  if _CONFIG.value is None:
+    sys.exit(_refuse("--config: missing; pass for example --config=configs/imm_digits.py."))
+  if _DISTRIBUTED.value or _COORDINATOR.value:
+    jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+  name, _, mode = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+  workdir = _WORKDIR.value or f"runs/{pathlib.Path(name).stem}{'_' if mode else ''}{mode}"
+  try:
+    run = dict(train=train.train, eval=evaluate.evaluate, sample=sample.sample)[_MODE.value]
+    run(_CONFIG.value, workdir)
+  except ConfigError as error:
+    sys.exit(_refuse(str(error)))
+
+
+def _parse(argv: list[str]) -> list[str]:
+  try:
+    return flags.FLAGS(argv)
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    sys.exit(_refuse(" ".join(str(error).split())))
+
+
+def _refuse(line: str) -> int:
+  print(f"dfim: {line}", file=sys.stderr)
+  return 2
+
+
+if __name__ == "__main__":
+  app.run(main, flags_parser=_parse)

@@ -1,0 +1,190 @@
+"""A feature space of one's own: the last hidden layer of a small classifier of the same data.
+
+Distances in it compare runs on one data set and with one classifier, and nothing else: put
+`name_of` beside each. They are no FID.
+"""
+
+from collections.abc import Callable
+import functools
+import hashlib
+import os
+import pathlib
+from typing import Any
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+Array = jax.Array
+Params = dict[str, Array]
+
+WIDTH = 64  # features
+_CONVOLUTIONS = dict(conv0=(32, 1), conv1=(64, 2), conv2=(64, 2))  # channels and stride, 3x3 each
+
+
+def train(
+  x: np.ndarray,
+  labels: np.ndarray,
+  *,
+  seed: int = 0,
+  steps: int = 600,
+  batch_size: int = 128,
+  learning_rate: float = 2e-3,
+) -> Params:
+  """Trains on images `[N, H, W, C]` and labels `[N]`, 0 <= label; the same seed, the same weights.
+
+  AdamW down a cosine, on batches drawn with replacement, in one compiled loop.
+
+  Raises:
+    ValueError: not images, or not as many labels.
+  """
+  if x.ndim != 4 or len(x) != len(labels):
+    raise ValueError(f"classifier: {x.shape} are not images [N, H, W, C] of {len(labels)} labels")
+  root, key = jax.random.split(jax.random.key(seed))
+  params = _init(key, x.shape[1:], int(np.max(labels)) + 1)
+  tx = optax.adamw(optax.cosine_decay_schedule(learning_rate, steps), weight_decay=1e-2)
+
+  def step(carry: Any, n: Array) -> tuple[Any, None]:
+    params, opt_state = carry
+    rows = jax.random.randint(jax.random.fold_in(root, n), (batch_size,), 0, len(x))
+    grads = jax.grad(_loss)(params, images[rows], targets[rows])
+    updates, opt_state = tx.update(grads, opt_state, params)
+    return (optax.apply_updates(params, updates), opt_state), None
+
+  images, targets = jnp.asarray(x, jnp.float32), jnp.asarray(labels, jnp.int32)
+  loop = jax.jit(lambda carry: jax.lax.scan(step, carry, jnp.arange(steps))[0][0])
+  return loop((params, tx.init(params)))
+
+
+def features(params: Params, x: np.ndarray, *, batch_size: int = 512) -> np.ndarray:
+  """`[N, H, W, C]` to float32 `[N, 64]`."""
+  return _in_batches(_features, params, x, batch_size)
+
+
+def accuracy(params: Params, x: np.ndarray, labels: np.ndarray, *, batch_size: int = 512) -> float:
+  """The share of images whose label is the likeliest."""
+  return float(np.mean(_in_batches(_logits, params, x, batch_size).argmax(-1) == labels))
+
+
+def name_of(params: Params, dataset: str, seed: int) -> str:
+  """What every result in this feature space names, such as "digits-cnn64-seed0-3f9ac2"."""
+  return f"{dataset}-cnn{WIDTH}-seed{seed}-{_digest(params)}"
+
+
+def cached(
+  directory: str | os.PathLike,
+  dataset: str,
+  x: np.ndarray,
+  labels: np.ndarray,
+  *,
+  seed: int = 0,
+  steps: int = 600,
+) -> Params:
+  """`train`, or its weights if `directory` holds them for this very data, seed and `steps`.
+
+  Raises:
+    ValueError: the file there is damaged, or holds another network.
+  """
+  data = _digest(dict(x=x, labels=labels))
+  path = pathlib.Path(directory) / f"{dataset}-cnn{WIDTH}-seed{seed}-steps{steps}-data{data}.npz"
+  if path.exists():
+    classes = int(np.max(labels)) + 1
+    return load(path, jax.eval_shape(lambda k: _init(k, x.shape[1:], classes), jax.random.key(0)))
+  params = train(x, labels, seed=seed, steps=steps)
+  save(path, params)
+  return params
+
+
+def save(path: str | os.PathLike, params: Params) -> None:
+  """Writes an .npz in one move: whoever looks sees no file or a whole one."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  new = path.with_name(f".{path.name}.{os.getpid()}")
+  try:
+    with new.open("wb") as file:
+      np.savez(file, **params)
+    new.replace(path)
+  finally:
+    new.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike, like: Params) -> Params:
+  """Reads what `save` wrote, never a pickle; every array must have the shape and type in `like`.
+
+  Raises:
+    ValueError: it does not, or the file is damaged.
+  """
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      params = {name: file[name] for name in file.files}
+  except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+    raise ValueError(f"{path}: damaged ({error}); delete it to train the classifier anew") from None
+  found, wanted = ({k: (a.shape, a.dtype) for k, a in tree.items()} for tree in (params, like))
+  if found != wanted or not all(np.isfinite(a).all() for a in params.values()):
+    raise ValueError(f"{path}: weights of another network; delete it to train the classifier anew")
+  return jax.tree.map(jnp.asarray, params)
+
+
+def _init(key: Array, shape: tuple[int, ...], classes: int) -> Params:
+  """Weights by He's rule, and biases of zero, for images `[H, W, C]`."""
+  height, width, channels = shape
+  shapes = {}
+  for name, (out, stride) in _CONVOLUTIONS.items():
+    shapes[name] = (3, 3, channels, out)
+    height, width, channels = -(-height // stride), -(-width // stride), out
+  shapes |= dict(hidden=(height * width * channels, WIDTH), logits=(WIDTH, classes))
+  he = jax.nn.initializers.he_normal()
+  keys = jax.random.split(key, len(shapes))
+  weights = {name: he(k, s) for k, (name, s) in zip(keys, shapes.items(), strict=True)}
+  return weights | {f"{name}_bias": jnp.zeros(s[-1]) for name, s in shapes.items()}
+
+
+def _features(params: Params, x: Array) -> Array:
+  """`[B, H, W, C]` to `[B, 64]`."""
+  for name, (_, stride) in _CONVOLUTIONS.items():
+    x = jax.lax.conv_general_dilated(
+      x, params[name], (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    x = jax.nn.gelu(x + params[f"{name}_bias"][None, None, None])
+  return jax.nn.gelu(_dense(params, "hidden", x.reshape(len(x), -1)))
+
+
+def _logits(params: Params, x: Array) -> Array:
+  """`[B, H, W, C]` to `[B, classes]`."""
+  return _dense(params, "logits", _features(params, x))
+
+
+def _dense(params: Params, name: str, x: Array) -> Array:
+  return x @ params[name] + params[f"{name}_bias"][None]
+
+
+def _loss(params: Params, x: Array, labels: Array) -> Array:
+  losses = optax.softmax_cross_entropy_with_integer_labels(_logits(params, x), labels)
+  return jnp.mean(losses)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _run(network: Callable[[Params, Array], Array], params: Params, x: Array) -> Array:
+  return network(params, x)
+
+
+def _in_batches(
+  network: Callable[[Params, Array], Array], params: Params, x: np.ndarray, batch_size: int
+) -> np.ndarray:
+  """`network` on all of x; the last batch is filled up with zeros, so that one program serves."""
+  x = np.asarray(x, np.float32)
+  padded = np.pad(x, [(0, -len(x) % batch_size)] + [(0, 0)] * (x.ndim - 1))
+  parts = [_run(network, params, b) for b in np.split(padded, len(padded) // batch_size)]
+  return np.concatenate(parts)[: len(x)]
+
+
+def _digest(arrays: dict[str, Array]) -> str:
+  """Six hexadecimal digits of what the arrays are called, their shapes, types and bytes."""
+  digest = hashlib.sha256()
+  for name, array in sorted(arrays.items()):
+    array = np.ascontiguousarray(array)
+    digest.update(f"{name} {array.shape} {array.dtype}".encode())
+    digest.update(array.data)
+  return digest.hexdigest()[:6]

@@ -1,0 +1,106 @@
+"""Distances between two samples without bias: zero on average where the laws agree."""
+
+import numpy as np
+
+_BLOCK = 1024  # rows at a time: 160 MB against 20,000 points
+
+
+def energy_distance(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+  """2 E|x - y| - E|x - x'| - E|y - y'| over distinct pairs, and its standard error.
+
+  Exact in one dimension by sorting, in blocks of rows otherwise. The standard error is the
+  jackknife's: how the value moves as one point of either sample is left out. Where the laws agree
+  the value's own noise is of second order and the jackknife too large, by sqrt(2) at most.
+
+  Source: G. Szekely and M. Rizzo, Energy statistics, J. Stat. Plan. Inference 143, 2013.
+
+  Args:
+    x: `[N, D]`, or `[N, ...]`, which is flattened; N >= 3.
+    y: `[M, D]`.
+
+  Raises:
+    ValueError: fewer than three points, or points of different sizes.
+  """
+  x, y = _points(x, y)
+  xy, yx = _sums(x, y) / len(y), _sums(y, x) / len(x)
+  xx, yy = _sums(x, x) / (len(x) - 1), _sums(y, y) / (len(y) - 1)
+  value = xy.mean() + yx.mean() - xx.mean() - yy.mean()
+  return float(value), float(np.sqrt(_jackknife(xy, xx) + _jackknife(yx, yy)))
+
+
+def kernel_distance(
+  x: np.ndarray, y: np.ndarray, *, subsets: int = 100, size: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+  """Squared MMD with the kernel (x.y / D + 1)^3, and its standard error.
+
+  The mean over random subsets of `size` points of each sample, at most half of the smaller one.
+  The field prints the spread over subsets divided by sqrt(subsets), as if they were independent;
+  we divide by the root of how many subsets the samples hold without overlap, if these are fewer.
+
+  Source: M. Binkowski et al., Demystifying MMD GANs, arXiv 1801.01401 (KID on Inception features).
+
+  Args:
+    x: features `[N, D]`, or `[N, ...]`, which is flattened; N >= 4.
+    y: `[M, D]`.
+
+  Raises:
+    ValueError: fewer than four points, or points of different sizes.
+  """
+  x, y = _points(x, y, least=4)
+  rng = np.random.default_rng(seed)
+  smaller = min(len(x), len(y))
+  size = min(size, smaller // 2)
+  draw = lambda a: a[rng.choice(len(a), size, replace=False)]
+  values = [_cubic_mmd2(draw(x), draw(y)) for _ in range(subsets)]
+  return float(np.mean(values)), float(np.std(values) / np.sqrt(min(subsets, smaller // size)))
+
+
+def _points(x: np.ndarray, y: np.ndarray, least: int = 3) -> tuple[np.ndarray, np.ndarray]:
+  """Both as float64 `[N, D]`."""
+  x, y = (np.asarray(a, np.float64).reshape(len(a), -1) for a in (x, y))
+  if x.shape[1] != y.shape[1] or min(len(x), len(y)) < least:
+    raise ValueError(
+      f"distance: needs [N, D] and [M, D], N and M >= {least}, not {x.shape}, {y.shape}"
+    )
+  return x, y
+
+
+def _sums(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+  """Sum over y of |x - y|, for each x: `[N]`."""
+  if x.shape[1] == 1:
+    return _sums_by_sorting(x[:, 0], y[:, 0])
+  blocks = (x[i : i + _BLOCK] for i in range(0, len(x), _BLOCK))
+  return np.concatenate([_distances(b, y).sum(1) for b in blocks])
+
+
+def _sums_by_sorting(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+  """The same on the line: k points lie left of x, and only their sum matters."""
+  y = np.sort(y)
+  below = np.concatenate([[0.0], np.cumsum(y)])
+  k = np.searchsorted(y, x)
+  return x * (2 * k - len(y)) - 2 * below[k] + below[-1]
+
+
+def _distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+  """`[N, M]`, by one matrix product; a point is at 0 from itself to 1e-8 of its norm."""
+  squared = np.sum(x**2, 1)[:, None] + np.sum(y**2, 1)[None] - 2 * x @ y.T
+  return np.sqrt(squared.clip(0, out=squared), out=squared)
+
+
+def _jackknife(between: np.ndarray, within: np.ndarray) -> float:
+  """Variance from leaving each of n points out, given its mean distances: twice `[n]`.
+
+  Without point i the mean of `between` moves by (mean - between_i) / (n - 1), and the mean over
+  pairs, each counted twice, by 2 (mean - within_i) / (n - 2).
+  """
+  n = len(between)
+  moves = 2 * (between - between.mean()) / (n - 1) - 2 * (within - within.mean()) / (n - 2)
+  return (n - 1) / n * float(np.sum(moves**2))
+
+
+def _cubic_mmd2(x: np.ndarray, y: np.ndarray) -> float:
+  """Unbiased MMD^2 of `[n, D]` and `[n, D]`: no point meets itself."""
+  n, width = x.shape
+  gram = lambda a, b: (a @ b.T / width + 1) ** 3
+  apart = ~np.eye(n, dtype=bool)
+  return float(gram(x, x)[apart].mean() + gram(y, y)[apart].mean() - 2 * gram(x, y).mean())

@@ -1,0 +1,119 @@
+"""The diffusion transformer of IMM's latents (imm.md 2.1): adaLN-Zero, fixed positions.
+
+Released sizes (depth, width, heads), patch 2: S 12/384/6, B 12/768/12, L 24/1024/16, XL 28/1152/16.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dfim.models import layers
+
+Array = jax.Array
+
+
+class DiT(nn.Module):
+  """(x, s, t, cond) -> G for images with one time each."""
+
+  patch: int = 2
+  width: int = 384
+  depth: int = 12
+  heads: int = 6
+  mlp_ratio: int = 4
+  num_classes: int = 0
+  dropout: float = 0.0
+  second_time: str = "s"
+  time_scale: float = 1000.0
+  dtype: str | None = None
+
+  @nn.compact
+  def __call__(
+    self, x: Array, s: Array, t: Array, cond: layers.Cond = None, *, train: bool = False
+  ) -> Array:
+    """`x [B, H, W, C]`, times `[B, 1, 1, 1]` -> G in float32; cond: label `[B]`."""
+    layers.check_image(x, s, t)
+    self._check_sizes(x)
+    grid = x.shape[1] // self.patch, x.shape[2] // self.patch
+    emb = layers.Conditioning(
+      self.width, self.num_classes, self.second_time, self.time_scale, name="conditioning"
+    )(s[:, 0], t[:, 0], cond)
+    h = _dense(self.width, self.dtype, "input")(patchify(x, self.patch))
+    h += jnp.asarray(positions(grid, self.width), h.dtype)
+    for i in range(self.depth):
+      block = Block(self.heads, self.mlp_ratio, self.dropout, self.dtype, name=f"block{i}")
+      h = block(h, emb, train)
+    shift, scale = layers.Modulation(2, self.width, self.dtype, name="output_modulation")(emb)
+    h = layers.modulated_norm(h, shift, scale)
+    out = nn.Dense(
+      self.patch**2 * x.shape[-1],
+      kernel_init=nn.initializers.zeros,
+      dtype=self.dtype,
+      name="output",
+    )(h)
+    return unpatchify(out, grid, self.patch).astype(jnp.float32)
+
+  def _check_sizes(self, x: Array) -> None:
+    if x.shape[1] % self.patch or x.shape[2] % self.patch:
+      raise ValueError(
+        f"patch={self.patch} does not divide x of shape {x.shape}: pad x, or change patch"
+      )
+    if self.width % self.heads or self.width % 4:
+      raise ValueError(
+        f"width={self.width} is no multiple of heads={self.heads} and of 4: change either"
+      )
+
+
+class Block(nn.Module):
+  """Self-attention and an MLP, each modulated and gated by the embedding `[B, 1, W]`."""
+
+  heads: int
+  mlp_ratio: int
+  dropout: float
+  dtype: str | None
+
+  @nn.compact
+  def __call__(self, h: Array, emb: Array, train: bool) -> Array:
+    """Tokens `[B, N, W]` to tokens."""
+    modulation = layers.Modulation(6, h.shape[-1], self.dtype, name="modulation")(emb)
+    shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
+    h += gate_a * self._attention(layers.modulated_norm(h, shift_a, scale_a), train)
+    return h + gate_m * self._mlp(layers.modulated_norm(h, shift_m, scale_m), train)
+
+  def _attention(self, h: Array, train: bool) -> Array:
+    qkv = _dense(3 * h.shape[-1], self.dtype, "qkv")(h)
+    qkv = qkv.reshape(*h.shape[:2], 3, self.heads, h.shape[-1] // self.heads)
+    mixed = layers.attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
+    h = _dense(h.shape[-1], self.dtype, "proj")(mixed)
+    return nn.Dropout(self.dropout, deterministic=not train)(h)
+
+  def _mlp(self, h: Array, train: bool) -> Array:
+    width = h.shape[-1]
+    h = nn.gelu(_dense(self.mlp_ratio * width, self.dtype, "fc1")(h), approximate=True)
+    h = _dense(width, self.dtype, "fc2")(h)
+    return nn.Dropout(self.dropout, deterministic=not train)(h)
+
+
+def patchify(x: Array, patch: int) -> Array:
+  """`[B, H, W, C]` to tokens `[B, H/p W/p, p p C]`, row by row."""
+  b, h, w, c = x.shape
+  x = x.reshape(b, h // patch, patch, w // patch, patch, c).transpose(0, 1, 3, 2, 4, 5)
+  return x.reshape(b, -1, patch * patch * c)
+
+
+def unpatchify(tokens: Array, grid: tuple[int, int], patch: int) -> Array:
+  """The inverse of `patchify` on a `grid` of tokens."""
+  x = tokens.reshape(-1, *grid, patch, patch, tokens.shape[-1] // patch**2)
+  h, w = grid[0] * patch, grid[1] * patch
+  return x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, h, w, x.shape[-1])
+
+
+def positions(grid: tuple[int, int], width: int) -> np.ndarray:
+  """Fixed 2-D sin-cos positions `[1, N, width]`: the first half tells the column, then the row."""
+  row, column = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
+  angles = [axis[:, None] * layers.frequencies(width // 4)[None] for axis in (column, row)]
+  return np.concatenate([f(a) for a in angles for f in (np.sin, np.cos)], axis=-1)[None]
+
+
+def _dense(features: int, dtype: str | None, name: str) -> nn.Dense:
+  return nn.Dense(features, kernel_init=layers.xavier(), dtype=dtype, name=name)

@@ -1,0 +1,155 @@
+"""What the networks share: what they are told of the times, labels, modulation, attention.
+
+Embeddings keep the rank of the times they come from (`[B, 1, 1, W]` for an image, `[B, T, W]`
+for tokens), so they broadcast against the features like the times against the data.
+"""
+
+from collections.abc import Mapping
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+Cond = Mapping[str, Array] | None
+
+
+def check_times(x: Array, s: Array, t: Array, shared: tuple[int, ...]) -> None:
+  """Refuse times without the rank of `x`, or not of size 1 on the axes `shared`."""
+  for name, u in (("s", s), ("t", t)):
+    if u.ndim != x.ndim or any(u.shape[axis] != 1 for axis in shared):
+      raise ValueError(
+        f"{name} of shape {u.shape} does not fit x of shape {x.shape}: "
+        f"give it rank {x.ndim} and size 1 on the axes {shared} of this network"
+      )
+
+
+def check_image(x: Array, s: Array, t: Array) -> None:
+  """An image `[B, H, W, C]` has one time: `[B, 1, 1, 1]`, or `[1, 1, 1, 1]` for all."""
+  if x.ndim != 4:
+    raise ValueError(f"x of shape {x.shape} is no image: give it the axes [B, H, W, C]")
+  check_times(x, s, t, (1, 2, 3))
+
+
+def network_times(s: Array, t: Array, second_time: str, time_scale: float) -> tuple[Array, Array]:
+  """c_noise of t and of the second time, in float32: bfloat16 cannot tell r from t."""
+  if second_time not in ("s", "t-s"):
+    raise ValueError(f"second_time={second_time!r} is unknown: use 's' or 't-s'")
+  s, t = s.astype(jnp.float32), t.astype(jnp.float32)
+  return time_scale * t, time_scale * (s if second_time == "s" else t - s)
+
+
+def frequencies(count: int, *, endpoint: bool = False) -> np.ndarray:
+  """`count` angular frequencies from 1 down to 1e-4, which is reached with `endpoint`."""
+  return 1e-4 ** (np.arange(count) / max(count - endpoint, 1))
+
+
+def dit_sinusoids(time: Array, width: int) -> Array:
+  """`[..., 1]` to `[..., width]`: cosines, then sines (DiT's convention)."""
+  angle = _angles(time, frequencies(width // 2))
+  return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
+def ddpm_sinusoids(time: Array, width: int) -> Array:
+  """`[..., 1]` to `[..., width]`: sines, then cosines, 1e-4 reached (DDPM++'s convention)."""
+  angle = _angles(time, frequencies(width // 2, endpoint=True))
+  return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+
+
+def _angles(time: Array, freq: np.ndarray) -> Array:
+  return time * jnp.asarray(freq, jnp.float32).reshape((1,) * (time.ndim - 1) + (-1,))
+
+
+def xavier(gain: float = 1.0) -> nn.initializers.Initializer:
+  """Glorot-uniform weights times `gain`."""
+  return nn.initializers.variance_scaling(gain**2, "fan_avg", "uniform")
+
+
+class TimeMLP(nn.Module):
+  """Dense, SiLU, Dense on the sinusoids of a time: in float32 in every network."""
+
+  width: int
+  init: nn.initializers.Initializer
+
+  @nn.compact
+  def __call__(self, sinusoids: Array) -> Array:
+    """`[..., F]` to `[..., width]`."""
+    h = nn.Dense(self.width, kernel_init=self.init, name="layer0")(sinusoids)
+    return nn.Dense(self.width, kernel_init=self.init, name="layer1")(nn.silu(h))
+
+
+class LabelEmbedding(nn.Module):
+  """A row for each class, and a last one for null: a negative label, or none at all.
+
+  Without classes there is no table, and the embedding is 0.
+  """
+
+  num_classes: int
+  width: int
+  init: nn.initializers.Initializer
+
+  @nn.compact
+  def __call__(self, cond: Cond, rank: int) -> Array:
+    """`label [B]` to `[B, 1, ..., width]`, of `rank` axes."""
+    if self.num_classes == 0:
+      return jnp.zeros((1,) * rank)
+    label = (cond or {}).get("label", jnp.full((1,), -1))
+    row = jnp.where(label < 0, self.num_classes, label)
+    table = nn.Embed(self.num_classes + 1, self.width, embedding_init=self.init, name="table")
+    return table(row).reshape((-1,) + (1,) * (rank - 2) + (self.width,))
+
+
+class Conditioning(nn.Module):
+  """emb(t) + emb(second time) + emb(label), as DiT adds them."""
+
+  width: int
+  num_classes: int
+  second_time: str
+  time_scale: float
+  sinusoids: int = 256
+  init: nn.initializers.Initializer = nn.initializers.normal(0.02)
+
+  @nn.compact
+  def __call__(self, s: Array, t: Array, cond: Cond) -> Array:
+    """Times `[..., 1]` to `[..., width]`, with size-1 axes where they have them."""
+    first, second = network_times(s, t, self.second_time, self.time_scale)
+    emb = TimeMLP(self.width, self.init, name="t")(dit_sinusoids(first, self.sinusoids))
+    emb += TimeMLP(self.width, self.init, name="s")(dit_sinusoids(second, self.sinusoids))
+    label = LabelEmbedding(self.num_classes, self.width, self.init, name="label")
+    return emb + label(cond, t.ndim)
+
+
+class Modulation(nn.Module):
+  """Shifts, scales and gates of an embedding, zero at init (adaLN-Zero)."""
+
+  count: int
+  width: int
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, emb: Array) -> list[Array]:
+    """`[..., E]` to `count` arrays `[..., width]`."""
+    dense = nn.Dense(
+      self.count * self.width,
+      kernel_init=nn.initializers.zeros,
+      dtype=self.dtype,
+      name="linear",
+    )
+    return jnp.split(dense(nn.silu(emb)), self.count, axis=-1)
+
+
+def modulated_norm(h: Array, shift: Array, scale: Array) -> Array:
+  """LayerNorm without parameters of its own, then scale and shift."""
+  norm = nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False, dtype=h.dtype)
+  return norm(h) * (1 + scale) + shift
+
+
+def attention(q: Array, k: Array, v: Array) -> Array:
+  """`[B, N, heads, d]` each to `[B, N, heads d]`; the softmax is in float32."""
+  logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32)
+  weights = jax.nn.softmax(logits / math.sqrt(q.shape[-1]), axis=-1).astype(v.dtype)
+  mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
+  return mixed.reshape(*mixed.shape[:2], -1)

@@ -1,0 +1,63 @@
+"""A residual MLP on the last axis: toys `[B, D]`, or every token of `[B, T, D]` by itself."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dfim.models import layers
+
+Array = jax.Array
+
+
+class MLP(nn.Module):
+  """(x, s, t, cond) -> G, the shape of x; each vector on the last axis has its own times."""
+
+  width: int = 256
+  depth: int = 3
+  num_classes: int = 0
+  dropout: float = 0.0
+  second_time: str = "s"
+  time_scale: float = 1000.0
+  dtype: str | None = None
+
+  @nn.compact
+  def __call__(
+    self, x: Array, s: Array, t: Array, cond: layers.Cond = None, *, train: bool = False
+  ) -> Array:
+    """`x [B, ..., D]`, times `[B, ..., 1]` -> G in float32; cond: label `[B]`."""
+    layers.check_times(x, s, t, (-1,))
+    emb = layers.Conditioning(
+      self.width,
+      self.num_classes,
+      self.second_time,
+      self.time_scale,
+      sinusoids=64,
+      init=nn.initializers.lecun_normal(),  # DiT's 0.02 would silence a narrow network's times
+      name="conditioning",
+    )(s, t, cond)
+    h = nn.Dense(self.width, dtype=self.dtype, name="input")(x)
+    for i in range(self.depth):
+      block = Block(self.width, self.dropout, self.dtype, name=f"block{i}")
+      h = block(h, emb, train)
+    shift, scale = layers.Modulation(2, self.width, self.dtype, name="output_modulation")(emb)
+    h = layers.modulated_norm(h, shift, scale)
+    zeros = nn.initializers.zeros
+    out = nn.Dense(x.shape[-1], kernel_init=zeros, dtype=self.dtype, name="output")(h)
+    return out.astype(jnp.float32)
+
+
+class Block(nn.Module):
+  """h + Dense(SiLU(Dense(norm(h) modulated by the embedding)))."""
+
+  width: int
+  dropout: float
+  dtype: str | None
+
+  @nn.compact
+  def __call__(self, h: Array, emb: Array, train: bool) -> Array:
+    """`h [..., W]`, `emb` broadcasting against it -> `[..., W]`."""
+    shift, scale = layers.Modulation(2, self.width, self.dtype, name="modulation")(emb)
+    y = layers.modulated_norm(h, shift, scale)
+    y = nn.silu(nn.Dense(self.width, dtype=self.dtype, name="dense0")(y))
+    y = nn.Dropout(self.dropout, deterministic=not train)(y)
+    return h + nn.Dense(self.width, dtype=self.dtype, name="dense1")(y)

@@ -1,0 +1,173 @@
+"""The DDPM++ U-Net of IMM's CIFAR-10 runs (imm.md 2.1), channels last.
+
+The names of its modules are the released program's, with "enc." written "enc_", so that
+released weights are loaded by transposition alone.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dfim.models import layers
+
+Array = jax.Array
+SKIP_SCALE = math.sqrt(0.5)
+
+
+class UNet(nn.Module):
+  """(x, s, t, cond) -> G for images with one time each.
+
+  `attention_resolutions` are heights of feature maps; the middle always attends.
+  """
+
+  channels: int = 128
+  multipliers: tuple[int, ...] = (2, 2, 2)
+  blocks: int = 4
+  attention_resolutions: tuple[int, ...] = (16,)
+  heads: int = 1
+  embed_multiplier: int = 4
+  num_classes: int = 0
+  augment_dim: int = 0
+  dropout: float = 0.0
+  second_time: str = "s"
+  time_scale: float = 1000.0
+  dtype: str | None = None
+
+  @nn.compact
+  def __call__(
+    self, x: Array, s: Array, t: Array, cond: layers.Cond = None, *, train: bool = False
+  ) -> Array:
+    """`x [B, H, W, C]`, times `[B, 1, 1, 1]` -> G in float32; cond: label, augment `[B, A]`."""
+    layers.check_image(x, s, t)
+    emb = self._embed(s, t, cond)
+    sizes = self._sizes(x)
+    h, skips = self._encode(x, emb, sizes, train)
+    h = self._decode(h, skips, emb, sizes, train)
+    h = nn.silu(_norm(h, self.dtype, f"dec_{sizes[0]}_aux_norm"))
+    out = _conv(x.shape[-1], 3, self.dtype, f"dec_{sizes[0]}_aux_conv", gain=0.0)(h)
+    return out.astype(jnp.float32)
+
+  def _sizes(self, x: Array) -> list[str]:
+    """The size of every level's feature maps, "16x16", finest first."""
+    levels = range(len(self.multipliers))
+    if x.shape[1] % 2 ** levels[-1] or x.shape[2] % 2 ** levels[-1]:
+      raise ValueError(
+        f"multipliers={self.multipliers} halve x of shape {x.shape} too often: give fewer, or pad x"
+      )
+    return [f"{x.shape[1] >> level}x{x.shape[2] >> level}" for level in levels]
+
+  def _embed(self, s: Array, t: Array, cond: layers.Cond) -> Array:
+    """`[B, 1, 1, E]`; labels and augmentation join the sinusoids of t, before its MLP."""
+    first, second = layers.network_times(s, t, self.second_time, self.time_scale)
+    features = layers.ddpm_sinusoids(first, self.channels)
+    init = nn.initializers.normal(0.5)  # about as loud as the sinusoids
+    labels = layers.LabelEmbedding(self.num_classes, self.channels, init, name="map_label")
+    features += labels(cond, t.ndim) + self._augment(cond)
+    width = self.embed_multiplier * self.channels
+    emb = layers.TimeMLP(width, layers.xavier(), name="map_t")(features)
+    features = layers.ddpm_sinusoids(second, self.channels)
+    return nn.silu(emb + layers.TimeMLP(width, layers.xavier(), name="map_s")(features))
+
+  def _augment(self, cond: layers.Cond) -> Array:
+    """`cond["augment"]` `[B, A]` to `[B, 1, 1, channels]`; no bias, so that zeros mean none."""
+    if self.augment_dim == 0:
+      return jnp.zeros((1, 1, 1, 1))
+    label = (cond or {}).get("augment", jnp.zeros((1, self.augment_dim)))
+    dense = nn.Dense(self.channels, False, kernel_init=layers.xavier(), name="map_augment")
+    return dense(label.astype(jnp.float32))[:, None, None]
+
+  def _encode(
+    self, x: Array, emb: Array, sizes: list[str], train: bool
+  ) -> tuple[Array, list[Array]]:
+    """The coarsest features, and those of every block on the way, for the decoder."""
+    h = _conv(self.channels, 3, self.dtype, f"enc_{sizes[0]}_conv")(x)
+    skips = [h]
+    for level, (size, multiplier) in enumerate(zip(sizes, self.multipliers, strict=True)):
+      if level > 0:
+        h = self._block(f"enc_{size}_down", h.shape[-1], resample="down")(h, emb, train)
+        skips.append(h)
+      attention = h.shape[1] in self.attention_resolutions
+      for i in range(self.blocks):
+        block = self._block(f"enc_{size}_block{i}", multiplier * self.channels, attention)
+        h = block(h, emb, train)
+        skips.append(h)
+    return h, skips
+
+  def _decode(
+    self, h: Array, skips: list[Array], emb: Array, sizes: list[str], train: bool
+  ) -> Array:
+    h = self._block(f"dec_{sizes[-1]}_in0", h.shape[-1], attention=True)(h, emb, train)
+    h = self._block(f"dec_{sizes[-1]}_in1", h.shape[-1])(h, emb, train)
+    for size, multiplier in list(zip(sizes, self.multipliers, strict=True))[::-1]:
+      if size != sizes[-1]:
+        h = self._block(f"dec_{size}_up", h.shape[-1], resample="up")(h, emb, train)
+      for i in range(self.blocks + 1):
+        # The released decoder attends in the last block of a level only.
+        attention = i == self.blocks and h.shape[1] in self.attention_resolutions
+        block = self._block(f"dec_{size}_block{i}", multiplier * self.channels, attention)
+        h = block(jnp.concatenate([h, skips.pop()], axis=-1), emb, train)
+    return h
+
+  def _block(
+    self, name: str, channels: int, attention: bool = False, resample: str | None = None
+  ) -> "Block":
+    heads = self.heads if attention else 0
+    return Block(channels, heads, resample, self.dropout, self.dtype, name=name)
+
+
+class Block(nn.Module):
+  """A residual block, then attention if it has heads."""
+
+  channels: int
+  heads: int
+  resample: str | None
+  dropout: float
+  dtype: str | None
+
+  @nn.compact
+  def __call__(self, x: Array, emb: Array, train: bool) -> Array:
+    """`x [B, H, W, C]` and `emb [B, 1, 1, E]` to `channels`, at the size `resample` asks for."""
+    h = _resample(nn.silu(_norm(x, self.dtype, "norm0")), self.resample)
+    h = _conv(self.channels, 3, self.dtype, "conv0")(h)
+    h += nn.Dense(self.channels, kernel_init=layers.xavier(), dtype=self.dtype, name="affine")(emb)
+    h = nn.silu(_norm(h, self.dtype, "norm1"))
+    h = nn.Dropout(self.dropout, deterministic=not train)(h)
+    h = _conv(self.channels, 3, self.dtype, "conv1", gain=1e-5)(h)
+    h = SKIP_SCALE * (h + self._skip(x))
+    return SKIP_SCALE * (h + self._attend(h)) if self.heads else h
+
+  def _skip(self, x: Array) -> Array:
+    if self.resample is None and x.shape[-1] == self.channels:
+      return x
+    return _conv(self.channels, 1, self.dtype, "skip")(_resample(x, self.resample))
+
+  def _attend(self, h: Array) -> Array:
+    b, height, width, c = h.shape
+    h = _norm(h, self.dtype, "norm2")
+    qkv = _conv(3 * c, 1, self.dtype, "qkv", gain=math.sqrt(0.2))(h)
+    # q, k, v alternate in the channels of the released weights.
+    qkv = qkv.reshape(b, height * width, self.heads, c // self.heads, 3)
+    mixed = layers.attention(qkv[..., 0], qkv[..., 1], qkv[..., 2])
+    return _conv(c, 1, self.dtype, "proj", gain=1e-5)(mixed.reshape(b, height, width, c))
+
+
+def _conv(features: int, size: int, dtype: str | None, name: str, gain: float = 1.0) -> nn.Conv:
+  return nn.Conv(features, (size, size), kernel_init=layers.xavier(gain), dtype=dtype, name=name)
+
+
+def _norm(h: Array, dtype: str | None, name: str) -> Array:
+  """GroupNorm with four channels a group or more, in at most 32 groups."""
+  most = max(1, min(32, h.shape[-1] // 4))
+  groups = next(n for n in range(most, 0, -1) if h.shape[-1] % n == 0)
+  return nn.GroupNorm(groups, epsilon=1e-6, dtype=dtype, name=name)(h)
+
+
+def _resample(h: Array, how: str | None) -> Array:
+  """Half the size by the mean of 2 x 2, or twice by repetition (the filter [1, 1])."""
+  if how == "down":
+    return nn.avg_pool(h, (2, 2), (2, 2))
+  if how == "up":
+    return h.repeat(2, axis=1).repeat(2, axis=2)
+  return h

@@ -1,0 +1,48 @@
+"""Denoising: regress what the network should answer at time t, for s = t.
+
+With one t for each example this is diffusion or flow matching; with one for each token, Diffusion
+Forcing (arXiv 2407.01392, algorithm 1). What is regressed, x, eps or a velocity, is the
+parameterization's choice.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dfim.core import conditions
+from dfim.core import interpolants
+from dfim.core import parameterization
+from dfim.core import times as times_lib
+
+Array = jax.Array
+
+
+def loss(
+    apply: parameterization.Apply,
+    params: Any,
+    frozen: Any,
+    batch: dict[str, Any],
+    key: Array,
+    *,
+    f: parameterization.Parameterization,
+    sample_times: Callable[..., times_lib.Times],
+    weight: Callable[..., Array],
+    drop_rate: float = 0.0,
+) -> tuple[Array, dict[str, Array]]:
+  """Weighted squared error of the raw output, averaged over all scalars.
+
+  Arguments as in `moment_matching.loss`; `frozen` is unused, for nothing is bootstrapped.
+  """
+  del frozen
+  x, cond = batch["x"], batch.get("cond")
+  key_times, key_noise, key_drop, key_net = jax.random.split(key, 4)
+  t = sample_times(key_times, x.shape, path=f.path).t
+  eps = f.sigma_data * interpolants.noise_like(key_noise, x)
+  x_t = interpolants.interpolate(f.path, x, eps, t)
+  dropped = conditions.drop(key_drop, cond, drop_rate)
+  raw = apply(params, f.c_in(t) * x_t, t, t, dropped, rngs=dict(dropout=key_net))
+  error = jnp.square(raw - f.target(x, eps, t))
+  value = jnp.mean(weight(f.path, t, t, target=f.prediction) * error)
+  return value, {"loss": value, "mse": jnp.mean(error)}

@@ -1,0 +1,131 @@
+"""Drawing samples with the averaged weights of a run."""
+
+from collections.abc import Callable
+import functools
+import inspect
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from dfim import checkpoint
+from dfim import experiment as experiment_lib
+from dfim import pictures
+from dfim.core import interpolants
+from dfim.resolve import config_errors
+from dfim.resolve import ConfigError
+from dfim.resolve import resolve
+from dfim.samplers import guidance
+
+Array = jax.Array
+Draw = Callable[..., np.ndarray]
+
+DEFAULTS = dict(guidance=1.0, seed=0, chunk=500, limits=(-1.0, 1.0), count=64)
+FIELDS = {"method", "grid", "steps", *DEFAULTS}
+
+
+def make_draw(experiment: experiment_lib.Experiment) -> Draw:
+  """Builds `draw(params, count, steps, first=0) -> [count, ...]` from `config.sampler`.
+
+  Sample i is a function of the weights, the sampler's seed and i alone: its noise is keyed by i, and
+  its label is i modulo the number of classes. Each number of steps is one XLA program, for chunks
+  of a fixed size.
+
+  Raises:
+    ConfigError: naming the field, before anything is compiled.
+  """
+  with config_errors("sampler"):
+    sampler = _options(experiment.config.sampler)
+    one_chunk = _one_chunk(experiment, sampler)
+    params = jax.eval_shape(experiment.init, jax.random.key(0)).params
+    for steps in sampler["steps"]:
+      jax.eval_shape(functools.partial(one_chunk, steps=steps), params, jnp.arange(2))
+  one_chunk = jax.jit(one_chunk, static_argnames="steps")
+
+  def draw(params: Any, count: int, steps: int, first: int = 0) -> np.ndarray:
+    size = min(sampler["chunk"], count)
+    starts = range(first, first + count, size)  # the last chunk is drawn whole, then cut
+    chunks = [jax.device_get(one_chunk(params, np.arange(n, n + size), steps=steps)) for n in starts]
+    return np.concatenate(chunks)[:count]
+
+  return draw
+
+
+def _options(config: Any) -> dict[str, Any]:
+  options = {**DEFAULTS, **resolve(config, "sampler")}
+  if set(options) != FIELDS:
+    wrong = sorted(set(options) ^ FIELDS)[0]
+    raise ConfigError(f"sampler.{wrong}: {'missing' if wrong in FIELDS else 'no such field'};"
+                      f" a sampler has {', '.join(sorted(FIELDS))}.")
+  if not callable(options["grid"]):
+    raise ConfigError("sampler.grid.steps: give the numbers of steps in sampler.steps instead.")
+  return options
+
+
+def _one_chunk(experiment: experiment_lib.Experiment, sampler: dict[str, Any]) -> Callable[..., Array]:
+  f = experiment.f
+  shape = experiment.batch["x"].shape[1:]
+  classes = getattr(experiment.net, "num_classes", 0)
+  apply = guidance.classifier_free(experiment.apply, sampler["guidance"])
+
+  def one_chunk(params: Any, indices: Array, *, steps: int) -> Array:
+    root = jax.random.key(sampler["seed"])
+    keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(root, i)))(indices)
+    x = jnp.zeros((len(indices), *shape))
+    cond = dict(label=indices % classes) if classes else None
+    return ask(
+        sampler["method"],
+        jump=lambda x, s, t: f(apply, params, x, s, t, cond),
+        clean=lambda x, t: f.clean(apply, params, x, t, cond),
+        key=keys[:, 1],
+        x=f.sigma_data * interpolants.noise_like(keys[:, 0], x),
+        grid=ask(sampler["grid"], path=f.path, steps=steps),
+        path=f.path,
+        sigma_data=f.sigma_data,
+    )
+
+  return one_chunk
+
+
+def ask(function: Callable[..., Any], **offered: Any) -> Any:
+  """Calls `function` with those of the offered arguments that its signature names."""
+  wanted = inspect.signature(function).parameters
+  return function(**{name: value for name, value in offered.items() if name in wanted})
+
+
+def averaged(state: Any) -> Any:
+  """The weights to sample with: the first average."""
+  return next(iter(state.ema.values()))
+
+
+def sheet(experiment: experiment_lib.Experiment, draw: Draw, state: Any) -> np.ndarray:
+  """One picture: the same noise, sampled in each number of steps."""
+  sampler = _options(experiment.config.sampler)
+  params = averaged(state)
+  return pictures.panels({
+      f"{steps} step{'s' if steps > 1 else ''}": pictures.picture(
+          draw(params, sampler["count"], steps), sampler["limits"]
+      )
+      for steps in sampler["steps"]
+  })
+
+
+def sample(config: ml_collections.ConfigDict, workdir: str) -> pathlib.Path:
+  """Draws `config.sampler.count` samples from the newest checkpoint (`--mode=sample`).
+
+  Writes `samples/<step>.png`, and `samples/<step>.npz` with an array `[count, ...]` for each number
+  of steps; returns the picture's path.
+  """
+  experiment = experiment_lib.build(config)
+  draw = make_draw(experiment)
+  state = checkpoint.restore(workdir, experiment.abstract_state())
+  sampler = _options(experiment.config.sampler)
+  path = pathlib.Path(workdir) / "samples" / f"{int(state.step)}.png"
+  path.parent.mkdir(exist_ok=True)
+  pictures.save_png(path, sheet(experiment, draw, state))
+  drawn = {f"steps_{k}": draw(averaged(state), sampler["count"], k) for k in sampler["steps"]}
+  np.savez(path.with_suffix(".npz"), **drawn)
+  return path

@@ -1,0 +1,143 @@
+"""The training loop: one for every objective."""
+
+from collections.abc import Callable
+import functools
+from typing import Any
+
+from absl import logging
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from dfim import checkpoint
+from dfim import evaluate
+from dfim import experiment as experiment_lib
+from dfim import progress
+from dfim import sample
+from dfim import train_state
+from dfim import workdir as workdir_lib
+from dfim import writer as writer_lib
+
+Array = jax.Array
+
+
+def make_step(
+    apply: Callable[..., Array],
+    loss: Callable[..., tuple[Array, dict[str, Array]]],
+    tx: optax.GradientTransformation,
+    *,
+    refresh_every: int = 1,
+    reach: Callable[[Array], Array] | float = 1.0,
+) -> Callable[..., tuple[train_state.TrainState, dict[str, Array]]]:
+  """Builds `step(state, batch, root) -> (state, metrics)`, compiled once; donates the state.
+
+  Args:
+    apply: the network's `apply`.
+    loss: an objective with its hyper-parameters bound, as `resolve` returns it.
+    tx: the optimizer.
+    refresh_every: steps between copies of the weights into `frozen`.
+    reach: the greatest t - s of `times.sample`, or a schedule of it by step. IMM uses 1.
+  """
+  train_apply = functools.partial(apply, train=True)
+
+  @functools.partial(jax.jit, donate_argnames="state")
+  def step(state: train_state.TrainState, batch: dict[str, Any], root: Array):
+    seen = state.step + state.skipped
+    objective = _reaching(loss, reach(seen) if callable(reach) else reach)
+    frozen = state.params if state.frozen is None else state.frozen
+    key = jax.random.fold_in(root, seen)
+    of_params = lambda params: objective(train_apply, params, frozen, batch, key)
+    (value, metrics), grads = jax.value_and_grad(of_params, has_aux=True)(state.params)
+    norm = optax.global_norm(grads)
+    finite = jnp.isfinite(value) & jnp.isfinite(norm)
+    state = train_state.advance(state, grads, finite, tx=tx, refresh_every=refresh_every)
+    return state, {**metrics, "grad_norm": norm, "skipped": state.skipped}
+
+  return step
+
+
+def _reaching(loss: Callable[..., Any], reach: Array | float) -> Callable[..., Any]:
+  """The objective whose times are at most `reach` apart."""
+  if isinstance(reach, float) and reach >= 1.0:
+    return loss
+  times = functools.partial(loss.keywords["sample_times"], reach=reach)
+  return functools.partial(loss, sample_times=times)
+
+
+def train(config: ml_collections.ConfigDict, workdir: str) -> train_state.TrainState:
+  """Trains what `config` describes, on from where `workdir` stands; returns the last state.
+
+  The same call again resumes, bit for bit, also after a kill.
+
+  Raises:
+    ConfigError: before anything is compiled or written.
+    FloatingPointError: if every step between two log lines had to be skipped.
+  """
+  experiment = experiment_lib.build(config)
+  config = experiment.config
+  draw, evaluators = sample.make_draw(experiment), evaluate.build(config)
+  workdir_lib.check(workdir, config)
+  state = start_state(experiment, workdir)
+  seen = int(state.step + state.skipped)
+  step = make_step(
+      experiment.apply,
+      experiment.loss,
+      experiment.tx,
+      refresh_every=config.refresh_every,
+      reach=experiment.reach,
+  )
+  root = jax.random.fold_in(jax.random.key(config.seed), 1)
+  batches = experiment.batches(seen)
+  workdir_lib.claim(workdir, config)
+  with (
+      writer_lib.Writer(workdir, seen, active=jax.process_index() == 0) as writer,
+      checkpoint.Checkpoints(
+          workdir, every=config.checkpoint_every, keep=config.keep_checkpoints
+      ) as checkpoints,
+  ):
+    report = make_report(writer, progress.Progress(seen, config.steps, config.batch_size))
+    for n in range(seen + 1, config.steps + 1):
+      state, metrics = step(state, next(batches), root)
+      if is_due(n, config.log_every, config.steps):
+        report(n, jax.device_get(metrics))
+      checkpoints.save(n, state, force=n == config.steps)
+      if is_due(n, config.sample_every, config.steps):
+        writer.image(n, "samples", sample.sheet(experiment, draw, state))
+      if evaluators and is_due(n, config.eval_every, config.steps):
+        evaluate.run(evaluators, draw, state, workdir)
+  return state
+
+
+def start_state(experiment: experiment_lib.Experiment, workdir: str) -> train_state.TrainState:
+  """The newest checkpoint's state, or the one of step 0, laid out on the mesh."""
+  abstract = experiment.abstract_state()
+  if checkpoint.steps(workdir):
+    return checkpoint.restore(workdir, abstract)
+  places = jax.tree.map(lambda a: a.sharding, abstract)
+  key = jax.random.key(experiment.config.seed)
+  return jax.jit(experiment.init, out_shardings=places)(key)
+
+
+def is_due(n: int, every: int, last: int) -> bool:
+  """Whether step n is a multiple of `every`, or the last; `every=0` is the last alone."""
+  return n == last or (every > 0 and n % every == 0)
+
+
+def make_report(
+    writer: writer_lib.Writer, line: progress.Progress
+) -> Callable[[int, dict[str, Any]], None]:
+  """Builds `report(step, metrics)`: the progress line, and the metrics in the writer."""
+  skipped = steps = 0
+
+  def report(n: int, metrics: dict[str, Any]) -> None:
+    nonlocal skipped, steps
+    new, skipped = int(metrics["skipped"]) - skipped, int(metrics["skipped"])
+    text, rates = line.line(n, float(metrics["loss"]))
+    logging.info("%s%s", text, f"  skipped {new} not finite" if new else "")
+    writer.scalars(n, {**metrics, **rates})
+    if new and new == n - steps:
+      raise FloatingPointError(f"step {n}: loss or gradient not finite in {new} steps running.")
+    steps = n
+
+  return report

@@ -1,0 +1,68 @@
+"""What changes from step to step, and nothing else: arrays only, saved whole."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+Array = jax.Array
+
+
+@flax.struct.dataclass
+class TrainState:
+  """Everything that a checkpoint holds."""
+
+  step: Array  # int32, optimizer steps taken; step + skipped batches have been seen
+  params: Any  # theta_n, trained
+  frozen: Any  # theta_{n-1}; None: the current weights under stop-gradient
+  ema: dict[str, Any]  # averages of params, by decay; the first is sampled from
+  opt_state: optax.OptState
+  skipped: Array  # int32, steps that were not taken because something was not finite
+
+
+def init(
+    params: Any,
+    tx: optax.GradientTransformation,
+    *,
+    ema: Sequence[float] = (0.999,),
+    refresh_every: int = 1,
+) -> TrainState:
+  """The state at step 0. Every tree is a copy: donated buffers must not be aliased.
+
+  `frozen` is kept as a tree only when it is refreshed less often than every step: the weights
+  before the update are already theta_{n-1}, and a third copy would cost memory for nothing.
+  """
+  copy = lambda: jax.tree.map(jnp.copy, params)
+  return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      frozen=copy() if refresh_every > 1 else None,
+      ema={str(decay): copy() for decay in ema},
+      opt_state=tx.init(params),
+      skipped=jnp.zeros((), jnp.int32),
+  )
+
+
+def advance(
+    state: TrainState,
+    grads: Any,
+    finite: Array,
+    *,
+    tx: optax.GradientTransformation,
+    refresh_every: int = 1,
+) -> TrainState:
+  """One optimizer step; untouched, but for `skipped`, where `finite` is False."""
+  updates, opt_state = tx.update(grads, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  step = state.step + 1
+  ema = {d: optax.incremental_update(params, tree, 1.0 - float(d)) for d, tree in state.ema.items()}
+  frozen = None
+  if state.frozen is not None:
+    refresh = step % refresh_every == 0
+    frozen = jax.tree.map(lambda new, old: jnp.where(refresh, new, old), params, state.frozen)
+  new = TrainState(step, params, frozen, ema, opt_state, state.skipped)
+  old = state.replace(skipped=state.skipped + 1)
+  return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)

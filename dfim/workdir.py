@@ -1,0 +1,65 @@
+"""A run's folder and the config that it belongs to."""
+
+import json
+import os
+import pathlib
+
+import ml_collections
+
+from dfim import checkpoint
+from dfim.resolve import ConfigError
+
+# What decides the numbers of a run. The rest (steps, logging, evaluators ...) may change midway.
+_FIXED = (
+    "seed batch_size data model objective optimizer reach ema refresh_every".split()
+)
+
+
+def check(workdir: str, config: ml_collections.ConfigDict) -> None:
+  """Refuses to go on in a folder whose checkpoints another config made.
+
+  Raises:
+    ConfigError: naming the first field that differs.
+  """
+  if not checkpoint.steps(workdir):
+    return
+  before, now = (_flat({k: c[k] for k in _FIXED}) for c in (load(workdir), _plain(config)))
+  for field in [*before, *now]:
+    if before.get(field) != now.get(field):
+      raise ConfigError(
+          f"workdir={workdir} holds a run with {field}={before.get(field, 'absent')!r}, and this"
+          f" config has {now.get(field, 'absent')!r}: pass another --workdir, or the old value."
+      )
+
+
+def claim(workdir: str, config: ml_collections.ConfigDict) -> None:
+  """Writes `config.json` into the folder, made if need be."""
+  path = pathlib.Path(workdir) / "config.json"
+  path.parent.mkdir(parents=True, exist_ok=True)
+  new = path.with_suffix(".json.new")
+  new.write_text(json.dumps(_plain(config), indent=2) + "\n")
+  os.replace(new, path)
+
+
+def load(workdir: str) -> ml_collections.ConfigDict:
+  """The config that a folder's run was started with.
+
+  Raises:
+    ConfigError: if the folder has none.
+  """
+  path = pathlib.Path(workdir) / "config.json"
+  if not path.is_file():
+    raise ConfigError(f"workdir={workdir}: no config.json there; train first, or pass --config.")
+  return json.loads(path.read_text())
+
+
+def _plain(config: ml_collections.ConfigDict) -> dict:
+  """As JSON gives it back: tuples become lists."""
+  return json.loads(json.dumps(config.to_dict()))
+
+
+def _flat(tree: object, prefix: str = "") -> dict[str, object]:
+  if not isinstance(tree, dict):
+    return {prefix: tree}
+  pairs = [_flat(v, f"{prefix}.{k}" if prefix else k) for k, v in tree.items()]
+  return {k: v for pair in pairs for k, v in pair.items()}

@@ -1,0 +1,100 @@
+"""What every data source promises; a new public source of these modules is tested for free."""
+
+import inspect
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from dfim.data import digits
+from dfim.data import toys
+
+TOYS = [
+  f
+  for name, f in inspect.getmembers(toys, inspect.isfunction)
+  if not name.startswith("_") and name != "load"
+]
+SOURCES = [digits.digits, *TOYS]
+
+
+@pytest.fixture(params=SOURCES, ids=lambda f: f.__name__)
+def source(request):
+  return request.param
+
+
+def assert_equal(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_starting_at_n_equals_skipping_n(source):
+  skipped = itertools.islice(source(96, 3), 17, 20)
+  for a, b in zip(skipped, source(96, 3, start=17), strict=False):
+    assert_equal(a, b)
+
+
+def test_processes_hold_contiguous_parts_of_one_batch(source):
+  whole = next(source(24, 1, 5))
+  parts = [next(source(24, 1, 5, process=(i, 3))) for i in range(3)]
+  assert_equal(whole, jax.tree.map(lambda *p: np.concatenate(p), *parts))
+
+
+def test_batches_differ_by_seed_and_number(source):
+  a, b = itertools.islice(source(16, 0), 2)
+  assert np.any(a["x"] != b["x"])
+  assert np.any(a["x"] != next(source(16, 1))["x"])
+
+
+def test_types_range_and_spread(source):
+  batch = next(source(1024, 0))
+  assert batch["x"].dtype == np.float32 and len(batch["x"]) == 1024
+  assert 0.4 < batch["x"].std() < 0.65
+  assert np.abs(batch["x"]).max() < 1.3
+  if "cond" in batch:
+    assert batch["cond"]["label"].dtype == np.int32 and batch["cond"]["label"].shape == (1024,)
+
+
+@pytest.mark.parametrize(
+  "kwargs, message",
+  [
+    (dict(process=(0, 3)), "batch_size: 16 .* 3 processes"),
+    (dict(process=(2, 2)), "data.process: index 2"),
+    (dict(start=-1), "start: -1"),
+  ],
+)
+def test_refusals_come_before_the_first_batch(source, kwargs, message):
+  with pytest.raises(ValueError, match=message):
+    source(16, 0, **kwargs)
+
+
+@pytest.mark.parametrize("toy", TOYS, ids=lambda f: f.__name__)
+def test_reference_points_are_fixed_and_apart_from_training(toy):
+  test, train = toys.load(toy, size=64), toys.load(toy, split="train", size=64)
+  assert_equal(test, toys.load(toy, size=64))
+  assert test["x"].shape == (64, 2) and np.all(test["x"] != train["x"])
+
+
+@pytest.mark.parametrize("load", [digits.load, toys.load])
+def test_an_unknown_split_is_named(load):
+  with pytest.raises(ValueError, match="data.split: 'val'"):
+    load(split="val")
+
+
+def test_digits_are_split_once_and_held_out():
+  train, test = digits.load("train"), digits.load("test")
+  assert train["x"].shape == (1437, 8, 8, 1) and test["x"].shape == (360, 8, 8, 1)
+  assert (train["x"].min(), train["x"].max()) == tuple(np.float32(digits.LIMITS))
+  assert set(train["label"]) == set(test["label"]) == set(range(digits.CLASSES))
+  for data in train, test:
+    assert abs(data["x"].std() - 0.5) < 0.01  # IMM's sigma_data
+  shared = (train["x"][:, None] == test["x"][None]).all((2, 3, 4)).sum()
+  assert shared == 0
+
+
+def test_ring_and_checkerboard_lie_where_they_should():
+  radius = np.linalg.norm(toys.load(toys.ring)["x"], axis=-1)
+  assert abs(radius - 0.7).max() < 0.12
+  field = np.floor((toys.load(toys.checkerboard)["x"] / 0.87 + 1) * 2)
+  assert np.all(field.sum(-1) % 2 == 0)
+  counts = np.unique(field, axis=0, return_counts=True)[1]
+  assert len(counts) == 8 and abs(counts / 2500 - 1).max() < 0.1

@@ -1,0 +1,59 @@
+"""The released networks' outputs, from their own parameters (shared/golden/README.md)."""
+
+import pathlib
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dfim.models.dit import DiT
+from dfim.models.unet import UNet
+
+GOLDEN = pathlib.Path(__file__).parents[3] / "shared/golden"
+RENAME = [  # from the released names to ours, in this order
+  (r"^map_layer(\d)_s", r"map_s.layer\1"),
+  (r"^map_layer(\d)", r"map_t.layer\1"),
+  (r"^(enc|dec)\.", r"\1_"),
+  (r"^([st])_embedder\.mlp\.0", r"conditioning.\1.layer0"),
+  (r"^([st])_embedder\.mlp\.2", r"conditioning.\1.layer1"),
+  (r"^y_embedder.embedding_table.weight", "conditioning.label.table.embedding"),
+  (r"^x_embedder.proj", "input"),
+  (r"^final_layer.adaLN_modulation.1", "output_modulation.linear"),
+  (r"^final_layer.linear", "output"),
+  (r"adaLN_modulation.1", "modulation.linear"),
+  (r"^blocks\.(\d+)\.(?:attn\.|mlp\.)?", r"block\1."),
+]
+UNET = UNet(32, (1, 2, 2), blocks=2, attention_resolutions=(8,), time_scale=1.0)
+DIT = DiT(width=64, depth=2, heads=4, num_classes=10, time_scale=1.0)
+
+
+def converted(data):
+  """A flax tree; torch's `[O, I, H, W]` and `[O, I]` become `[H, W, I, O]` and `[I, O]`."""
+  tree = {}
+  for name in (n for n in data.files if re.match("param/(?!.*(resample_filter|pos_embed))", n)):
+    path, value = name.removeprefix("param/"), data[name]
+    for pattern, new in RENAME:
+      path = re.sub(pattern, new, path)
+    *modules, leaf = path.split(".")
+    if leaf == "weight":
+      leaf = "scale" if value.ndim == 1 else "kernel"
+      value = np.moveaxis(value, (0, 1), (-1, -2)) if value.ndim > 1 else value
+    if path == "input.weight":  # a Dense on flattened patches
+      value = value.reshape(-1, value.shape[-1])
+    node = tree
+    for module in modules:
+      node = node.setdefault(module, {})
+    node[leaf] = jnp.asarray(value)
+  return {"params": tree}
+
+
+@pytest.mark.parametrize("net, file", [(UNET, "imm_unet_ddpmpp.npz"), (DIT, "imm_dit.npz")])
+def test_agrees_with_the_released_program(net, file):
+  if not (GOLDEN / file).exists():
+    pytest.skip(f"{GOLDEN / file} is not here")
+  data = np.load(GOLDEN / file)
+  s, t = (jnp.asarray(data[f"cnoise_{u}"]).reshape(-1, 1, 1, 1) for u in "st")
+  cond = {"label": jnp.where(data["null"], -1, data["labels"])} if "labels" in data else None
+  out = net.apply(converted(data), jnp.asarray(data["x"].transpose(0, 2, 3, 1)), s, t, cond)
+  np.testing.assert_allclose(out.transpose(0, 3, 1, 2), data["out"], rtol=0, atol=2e-5)

@@ -1,0 +1,208 @@
+"""What every network promises; a new one joins by one line of NETS."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dfim.models import layers
+from dfim.models.dit import DiT
+from dfim.models.mlp import MLP
+from dfim.models.unet import UNet
+
+CLASSES = 3
+NETS = {  # network, shape of one example
+  "mlp": (MLP(16, 2, CLASSES), (2,)),
+  "mlp_tokens": (MLP(16, 2, CLASSES), (5, 2)),
+  "unet": (UNet(8, (1, 2), 1, (4,), num_classes=CLASSES), (4, 4, 1)),
+  "dit": (DiT(2, 16, 2, 2, num_classes=CLASSES), (4, 6, 1)),
+}
+BATCH = 4
+
+
+@pytest.fixture(params=NETS)
+def case(request):
+  return NETS[request.param]
+
+
+def inputs(shape, s=0.25, t=0.75, batch=BATCH, label=0):
+  x = jax.random.normal(jax.random.key(7), (BATCH, *shape))
+  s, t = (jnp.full((batch,) + (1,) * len(shape), u) for u in (s, t))
+  return x, s, t, {"label": jnp.full((BATCH,), label)}
+
+
+@functools.cache
+def compiled(net):
+  return jax.jit(net.apply, static_argnames="train")
+
+
+@functools.cache
+def initial(net, shape):
+  return jax.jit(net.init)(jax.random.key(0), *inputs(shape))
+
+
+@functools.cache
+def perturbed(net, shape):
+  """Parameters without the zeros of an initialisation, under which all outputs are 0."""
+  leaves, tree = jax.tree.flatten(initial(net, shape))
+  keys = jax.random.split(jax.random.key(1), len(leaves))
+  noise = [0.2 * jax.random.normal(k, p.shape) for k, p in zip(keys, leaves, strict=True)]
+  return jax.tree.unflatten(tree, [p + n for p, n in zip(leaves, noise, strict=True)])
+
+
+def run(net, shape, params=None, train=False, rngs=None, **kw):
+  params = perturbed(net, shape) if params is None else params
+  return compiled(net)(params, *inputs(shape, **kw), train=train, rngs=rngs)
+
+
+def gap(a, b):
+  return float(jnp.max(jnp.abs(a - b)))
+
+
+def test_output_has_the_shape_of_x_and_is_float32(case):
+  out = run(*case)
+  assert out.shape == (BATCH, *case[1]) and out.dtype == jnp.float32
+  assert gap(out, 0) > 0.01
+
+
+def test_zero_at_init(case):
+  assert gap(run(*case, params=initial(*case)), 0) == 0
+
+
+def test_one_time_for_all_equals_it_repeated(case):
+  np.testing.assert_allclose(run(*case, batch=1), run(*case), atol=1e-5)
+
+
+@pytest.mark.parametrize("move", [{"s": 0.251}, {"t": 0.751}], ids=str)
+def test_sees_a_thousandth_of_either_time(case, move):
+  assert gap(run(*case), run(*case, **move)) > 1e-3
+
+
+def test_each_example_has_its_own_times(case):
+  net, shape = case
+  x, s, t, cond = inputs(shape)
+  out = compiled(net)(perturbed(net, shape), x, s, t.at[0].set(0.5), cond)
+  np.testing.assert_allclose(out[1:], run(*case)[1:], atol=1e-5)
+  assert gap(out[0], run(*case)[0]) > 1e-3
+
+
+@pytest.mark.parametrize("second_time, moves", [("s", True), ("t-s", False)])
+def test_second_embedding_is_of_s_or_of_t_minus_s(case, second_time, moves):
+  net, shape = dataclasses.replace(case[0], second_time=second_time), case[1]
+  deaf = jax.tree.map_with_path(
+    lambda path, p: 0 * p if {k.key for k in path} & {"t", "map_t"} else p, perturbed(*case)
+  )
+  early, late = (run(net, shape, deaf, s=s, t=s + 0.25) for s in (0.25, 0.5))
+  assert (gap(early, late) > 1e-3) == moves
+
+
+def test_refuses_an_unknown_second_time(case):
+  net = dataclasses.replace(case[0], second_time="r")
+  with pytest.raises(ValueError, match="second_time='r' .* use 's' or 't-s'"):
+    net.init(jax.random.key(0), *inputs(case[1]))
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["s", "t"])
+def test_refuses_a_time_per_channel_and_a_time_of_lower_rank(case, which):
+  net, shape = case
+  x, *times, cond = inputs(shape)
+  for wrong in (jnp.zeros((BATCH, *shape[:-1], shape[-1] + 1)), jnp.zeros((BATCH,))):
+    times[which] = wrong
+    with pytest.raises(ValueError, match="does not fit x"):
+      net.init(jax.random.key(0), x, *times, cond)
+
+
+def test_null_label_has_a_row_of_its_own(case):
+  null = run(*case, label=-1)
+  classes = [run(*case, label=label) for label in range(CLASSES)]
+  outputs = [null, *classes]
+  gaps = [gap(a, b) for i, a in enumerate(outputs) for b in outputs[:i]]
+  assert min(gaps) > 1e-3
+  x, s, t, _ = inputs(case[1])
+  np.testing.assert_allclose(compiled(case[0])(perturbed(*case), x, s, t), null, atol=1e-5)
+
+
+def test_without_classes_labels_are_ignored(case):
+  net, shape = dataclasses.replace(case[0], num_classes=0), case[1]
+  assert gap(run(net, shape, label=0), run(net, shape, label=1)) == 0
+
+
+def test_dropout_follows_its_key_and_rests_outside_training(case):
+  net, shape = dataclasses.replace(case[0], dropout=0.5), case[1]
+  drop = lambda seed: run(net, shape, train=True, rngs={"dropout": jax.random.key(seed)})
+  assert gap(drop(0), drop(0)) == 0
+  assert gap(drop(0), drop(1)) > 1e-3
+  np.testing.assert_allclose(run(net, shape), run(*case), atol=1e-5)
+
+
+def test_bfloat16_keeps_parameters_times_and_output_in_float32(case):
+  net, shape = dataclasses.replace(case[0], dtype="bfloat16"), case[1]
+  assert {p.dtype for p in jax.tree.leaves(initial(net, shape))} == {jnp.dtype("float32")}
+  out = run(net, shape)
+  assert out.dtype == jnp.float32 and 0 < gap(out, run(*case)) < 0.1 * gap(out, 0)
+  assert gap(out, run(net, shape, t=0.751)) > 1e-3
+
+
+def test_bfloat16_still_embeds_close_times_apart(case):
+  net, shape = dataclasses.replace(case[0], dtype="bfloat16"), case[1]
+  embed = jax.jit(
+    functools.partial(
+      net.apply, capture_intermediates=lambda module, _: isinstance(module, layers.TimeMLP)
+    )
+  )
+  a, b = (
+    jax.tree.leaves(embed(perturbed(*case), *inputs(shape, s=s, t=s + 0.5))[1]["intermediates"])
+    for s in (0.25, 0.2501)
+  )
+  assert len(a) == 2 and {e.dtype for e in a} == {jnp.dtype("float32")}
+  assert min(map(gap, a, b)) > 1e-3
+
+
+@pytest.mark.parametrize("s, t", [(0.0, 0.0), (0.0, 1.0)])
+def test_gradient_is_finite(case, s, t):
+  net, shape = case
+  loss = jax.jit(jax.grad(lambda p, s, t: jnp.sum(net.apply(p, x, s, t, cond) ** 2)))
+  x, s, t, cond = inputs(shape, s=s, t=t)
+  grads = jax.tree.leaves(loss(perturbed(*case), s, t))
+  assert all(jnp.all(jnp.isfinite(g)) for g in grads) and max(gap(g, 0) for g in grads) > 0
+
+
+def test_mlp_tokens_see_their_own_times_only():
+  net, shape = NETS["mlp_tokens"]
+  x, s, _, cond = inputs(shape)
+  t = jnp.linspace(0.3, 0.9, 5).reshape(1, 5, 1)
+  out = compiled(net)(perturbed(net, shape), x, s, t, cond)
+  alone = compiled(net)(perturbed(net, shape), x[:, 1:2], s, t[:, 1:2], cond)
+  np.testing.assert_allclose(out[:, 1:2], alone, atol=1e-5)
+
+
+def test_unet_takes_augmentation_labels_and_zeros_mean_none():
+  net, shape = dataclasses.replace(NETS["unet"][0], augment_dim=9), NETS["unet"][1]
+  x, s, t, cond = inputs(shape)
+  apply = lambda cond: compiled(net)(params, x, s, t, cond)
+  params = perturbed(net, shape)
+  none = apply(cond)
+  np.testing.assert_allclose(apply({**cond, "augment": jnp.zeros((BATCH, 9))}), none, atol=1e-5)
+  assert gap(apply({**cond, "augment": jnp.ones((BATCH, 9))}), none) > 1e-3
+
+
+@pytest.mark.parametrize(
+  "net, message",
+  [
+    (UNet(8, (1, 1, 1, 1), 1), r"multipliers=\(1, 1, 1, 1\)"),
+    (DiT(3, 16, 1, 2), "patch=3"),
+    (DiT(2, 16, 1, 3), "heads=3"),
+  ],
+)
+def test_refuses_sizes_that_do_not_divide(net, message):
+  with pytest.raises(ValueError, match=message):
+    net.init(jax.random.key(0), *inputs((4, 4, 1)))
+
+
+@pytest.mark.parametrize("name", ["unet", "dit"])
+def test_image_networks_refuse_sequences(name):
+  with pytest.raises(ValueError, match="is no image"):
+    NETS[name][0].init(jax.random.key(0), *inputs((4, 4)))
