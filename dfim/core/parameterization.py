@@ -61,6 +61,7 @@ class Parameterization:
     return jnp.where(t == 0.0, x_t, self.c_skip(zero, t) * x_t + self.c_out(zero, t) * raw)
 
 
+@dataclasses.dataclass(frozen=True)
 class Identity(Parameterization):
   """G is the clean sample."""
 
@@ -78,6 +79,7 @@ class Identity(Parameterization):
     return x
 
 
+@dataclasses.dataclass(frozen=True)
 class Noise(Parameterization):
   """G is the noise in units of sigma_data. Needs alpha(t) > 0, so t_max < 1."""
 
@@ -94,6 +96,7 @@ class Noise(Parameterization):
     return eps / self.sigma_data
 
 
+@dataclasses.dataclass(frozen=True)
 class SimpleEDM(Parameterization):
   """G is the unit-variance velocity (alpha eps - sigma x) / norm; v-prediction on a VP path."""
 
@@ -114,6 +117,7 @@ class SimpleEDM(Parameterization):
     return velocity / (self.sigma_data * _norm(self.path, t))
 
 
+@dataclasses.dataclass(frozen=True)
 class EulerFlow(Parameterization):
   """G is the velocity eps - x in units of sigma_data: one Euler step of the straight path."""
 

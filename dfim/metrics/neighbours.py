@@ -1,5 +1,7 @@
 """Distance to the nearest neighbour: are samples copies of the training data?"""
 
+import math
+
 import numpy as np
 
 _BLOCK = 1024  # queries at a time: 500 MB against 60,000 references
@@ -18,7 +20,10 @@ def nearest_distances(
   Raises:
     ValueError: points of different sizes, or no reference left to compare with.
   """
-  x, y = (np.asarray(a, np.float64).reshape(len(a), -1) for a in (queries, reference))
+  x, y = (
+    np.asarray(a, np.float64).reshape(len(a), math.prod(np.shape(a)[1:]))
+    for a in (queries, reference)
+  )
   if x.shape[1] != y.shape[1] or len(y) <= exclude_self:
     raise ValueError(f"neighbours: no distances from {x.shape} to {y.shape}")
   norms = np.sum(y**2, 1)[None]

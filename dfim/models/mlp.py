@@ -1,4 +1,4 @@
-"""A residual MLP on the last axis: toys `[B, D]`, or every token of `[B, T, D]` by itself."""
+"""A residual MLP: points `[B, D]`, small images as one vector, every token of `[B, T, D]` by itself."""
 
 import flax.linen as nn
 import jax
@@ -10,10 +10,14 @@ Array = jax.Array
 
 
 class MLP(nn.Module):
-  """(x, s, t, cond) -> G, the shape of x; each vector on the last axis has its own times."""
+  """(x, s, t, cond) -> G, the shape of x; each vector on the last axis has its own times.
+
+  With `flatten` an example is one vector, whatever its shape, and has one time.
+  """
 
   width: int = 256
   depth: int = 3
+  flatten: bool = False
   num_classes: int = 0
   dropout: float = 0.0
   second_time: str = "s"
@@ -25,6 +29,10 @@ class MLP(nn.Module):
     self, x: Array, s: Array, t: Array, cond: layers.Cond = None, *, train: bool = False
   ) -> Array:
     """`x [B, ..., D]`, times `[B, ..., 1]` -> G in float32; cond: label `[B]`."""
+    if self.flatten and x.ndim > 2:
+      layers.check_times(x, s, t, range(1, x.ndim))
+      flat = lambda a: a.reshape(a.shape[0], -1)
+      return self(flat(x), flat(s), flat(t), cond, train=train).reshape(x.shape)
     layers.check_times(x, s, t, (-1,))
     emb = layers.Conditioning(
       self.width,

@@ -1,7 +1,7 @@
 """The DDPM++ U-Net of IMM's CIFAR-10 runs (imm.md 2.1), channels last.
 
-The names of its modules are the released program's, with "enc." written "enc_", so that
-released weights are loaded by transposition alone.
+Its blocks have the released program's names and layouts ("enc.16x16_conv" is "enc_16x16_conv",
+"map_layer0_s" is "map_s.layer0"), so released weights are loaded by renaming and transposing.
 """
 
 import math

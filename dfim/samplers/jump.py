@@ -28,13 +28,13 @@ def scan(step: Step, key: Array, x: Array, grid: Array) -> Array:
     grid: see the module.
   """
   rows = _of_rank(jnp.asarray(grid, x.dtype), x.ndim)
-  keys = _split(key, len(rows) - 1)
+  fold_in = jax.vmap(jax.random.fold_in, (0, None)) if key.ndim else jax.random.fold_in
 
   def body(x, row):
-    key, s, t = row
-    return jnp.where(s == t, x, step(key, x, s, t)), None
+    n, s, t = row
+    return jnp.where(s == t, x, step(fold_in(key, n), x, s, t)), None
 
-  return jax.lax.scan(body, x, (keys, rows[1:], rows[:-1]))[0]
+  return jax.lax.scan(body, x, (jnp.arange(len(rows) - 1), rows[1:], rows[:-1]))[0]
 
 
 def pushforward(jump: Jump, x: Array, grid: Array) -> Array:
@@ -91,9 +91,3 @@ def _of_rank(grid: Array, rank: int) -> Array:
   axes = {1: (), 2: (1, *grid.shape[1:]), 3: grid.shape[1:]}[grid.ndim]
   return grid.reshape(len(grid), *axes, *[1] * (rank - len(axes)))
 
-
-def _split(key: Array, steps: int) -> Array:
-  """`[steps]` keys from one, `[steps, B]` from `[B]`."""
-  if key.ndim:
-    return jax.vmap(lambda k: jax.random.split(k, steps), out_axes=1)(key)
-  return jax.random.split(key, steps)

@@ -3,6 +3,8 @@
 import pathlib
 import re
 
+import flax.traverse_util
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ RENAME = [  # from the released names to ours, in this order
   (r"^final_layer.adaLN_modulation.1", "output_modulation.linear"),
   (r"^final_layer.linear", "output"),
   (r"adaLN_modulation.1", "modulation.linear"),
-  (r"^blocks\.(\d+)\.(?:attn\.|mlp\.)?", r"block\1."),
+  (r"^blocks\.(\d+)\.(attn\.|mlp\.)?", r"block\1."),
 ]
 UNET = UNet(32, (1, 2, 2), blocks=2, attention_resolutions=(8,), time_scale=1.0)
 DIT = DiT(width=64, depth=2, heads=4, num_classes=10, time_scale=1.0)
@@ -38,14 +40,11 @@ def converted(data):
     *modules, leaf = path.split(".")
     if leaf == "weight":
       leaf = "scale" if value.ndim == 1 else "kernel"
-      value = np.moveaxis(value, (0, 1), (-1, -2)) if value.ndim > 1 else value
+      value = value if leaf == "scale" else np.moveaxis(value, (0, 1), (-1, -2))
     if path == "input.weight":  # a Dense on flattened patches
       value = value.reshape(-1, value.shape[-1])
-    node = tree
-    for module in modules:
-      node = node.setdefault(module, {})
-    node[leaf] = jnp.asarray(value)
-  return {"params": tree}
+    tree[(*modules, leaf)] = jnp.asarray(value)
+  return {"params": flax.traverse_util.unflatten_dict(tree)}
 
 
 @pytest.mark.parametrize("net, file", [(UNET, "imm_unet_ddpmpp.npz"), (DIT, "imm_dit.npz")])
@@ -53,7 +52,7 @@ def test_agrees_with_the_released_program(net, file):
   if not (GOLDEN / file).exists():
     pytest.skip(f"{GOLDEN / file} is not here")
   data = np.load(GOLDEN / file)
-  s, t = (jnp.asarray(data[f"cnoise_{u}"]).reshape(-1, 1, 1, 1) for u in "st")
+  s, t = (data[f"cnoise_{u}"].reshape(-1, 1, 1, 1) for u in "st")
   cond = {"label": jnp.where(data["null"], -1, data["labels"])} if "labels" in data else None
-  out = net.apply(converted(data), jnp.asarray(data["x"].transpose(0, 2, 3, 1)), s, t, cond)
+  out = jax.jit(net.apply)(converted(data), data["x"].transpose(0, 2, 3, 1), s, t, cond)
   np.testing.assert_allclose(out.transpose(0, 3, 1, 2), data["out"], rtol=0, atol=2e-5)

@@ -1,0 +1,96 @@
+"""Every public function of `kernels` must be a kernel: new ones are tested for free."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dfim.core import kernels
+from dfim.core import mmd
+
+KERNELS = [
+    f for name, f in inspect.getmembers(kernels, inspect.isfunction) if not name.startswith("_")
+]
+CONDITIONAL = {kernels.energy, kernels.pseudo_huber}  # positive definite on sum-zero weights only
+one = jnp.ones(())
+
+
+@pytest.fixture(params=KERNELS, ids=lambda f: f.__name__)
+def kernel(request):
+  return request.param
+
+
+def gram(kernel, x):
+  return kernel(x[:, None], x[None, :], jnp.ones((1, 1)))
+
+
+def test_gram_is_symmetric_and_positive_semidefinite(kernel, key):
+  k = np.asarray(gram(kernel, jax.random.normal(key, (12, 3))), np.float64)
+  np.testing.assert_allclose(k, k.T, atol=1e-6)
+  centre = np.eye(12) - (1 / 12 if kernel in CONDITIONAL else 0)
+  assert np.linalg.eigvalsh(centre @ k @ centre).min() > -1e-5
+
+
+def test_is_largest_at_zero_distance(kernel, key):
+  x, y = jax.random.normal(key, (2, 7, 3))
+  assert jnp.all(kernel(x, x, jnp.ones(7)) >= kernel(x, y, jnp.ones(7)))
+  if kernel not in CONDITIONAL:
+    np.testing.assert_allclose(kernel(x, x, jnp.ones(7)), 1.0, atol=1e-3)
+    assert jnp.all(kernel(x, y, jnp.ones(7)) > 0)
+
+
+def test_gradient_is_finite_where_particles_meet(kernel):
+  x = jnp.zeros((4, 3))
+  grad = jax.grad(lambda x: jnp.sum(gram(kernel, x)))(x)
+  np.testing.assert_array_equal(grad, 0.0)
+
+
+def test_mmd_of_a_group_with_itself_is_zero(kernel, key):
+  y = jax.random.normal(key, (5, 4, 3))
+  distance, grad = jax.value_and_grad(
+      lambda y, z: mmd.mmd2(y, z, kernel, jnp.ones(5)).sum()
+  )(y, y)
+  assert abs(distance) < 1e-5
+  np.testing.assert_allclose(grad, 0.0, atol=1e-6)
+  np.testing.assert_allclose(mmd.mmd2(y, y[:, ::-1], kernel, jnp.ones(5)), 0.0, atol=1e-5)
+
+
+def test_mmd_is_not_negative(kernel, key):
+  y, z = jax.random.normal(key, (2, 200, 4, 3))
+  assert jnp.all(mmd.mmd2(y, 0.5 + z, kernel, jnp.full(200, 0.3)) > -1e-6)
+
+
+@pytest.mark.parametrize("conditioned", [False, True])
+def test_mmd_matches_a_plain_double_sum(kernel, conditioned, key):
+  k1, k2 = jax.random.split(key)
+  y, z = np.asarray(jax.random.normal(k1, (2, 1, 4, 3)))
+  label = np.arange(4) % 2
+  factor = (label[:, None] == label[None]).astype(np.float32) if conditioned else np.ones((4, 4))
+  scale = jax.random.uniform(k2, (1,))
+
+  def mean(a, b):
+    terms = [factor[i, j] * kernel(a[i], b[j], scale[0]) for i in range(4) for j in range(4)]
+    return float(np.mean(terms))
+
+  expected = mean(y[0], y[0]) + mean(z[0], z[0]) - 2 * mean(y[0], z[0])
+  ours = mmd.mmd2(y, z, kernel, scale, factor=jnp.asarray(factor)[None] if conditioned else None)
+  np.testing.assert_allclose(ours[0], expected, atol=1e-5)
+
+
+def test_energy_kernel_sees_the_mean_alone(key):
+  """IMM lemma 1: 2 ||mean y - mean z||^2, and 2 ||y - z||^2 for one particle."""
+  y, z = jax.random.normal(key, (2, 6, 4, 3))
+  squared = jnp.sum((y.mean(1) - z.mean(1)) ** 2, -1)
+  exact = dict(kernel=lambda *a: kernels.energy(*a, floor=0.0), scale=jnp.ones(6))
+  np.testing.assert_allclose(mmd.mmd2(y, z, **exact), 2 * squared, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(
+      mmd.mmd2(y[:, :1], z[:, :1], **exact), 2 * jnp.sum((y - z)[:, 0] ** 2, -1), rtol=1e-5
+  )
+
+
+def test_laplace_sees_what_the_mean_does_not(key):
+  y = jax.random.normal(key, (1, 64, 1))
+  wide = 3.0 * y
+  assert mmd.mmd2(y - y.mean(), wide - wide.mean(), kernels.laplace, jnp.ones(1))[0] > 0.05

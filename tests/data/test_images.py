@@ -1,0 +1,241 @@
+"""Images from files, and from a tfds set that is prepared here, offline, as "cifar10"."""
+
+import builtins
+import importlib.util
+import io
+import itertools
+import time
+
+import jax
+import numpy as np
+from PIL import Image
+import pytest
+import tensorflow_datasets as tfds
+
+from dfim.data import images
+
+EXTRA = all(importlib.util.find_spec(m) for m in ("array_record", "grain", "importlib_resources"))
+needs_extra = pytest.mark.skipif(not EXTRA, reason="pip install 'dfim[tfds]'")
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (30, 6, 6, 3), np.uint8)
+LABELS = np.arange(30) % 10
+
+
+def png(pixels):
+  file = io.BytesIO()
+  Image.fromarray(pixels).save(file, "PNG")
+  return file.getvalue()
+
+
+class Cifar10(tfds.core.GeneratorBasedBuilder):
+  """The official set's name, version and features; 6x6 pictures of noise."""
+
+  name = "cifar10"
+  VERSION = tfds.core.Version("3.0.2")
+  skip_registration = True
+
+  def _info(self):
+    features = dict(
+      id=tfds.features.Text(),
+      image=tfds.features.Image(shape=(6, 6, 3)),
+      label=tfds.features.ClassLabel(num_classes=10),
+    )
+    return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+  def _split_generators(self, dl_manager):
+    return dict(train=self._generate_examples(30), test=self._generate_examples(8))
+
+  def _generate_examples(self, count):
+    for i in range(count):
+      yield i, dict(id=f"{i}", image=png(PIXELS[i]), label=int(LABELS[i]))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+  """A directory with the same 30 images in the three forms."""
+  root = tmp_path_factory.mktemp("data")
+  np.savez(root / "a.npz", images=PIXELS, labels=LABELS)
+  for i, (pixels, label) in enumerate(zip(PIXELS, LABELS, strict=True)):
+    path = root / "folder" / f"class{label}" / f"{i:02}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+  if EXTRA:
+    Cifar10(data_dir=root / "tfds", file_format="array_record").download_and_prepare()
+  return root
+
+
+@pytest.fixture(params=["npz", "folder", pytest.param("tfds", marks=needs_extra)])
+def source(request, data):
+  """(batch_size, seed, start, *, flip, process) -> iterator."""
+  kwargs = dict(
+    npz=dict(path=data / "a.npz"),
+    folder=dict(path=data / "folder", size=6),
+    tfds=dict(dataset="cifar10", data_dir=data / "tfds"),
+  )[request.param]
+  return lambda *args, **more: getattr(images, request.param)(*args, **kwargs, **more)
+
+
+def assert_equal(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_starting_at_n_equals_skipping_n(source, flip):
+  skipped = itertools.islice(source(8, 3, flip=flip), 9, 12)
+  for a, b in zip(skipped, source(8, 3, 9, flip=flip), strict=False):
+    assert_equal(a, b)
+
+
+def test_processes_hold_contiguous_parts_of_one_batch(source):
+  whole = next(source(12, 1, 2, flip=True))
+  parts = [next(source(12, 1, 2, flip=True, process=(i, 3))) for i in range(3)]
+  assert_equal(whole, jax.tree.map(lambda *p: np.concatenate(p), *parts))
+
+
+def test_an_epoch_holds_each_image_once_with_its_label(source):
+  batches = list(itertools.islice(source(15, 0), 2))
+  x = np.concatenate([b["x"] for b in batches])
+  assert x.dtype == np.float32 and x.shape == PIXELS.shape
+  pixels = np.rint((x + 1) * 127.5).astype(np.uint8)
+  order = [int(np.argmax((PIXELS == p).all((1, 2, 3)))) for p in pixels]
+  assert sorted(order) == list(range(30)) != order
+  np.testing.assert_array_equal(
+    np.concatenate([b["cond"]["label"] for b in batches]), LABELS[order]
+  )
+
+
+def test_flip_mirrors_about_half_of_the_images_and_nothing_else(source):
+  plain, flipped = next(source(60, 0))["x"], next(source(60, 0, flip=True))["x"]
+  same, mirrored = ((a == flipped).all((1, 2, 3)) for a in (plain, plain[:, :, ::-1]))
+  assert np.all(same ^ mirrored) and 15 < mirrored.sum() < 45
+
+
+def test_refusals_come_before_the_first_batch(source):
+  with pytest.raises(ValueError, match="batch_size: 8 .* 3 processes"):
+    source(8, 0, process=(0, 3))
+  with pytest.raises(ValueError, match="start: -1"):
+    source(8, 0, -1)
+
+
+@needs_extra
+def test_the_three_forms_load_the_same_arrays(data):
+  a = images.load_npz(data / "a.npz")
+  b = images.load_folder(data / "folder", 6)
+  c = images.load_tfds("cifar10", "train", data / "tfds")
+  assert (a["x"].min(), a["x"].max()) == (-1, 1) and a["label"].dtype == np.int32
+  for other in b, c:
+    order = [int(np.argmax((a["x"] == x).all((1, 2, 3)))) for x in other["x"]]
+    assert_equal(jax.tree.map(lambda a, o=order: a[o], a), other)
+
+
+def test_grey_images_without_labels_gain_a_channel_and_no_condition(tmp_path):
+  np.savez(tmp_path / "a.npz", x=PIXELS[..., 0])
+  batch = next(images.npz(4, 0, path=tmp_path / "a.npz"))
+  assert batch["x"].shape == (4, 6, 6, 1) and "cond" not in batch
+
+
+def test_pictures_are_cut_to_a_square_and_resized(tmp_path):
+  wide = np.zeros((10, 30, 3), np.uint8)
+  wide[:, 10:20] = 255
+  Image.fromarray(wide).save(tmp_path / "wide.jpg", quality=100)
+  (tmp_path / "notes.txt").write_text("not a picture")
+  loaded = images.load_folder(tmp_path, 5)
+  assert loaded["x"].shape == (1, 5, 5, 3) and "label" not in loaded
+  assert loaded["x"].min() > 0.9
+
+
+@needs_extra
+def test_tfds_takes_slices_and_resizes(data):
+  kwargs = dict(data_dir=data / "tfds", size=4)
+  assert images.load_tfds("cifar10", "train[:10%]", **kwargs)["x"].shape == (3, 4, 4, 3)
+
+
+def one_line(error, *parts):
+  message = str(error.value)
+  assert "\n" not in message
+  for part in parts:
+    assert str(part) in message
+
+
+def test_missing_files_are_named_with_the_fix(tmp_path):
+  with pytest.raises(FileNotFoundError) as error:
+    images.npz(4, 0, path=tmp_path / "no.npz")
+  one_line(error, "data.path", tmp_path / "no.npz", "numpy.savez")
+  with pytest.raises(FileNotFoundError) as error:
+    images.folder(4, 0, path=tmp_path / "no", size=8)
+  one_line(error, "data.path", tmp_path / "no")
+  with pytest.raises(FileNotFoundError) as error:
+    images.folder(4, 0, path=tmp_path, size=8)
+  one_line(error, "data.path", tmp_path, "PNG")
+
+
+@pytest.mark.parametrize(
+  "content, message",
+  [
+    (dict(x=np.zeros((4, 6, 6, 3), np.float32)), "needs uint8 .* has float32"),
+    (dict(x=np.zeros((4, 6), np.uint8)), r"has uint8 \[4, 6\]"),
+    (dict(pictures=PIXELS), "'x' or 'images', has none"),
+    (dict(x=PIXELS, y=LABELS[:7]), "needs 30 integer labels"),
+    (dict(x=PIXELS, y=LABELS * 0.5), "integer labels, has float64"),
+    (dict(x=np.array([None, {}])), "no .npz of plain arrays"),
+  ],
+)
+def test_a_bad_npz_is_refused_in_one_line(tmp_path, content, message):
+  np.savez(tmp_path / "a.npz", **content)
+  with pytest.raises(ValueError, match=message) as error:
+    images.npz(4, 0, path=tmp_path / "a.npz")
+  one_line(error, "data.path", tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04 cut short"])
+def test_damaged_files_are_refused_in_one_line(tmp_path, content):
+  for name in "a.npz", "a.png":
+    (tmp_path / name).write_bytes(content)
+  with pytest.raises(ValueError) as error:
+    images.load_npz(tmp_path / "a.npz")
+  one_line(error, "data.path", tmp_path / "a.npz")
+  with pytest.raises(ValueError) as error:
+    images.load_folder(tmp_path, 8)
+  one_line(error, "data.path", tmp_path / "a.png")
+
+
+def test_a_picture_beside_class_folders_is_refused(tmp_path):
+  (tmp_path / "cats").mkdir()
+  for path in tmp_path / "cats/a.png", tmp_path / "b.png":
+    path.write_bytes(png(PIXELS[0]))
+  with pytest.raises(ValueError) as error:
+    images.load_folder(tmp_path, 6)
+  one_line(error, "b.png")
+
+
+@needs_extra
+@pytest.mark.parametrize("dataset", ["cifar10", "imagenet2012", "no_such_set"])
+def test_an_unprepared_set_is_named_at_once_with_the_command(tmp_path, dataset):
+  began = time.monotonic()
+  with pytest.raises(FileNotFoundError) as error:
+    images.tfds(4, 0, dataset=dataset, data_dir=tmp_path)
+  assert time.monotonic() - began < 3
+  one_line(error, "data.dataset", tmp_path, f"tfds.builder('{dataset}'", "dfim[tfds,tensorflow]")
+
+
+@needs_extra
+def test_an_unknown_split_is_named_with_those_there_are(data):
+  with pytest.raises(ValueError) as error:
+    images.tfds(4, 0, dataset="cifar10", split="val", data_dir=data / "tfds")
+  one_line(error, "data.split", "train, test", "'val'")
+
+
+@needs_extra
+@pytest.mark.parametrize("missing", ["grain", "array_record", "importlib_resources"])
+def test_a_missing_extra_is_named(monkeypatch, missing):
+  real = builtins.__import__
+
+  def without(name, *args, **kwargs):
+    if name == missing:
+      raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    return real(name, *args, **kwargs)
+
+  monkeypatch.setattr(builtins, "__import__", without)
+  with pytest.raises(ImportError) as error:
+    images.tfds(4, 0, dataset="cifar10")
+  one_line(error, missing, "pip install 'dfim[tfds]'")

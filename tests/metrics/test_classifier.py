@@ -1,0 +1,86 @@
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from dfim.data import digits
+from dfim.metrics import classifier
+
+TRAIN, TEST = digits.load("train"), digits.load("test")
+FEW = TRAIN["x"][:64], TRAIN["label"][:64]
+
+
+@pytest.fixture(scope="module")
+def params():
+  return classifier.train(TRAIN["x"], TRAIN["label"])
+
+
+@pytest.fixture(scope="module")
+def rough():
+  return classifier.train(*FEW, steps=3)
+
+
+def test_reads_held_out_digits(params):
+  assert classifier.accuracy(params, TEST["x"], TEST["label"]) > 0.97
+
+
+def test_features_do_not_depend_on_the_batch(params):
+  whole = classifier.features(params, TEST["x"])
+  assert whole.shape == (360, classifier.WIDTH) and whole.dtype == np.float32
+  np.testing.assert_allclose(
+    classifier.features(params, TEST["x"][:7], batch_size=5), whole[:7], atol=1e-4
+  )
+
+
+def test_the_name_tells_set_seed_and_weights(rough):
+  name = classifier.name_of(rough, "digits", 0)
+  assert re.fullmatch(r"digits-cnn64-seed0-[0-9a-f]{6}", name)
+  assert name == classifier.name_of(classifier.train(*FEW, steps=3), "digits", 0)
+  other = classifier.train(*FEW, steps=3, seed=1)
+  assert name[-6:] != classifier.name_of(other, "digits", 1)[-6:]
+
+
+@pytest.mark.parametrize("shape", [(7, 5, 3), (28, 28, 1)])
+def test_takes_any_size_of_image(shape):
+  x = np.zeros((4, *shape), np.float32)
+  params = classifier.train(x, np.arange(4), steps=1, batch_size=2)
+  assert classifier.features(params, x, batch_size=4).shape == (4, classifier.WIDTH)
+
+
+def test_refuses_what_are_not_labelled_images():
+  with pytest.raises(ValueError, match="are not images"):
+    classifier.train(FEW[0][..., 0], FEW[1])
+  with pytest.raises(ValueError, match="of 3 labels"):
+    classifier.train(FEW[0], FEW[1][:3])
+
+
+def test_the_cache_returns_the_weights_that_it_kept(tmp_path, monkeypatch):
+  first = classifier.cached(tmp_path, "digits", *FEW, steps=3)
+  monkeypatch.setattr(classifier, "train", lambda *_, **__: pytest.fail("trained again"))
+  again = classifier.cached(tmp_path, "digits", *FEW, steps=3)
+  jax.tree.map(np.testing.assert_array_equal, first, again)
+  assert len(list(tmp_path.iterdir())) == 1  # no temporary file stays
+
+
+def test_the_cache_knows_data_and_seed_apart(tmp_path):
+  x, labels = FEW
+  for scale, seed in ((1, 0), (1, 1), (2, 0)):
+    classifier.cached(tmp_path, "digits", x * scale, labels, seed=seed, steps=1)
+  assert len(list(tmp_path.glob("digits-cnn64-seed*.npz"))) == 3
+
+
+def test_load_refuses_other_shapes_and_damaged_files(tmp_path, rough):
+  path = tmp_path / "a.npz"
+  classifier.save(path, rough | dict(hidden=rough["hidden"][:-1]))
+  with pytest.raises(ValueError, match="weights of another network; delete it"):
+    classifier.load(path, rough)
+  classifier.save(path, rough | dict(hidden=rough["hidden"] * np.nan))
+  with pytest.raises(ValueError, match="delete it"):
+    classifier.load(path, rough)
+  classifier.save(path, rough)
+  whole = path.read_bytes()
+  for content in b"", b"junk", whole[: len(whole) // 2], whole.replace(whole[2000:2004], b"abcd"):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="a.npz: .* delete it"):
+      classifier.load(path, rough)

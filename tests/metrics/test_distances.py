@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+
+from dfim.metrics import distances
+
+BOTH = pytest.mark.parametrize("distance", [distances.energy_distance, distances.kernel_distance])
+
+
+def normal(seed, *shape):
+  return np.random.default_rng(seed).normal(size=shape)
+
+
+def mean_distance(x, y, *, distinct):
+  pairs = [
+    np.linalg.norm(a - b)
+    for i, a in enumerate(x)
+    for j, b in enumerate(y)
+    if not distinct or i != j
+  ]
+  return np.mean(pairs)
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_energy_agrees_with_a_plain_double_sum(width):
+  x, y = normal(0, 17, width), normal(1, 23, width) + 0.5
+  expected = 2 * mean_distance(x, y, distinct=False)
+  expected -= mean_distance(x, x, distinct=True) + mean_distance(y, y, distinct=True)
+  np.testing.assert_allclose(distances.energy_distance(x, y)[0], expected, rtol=1e-6)
+
+
+def test_energy_on_the_line_is_the_same_by_sorting_and_by_pairs():
+  x, y = np.round(normal(0, 300, 1), 1), np.round(normal(1, 200, 1) + 0.2, 1)  # many ties
+  padded = (np.pad(a, [(0, 0), (0, 1)]) for a in (x, y))
+  np.testing.assert_allclose(
+    distances.energy_distance(x, y), distances.energy_distance(*padded), rtol=1e-6
+  )
+
+
+def test_energy_does_not_depend_on_blocks(monkeypatch):
+  x, y = normal(0, 50, 4), normal(1, 70, 4)
+  whole = distances.energy_distance(x, y)
+  monkeypatch.setattr(distances, "_BLOCK", 7)
+  np.testing.assert_allclose(distances.energy_distance(x, y), whole, rtol=1e-10)
+
+
+def test_energy_has_its_closed_form_far_away():
+  """2 E|x - y| of far clouds is their distance; of points at 0 and at 1 it is exactly 2."""
+  assert distances.energy_distance(np.zeros((5, 2)), np.tile([1.0, 0.0], (4, 1))) == (2.0, 0.0)
+
+
+@pytest.mark.parametrize("width", [1, 3])
+@pytest.mark.parametrize("shift, low, high", [(0.0, 0.9, 1.7), (0.5, 0.8, 1.25)])
+def test_energy_error_is_the_spread_of_repetitions(width, shift, low, high):
+  """Right where the laws differ; up to sqrt(2) too large where they agree, never too small."""
+  runs = np.array(
+    [
+      distances.energy_distance(normal((0, i), 200, width), normal((1, i), 150, width) + shift)
+      for i in range(200)
+    ]
+  )
+  assert low < runs[:, 1].mean() / runs[:, 0].std() < high
+
+
+@BOTH
+def test_is_unbiased_for_one_law_and_finds_another(distance):
+  values = np.array([distance(normal((0, i), 60, 2), normal((1, i), 80, 2))[0] for i in range(200)])
+  assert abs(values.mean()) < 3 * values.std() / np.sqrt(len(values))
+  assert (values < 0).mean() > 0.3  # a V-statistic never is
+  value, error = distance(normal(0, 400, 2), normal(1, 400, 2) + 1)
+  assert value > 5 * error
+
+
+@BOTH
+def test_grows_with_the_shift(distance):
+  x, y = normal(0, 500, 3), normal(1, 500, 3)
+  values = [distance(x, y + shift)[0] for shift in (0, 0.5, 1, 2)]
+  assert values == sorted(values)
+
+
+def test_kernel_distance_agrees_with_a_plain_double_sum():
+  x, y = normal(0, 9, 3), normal(1, 9, 3) + 1
+  k = lambda a, b: (a @ b / 3 + 1) ** 3
+  off = [(i, j) for i in range(9) for j in range(9) if i != j]
+  expected = np.mean([k(x[i], x[j]) + k(y[i], y[j]) for i, j in off])
+  expected -= 2 * np.mean([k(a, b) for a in x for b in y])
+  np.testing.assert_allclose(distances._cubic_mmd2(x, y), expected, rtol=1e-10)
+
+
+def test_kernel_distance_is_keyed_by_its_seed():
+  x, y = normal(0, 300, 4), normal(1, 200, 4)
+  assert distances.kernel_distance(x, y) == distances.kernel_distance(x, y)
+  assert distances.kernel_distance(x, y) != distances.kernel_distance(x, y, seed=1)
+
+
+def test_kernel_error_is_not_smaller_than_the_spread_of_repetitions():
+  runs = np.array(
+    [
+      distances.kernel_distance(normal((0, i), 400, 3), normal((1, i), 400, 3) + 0.3, size=100)
+      for i in range(100)
+    ]
+  )
+  assert 0.8 < runs[:, 1].mean() / runs[:, 0].std() < 1.6
+
+
+@BOTH
+def test_images_are_flattened_and_bad_shapes_refused(distance):
+  x, y = normal(0, 8, 2, 2, 1), normal(1, 8, 2, 2, 1)
+  assert distance(x, y) == distance(x.reshape(8, 4), y.reshape(8, 4))
+  with pytest.raises(ValueError, match="distance"):
+    distance(x, normal(1, 8, 3))
+  with pytest.raises(ValueError, match="distance"):
+    distance(x, y[:2])
+
+
+@pytest.mark.slow
+def test_energy_of_20_000_points_fits():
+  value, error = distances.energy_distance(normal(0, 20_000, 12), normal(1, 20_000, 12))
+  assert abs(value) < 4 * error < 0.01

@@ -1,0 +1,59 @@
+"""Denoising: the minimum is the conditional mean, and times may be per token."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dfim.core import interpolants as ip
+from dfim.core import parameterization as pz
+from dfim.core import times as times_lib
+from dfim.core import weights
+from dfim.objectives import denoising
+
+FM = ip.FlowMatching()
+FS = [pz.EulerFlow(FM), pz.SimpleEDM(ip.Cosine()), pz.Identity(FM), pz.Noise(ip.Cosine())]
+
+
+def sample_times(pattern=times_lib.example):
+  return functools.partial(times_lib.sample, pattern=pattern, t_max=0.9, t_min=0.05)
+
+
+@pytest.mark.parametrize("f", FS, ids=repr)
+def test_the_best_linear_network_is_the_conditional_mean(f):
+  """N(0, .3^2) data: the optimum is linear in x_t, with a factor known for every target."""
+  x = 0.3 * jax.random.normal(jax.random.key(1), (200_000, 1))
+  alpha, sigma = f.path.alpha, f.path.sigma
+  one = jnp.ones(())
+
+  def best(params, x_in, s, t, cond, *, rngs):
+    signal, noise = alpha(t) * 0.3**2, sigma(t) * 0.5**2
+    var = alpha(t) * signal + sigma(t) * noise
+    clean, noise = signal / var, noise / var  # E[x | x_t] and E[eps | x_t], over x_t
+    factor = f.target(clean, noise, t)
+    return params * factor * x_in / f.c_in(t)
+
+  def value(scale):
+    args = dict(f=f, sample_times=sample_times(), weight=weights.uniform)
+    return denoising.loss(best, scale, None, dict(x=x), jax.random.key(0), **args)[0]
+
+  slope = jax.grad(value)(one)
+  assert abs(slope) < 0.02, "the conditional mean is stationary"
+  assert value(one) < value(0.9 * one) and value(one) < value(1.1 * one)
+
+
+def test_the_network_is_told_s_is_t_per_token(key):
+  seen = {}
+
+  def spy(params, x, s, t, cond, *, rngs):
+    seen.update(s=s, t=t)
+    return jnp.zeros_like(x)
+
+  args = dict(f=FS[0], sample_times=sample_times(times_lib.token), weight=weights.uniform)
+  value, metrics = denoising.loss(spy, None, None, dict(x=jnp.ones((8, 5, 2))), key, **args)
+  assert seen["t"].shape == (8, 5, 1)
+  np.testing.assert_array_equal(seen["s"], seen["t"])
+  assert len(np.unique(seen["t"])) == 40
+  np.testing.assert_allclose(value, metrics["mse"])

@@ -1,0 +1,234 @@
+"""Moment matching: worked numbers, and what the loss must not depend on."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dfim.core import interpolants
+from dfim.core import kernels
+from dfim.core import mappings
+from dfim.core import mmd
+from dfim.core import parameterization as pz
+from dfim.core import particles
+from dfim.core import times as times_lib
+from dfim.core import weights
+from dfim.objectives import moment_matching
+
+FM = interpolants.FlowMatching()
+Y = [[[0.1, -0.2, 0.3], [0, 0.5, -0.1]], [[1, 0, -1], [0.5, 0.5, 0.5]]]
+Z = [[[0.15, -0.25, 0.35], [0.05, 0.45, -0.2]], [[0.9, 0.1, -1.1], [0.4, 0.6, 0.45]]]
+GOLDEN = {  # (parameterization, a, b) -> loss
+    ("EulerFlow", 2, 4): 0.808454363488,
+    ("EulerFlow", 1, 4): 1.246165970786,
+    ("EulerFlow", 1, 5): 1.312568821327,
+    ("SimpleEDM", 2, 4): 0.652149059868,
+    ("SimpleEDM", 1, 4): 1.002316967684,
+    ("SimpleEDM", 1, 5): 1.056003785181,
+    ("Identity", 2, 4): 0.162442852870,
+    ("Identity", 1, 4): 0.265518042446,
+    ("Identity", 1, 5): 0.278226822416,
+}
+
+
+def worked_times():
+  pair = lambda a, b: jnp.repeat(jnp.array([a, b], float), 2)[:, None]
+  s, t = pair(0.2, 0.1), pair(0.7, 0.3)
+  return times_lib.Times(s=s, r=t, t=t, active=jnp.ones_like(t, bool))
+
+
+def worked_loss(y, z, f, a, b, kernel=kernels.laplace):
+  times = worked_times()
+  distance, weight_of = particles.example(
+      y.reshape(4, 3), z.reshape(4, 3), None, times, f, kernel=kernel, group_size=2
+  )
+  return jnp.mean(weight_of(weights.imm(FM, times.s, times.t, a=a, b=b)) * distance)
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=str)
+def test_golden_losses(case, float64):
+  name, a, b = case
+  value = worked_loss(jnp.array(Y), jnp.array(Z), getattr(pz, name)(FM), float(a), float(b))
+  np.testing.assert_allclose(value, GOLDEN[case], rtol=1e-10)
+
+
+def test_golden_loss_in_float32():
+  value = worked_loss(jnp.array(Y), jnp.array(Z), pz.EulerFlow(FM), 2.0, 4.0)
+  np.testing.assert_allclose(value, 0.80845445, rtol=1e-6)
+
+
+def test_golden_gradient(float64):
+  grad = jax.grad(worked_loss)(jnp.array(Y), jnp.array(Z), pz.EulerFlow(FM), 2.0, 4.0)
+  expected = [
+      [
+          [-0.1315048512, 0.1329288471, -0.1172300456],
+          [-0.087598319, 0.0770637935, 0.1730219924],
+      ],
+      [
+          [0.9884364909, -0.9884364909, 0.9892973621],
+          [1.2338155037, -1.2338155037, 0.6154156147],
+      ],
+  ]
+  np.testing.assert_allclose(grad, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "kernel,scale,expected",
+    [
+        (kernels.laplace, [4 / 3, 10 / 3], [0.13007561, 0.41581013]),
+        (kernels.rbf, [4 / 3, 10 / 3], [0.00772994, 0.04321828]),
+        (kernels.energy, [1.0, 1.0], [0.01125, 0.05125]),
+    ],
+    ids=["laplace", "rbf", "energy"],
+)
+def test_golden_discrepancies(kernel, scale, expected, float64):
+  found = mmd.mmd2(jnp.array(Y), jnp.array(Z), kernel, jnp.array(scale))
+  np.testing.assert_allclose(found, expected, atol=1e-8)
+
+
+def mask_key(rngs):
+  return jax.random.fold_in(rngs["dropout"], 0)  # as flax does; the same key in every call
+
+
+def apply(params, x, s, t, cond=None, *, rngs=None):
+  """A network with drop-out."""
+  keep = 1.0 if rngs is None else jax.random.bernoulli(mask_key(rngs), 0.5, x.shape)
+  label = 0.0 if cond is None else 0.1 * cond["label"].astype(float)[:, None]
+  return keep * jnp.tanh(params["a"] * x + params["b"] * (s - t) + label)
+
+
+PARAMS = dict(a=jnp.float32(0.7), b=jnp.float32(-0.4))
+
+
+def sample_times(**kwargs):
+  mapping = functools.partial(mappings.eta_decrement, k=6.0)
+  given = dict(pattern=times_lib.example, mapping=mapping, t_max=0.994, t_min=0.006)
+  return functools.partial(times_lib.sample, **{**given, **kwargs})
+
+
+def loss(params, frozen, batch, apply=apply, **changed):
+  given = dict(
+      f=pz.EulerFlow(FM),
+      sample_times=sample_times(),
+      particles=particles.example,
+      kernel=kernels.laplace,
+      weight=weights.imm,
+      group_size=4,
+  )
+  key = jax.random.key(0)
+  return moment_matching.loss(apply, params, frozen, batch, key, **{**given, **changed})
+
+
+@pytest.fixture
+def batch():
+  x = 0.5 * jax.random.normal(jax.random.key(7), (32, 3))
+  return dict(x=x, cond=dict(label=jnp.arange(32) % 5))
+
+
+def test_no_gradient_through_the_frozen_model(batch):
+  of_frozen = jax.grad(lambda frozen: loss(PARAMS, frozen, batch)[0])(PARAMS)
+  chex.assert_trees_all_equal(of_frozen, jax.tree.map(jnp.zeros_like, PARAMS))
+  of_params = jax.grad(lambda params: loss(params, PARAMS, batch)[0])(PARAMS)
+  assert all(jnp.isfinite(g) and g != 0 for g in jax.tree.leaves(of_params))
+
+
+def test_both_passes_share_one_dropout_mask(batch):
+  """With r = t and equal weights y is z, mask and all, and the loss is 0."""
+  stay = sample_times(mapping=lambda path, s, t, *, t_max, t_min: t)
+  value, _ = loss(PARAMS, PARAMS, batch, sample_times=stay)
+  assert abs(value) < 1e-6
+  other, _ = loss(PARAMS, dict(a=jnp.float32(0.1), b=jnp.float32(0.0)), batch, sample_times=stay)
+  assert other > 1e-4
+
+
+@pytest.mark.parametrize("in_target", [True, False])
+def test_dropped_labels_reach_the_target_only_if_asked(in_target, batch):
+  seen = []
+
+  def spy(params, x, s, t, cond=None, *, rngs=None):
+    seen.append(np.asarray(cond["label"]))
+    return apply(params, x, s, t, cond, rngs=rngs)
+
+  loss(PARAMS, PARAMS, batch, apply=spy, drop_rate=0.5, drop_in_target=in_target)
+  trained, target = seen
+  assert 0 < np.mean(trained == -1) < 1
+  np.testing.assert_array_equal(target, trained if in_target else batch["cond"]["label"])
+
+
+def test_the_consistency_model_is_one_particle_and_the_energy_kernel(batch):
+  """IMM lemma 1: s at t_min, M = 1: a weighted squared distance between y and z."""
+  value, metrics = loss(
+      PARAMS,
+      PARAMS,
+      batch,
+      apply=lambda *args, rngs: apply(*args),
+      sample_times=sample_times(s_at_t_min=1.0),
+      kernel=kernels.energy,
+      weight=weights.uniform,
+      group_size=1,
+  )
+  f, k = pz.EulerFlow(FM), jax.random.split(jax.random.key(0), 4)
+  times = sample_times(s_at_t_min=1.0)(k[0], (32, 3), path=FM, group_size=1)
+  eps = 0.5 * jax.random.normal(k[1], (32, 3))
+  at = lambda u: interpolants.interpolate(FM, batch["x"], eps, u)
+  y = f(apply, PARAMS, at(times.t), times.s, times.t, batch["cond"])
+  z = f(apply, PARAMS, at(times.r), times.s, times.r, batch["cond"])
+  scale = 1 / (jnp.abs(f.c_out(times.s, times.t)) * 3)
+  expected = jnp.mean(2 * scale[:, 0] * jnp.sum((y - z) ** 2, -1))
+  np.testing.assert_allclose(value, expected, rtol=1e-3)
+  assert metrics["mmd2"] > 0
+
+
+def test_the_naive_objective_meets_data(batch):
+  """r = s: the target is the data at time s, whatever the frozen model."""
+  naive = sample_times(mapping=mappings.to_target)
+  one = loss(PARAMS, PARAMS, batch, sample_times=naive)[0]
+  zeros = jax.tree.map(jnp.zeros_like, PARAMS)
+  same = loss(PARAMS, zeros, batch, sample_times=naive)[0]
+  np.testing.assert_allclose(one, same)
+  assert one > 0
+
+
+def test_particles_may_be_permuted_within_their_group(key):
+  y, z = jax.random.normal(key, (2, 8, 3))
+  repeat = lambda *u: jnp.repeat(jnp.array(u), 4)[:, None]
+  times = times_lib.Times(repeat(0.1, 0.2), repeat(0.3, 0.5), repeat(0.4, 0.6), repeat(True, True))
+  order = jnp.array([2, 0, 3, 1, 7, 6, 4, 5])
+  rule = functools.partial(particles.example, kernel=kernels.laplace, group_size=4)
+  distance, weight_of = rule(y, z, None, times, pz.EulerFlow(FM))
+  permuted, _ = rule(y[order], z[order], None, times, pz.EulerFlow(FM))
+  np.testing.assert_allclose(permuted, distance, rtol=1e-5)
+  np.testing.assert_allclose(weight_of(times.t), [0.4, 0.6])
+
+
+def test_context_that_stands_still_is_finite_and_weighs_nothing(batch):
+  """s = r = t would make the kernel's scale infinite; the gradient must stay finite too."""
+
+  def first_group_stands(key, shape, *, t_max, t_min):
+    t, active = times_lib.example(key, shape, t_max=t_max, t_min=t_min)
+    return t, active.at[0].set(False)
+
+  value, grad = jax.value_and_grad(
+      lambda p: loss(p, PARAMS, batch, sample_times=sample_times(pattern=first_group_stands))[0]
+  )(PARAMS)
+  assert jnp.isfinite(value) and all(jnp.isfinite(g) for g in jax.tree.leaves(grad))
+
+
+def test_value_at_initialisation():
+  """G = 0 and Gaussian data of std .5 at CIFAR-10's size, the sheet's Monte-Carlo value: .0035."""
+  x = 0.5 * jax.random.normal(jax.random.key(1), (2048, 3072))
+  zero = lambda params, x, s, t, cond, rngs: jnp.zeros_like(x)
+  times = sample_times(mapping=functools.partial(mappings.eta_decrement, k=15.0))
+  value, _ = loss(
+      PARAMS,
+      PARAMS,
+      dict(x=x),
+      apply=zero,
+      f=pz.SimpleEDM(FM),
+      sample_times=times,
+      weight=functools.partial(weights.imm, a=1.0, b=5.0),
+  )
+  np.testing.assert_allclose(value, 0.0035, rtol=0.15)
