@@ -15,7 +15,9 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c.steps = 3000 if full else 6
   c.batch_size = 256 if full else 64
   c.data = dict(name="data.digits.digits", split="train")
-  c.model = dict(name="models.dit.DiT", patch=2, width=96, depth=4, heads=4, num_classes=10)
+  c.model = dict(
+      name="models.mlp.MLP", width=256 if full else 32, depth=3, flatten=True, num_classes=10
+  )
   c.objective = dict(
       name="objectives.moment_matching.loss",
       f=dict(
@@ -44,6 +46,18 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
       grid=dict(name="core.grids.uniform", t_max=t_max, t_min=t_min),
       steps=(1, 2, 4, 8),
       limits=(-2 / 3, 2 / 3),
+      chunk=1000 if full else 64,
+  )
+  c.evaluators = dict(
+      images=dict(
+          name="evaluators.images.scores",
+          dataset="digits",
+          reference=dict(name="data.digits.load", split="train"),
+          held_out=dict(name="data.digits.load", split="test"),
+          samples=5000 if full else 64,
+          steps=(1, 2, 4, 8),
+          limits=(-2 / 3, 2 / 3),
+      )
   )
   c.log_every = 100 if full else 2
   c.checkpoint_every = 500 if full else 3

@@ -10,6 +10,7 @@ import ml_collections
 import numpy as np
 
 from dfim import checkpoint
+from dfim import files
 from dfim import experiment as experiment_lib
 from dfim import pictures
 from dfim import sample
@@ -50,7 +51,6 @@ def run(
 ) -> dict[str, Any]:
   """Runs all of `evaluators` on the averaged weights and writes what they found."""
   folder = pathlib.Path(workdir) / "eval"
-  folder.mkdir(parents=True, exist_ok=True)
   step = int(state.step)
   found = {}
   for name, evaluator in evaluators.items():
@@ -58,7 +58,8 @@ def run(
     found |= {f"{name}/{key}": value for key, value in values.items()}
     for title, figure in figures.items():
       pictures.save_png(folder / f"{step}_{name}_{title}.png", figure)
-  (folder / f"{step}.json").write_text(json.dumps(found, indent=2) + "\n")
+  text = json.dumps(found, indent=2) + "\n"
+  files.replace(folder / f"{step}.json", lambda file: file.write(text.encode()))
   for key, value in found.items():
     logging.info("%-32s %s", key, f"{value:.5g}" if isinstance(value, float) else value)
   return found

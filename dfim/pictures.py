@@ -1,27 +1,59 @@
 """Samples as uint8 images that people can look at."""
 
+import math
+import os
+
 import numpy as np
 from PIL import Image
 from PIL import ImageDraw
 
-from dfim.writer import image_grid
-from dfim.writer import save_png
+from dfim import files
 
 
 def picture(x: np.ndarray, limits: tuple[float, float], columns: int = 16) -> np.ndarray:
   """Images `[N, H, W, C]` as a grid, points of the plane `[N, 2]` as a density."""
   if x.ndim == 4:
     return image_grid(x, columns, max(1, 32 // x.shape[1]), limits=limits)
-  density, *_ = np.histogram2d(x[:, 1], x[:, 0], bins=96, range=[limits, limits])
-  shade = np.log1p(density[::-1, :, None])
-  return np.rint(255 * (1.0 - shade / max(shade.max(), 1e-9))).astype(np.uint8).repeat(3, 0).repeat(3, 1)
+  return density(x, limits)
+
+
+def image_grid(
+    images: np.ndarray,
+    columns: int | None = None,
+    scale: int = 1,
+    *,
+    limits: tuple[float, float] = (-1.0, 1.0),
+) -> np.ndarray:
+  """Lays `[N, H, W, C]` out in rows of `columns`, each pixel `scale` wide: uint8 `[H', W', C]`.
+
+  Values at `limits` become 0 and 255, values beyond are clipped, NaN is black. By default the grid
+  is about square; tiles that are left over are black.
+  """
+  n, h, w, c = images.shape
+  columns = columns or math.isqrt(n - 1) + 1
+  low, high = limits
+  unit = (np.nan_to_num(np.asarray(images, np.float32), nan=low) - low) / (high - low)
+  pixels = np.rint(255 * np.clip(unit, 0, 1)).astype(np.uint8)
+  tiles = np.pad(pixels, [(0, -n % columns), (0, 0), (0, 0), (0, 0)])
+  grid = tiles.reshape(-1, columns, h, w, c).swapaxes(1, 2).reshape(-1, columns * w, c)
+  return grid.repeat(scale, 0).repeat(scale, 1)
+
+
+def density(
+    x: np.ndarray, limits: tuple[float, float], bins: int = 96, scale: int = 3
+) -> np.ndarray:
+  """Points `[N, 2]` within `limits` as a picture, darker where there are more: uint8 `[H, W, 1]`."""
+  counts, *_ = np.histogram2d(x[:, 1], x[:, 0], bins=bins, range=[limits, limits])
+  shade = np.log1p(counts[::-1, :, None])
+  pixels = np.rint(255 * (1.0 - shade / max(shade.max(), 1e-9))).astype(np.uint8)
+  return pixels.repeat(scale, 0).repeat(scale, 1)
 
 
 def panels(named: dict[str, np.ndarray]) -> np.ndarray:
   """Pictures below each other, each under its name: uint8 `[H, W, 3]`."""
   title, gap = 16, 6
-  width = max(p.shape[1] for p in named.values())
-  height = sum(p.shape[0] + title + gap for p in named.values())
+  width = max(image.shape[1] for image in named.values())
+  height = sum(image.shape[0] + title + gap for image in named.values())
   sheet = Image.new("RGB", (width, height), "white")
   pen, top = ImageDraw.Draw(sheet), 0
   for name, image in named.items():
@@ -29,3 +61,9 @@ def panels(named: dict[str, np.ndarray]) -> np.ndarray:
     sheet.paste(Image.fromarray(np.broadcast_to(image, (*image.shape[:2], 3))), (0, top + title))
     top += image.shape[0] + title + gap
   return np.asarray(sheet)
+
+
+def save_png(path: str | os.PathLike, array: np.ndarray) -> None:
+  """Saves uint8 `[H, W]` or `[H, W, 1 | 3]`, in one move."""
+  image = Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)
+  files.replace(path, lambda file: image.save(file, "PNG"))

@@ -1,12 +1,12 @@
 """A run's folder and the config that it belongs to."""
 
 import json
-import os
 import pathlib
 
 import ml_collections
 
 from dfim import checkpoint
+from dfim import files
 from dfim.resolve import ConfigError
 
 # What decides the numbers of a run. The rest (steps, logging, evaluators ...) may change midway.
@@ -34,11 +34,8 @@ def check(workdir: str, config: ml_collections.ConfigDict) -> None:
 
 def claim(workdir: str, config: ml_collections.ConfigDict) -> None:
   """Writes `config.json` into the folder, made if need be."""
-  path = pathlib.Path(workdir) / "config.json"
-  path.parent.mkdir(parents=True, exist_ok=True)
-  new = path.with_suffix(".json.new")
-  new.write_text(json.dumps(_plain(config), indent=2) + "\n")
-  os.replace(new, path)
+  text = json.dumps(_plain(config), indent=2) + "\n"
+  files.replace(pathlib.Path(workdir) / "config.json", lambda file: file.write(text.encode()))
 
 
 def load(workdir: str) -> ml_collections.ConfigDict:

@@ -13,12 +13,13 @@ import os
 import pathlib
 import time
 from typing import Any
-from typing import IO
 from typing import Self
 
 from absl import logging
 import numpy as np
-from PIL import Image
+
+from dfim import files
+from dfim import pictures
 
 
 class Writer:
@@ -67,7 +68,7 @@ class Writer:
       return
     folder = self._workdir / name
     folder.mkdir(exist_ok=True)
-    save_png(folder / f"{step}.png", array)
+    pictures.save_png(folder / f"{step}.png", array)
     self._events.write_images(step, {name: array[None]})
 
   def close(self) -> None:
@@ -75,47 +76,6 @@ class Writer:
     if self._active:
       self._lines.close()
       self._events.close()
-
-
-def image_grid(
-  images: np.ndarray,
-  columns: int | None = None,
-  scale: int = 1,
-  *,
-  limits: tuple[float, float] = (-1.0, 1.0),
-) -> np.ndarray:
-  """Lays `[N, H, W, C]` out in rows of `columns`, each pixel `scale` wide: uint8 `[H', W', C]`.
-
-  Values at `limits` become 0 and 255, values beyond are clipped, NaN is black. By default the grid
-  is about square; tiles that are left over are black.
-  """
-  n, h, w, c = images.shape
-  columns = columns or math.isqrt(n - 1) + 1
-  low, high = limits
-  unit = (np.nan_to_num(np.asarray(images, np.float32), nan=low) - low) / (high - low)
-  pixels = np.rint(255 * np.clip(unit, 0, 1)).astype(np.uint8)
-  tiles = np.pad(pixels, [(0, -n % columns), (0, 0), (0, 0), (0, 0)])
-  grid = tiles.reshape(-1, columns, h, w, c).swapaxes(1, 2).reshape(-1, columns * w, c)
-  return grid.repeat(scale, 0).repeat(scale, 1)
-
-
-def save_png(path: str | os.PathLike, array: np.ndarray) -> None:
-  """Saves uint8 `[H, W]` or `[H, W, 1 | 3]`; whoever looks sees the old file or the whole new."""
-  image = Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)
-  _replace(pathlib.Path(path), lambda file: image.save(file, "PNG"))
-
-
-def _replace(path: pathlib.Path, write: Callable[[IO[bytes]], Any]) -> None:
-  """Replaces `path` in one move by what `write(file)` writes."""
-  new = path.with_name(f".{path.name}.{os.getpid()}")
-  try:
-    with new.open("wb") as file:
-      write(file)
-      file.flush()
-      os.fsync(file.fileno())
-    new.replace(path)
-  finally:
-    new.unlink(missing_ok=True)
 
 
 def _drop_lines(path: pathlib.Path, last: float) -> None:
@@ -126,7 +86,7 @@ def _drop_lines(path: pathlib.Path, last: float) -> None:
   kept = [line for line in lines if _step(line) <= last]
   if kept != lines:
     logging.info("%s: dropped %d lines after step %s", path, len(lines) - len(kept), last)
-    _replace(path, lambda file: file.writelines(kept))
+    files.replace(path, lambda file: file.writelines(kept))
 
 
 def _step(line: bytes) -> float:

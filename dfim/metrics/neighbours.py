@@ -7,10 +7,10 @@ import numpy as np
 _BLOCK = 1024  # queries at a time: 500 MB against 60,000 references
 
 
-def nearest_distances(
+def nearest(
   queries: np.ndarray, reference: np.ndarray, exclude_self: bool = False
-) -> np.ndarray:
-  """The Euclidean distance of each query to its nearest reference, float64 `[N]`.
+) -> tuple[np.ndarray, np.ndarray]:
+  """Each query's nearest reference: Euclidean distances, float64 `[N]`, and indices, int `[N]`.
 
   Args:
     queries: `[N, ...]`, flattened: pixels or features.
@@ -27,12 +27,12 @@ def nearest_distances(
   if x.shape[1] != y.shape[1] or len(y) <= exclude_self:
     raise ValueError(f"neighbours: no distances from {x.shape} to {y.shape}")
   norms = np.sum(y**2, 1)[None]
-  found = []
+  apart, indices = [], []
   for i in range(0, len(x), _BLOCK):
     block = x[i : i + _BLOCK]
     order = norms - 2 * block @ y.T  # squared distance, less the query's own norm
     if exclude_self:
       order[np.arange(len(block)), i + np.arange(len(block))] = np.inf
-    nearest = y[order.argmin(1)]
-    found.append(np.linalg.norm(block - nearest, axis=1))  # a copy is at 0, not at 1e-8
-  return np.concatenate(found)
+    indices.append(order.argmin(1))
+    apart.append(np.linalg.norm(block - y[indices[-1]], axis=1))  # a copy is at 0, not at 1e-8
+  return np.concatenate(apart), np.concatenate(indices)

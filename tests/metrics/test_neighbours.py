@@ -11,19 +11,21 @@ X, Y = (np.random.default_rng(seed).normal(size=(n, 2, 3)) for seed, n in ((0, 4
 def test_agrees_with_all_pairs(monkeypatch, block):
   monkeypatch.setattr(neighbours, "_BLOCK", block)
   pairs = distance.cdist(X.reshape(40, 6), Y.reshape(25, 6))
-  np.testing.assert_allclose(neighbours.nearest_distances(X, Y), pairs.min(1))
+  apart, indices = neighbours.nearest(X, Y)
+  np.testing.assert_allclose(apart, pairs.min(1))
+  np.testing.assert_array_equal(indices, pairs.argmin(1))
   own = distance.cdist(X.reshape(40, 6), X.reshape(40, 6)) + np.diag(np.full(40, np.inf))
-  np.testing.assert_allclose(neighbours.nearest_distances(X, X, exclude_self=True), own.min(1))
+  np.testing.assert_allclose(neighbours.nearest(X, X, exclude_self=True)[0], own.min(1))
 
 
 def test_a_copy_is_at_zero_exactly():
   far = X + 1e3
-  np.testing.assert_array_equal(neighbours.nearest_distances(far[:5], far), 0)
+  np.testing.assert_array_equal(neighbours.nearest(far[:5], far)[0], 0)
   twice = np.concatenate([far, far])
-  np.testing.assert_array_equal(neighbours.nearest_distances(twice, twice, exclude_self=True), 0)
+  np.testing.assert_array_equal(neighbours.nearest(twice, twice, exclude_self=True)[0], 0)
 
 
 def test_refuses_other_sizes_and_an_empty_reference():
   for queries, reference, own in ((X, Y[:, :1], False), (X, Y[:0], False), (X[:1], X[:1], True)):
     with pytest.raises(ValueError, match="neighbours"):
-      neighbours.nearest_distances(queries, reference, own)
+      neighbours.nearest(queries, reference, own)

@@ -1,0 +1,96 @@
+"""Scores of images in the feature space of a classifier that the project trains on the same data."""
+
+from collections.abc import Callable
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from dfim import pictures
+from dfim.metrics import classifier
+from dfim.metrics import distances
+from dfim.metrics import frechet
+from dfim.metrics import neighbours
+
+
+def scores(
+    draw: Callable[..., np.ndarray],
+    params: Any,
+    *,
+    dataset: str,
+    reference: dict[str, np.ndarray],
+    held_out: dict[str, np.ndarray],
+    steps: tuple[int, ...] = (1, 2, 4, 8),
+    samples: int = 5000,
+    limits: tuple[float, float] = (-1.0, 1.0),
+    cache: str = "~/.cache/dfim",
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+  """Compares `samples` samples of each number of `steps` with `reference`.
+
+  Args:
+    draw: `sample.make_draw`'s.
+    params: the weights to draw with.
+    dataset: what the feature space is called after.
+    reference: the training data, `x` `[N, H, W, C]` and `label` `[N]`; it trains the classifier too.
+    held_out: data of the same law, never trained on: gives the floors.
+    steps: numbers of network calls.
+    samples: how many to draw for each.
+    limits: the values of black and white, for the figure.
+    cache: folder that keeps the classifier's weights.
+
+  Returns:
+    By name, with `_K` for K steps: `frechet` (Heusel et al. 1706.08500, in the classifier's
+    features), `kernel` and its standard error (KID, Binkowski et al. 1801.01401), `energy` (in pixels)
+    and its standard error, `label` (the share of samples that the classifier takes for their class;
+    meaningless for a model without classes), `nearest` (the median distance in pixels to the
+    nearest training image, over that of held-out images: far below 1 is memorised). `*_floor`
+    are the held-out images' own scores. And a figure: samples above their nearest training image.
+  """
+  net = classifier.cached(
+      pathlib.Path(cache).expanduser(), dataset, reference["x"], reference["label"]
+  )
+  space = _Space(net, reference)
+  floor, _ = space.compare(held_out["x"], held_out["label"])
+  values = {"features": classifier.name_of(net, dataset, 0), "samples": samples}
+  values |= {f"{name}_floor": value for name, value in floor.items()}
+  classes = int(reference["label"].max()) + 1
+  figures = {}
+  for k in steps:
+    x = draw(params, samples, k)
+    found, nearest = space.compare(x, np.arange(samples) % classes)
+    found["nearest"] /= floor["nearest"]
+    values |= {f"{name}_{k}": value for name, value in found.items()}
+    if k == steps[0]:
+      rows = {"samples": x[:32], "nearest training images": reference["x"][nearest[:32]]}
+      grids = {name: pictures.picture(images, limits) for name, images in rows.items()}
+      figures["nearest"] = pictures.panels(grids)
+  return values, figures
+
+
+class _Space:
+  """Reference data and its features, computed once."""
+
+  def __init__(self, net: classifier.Params, reference: dict[str, np.ndarray]):
+    self._net = net
+    self._pixels = reference["x"].reshape(len(reference["x"]), -1)
+    self._features = classifier.features(net, reference["x"])
+    self._moments = frechet.moments(self._features)
+
+  def compare(self, x: np.ndarray, label: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
+    """Scores of images `[N, H, W, C]`, and the index of the training image nearest to each."""
+    features = classifier.features(self._net, x)
+    pixels = x.reshape(len(x), -1)
+    size = min(1000, len(x), len(self._pixels))
+    kernel, kernel_se = distances.kernel_distance(features, self._features, subsets=30, size=size)
+    energy, energy_se = distances.energy_distance(pixels, self._pixels)
+    apart, nearest = neighbours.nearest(pixels, self._pixels)
+    values = dict(
+        frechet=frechet.frechet_distance(*frechet.moments(features), *self._moments),
+        kernel=kernel,
+        kernel_se=kernel_se,
+        energy=energy,
+        energy_se=energy_se,
+        label=classifier.accuracy(self._net, x, label),
+        nearest=float(np.median(apart)),
+    )
+    return values, nearest

@@ -1,0 +1,25 @@
+"""Writing a file so that whoever looks, also after a kill, sees the old one or the whole new one."""
+
+from collections.abc import Callable
+import os
+import pathlib
+import tempfile
+from typing import Any
+from typing import IO
+
+
+def replace(path: str | os.PathLike, write: Callable[[IO[bytes]], Any]) -> None:
+  """Replaces `path` in one move by what `write(file)` writes; makes its folder if need be."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  new = tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False)
+  try:
+    with new as file:
+      write(file)
+      file.flush()
+      os.fsync(file.fileno())
+    os.chmod(new.name, 0o644)  # temporary files are private by default
+    os.replace(new.name, path)
+  except BaseException:
+    os.unlink(new.name)
+    raise
