@@ -46,6 +46,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
       grid=dict(name="core.grids.uniform", t_max=t_max, t_min=t_min),
       steps=(1, 2, 4, 8),
       limits=(-2 / 3, 2 / 3),
+      count=60,
       chunk=1000 if full else 64,
   )
   c.evaluators = dict(

@@ -10,10 +10,10 @@ from PIL import ImageDraw
 from dfim import files
 
 
-def picture(x: np.ndarray, limits: tuple[float, float], columns: int = 16) -> np.ndarray:
+def picture(x: np.ndarray, limits: tuple[float, float], columns: int = 20) -> np.ndarray:
   """Images `[N, H, W, C]` as a grid, points of the plane `[N, 2]` as a density."""
   if x.ndim == 4:
-    return image_grid(x, columns, max(1, 32 // x.shape[1]), limits=limits)
+    return image_grid(x, columns, max(1, 32 // x.shape[1]), gap=1, limits=limits)
   return density(x, limits)
 
 
@@ -22,12 +22,13 @@ def image_grid(
     columns: int | None = None,
     scale: int = 1,
     *,
+    gap: int = 0,
     limits: tuple[float, float] = (-1.0, 1.0),
 ) -> np.ndarray:
   """Lays `[N, H, W, C]` out in rows of `columns`, each pixel `scale` wide: uint8 `[H', W', C]`.
 
   Values at `limits` become 0 and 255, values beyond are clipped, NaN is black. By default the grid
-  is about square; tiles that are left over are black.
+  is about square; tiles that are left over are black. `gap` pixels of grey part the images.
   """
   n, h, w, c = images.shape
   columns = columns or math.isqrt(n - 1) + 1
@@ -35,7 +36,9 @@ def image_grid(
   unit = (np.nan_to_num(np.asarray(images, np.float32), nan=low) - low) / (high - low)
   pixels = np.rint(255 * np.clip(unit, 0, 1)).astype(np.uint8)
   tiles = np.pad(pixels, [(0, -n % columns), (0, 0), (0, 0), (0, 0)])
-  grid = tiles.reshape(-1, columns, h, w, c).swapaxes(1, 2).reshape(-1, columns * w, c)
+  tiles = np.pad(tiles, [(0, 0), (0, gap), (0, gap), (0, 0)], constant_values=128)
+  rows = tiles.reshape(-1, columns, h + gap, w + gap, c).swapaxes(1, 2)
+  grid = rows.reshape(-1, columns * (w + gap), c)
   return grid.repeat(scale, 0).repeat(scale, 1)
 
 

@@ -128,26 +128,3 @@ def test_imports_no_tensorflow(tmp_path):
     "assert not {'tensorflow', 'clu', 'jax'} & set(sys.modules)"
   )
   subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_grid_puts_images_in_rows():
-  images = np.linspace(-1, 1, 5).reshape(5, 1, 1, 1) * np.ones((5, 2, 3, 1))
-  grid = writer.image_grid(images, columns=3, scale=2)
-  assert grid.shape == (8, 18, 1) and grid.dtype == np.uint8
-  np.testing.assert_array_equal(grid[::4, ::6, 0], [[0, 64, 128], [191, 255, 0]])
-
-
-def test_grid_is_about_square_and_clips():
-  images = np.stack([np.full((2, 2, 3), v) for v in (-9.0, np.nan, 0.5, 9.0, 0.0)])
-  grid = writer.image_grid(images, limits=(0, 0.5))
-  assert grid.shape == (4, 6, 3)
-  np.testing.assert_array_equal(grid[::2, ::2, 0], [[0, 0, 255], [255, 0, 0]])
-
-
-def test_a_png_is_replaced_whole_or_not_at_all(tmp_path):
-  path = tmp_path / "a.png"
-  writer.save_png(path, np.zeros((2, 2), np.uint8))
-  with pytest.raises(TypeError):
-    writer.save_png(path, np.zeros((2, 2, 7), np.uint8))
-  assert Image.open(path).size == (2, 2)
-  assert [p.name for p in tmp_path.iterdir()] == ["a.png"]

@@ -1,0 +1,153 @@
+"""Quality against network calls on the digits: every row of ROWS, several seeds, one table.
+
+python -m benchmarks.digits --rows=imm,flow --seeds=0,1,2
+
+A row and a seed are an ordinary run in <workdir>/<row>/<seed>: what is done is not done again, and
+what was stopped resumes. At the end `table.md` and `figure.png` in <workdir> show all that is there.
+"""
+
+import functools
+import json
+import pathlib
+import statistics
+
+from absl import app
+from absl import flags
+from absl import logging
+import ml_collections
+
+from configs import consistency_digits
+from configs import flow_digits
+from configs import imm_digits
+from dfim import train
+
+_ROWS = flags.DEFINE_list("rows", None, "Rows to train, all by default; 'none' to make the table.")
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/benchmark_digits", "Where the runs and the table are.")
+_QUICK = flags.DEFINE_bool("quick", False, "A few steps of each, to see that it runs.")
+
+CALLS = (1, 2, 4, 8, 16, 64)
+
+
+def imm(mode: str, **changes) -> ml_collections.ConfigDict:
+  """`imm_digits` with dotted fields changed: `kernel__name=...` for `objective.kernel.name`."""
+  c = imm_digits.get_config(mode)
+  c.objective.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+  return c
+
+
+def flow_equal_seconds(mode: str) -> ml_collections.ConfigDict:
+  """Flow matching for 1.4 times the steps: its step is that much cheaper (see benchmarks.speed)."""
+  c = flow_digits.get_config(mode)
+  c.steps = int(1.4 * c.steps)
+  return c
+
+
+def imm_reach(mode: str) -> ml_collections.ConfigDict:
+  """IMM whose jumps are at most .1 long at first, and free from half of the run on."""
+  c = imm_digits.get_config(mode)
+  c.reach = dict(
+      name="optax.linear_schedule", init_value=0.1, end_value=1.0, transition_steps=c.steps // 2
+  )
+  return c
+
+
+def particles(m: int, kernel: str = "laplace", **changes):
+  """M particles and a kernel."""
+  return functools.partial(
+      imm, group_size=m, kernel__name=f"core.kernels.{kernel}", **changes
+  )
+
+
+ROWS = {
+    "imm": imm,
+    "flow": flow_digits.get_config,
+    "flow_equal_seconds": flow_equal_seconds,
+    "consistency": consistency_digits.get_config,
+    "imm_reach": imm_reach,
+    **{f"M={m}": particles(m) for m in (1, 2, 8, 16)},
+    **{
+        f"M=1 {kernel} k={k:g}": particles(1, kernel, sample_times__mapping__k=k)
+        for kernel in ("laplace", "energy", "pseudo_huber")
+        for k in (6.0, 8.0, 10.0, 12.0)
+    },
+}
+
+
+def main(_) -> None:
+  """Trains what is missing, then writes the table and the figure."""
+  logging.set_verbosity(logging.INFO)
+  logging.get_absl_handler().addFilter(lambda r: r.levelno > 20 or "dfim" in r.pathname)
+  workdir = pathlib.Path(_WORKDIR.value)
+  for row in _ROWS.value or ROWS:
+    for seed in _SEEDS.value if row in ROWS else ():
+      run(row, int(seed), workdir / row.replace(" ", "_") / seed)
+  found = collect(workdir)
+  if found:
+    (workdir / "table.md").write_text(table(found))
+    figure(found, workdir / "figure.png")
+    print(table(found))
+
+
+def run(row: str, seed: int, folder: pathlib.Path) -> None:
+  """Trains and scores one row with one seed, unless that is done."""
+  config = ROWS[row]("smoke" if _QUICK.value else "full")
+  config.seed = seed
+  config.sampler.steps = config.evaluators.images.steps = CALLS
+  if not (folder / "eval" / f"{config.steps}.json").exists():
+    logging.info("%s, seed %d", row, seed)
+    train.train(config, str(folder))
+
+
+def collect(workdir: pathlib.Path) -> dict[str, list[dict[str, float]]]:
+  """The last scores of every finished run, by row."""
+  found = {}
+  for row in ROWS:
+    for path in sorted(workdir.glob(f"{row.replace(' ', '_')}/*/eval/*.json")):
+      found.setdefault(row, []).append(json.loads(path.read_text()))
+  return found
+
+
+def table(found: dict[str, list[dict[str, float]]]) -> str:
+  """Markdown: the median over seeds of the Frechet distance, and its range."""
+  first = next(iter(found.values()))[0]
+  lines = [
+      f"Frechet distance in {first['images/features']}, {first['images/samples']} samples, against the"
+      f" training digits; held-out digits: {first['images/frechet_floor']:.2f}.",
+      "",
+      "| row | seeds | " + " | ".join(map(str, CALLS)) + " |",
+      "|---" * (len(CALLS) + 2) + "|",
+  ]
+  for row, runs in found.items():
+    cells = [cell([r[f"images/frechet_{k}"] for r in runs]) for k in CALLS]
+    lines.append(f"| {row} | {len(runs)} | " + " | ".join(cells) + " |")
+  return "\n".join(lines) + "\n"
+
+
+def cell(values: list[float]) -> str:
+  """The median, and the range where there are several."""
+  text = f"{statistics.median(values):.3g}"
+  return text if len(values) == 1 else f"{text} ({min(values):.3g}-{max(values):.3g})"
+
+
+def figure(found: dict[str, list[dict[str, float]]], path: pathlib.Path) -> None:
+  """Median and range against calls, for the rows that stand for a method."""
+  from matplotlib import pyplot as plt
+
+  axes = plt.figure(figsize=(6, 4)).subplots()
+  for row in ("imm", "flow", "flow_equal_seconds", "consistency", "M=1"):
+    if row in found:
+      values = [sorted(r[f"images/frechet_{k}"] for r in found[row]) for k in CALLS]
+      axes.plot(CALLS, [statistics.median(v) for v in values], marker="o", label=row)
+      axes.fill_between(CALLS, [v[0] for v in values], [v[-1] for v in values], alpha=0.2)
+  floor = next(iter(found.values()))[0]["images/frechet_floor"]
+  axes.axhline(floor, color="grey", linestyle=":", label="held-out digits")
+  axes.set(xscale="log", yscale="log", xlabel="network calls", ylabel="Frechet distance", xticks=CALLS)
+  axes.set_xticklabels(CALLS)
+  axes.minorticks_off()
+  axes.legend(frameon=False)
+  axes.figure.savefig(path, dpi=150, bbox_inches="tight")
+
+
+if __name__ == "__main__":
+  app.run(main)

@@ -1,0 +1,18 @@
+"""A consistency model on the digits: `imm_digits` with one particle, its own kernel and s at t_min.
+
+python -m dfim.main --config=configs/consistency_digits.py
+"""
+
+import ml_collections
+
+from configs import imm_digits
+
+
+def get_config(mode: str = "full") -> ml_collections.ConfigDict:
+  """`mode` is "full" or "smoke" (a few steps, for tests)."""
+  c = imm_digits.get_config(mode)
+  c.objective.group_size = 1
+  c.objective.kernel = dict(name="core.kernels.pseudo_huber")
+  c.objective.sample_times.s_at_t_min = 1.0
+  c.sampler.method = dict(name="samplers.jump.restart")
+  return c

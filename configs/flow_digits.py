@@ -1,0 +1,30 @@
+"""Flow matching on the digits: the network, data and optimizer of `imm_digits`, the denoising loss.
+
+python -m dfim.main --config=configs/flow_digits.py
+"""
+
+import ml_collections
+
+from configs import imm_digits
+
+
+def get_config(mode: str = "full") -> ml_collections.ConfigDict:
+  """`mode` is "full" or "smoke" (a few steps, for tests)."""
+  c = imm_digits.get_config(mode)
+  t_max, t_min = 1.0, 0.0
+  c.objective = dict(
+      name="objectives.denoising.loss",
+      f=c.objective.f,
+      sample_times=dict(
+          name="core.times.sample",
+          pattern=dict(name="core.times.example"),
+          t_max=t_max,
+          t_min=t_min,
+      ),
+      weight=dict(name="core.weights.uniform"),
+      drop_rate=c.objective.drop_rate,
+  )
+  c.sampler.method = dict(name="samplers.jump.ancestral", eta=0.0)
+  c.sampler.grid = dict(name="core.grids.uniform", t_max=t_max, t_min=t_min)
+  c.sampler.steps = c.evaluators.images.steps = (1, 2, 4, 8, 16, 64)
+  return c
