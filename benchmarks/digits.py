@@ -104,7 +104,7 @@ def collect(workdir: pathlib.Path) -> dict[str, list[dict[str, float]]]:
   found = {}
   for row in ROWS:
     for path in sorted(workdir.glob(f"{row.replace(' ', '_')}/*/eval/*.json")):
-      found.setdefault(row, []).append(json.loads(path.read_text()))
+      found.setdefault(row, []).append(json.loads(path.read_text())["images"])
   return found
 
 
@@ -112,14 +112,14 @@ def table(found: dict[str, list[dict[str, float]]]) -> str:
   """Markdown: the median over seeds of the Frechet distance, and its range."""
   first = next(iter(found.values()))[0]
   lines = [
-      f"Frechet distance in {first['images/features']}, {first['images/samples']} samples, against the"
-      f" training digits; held-out digits: {first['images/frechet_floor']:.2f}.",
+      f"Frechet distance in {first['features']}, {first['samples']} samples, against the training"
+      f" digits; held-out digits: {first['held out']['frechet']:.2f}.",
       "",
       "| row | seeds | " + " | ".join(map(str, CALLS)) + " |",
       "|---" * (len(CALLS) + 2) + "|",
   ]
   for row, runs in found.items():
-    cells = [cell([r[f"images/frechet_{k}"] for r in runs]) for k in CALLS]
+    cells = [cell([r[f"{k} steps"]["frechet"] for r in runs]) for k in CALLS]
     lines.append(f"| {row} | {len(runs)} | " + " | ".join(cells) + " |")
   return "\n".join(lines) + "\n"
 
@@ -137,10 +137,10 @@ def figure(found: dict[str, list[dict[str, float]]], path: pathlib.Path) -> None
   axes = plt.figure(figsize=(6, 4)).subplots()
   for row in ("imm", "flow", "flow_equal_seconds", "consistency", "M=1"):
     if row in found:
-      values = [sorted(r[f"images/frechet_{k}"] for r in found[row]) for k in CALLS]
+      values = [sorted(r[f"{k} steps"]["frechet"] for r in found[row]) for k in CALLS]
       axes.plot(CALLS, [statistics.median(v) for v in values], marker="o", label=row)
       axes.fill_between(CALLS, [v[0] for v in values], [v[-1] for v in values], alpha=0.2)
-  floor = next(iter(found.values()))[0]["images/frechet_floor"]
+  floor = next(iter(found.values()))[0]["held out"]["frechet"]
   axes.axhline(floor, color="grey", linestyle=":", label="held-out digits")
   axes.set(xscale="log", yscale="log", xlabel="network calls", ylabel="Frechet distance", xticks=CALLS)
   axes.set_xticklabels(CALLS)

@@ -44,6 +44,14 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
       count=10000 if full else 100,
       chunk=10000 if full else 100,
   )
+  c.evaluators = dict(
+      points=dict(
+          name="evaluators.points.scores",
+          reference=dict(
+              name="data.toys.load", source=dict(name="data.toys.ring"), size=20_000 if full else 200
+          ),
+      )
+  )
   c.log_every = 100 if full else 2
   c.checkpoint_every = 1000 if full else 3
   c.sample_every = 0

@@ -54,12 +54,32 @@ def run(
   step = int(state.step)
   found = {}
   for name, evaluator in evaluators.items():
-    values, figures = evaluator(draw, sample.averaged(state))
-    found |= {f"{name}/{key}": value for key, value in values.items()}
+    found[name], figures = evaluator(draw, sample.averaged(state))
     for title, figure in figures.items():
       pictures.save_png(folder / f"{step}_{name}_{title}.png", figure)
+    logging.info("%s at step %d\n%s", name, step, table(found[name]))
   text = json.dumps(found, indent=2) + "\n"
   files.replace(folder / f"{step}.json", lambda file: file.write(text.encode()))
-  for key, value in found.items():
-    logging.info("%-32s %s", key, f"{value:.5g}" if isinstance(value, float) else value)
   return found
+
+
+def table(values: dict[str, Any]) -> str:
+  """Single values a line each, then the rows of scores under their names."""
+  rows = {name: row for name, row in values.items() if isinstance(row, dict)}
+  lines = [f"{name}: {value}" for name, value in values.items() if name not in rows]
+  if rows:
+    columns = next(iter(rows.values()))
+    lines.append(" " * 12 + "".join(f"{name:>11}" for name in columns))
+    lines += [f"{name:<12}" + "".join(f"{row[c]:11.4g}" for c in columns) for name, row in rows.items()]
+  return "\n".join(lines)
+
+
+def flat(found: dict[str, Any], prefix: str = "") -> dict[str, float]:
+  """The numbers among `found`, by path: "images/2 steps/frechet"."""
+  numbers = {}
+  for name, value in found.items():
+    if isinstance(value, dict):
+      numbers |= flat(value, f"{prefix}{name}/")
+    elif not isinstance(value, str):
+      numbers[f"{prefix}{name}"] = value
+  return numbers

@@ -66,12 +66,18 @@ class Experiment:
     config = self.config
     return train_state.init(params, self.tx, ema=config.ema, refresh_every=config.refresh_every)
 
+  def places(self) -> train_state.TrainState:
+    """The sharding of every array of the state."""
+    shapes = jax.eval_shape(self.init, jax.random.key(0))
+    return sharding.of_state(shapes, self.mesh, fsdp=self.config.fsdp)
+
   def abstract_state(self) -> train_state.TrainState:
     """Shapes, dtypes and shardings of the state; allocates nothing."""
     shapes = jax.eval_shape(self.init, jax.random.key(0))
-    places = sharding.of_state(shapes, self.mesh, fsdp=self.config.fsdp)
     return jax.tree.map(
-        lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), shapes, places
+        lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place),
+        shapes,
+        self.places(),
     )
 
   def batches(self, start: int) -> Iterator[dict[str, Any]]:

@@ -49,8 +49,13 @@ def main(argv: list[str]) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
   try:
-    return flags.FLAGS(argv)
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    rest = flags.FLAGS(argv)
+    if _CONFIG.value is not None:
+      _CONFIG.value.to_dict()  # a file that failed to load raises when it is first looked at
+    return rest
+  except (KeyError, AttributeError) as error:
+    sys.exit(_refuse(f"--config: no such field or mode, {' '.join(str(error.args[0]).split())}"))
+  except (flags.Error, TypeError, ValueError, OSError) as error:
     sys.exit(_refuse(" ".join(str(error).split())))
 
 

@@ -6,6 +6,7 @@ import inspect
 import pathlib
 from typing import Any
 
+from absl import logging
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -13,6 +14,7 @@ import numpy as np
 
 from dfim import checkpoint
 from dfim import experiment as experiment_lib
+from dfim import files
 from dfim import pictures
 from dfim.core import interpolants
 from dfim.resolve import config_errors
@@ -124,8 +126,8 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> pathlib.Path:
   state = checkpoint.restore(workdir, experiment.abstract_state())
   sampler = _options(experiment.config.sampler)
   path = pathlib.Path(workdir) / "samples" / f"{int(state.step)}.png"
-  path.parent.mkdir(exist_ok=True)
   pictures.save_png(path, sheet(experiment, draw, state))
   drawn = {f"steps_{k}": draw(averaged(state), sampler["count"], k) for k in sampler["steps"]}
-  np.savez(path.with_suffix(".npz"), **drawn)
+  files.replace(path.with_suffix(".npz"), lambda file: np.savez(file, **drawn))
+  logging.info("Wrote %s, and the samples themselves beside it.", path)
   return path

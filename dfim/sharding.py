@@ -25,12 +25,11 @@ def of_state(tree: Any, mesh: jax.sharding.Mesh, *, fsdp: bool = False) -> Any:
   """
 
   def rule(array: Any) -> jax.sharding.NamedSharding:
-    axes = [None] * len(array.shape)
-    if fsdp and np.prod(array.shape) >= 2**16:
-      fitting = [i for i, n in enumerate(array.shape) if n % mesh.size == 0]
-      if fitting:
-        axes[max(fitting, key=lambda i: array.shape[i])] = "data"
-    return jax.NamedSharding(mesh, jax.P(*axes))
+    fitting = [i for i, n in enumerate(array.shape) if n % mesh.size == 0]
+    if not fsdp or not fitting or np.prod(array.shape) < 2**16:
+      return jax.NamedSharding(mesh, jax.P())
+    largest = max(fitting, key=lambda i: array.shape[i])
+    return jax.NamedSharding(mesh, jax.P(*[None] * largest, "data"))
 
   return jax.tree.map(rule, tree)
 

@@ -29,6 +29,7 @@ def make_step(
     *,
     refresh_every: int = 1,
     reach: Callable[[Array], Array] | float = 1.0,
+    places: Any = None,
 ) -> Callable[..., tuple[train_state.TrainState, dict[str, Array]]]:
   """Builds `step(state, batch, root) -> (state, metrics)`, compiled once; donates the state.
 
@@ -38,10 +39,11 @@ def make_step(
     tx: the optimizer.
     refresh_every: steps between copies of the weights into `frozen`.
     reach: the greatest t - s of `times.sample`, or a schedule of it by step. IMM uses 1.
+    places: the state's shardings, kept from step to step; None leaves them to the compiler.
   """
   train_apply = functools.partial(apply, train=True)
 
-  @functools.partial(jax.jit, donate_argnames="state")
+  @functools.partial(jax.jit, donate_argnames="state", out_shardings=(places, None))
   def step(state: train_state.TrainState, batch: dict[str, Any], root: Array):
     seen = state.step + state.skipped
     objective = _reaching(loss, reach(seen) if callable(reach) else reach)
@@ -86,6 +88,7 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> train_state.TrainS
       experiment.tx,
       refresh_every=config.refresh_every,
       reach=experiment.reach,
+      places=experiment.places(),
   )
   root = jax.random.fold_in(jax.random.key(config.seed), 1)
   batches = experiment.batches(seen)
@@ -105,18 +108,17 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> train_state.TrainS
       if is_due(n, config.sample_every, config.steps):
         writer.image(n, "samples", sample.sheet(experiment, draw, state))
       if evaluators and is_due(n, config.eval_every, config.steps):
-        evaluate.run(evaluators, draw, state, workdir)
+        writer.scalars(n, evaluate.flat(evaluate.run(evaluators, draw, state, workdir)))
+  logging.info("Done: %s/samples/%d.png", workdir, config.steps)
   return state
 
 
 def start_state(experiment: experiment_lib.Experiment, workdir: str) -> train_state.TrainState:
   """The newest checkpoint's state, or the one of step 0, laid out on the mesh."""
-  abstract = experiment.abstract_state()
   if checkpoint.steps(workdir):
-    return checkpoint.restore(workdir, abstract)
-  places = jax.tree.map(lambda a: a.sharding, abstract)
+    return checkpoint.restore(workdir, experiment.abstract_state())
   key = jax.random.key(experiment.config.seed)
-  return jax.jit(experiment.init, out_shardings=places)(key)
+  return jax.jit(experiment.init, out_shardings=experiment.places())(key)
 
 
 def is_due(n: int, every: int, last: int) -> bool:

@@ -38,7 +38,7 @@ def init(
   copy = lambda: jax.tree.map(jnp.copy, params)
   return TrainState(
       step=jnp.zeros((), jnp.int32),
-      params=params,
+      params=copy(),
       frozen=copy() if refresh_every > 1 else None,
       ema={str(decay): copy() for decay in ema},
       opt_state=tx.init(params),

@@ -39,31 +39,32 @@ def scores(
     cache: folder that keeps the classifier's weights.
 
   Returns:
-    By name, with `_K` for K steps: `frechet` (Heusel et al. 1706.08500, in the classifier's
-    features), `kernel` and its standard error (KID, Binkowski et al. 1801.01401), `energy` (in pixels)
-    and its standard error, `label` (the share of samples that the classifier takes for their class;
-    meaningless for a model without classes), `nearest` (the median distance in pixels to the
-    nearest training image, over that of held-out images: far below 1 is memorised). `*_floor`
-    are the held-out images' own scores. And a figure: samples above their nearest training image.
+    The name of the feature space, and a row of scores for each number of steps and for the
+    held-out images, which are the floor. In a row: `frechet` (Heusel et al. 1706.08500, in the
+    classifier's features), `kernel` and its standard error (KID, Binkowski et al. 1801.01401),
+    `energy` (in pixels) and its standard error, `label` (the share of images that the classifier
+    takes for their class; chance for a model without classes), `nearest` (the median distance in
+    pixels to the nearest training image, over that of held-out images: far below 1 is memorised).
+    And a figure: samples above their nearest training images.
   """
   net = classifier.cached(
       pathlib.Path(cache).expanduser(), dataset, reference["x"], reference["label"]
   )
   space = _Space(net, reference)
   floor, _ = space.compare(held_out["x"], held_out["label"])
-  values = {"features": classifier.name_of(net, dataset, 0), "samples": samples}
-  values |= {f"{name}_floor": value for name, value in floor.items()}
+  values = {"features": classifier.name_of(net, dataset, 0), "samples": samples, "held out": floor}
+  unit = floor["nearest"]
   classes = int(reference["label"].max()) + 1
   figures = {}
   for k in steps:
     x = draw(params, samples, k)
-    found, nearest = space.compare(x, np.arange(samples) % classes)
-    found["nearest"] /= floor["nearest"]
-    values |= {f"{name}_{k}": value for name, value in found.items()}
+    values[f"{k} steps"], nearest = space.compare(x, np.arange(samples) % classes)
     if k == steps[0]:
-      rows = {"samples": x[:32], "nearest training images": reference["x"][nearest[:32]]}
+      rows = {"samples": x[:40], "nearest training images": reference["x"][nearest[:40]]}
       grids = {name: pictures.picture(images, limits) for name, images in rows.items()}
       figures["nearest"] = pictures.panels(grids)
+  for row in ("held out", *(f"{k} steps" for k in steps)):
+    values[row]["nearest"] /= unit
   return values, figures
 
 

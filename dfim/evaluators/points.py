@@ -14,7 +14,7 @@ def scores(
     *,
     reference: dict[str, np.ndarray],
     steps: tuple[int, ...] = (1, 2, 4, 8),
-) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   """Unbiased energy distance (Szekely and Rizzo 2013) of samples to as many points of `reference`.
 
   Args:
@@ -24,15 +24,12 @@ def scores(
     steps: numbers of network calls.
 
   Returns:
-    `energy_K` and its standard error for K steps, and `energy_floor`, between the two halves of
-    the reference.
+    `energy` and its standard error for each number of steps, and between the halves of the
+    reference, which is the floor. No figures.
   """
   x = reference["x"]
   half = len(x) // 2
-  values = {}
-  for name, (a, b) in {
-      "floor": (x[:half], x[half:]),
-      **{str(k): (draw(params, len(x), k), x) for k in steps},
-  }.items():
-    values[f"energy_{name}"], values[f"energy_se_{name}"] = distances.energy_distance(a, b)
-  return values, {}
+  pairs = {"fresh data": (x[:half], x[half:])}
+  pairs |= {f"{k} steps": (draw(params, len(x), k), x) for k in steps}
+  found = {name: distances.energy_distance(*pair) for name, pair in pairs.items()}
+  return {name: dict(energy=value, energy_se=se) for name, (value, se) in found.items()}, {}

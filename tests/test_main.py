@@ -1,0 +1,67 @@
+"""The command line: what is wrong is said in one line, with exit code 2, and nothing is written."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+SMOKE = "--config=configs/imm_digits.py:smoke"
+
+
+def run(*flags, workdir=None):
+  command = [sys.executable, "-m", "dfim.main", *flags]
+  if workdir is not None:
+    command.append(f"--workdir={workdir}")
+  env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+  return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+
+
+WRONG = {
+    "no config": ([], "--config: missing"),
+    "no such file": (["--config=configs/imm_digit.py"], "configs/imm_digit.py"),
+    "unknown flag": ([SMOKE, "--workdri=x"], "workdri"),
+    "not a flag": ([SMOKE, "train"], "train: not a flag"),
+    "unknown mode": ([SMOKE, "--mode=trian"], "should be one of <train|eval|sample>"),
+    "unknown key": ([SMOKE, "--config.stpes=3"], "stpes"),
+    "unknown nested key": ([SMOKE, "--config.model.widht=3"], "widht"),
+    "wrong type": ([SMOKE, "--config.steps=many"], "steps"),
+    "wrong nested type": ([SMOKE, "--config.model.width=wide"], "width"),
+    "no such function": ([SMOKE, "--config.objective.kernel.name=core.kernels.laplac"], "'laplace'"),
+    "M and the batch": ([SMOKE, "--config.objective.group_size=3"], "batch_size=64: not a multiple"),
+    "times": ([SMOKE, "--config.objective.sample_times.t_max=0.001"], "t_max=0.001: set 0 <= t_min"),
+    "no steps": ([SMOKE, "--config.steps=0"], "steps=0"),
+    "no split": ([SMOKE, "--config.data.split=trian"], "trian"),
+    "no data": (["--config=configs/imm_cifar.py", "--config.data.data_dir=/no"], "cifar10"),
+    "nothing to sample": ([SMOKE, "--mode=sample"], "no checkpoint"),
+    "nothing to score": ([SMOKE, "--mode=eval"], "no checkpoint"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_said_in_one_line(case, tmp_path):
+  flags, message = WRONG[case]
+  done = run(*flags, workdir=tmp_path / "run")
+  said = [line for line in done.stderr.splitlines() if line.startswith("dfim: ")]
+  assert done.returncode == 2, done.stderr
+  assert len(said) == 1 and message in said[0], done.stderr
+  assert "Traceback" not in done.stderr
+  assert not (tmp_path / "run").exists()
+
+
+def test_train_sample_score_and_refuse_another_network(tmp_path):
+  assert run(SMOKE, "--config.evaluators={}", workdir=tmp_path).returncode == 0
+  before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
+  for flags, message in (
+      (["--config.model.width=16"], "holds a run with model.width=32, and this config has 16"),
+      (["--mode=sample", "--config.model.width=16"], "holds another network or optimizer: "),
+      (["--config.objective.group_size=2"], "objective.group_size=4"),
+  ):
+    done = run(SMOKE, *flags, workdir=tmp_path)
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+  assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
+  done = run(SMOKE, "--mode=sample", workdir=tmp_path)
+  assert done.returncode == 0 and "samples/6.png" in done.stderr
+  assert (tmp_path / "samples" / "6.npz").exists()

@@ -1,0 +1,102 @@
+"""The same command again goes on where the last one stood, bit for bit, also after SIGKILL."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from configs import imm_digits
+from dfim import checkpoint
+from dfim import experiment as experiment_lib
+from dfim import train
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def small(steps=12):
+  config = imm_digits.get_config("smoke")
+  config.steps = steps
+  config.optimizer.learning_rate = 1e-3  # one that does not depend on the number of steps
+  config.evaluators = {}
+  config.checkpoint_every = 4
+  config.log_every = 2
+  return config
+
+
+def metrics(workdir):
+  lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+  return [{k: v for k, v in line.items() if k != "steps_per_second"} for line in lines]
+
+
+def assert_equal(one, two):
+  for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def stop_at(monkeypatch, step):
+  """Lets training fail right after `step`, with a save of an earlier step behind it."""
+  make_report = train.make_report
+
+  def failing(*args):
+    report = make_report(*args)
+
+    def then_stop(n, values):
+      report(n, values)
+      if n == step:
+        raise KeyboardInterrupt
+
+    return then_stop
+
+  monkeypatch.setattr(train, "make_report", failing)
+
+
+def test_an_interrupted_run_equals_an_unbroken_one(tmp_path, monkeypatch):
+  unbroken = train.train(small(), str(tmp_path / "unbroken"))
+  with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    stop_at(patch, 6)
+    train.train(small(), str(tmp_path / "broken"))
+  assert checkpoint.steps(str(tmp_path / "broken")) == [4]
+  resumed = train.train(small(), str(tmp_path / "broken"))
+  assert_equal(unbroken, resumed)
+  assert metrics(tmp_path / "unbroken") == metrics(tmp_path / "broken")
+
+
+def test_a_finished_run_is_not_trained_again_and_a_longer_one_goes_on(tmp_path):
+  first = train.train(small(8), str(tmp_path))
+  before = metrics(tmp_path)
+  assert_equal(first, train.train(small(8), str(tmp_path)))
+  assert metrics(tmp_path) == before
+  longer = train.train(small(12), str(tmp_path))
+  assert int(longer.step) == 12 and checkpoint.steps(str(tmp_path))[-1] == 12
+
+
+def test_killed_by_the_system_and_started_again(tmp_path):
+  """A SIGKILL once the first checkpoint is there: nothing is flushed, nothing is closed."""
+  command = [
+      sys.executable, "-m", "dfim.main", "--config=configs/imm_digits.py:smoke",
+      f"--workdir={tmp_path / 'killed'}", "--config.steps=400", "--config.checkpoint_every=20",
+      "--config.evaluators={}", "--config.log_every=10", "--config.sample_every=0",
+  ]  # fmt: skip
+  env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+  process = subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.DEVNULL)
+  deadline = time.monotonic() + 120
+  while not checkpoint.steps(str(tmp_path / "killed")) and time.monotonic() < deadline:
+    assert process.poll() is None, "the run ended before its first checkpoint"
+    time.sleep(0.01)
+  process.send_signal(signal.SIGKILL)
+  assert process.wait() == -signal.SIGKILL
+  assert checkpoint.steps(str(tmp_path / "killed"))[-1] < 400
+  subprocess.run(command, cwd=ROOT, env=env, check=True, stderr=subprocess.DEVNULL)
+  command[4] = f"--workdir={tmp_path / 'unbroken'}"
+  subprocess.run(command, cwd=ROOT, env=env, check=True, stderr=subprocess.DEVNULL)
+  assert metrics(tmp_path / "killed") == metrics(tmp_path / "unbroken")
+  experiment = experiment_lib.build(small(), devices=jax.devices()[:1])
+  abstract = experiment.abstract_state()
+  assert_equal(*(checkpoint.restore(str(tmp_path / n), abstract) for n in ("killed", "unbroken")))
