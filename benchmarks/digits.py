@@ -2,8 +2,8 @@
 
 python -m benchmarks.digits --rows=imm,flow --seeds=0,1,2
 
-A row and a seed are an ordinary run in <workdir>/<row>/<seed>: what is done is not done again, and
-what was stopped resumes. At the end `table.md` and `figure.png` in <workdir> show all that is there.
+A row and a seed are an ordinary run in <workdir>/<row>/<seed>: what is done is not done again, what
+was stopped resumes. At the end `table.md` and `figure.png` in <workdir> show all that is there.
 """
 
 import functools
@@ -23,7 +23,9 @@ from dfim import train
 
 _ROWS = flags.DEFINE_list("rows", None, "Rows to train, all by default; 'none' to make the table.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
-_WORKDIR = flags.DEFINE_string("workdir", "runs/benchmark_digits", "Where the runs and the table are.")
+_WORKDIR = flags.DEFINE_string(
+  "workdir", "runs/benchmark_digits", "Where the runs and the table are."
+)
 _QUICK = flags.DEFINE_bool("quick", False, "A few steps of each, to see that it runs.")
 
 CALLS = (1, 2, 4, 8, 16, 64)
@@ -47,30 +49,28 @@ def imm_reach(mode: str) -> ml_collections.ConfigDict:
   """IMM whose jumps are at most .1 long at first, and free from half of the run on."""
   c = imm_digits.get_config(mode)
   c.reach = dict(
-      name="optax.linear_schedule", init_value=0.1, end_value=1.0, transition_steps=c.steps // 2
+    name="optax.linear_schedule", init_value=0.1, end_value=1.0, transition_steps=c.steps // 2
   )
   return c
 
 
 def particles(m: int, kernel: str = "laplace", **changes):
   """M particles and a kernel."""
-  return functools.partial(
-      imm, group_size=m, kernel__name=f"core.kernels.{kernel}", **changes
-  )
+  return functools.partial(imm, group_size=m, kernel__name=f"core.kernels.{kernel}", **changes)
 
 
 ROWS = {
-    "imm": imm,
-    "flow": flow_digits.get_config,
-    "flow_equal_seconds": flow_equal_seconds,
-    "consistency": consistency_digits.get_config,
-    "imm_reach": imm_reach,
-    **{f"M={m}": particles(m) for m in (1, 2, 8, 16)},
-    **{
-        f"M=1 {kernel} k={k:g}": particles(1, kernel, sample_times__mapping__k=k)
-        for kernel in ("laplace", "energy", "pseudo_huber")
-        for k in (6.0, 8.0, 10.0, 12.0)
-    },
+  "imm": imm,
+  "flow": flow_digits.get_config,
+  "flow_equal_seconds": flow_equal_seconds,
+  "consistency": consistency_digits.get_config,
+  "imm_reach": imm_reach,
+  **{f"M={m}": particles(m) for m in (1, 2, 8, 16)},
+  **{
+    f"M=1 {kernel} k={k:g}": particles(1, kernel, sample_times__mapping__k=k)
+    for kernel in ("laplace", "energy", "pseudo_huber")
+    for k in (6.0, 8.0, 10.0, 12.0)
+  },
 }
 
 
@@ -112,11 +112,11 @@ def table(found: dict[str, list[dict[str, float]]]) -> str:
   """Markdown: the median over seeds of the Frechet distance, and its range."""
   first = next(iter(found.values()))[0]
   lines = [
-      f"Frechet distance in {first['features']}, {first['samples']} samples, against the training"
-      f" digits; held-out digits: {first['held out']['frechet']:.2f}.",
-      "",
-      "| row | seeds | " + " | ".join(map(str, CALLS)) + " |",
-      "|---" * (len(CALLS) + 2) + "|",
+    f"Frechet distance in {first['features']}, {first['samples']} samples, against the training"
+    f" digits; held-out digits: {first['held out']['frechet']:.2f}.",
+    "",
+    "| row | seeds | " + " | ".join(map(str, CALLS)) + " |",
+    "|---" * (len(CALLS) + 2) + "|",
   ]
   for row, runs in found.items():
     cells = [cell([r[f"{k} steps"]["frechet"] for r in runs]) for k in CALLS]
@@ -142,7 +142,9 @@ def figure(found: dict[str, list[dict[str, float]]], path: pathlib.Path) -> None
       axes.fill_between(CALLS, [v[0] for v in values], [v[-1] for v in values], alpha=0.2)
   floor = next(iter(found.values()))[0]["held out"]["frechet"]
   axes.axhline(floor, color="grey", linestyle=":", label="held-out digits")
-  axes.set(xscale="log", yscale="log", xlabel="network calls", ylabel="Frechet distance", xticks=CALLS)
+  axes.set(
+    xscale="log", yscale="log", xlabel="network calls", ylabel="Frechet distance", xticks=CALLS
+  )
   axes.set_xticklabels(CALLS)
   axes.minorticks_off()
   axes.legend(frameon=False)

@@ -13,16 +13,16 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c = imm_digits.get_config(mode)
   t_max, t_min = 1.0, 0.0
   c.objective = dict(
-      name="objectives.denoising.loss",
-      f=c.objective.f,
-      sample_times=dict(
-          name="core.times.sample",
-          pattern=dict(name="core.times.example"),
-          t_max=t_max,
-          t_min=t_min,
-      ),
-      weight=dict(name="core.weights.uniform"),
-      drop_rate=c.objective.drop_rate,
+    name="objectives.denoising.loss",
+    f=c.objective.f,
+    sample_times=dict(
+      name="core.times.sample",
+      pattern=dict(name="core.times.example"),
+      t_max=t_max,
+      t_min=t_min,
+    ),
+    weight=dict(name="core.weights.uniform"),
+    drop_rate=c.objective.drop_rate,
   )
   c.sampler.method = dict(name="samplers.jump.ancestral", eta=0.0)
   c.sampler.grid = dict(name="core.grids.uniform", t_max=t_max, t_min=t_min)

@@ -16,49 +16,53 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c.batch_size = 256 if full else 64
   c.data = dict(name="data.digits.digits", split="train")
   c.model = dict(
-      name="models.mlp.MLP", width=256 if full else 32, depth=3, flatten=True, num_classes=10
+    name="models.mlp.MLP", width=256 if full else 32, depth=3, flatten=True, num_classes=10
   )
   c.objective = dict(
-      name="objectives.moment_matching.loss",
-      f=dict(
-          name="core.parameterization.EulerFlow",
-          path=dict(name="core.interpolants.FlowMatching"),
-          sigma_data=0.5,
-      ),
-      sample_times=dict(
-          name="core.times.sample",
-          pattern=dict(name="core.times.example"),
-          mapping=dict(name="core.mappings.eta_decrement", k=12.0),
-          t_max=t_max,
-          t_min=t_min,
-      ),
-      particles=dict(name="core.particles.example"),
-      kernel=dict(name="core.kernels.laplace"),
-      weight=dict(name="core.weights.imm", a=1.0, b=4.0),
-      group_size=4,
-      drop_rate=0.1,
+    name="objectives.moment_matching.loss",
+    f=dict(
+      name="core.parameterization.EulerFlow",
+      path=dict(name="core.interpolants.FlowMatching"),
+      sigma_data=0.5,
+    ),
+    sample_times=dict(
+      name="core.times.sample",
+      pattern=dict(name="core.times.example"),
+      mapping=dict(name="core.mappings.eta_decrement", k=12.0),
+      t_max=t_max,
+      t_min=t_min,
+    ),
+    particles=dict(name="core.particles.example"),
+    kernel=dict(name="core.kernels.laplace"),
+    weight=dict(name="core.weights.imm", a=1.0, b=4.0),
+    group_size=4,
+    drop_rate=0.1,
   )
-  c.optimizer = dict(name="optax.adam", learning_rate=dict(
-      name="optax.cosine_decay_schedule", init_value=1e-3, decay_steps=c.get_ref("steps")))
+  c.optimizer = dict(
+    name="optax.adam",
+    learning_rate=dict(
+      name="optax.cosine_decay_schedule", init_value=1e-3, decay_steps=c.get_ref("steps")
+    ),
+  )
   c.ema = (0.998,)
   c.sampler = dict(
-      method=dict(name="samplers.jump.pushforward"),
-      grid=dict(name="core.grids.uniform", t_max=t_max, t_min=t_min),
-      steps=(1, 2, 4, 8),
-      limits=(-2 / 3, 2 / 3),
-      count=60,
-      chunk=1000 if full else 64,
+    method=dict(name="samplers.jump.pushforward"),
+    grid=dict(name="core.grids.uniform", t_max=t_max, t_min=t_min),
+    steps=(1, 2, 4, 8),
+    limits=(-2 / 3, 2 / 3),
+    count=60,
+    chunk=1000 if full else 64,
   )
   c.evaluators = dict(
-      images=dict(
-          name="evaluators.images.scores",
-          dataset="digits",
-          reference=dict(name="data.digits.load", split="train"),
-          held_out=dict(name="data.digits.load", split="test"),
-          samples=5000 if full else 64,
-          steps=(1, 2, 4, 8),
-          limits=(-2 / 3, 2 / 3),
-      )
+    images=dict(
+      name="evaluators.images.scores",
+      dataset="digits",
+      reference=dict(name="data.digits.load", split="train"),
+      held_out=dict(name="data.digits.load", split="test"),
+      samples=5000 if full else 64,
+      steps=(1, 2, 4, 8),
+      limits=(-2 / 3, 2 / 3),
+    )
   )
   c.log_every = 100 if full else 2
   c.checkpoint_every = 500 if full else 3

@@ -17,40 +17,40 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c.data = dict(name="data.toys.ring")
   c.model = dict(name="models.mlp.MLP", width=256 if full else 32, depth=3)
   c.objective = dict(
-      name="objectives.moment_matching.loss",
-      f=dict(
-          name="core.parameterization.EulerFlow",
-          path=dict(name="core.interpolants.FlowMatching"),
-          sigma_data=0.5,
-      ),
-      sample_times=dict(
-          name="core.times.sample",
-          pattern=dict(name="core.times.example"),
-          mapping=dict(name="core.mappings.eta_decrement", k=8.0),
-          t_max=t_max,
-          t_min=t_min,
-      ),
-      particles=dict(name="core.particles.example"),
-      kernel=dict(name="core.kernels.laplace"),
-      weight=dict(name="core.weights.imm", a=1.0, b=4.0),
-      group_size=16 if full else 4,
+    name="objectives.moment_matching.loss",
+    f=dict(
+      name="core.parameterization.EulerFlow",
+      path=dict(name="core.interpolants.FlowMatching"),
+      sigma_data=0.5,
+    ),
+    sample_times=dict(
+      name="core.times.sample",
+      pattern=dict(name="core.times.example"),
+      mapping=dict(name="core.mappings.eta_decrement", k=8.0),
+      t_max=t_max,
+      t_min=t_min,
+    ),
+    particles=dict(name="core.particles.example"),
+    kernel=dict(name="core.kernels.laplace"),
+    weight=dict(name="core.weights.imm", a=1.0, b=4.0),
+    group_size=16 if full else 4,
   )
   c.optimizer = dict(name="optax.adam", learning_rate=1e-3)
   c.ema = (0.999,)
   c.sampler = dict(
-      method=dict(name="samplers.jump.pushforward"),
-      grid=dict(name="core.grids.uniform", t_max=t_max, t_min=t_min),
-      steps=(1, 2, 4, 8),
-      count=10000 if full else 100,
-      chunk=10000 if full else 100,
+    method=dict(name="samplers.jump.pushforward"),
+    grid=dict(name="core.grids.uniform", t_max=t_max, t_min=t_min),
+    steps=(1, 2, 4, 8),
+    count=10000 if full else 100,
+    chunk=10000 if full else 100,
   )
   c.evaluators = dict(
-      points=dict(
-          name="evaluators.points.scores",
-          reference=dict(
-              name="data.toys.load", source=dict(name="data.toys.ring"), size=20_000 if full else 200
-          ),
-      )
+    points=dict(
+      name="evaluators.points.scores",
+      reference=dict(
+        name="data.toys.load", source=dict(name="data.toys.ring"), size=20_000 if full else 200
+      ),
+    )
   )
   c.log_every = 100 if full else 2
   c.checkpoint_every = 1000 if full else 3

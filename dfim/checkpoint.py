@@ -20,12 +20,12 @@ class Checkpoints:
     """Saves each `every` steps (and when the scheduler preempts), keeps the last `keep`."""
     policies = ocp.training.save_decision_policies
     self._manager = ocp.training.Checkpointer(
-        folder(workdir),
-        save_decision_policy=policies.AnySavePolicy(
-            [policies.FixedIntervalPolicy(every), policies.PreemptionCheckpointingPolicy()]
-        ),
-        preservation_policy=ocp.training.preservation_policies.LatestN(keep),
-        cleanup_tmp_directories=True,  # what a killed save left behind
+      folder(workdir),
+      save_decision_policy=policies.AnySavePolicy(
+        [policies.FixedIntervalPolicy(every), policies.PreemptionCheckpointingPolicy()]
+      ),
+      preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+      cleanup_tmp_directories=True,  # what a killed save left behind
     )
 
   def __enter__(self) -> "Checkpoints":
@@ -64,8 +64,8 @@ def restore(workdir: str, abstract: Any, step: int | None = None) -> Any:
   found = steps(workdir)
   if not found or (step is not None and step not in found):
     raise ConfigError(
-        f"workdir={workdir}: no checkpoint{'' if step is None else f' of step {step}'} in"
-        f" {folder(workdir)}; train first, or pass another --workdir."
+      f"workdir={workdir}: no checkpoint{'' if step is None else f' of step {step}'} in"
+      f" {folder(workdir)}; train first, or pass another --workdir."
     )
   path = folder(workdir) / str(found[-1] if step is None else step)
   _refuse_another(path, abstract)
@@ -80,9 +80,9 @@ def _refuse_another(path: pathlib.Path, abstract: Any) -> None:
   for name in [*wanted, *saved]:
     if saved.get(name) != wanted.get(name):
       raise ConfigError(
-          f"{path} holds another network or optimizer: {name} is {saved.get(name, 'absent')}"
-          f" there and {wanted.get(name, 'absent')} in this config; pass another --workdir or"
-          " the config that it was trained with."
+        f"{path} holds another network or optimizer: {name} is {saved.get(name, 'absent')}"
+        f" there and {wanted.get(name, 'absent')} in this config; pass another --workdir or"
+        " the config that it was trained with."
       )
 
 

@@ -10,8 +10,8 @@ import ml_collections
 import numpy as np
 
 from dfim import checkpoint
-from dfim import files
 from dfim import experiment as experiment_lib
+from dfim import files
 from dfim import pictures
 from dfim import sample
 from dfim.resolve import config_errors
@@ -47,7 +47,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
 
 
 def run(
-    evaluators: dict[str, Evaluator], draw: sample.Draw, state: Any, workdir: str
+  evaluators: dict[str, Evaluator], draw: sample.Draw, state: Any, workdir: str
 ) -> dict[str, Any]:
   """Runs all of `evaluators` on the averaged weights and writes what they found."""
   folder = pathlib.Path(workdir) / "eval"
@@ -70,7 +70,9 @@ def table(values: dict[str, Any]) -> str:
   if rows:
     columns = next(iter(rows.values()))
     lines.append(" " * 12 + "".join(f"{name:>11}" for name in columns))
-    lines += [f"{name:<12}" + "".join(f"{row[c]:11.4g}" for c in columns) for name, row in rows.items()]
+    lines += [
+      f"{name:<12}" + "".join(f"{row[c]:11.4g}" for c in columns) for name, row in rows.items()
+    ]
   return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
 """What a config describes, built and checked: nothing is compiled and nothing written here."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from collections.abc import Iterator
 import dataclasses
 import functools
 from typing import Any
@@ -21,24 +22,24 @@ Array = jax.Array
 ConfigError = resolve_lib.ConfigError
 
 FIELDS = dict(  # every top-level field of a config, with its type
-    seed=int,
-    steps=int,
-    batch_size=int,
-    data=dict,
-    model=dict,
-    objective=dict,
-    optimizer=dict,
-    reach=(dict, float),
-    ema=tuple,
-    refresh_every=int,
-    fsdp=bool,
-    sampler=dict,
-    evaluators=dict,
-    log_every=int,
-    checkpoint_every=int,
-    keep_checkpoints=int,
-    sample_every=int,
-    eval_every=int,
+  seed=int,
+  steps=int,
+  batch_size=int,
+  data=dict,
+  model=dict,
+  objective=dict,
+  optimizer=dict,
+  reach=(dict, float),
+  ema=tuple,
+  refresh_every=int,
+  fsdp=bool,
+  sampler=dict,
+  evaluators=dict,
+  log_every=int,
+  checkpoint_every=int,
+  keep_checkpoints=int,
+  sample_every=int,
+  eval_every=int,
 )
 DEFAULTS = dict(reach=1.0, refresh_every=1, fsdp=False, evaluators={}, keep_checkpoints=3)
 
@@ -75,9 +76,9 @@ class Experiment:
     """Shapes, dtypes and shardings of the state; allocates nothing."""
     shapes = jax.eval_shape(self.init, jax.random.key(0))
     return jax.tree.map(
-        lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place),
-        shapes,
-        self.places(),
+      lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place),
+      shapes,
+      self.places(),
     )
 
   def batches(self, start: int) -> Iterator[dict[str, Any]]:
@@ -108,16 +109,16 @@ def _resolved(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Exp
   batch = next(source())
   _warn_of_scale(batch["x"], loss.keywords["f"].sigma_data)
   return Experiment(
-      config=config,
-      mesh=mesh,
-      net=net,
-      apply=net.apply,
-      loss=loss,
-      f=loss.keywords["f"],
-      tx=tx,
-      reach=named("reach"),
-      source=source,
-      batch=jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), batch),
+    config=config,
+    mesh=mesh,
+    net=net,
+    apply=net.apply,
+    loss=loss,
+    f=loss.keywords["f"],
+    tx=tx,
+    reach=named("reach"),
+    source=source,
+    batch=jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), batch),
   )
 
 
@@ -125,8 +126,11 @@ def _check_step(experiment: Experiment) -> None:
   """Traces the loss without computing it: shapes and times that do not fit raise here."""
   state = jax.eval_shape(experiment.init, jax.random.key(0))
   jax.eval_shape(
-      functools.partial(experiment.loss, functools.partial(experiment.apply, train=True)),
-      state.params, state.params, experiment.batch, jax.random.key(0),
+    functools.partial(experiment.loss, functools.partial(experiment.apply, train=True)),
+    state.params,
+    state.params,
+    experiment.batch,
+    jax.random.key(0),
   )
 
 
@@ -139,7 +143,9 @@ def _completed(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   for field, kind in FIELDS.items():
     if field not in full:
       raise ConfigError(f"{field}: missing from the config; it takes {_kinds(kind)}.")
-    value = full[field].to_dict() if isinstance(full[field], ml_collections.ConfigDict) else full[field]
+    value = (
+      full[field].to_dict() if isinstance(full[field], ml_collections.ConfigDict) else full[field]
+    )
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
       raise ConfigError(f"{field}={value!r}: wants {_kinds(kind)}.")
   for field in ("steps", "batch_size", "refresh_every", "log_every", "checkpoint_every"):
@@ -161,6 +167,7 @@ def _warn_of_scale(x: np.ndarray, sigma_data: float) -> None:
   std = float(np.std(x))
   if not 0.5 < std / sigma_data < 2.0:
     logging.warning(
-        "The data's standard deviation is %.3g, sigma_data is %.3g: scale one to the other.",
-        std, sigma_data,
+      "The data's standard deviation is %.3g, sigma_data is %.3g: scale one to the other.",
+      std,
+      sigma_data,
     )

@@ -1,4 +1,4 @@
-"""Writing a file so that whoever looks, also after a kill, sees the old one or the whole new one."""
+"""Writing files so that whoever looks, also after a kill, sees the old one or the whole new."""
 
 from collections.abc import Callable
 import os

@@ -18,12 +18,12 @@ def picture(x: np.ndarray, limits: tuple[float, float], columns: int = 20) -> np
 
 
 def image_grid(
-    images: np.ndarray,
-    columns: int | None = None,
-    scale: int = 1,
-    *,
-    gap: int = 0,
-    limits: tuple[float, float] = (-1.0, 1.0),
+  images: np.ndarray,
+  columns: int | None = None,
+  scale: int = 1,
+  *,
+  gap: int = 0,
+  limits: tuple[float, float] = (-1.0, 1.0),
 ) -> np.ndarray:
   """Lays `[N, H, W, C]` out in rows of `columns`, each pixel `scale` wide: uint8 `[H', W', C]`.
 
@@ -43,9 +43,9 @@ def image_grid(
 
 
 def density(
-    x: np.ndarray, limits: tuple[float, float], bins: int = 96, scale: int = 3
+  x: np.ndarray, limits: tuple[float, float], bins: int = 96, scale: int = 3
 ) -> np.ndarray:
-  """Points `[N, 2]` within `limits` as a picture, darker where there are more: uint8 `[H, W, 1]`."""
+  """Points `[N, 2]` within `limits`, darker where there are more: uint8 `[H, W, 1]`."""
   counts, *_ = np.histogram2d(x[:, 1], x[:, 0], bins=bins, range=[limits, limits])
   shade = np.log1p(counts[::-1, :, None])
   pixels = np.rint(255 * (1.0 - shade / max(shade.max(), 1e-9))).astype(np.uint8)

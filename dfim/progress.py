@@ -19,7 +19,7 @@ class Progress:
     left = int((self._steps - step) / rate)
     eta = f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
     text = (
-        f"step {step}/{self._steps}  loss {loss:.5g}  {rate:.1f} it/s"
-        f"  {rate * self._batch_size:.0f} img/s  ETA {eta}"
+      f"step {step}/{self._steps}  loss {loss:.5g}  {rate:.1f} it/s"
+      f"  {rate * self._batch_size:.0f} img/s  ETA {eta}"
     )
     return text, dict(steps_per_second=rate)

@@ -73,7 +73,9 @@ def find(name: str, field: str = "config") -> Any:
         continue  # not there; other modules that it imports may be missing too
       raise
     if not hasattr(found, attribute):
-      raise ConfigError(f"{field}.name={name!r}: {path} has no {attribute!r}{near(attribute, dir(found))}.")
+      raise ConfigError(
+        f"{field}.name={name!r}: {path} has no {attribute!r}{near(attribute, dir(found))}."
+      )
     return getattr(found, attribute)
   raise ConfigError(f"{field}.name={name!r}: no module {module!r}, in dfim or elsewhere.")
 
@@ -85,7 +87,7 @@ def near(word: str, known: Any) -> str:
 
 
 def _check_arguments(
-    target: Any, signature: inspect.Signature, kwargs: dict[str, Any], field: str
+  target: Any, signature: inspect.Signature, kwargs: dict[str, Any], field: str
 ) -> None:
   parameters = signature.parameters
   if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
@@ -94,7 +96,7 @@ def _check_arguments(
   for key, value in kwargs.items():
     if key not in parameters:
       raise ConfigError(
-          f"{field}.{key}={value!r}: {target.__name__} takes no {key!r}{near(key, parameters)}."
+        f"{field}.{key}={value!r}: {target.__name__} takes no {key!r}{near(key, parameters)}."
       )
     if not _fits(value, hints.get(key)):
       raise ConfigError(f"{field}.{key}={value!r}: {target.__name__} wants {_word(hints[key])}.")
@@ -103,8 +105,8 @@ def _check_arguments(
 def _is_complete(signature: inspect.Signature, kwargs: dict[str, Any]) -> bool:
   """Whether nothing is left that only a caller could give."""
   return all(
-      p.name in kwargs or p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-      for p in signature.parameters.values()
+    p.name in kwargs or p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    for p in signature.parameters.values()
   )
 
 

@@ -32,9 +32,9 @@ FIELDS = {"method", "grid", "steps", *DEFAULTS}
 def make_draw(experiment: experiment_lib.Experiment) -> Draw:
   """Builds `draw(params, count, steps, first=0) -> [count, ...]` from `config.sampler`.
 
-  Sample i is a function of the weights, the sampler's seed and i alone: its noise is keyed by i, and
-  its label is i modulo the number of classes. Each number of steps is one XLA program, for chunks
-  of a fixed size.
+  Sample i is a function of the weights, the sampler's seed and i alone: its noise is keyed by i,
+  and its label is i modulo the number of classes. Each number of steps is one XLA program, for
+  chunks of a fixed size.
 
   Raises:
     ConfigError: naming the field, before anything is compiled.
@@ -50,7 +50,9 @@ def make_draw(experiment: experiment_lib.Experiment) -> Draw:
   def draw(params: Any, count: int, steps: int, first: int = 0) -> np.ndarray:
     size = min(sampler["chunk"], count)
     starts = range(first, first + count, size)  # the last chunk is drawn whole, then cut
-    chunks = [jax.device_get(one_chunk(params, np.arange(n, n + size), steps=steps)) for n in starts]
+    chunks = [
+      jax.device_get(one_chunk(params, np.arange(n, n + size), steps=steps)) for n in starts
+    ]
     return np.concatenate(chunks)[:count]
 
   return draw
@@ -60,14 +62,18 @@ def _options(config: Any) -> dict[str, Any]:
   options = {**DEFAULTS, **resolve(config, "sampler")}
   if set(options) != FIELDS:
     wrong = sorted(set(options) ^ FIELDS)[0]
-    raise ConfigError(f"sampler.{wrong}: {'missing' if wrong in FIELDS else 'no such field'};"
-                      f" a sampler has {', '.join(sorted(FIELDS))}.")
+    raise ConfigError(
+      f"sampler.{wrong}: {'missing' if wrong in FIELDS else 'no such field'};"
+      f" a sampler has {', '.join(sorted(FIELDS))}."
+    )
   if not callable(options["grid"]):
     raise ConfigError("sampler.grid.steps: give the numbers of steps in sampler.steps instead.")
   return options
 
 
-def _one_chunk(experiment: experiment_lib.Experiment, sampler: dict[str, Any]) -> Callable[..., Array]:
+def _one_chunk(
+  experiment: experiment_lib.Experiment, sampler: dict[str, Any]
+) -> Callable[..., Array]:
   f = experiment.f
   shape = experiment.batch["x"].shape[1:]
   classes = getattr(experiment.net, "num_classes", 0)
@@ -79,14 +85,14 @@ def _one_chunk(experiment: experiment_lib.Experiment, sampler: dict[str, Any]) -
     x = jnp.zeros((len(indices), *shape))
     cond = dict(label=indices % classes) if classes else None
     return ask(
-        sampler["method"],
-        jump=lambda x, s, t: f(apply, params, x, s, t, cond),
-        clean=lambda x, t: f.clean(apply, params, x, t, cond),
-        key=keys[:, 1],
-        x=f.sigma_data * interpolants.noise_like(keys[:, 0], x),
-        grid=ask(sampler["grid"], path=f.path, steps=steps),
-        path=f.path,
-        sigma_data=f.sigma_data,
+      sampler["method"],
+      jump=lambda x, s, t: f(apply, params, x, s, t, cond),
+      clean=lambda x, t: f.clean(apply, params, x, t, cond),
+      key=keys[:, 1],
+      x=f.sigma_data * interpolants.noise_like(keys[:, 0], x),
+      grid=ask(sampler["grid"], path=f.path, steps=steps),
+      path=f.path,
+      sigma_data=f.sigma_data,
     )
 
   return one_chunk
@@ -107,12 +113,14 @@ def sheet(experiment: experiment_lib.Experiment, draw: Draw, state: Any) -> np.n
   """One picture: the same noise, sampled in each number of steps."""
   sampler = _options(experiment.config.sampler)
   params = averaged(state)
-  return pictures.panels({
+  return pictures.panels(
+    {
       f"{steps} step{'s' if steps > 1 else ''}": pictures.picture(
-          draw(params, sampler["count"], steps), sampler["limits"]
+        draw(params, sampler["count"], steps), sampler["limits"]
       )
       for steps in sampler["steps"]
-  })
+    }
+  )
 
 
 def sample(config: ml_collections.ConfigDict, workdir: str) -> pathlib.Path:

@@ -38,7 +38,7 @@ def put_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:
   """This process's rows of a batch as one global array, cut along the mesh."""
   sharding = jax.NamedSharding(mesh, jax.P("data"))
   return jax.tree.map(
-      lambda a: jax.make_array_from_process_local_data(sharding, np.asarray(a)), batch
+    lambda a: jax.make_array_from_process_local_data(sharding, np.asarray(a)), batch
   )
 
 
@@ -52,6 +52,6 @@ def check_batch(batch_size: int, group_size: int, mesh: jax.sharding.Mesh) -> No
   if batch_size % unit:
     fit = max(batch_size // unit, 1) * unit
     raise ValueError(
-        f"batch_size={batch_size}: not a multiple of group_size x devices ="
-        f" {group_size} x {mesh.size}; set batch_size={fit}."
+      f"batch_size={batch_size}: not a multiple of group_size x devices ="
+      f" {group_size} x {mesh.size}; set batch_size={fit}."
     )

@@ -23,13 +23,13 @@ Array = jax.Array
 
 
 def make_step(
-    apply: Callable[..., Array],
-    loss: Callable[..., tuple[Array, dict[str, Array]]],
-    tx: optax.GradientTransformation,
-    *,
-    refresh_every: int = 1,
-    reach: Callable[[Array], Array] | float = 1.0,
-    places: Any = None,
+  apply: Callable[..., Array],
+  loss: Callable[..., tuple[Array, dict[str, Array]]],
+  tx: optax.GradientTransformation,
+  *,
+  refresh_every: int = 1,
+  reach: Callable[[Array], Array] | float = 1.0,
+  places: Any = None,
 ) -> Callable[..., tuple[train_state.TrainState, dict[str, Array]]]:
   """Builds `step(state, batch, root) -> (state, metrics)`, compiled once; donates the state.
 
@@ -83,21 +83,21 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> train_state.TrainS
   state = start_state(experiment, workdir)
   seen = int(state.step + state.skipped)
   step = make_step(
-      experiment.apply,
-      experiment.loss,
-      experiment.tx,
-      refresh_every=config.refresh_every,
-      reach=experiment.reach,
-      places=experiment.places(),
+    experiment.apply,
+    experiment.loss,
+    experiment.tx,
+    refresh_every=config.refresh_every,
+    reach=experiment.reach,
+    places=experiment.places(),
   )
   root = jax.random.fold_in(jax.random.key(config.seed), 1)
   batches = experiment.batches(seen)
   workdir_lib.claim(workdir, config)
   with (
-      writer_lib.Writer(workdir, seen, active=jax.process_index() == 0) as writer,
-      checkpoint.Checkpoints(
-          workdir, every=config.checkpoint_every, keep=config.keep_checkpoints
-      ) as checkpoints,
+    writer_lib.Writer(workdir, seen, active=jax.process_index() == 0) as writer,
+    checkpoint.Checkpoints(
+      workdir, every=config.checkpoint_every, keep=config.keep_checkpoints
+    ) as checkpoints,
   ):
     report = make_report(writer, progress.Progress(seen, config.steps, config.batch_size))
     for n in range(seen + 1, config.steps + 1):
@@ -127,7 +127,7 @@ def is_due(n: int, every: int, last: int) -> bool:
 
 
 def make_report(
-    writer: writer_lib.Writer, line: progress.Progress
+  writer: writer_lib.Writer, line: progress.Progress
 ) -> Callable[[int, dict[str, Any]], None]:
   """Builds `report(step, metrics)`: the progress line, and the metrics in the writer."""
   skipped = steps = 0

@@ -24,11 +24,11 @@ class TrainState:
 
 
 def init(
-    params: Any,
-    tx: optax.GradientTransformation,
-    *,
-    ema: Sequence[float] = (0.999,),
-    refresh_every: int = 1,
+  params: Any,
+  tx: optax.GradientTransformation,
+  *,
+  ema: Sequence[float] = (0.999,),
+  refresh_every: int = 1,
 ) -> TrainState:
   """The state at step 0. Every tree is a copy: donated buffers must not be aliased.
 
@@ -37,22 +37,22 @@ def init(
   """
   copy = lambda: jax.tree.map(jnp.copy, params)
   return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=copy(),
-      frozen=copy() if refresh_every > 1 else None,
-      ema={str(decay): copy() for decay in ema},
-      opt_state=tx.init(params),
-      skipped=jnp.zeros((), jnp.int32),
+    step=jnp.zeros((), jnp.int32),
+    params=copy(),
+    frozen=copy() if refresh_every > 1 else None,
+    ema={str(decay): copy() for decay in ema},
+    opt_state=tx.init(params),
+    skipped=jnp.zeros((), jnp.int32),
   )
 
 
 def advance(
-    state: TrainState,
-    grads: Any,
-    finite: Array,
-    *,
-    tx: optax.GradientTransformation,
-    refresh_every: int = 1,
+  state: TrainState,
+  grads: Any,
+  finite: Array,
+  *,
+  tx: optax.GradientTransformation,
+  refresh_every: int = 1,
 ) -> TrainState:
   """One optimizer step; untouched, but for `skipped`, where `finite` is False."""
   updates, opt_state = tx.update(grads, state.opt_state, state.params)

@@ -10,9 +10,7 @@ from dfim import files
 from dfim.resolve import ConfigError
 
 # What decides the numbers of a run. The rest (steps, logging, evaluators ...) may change midway.
-_FIXED = (
-    "seed batch_size data model objective optimizer reach ema refresh_every".split()
-)
+_FIXED = "seed batch_size data model objective optimizer reach ema refresh_every".split()
 
 
 def check(workdir: str, config: ml_collections.ConfigDict) -> None:
@@ -27,8 +25,8 @@ def check(workdir: str, config: ml_collections.ConfigDict) -> None:
   for field in [*before, *now]:
     if before.get(field) != now.get(field):
       raise ConfigError(
-          f"workdir={workdir} holds a run with {field}={before.get(field, 'absent')!r}, and this"
-          f" config has {now.get(field, 'absent')!r}: pass another --workdir, or the old value."
+        f"workdir={workdir} holds a run with {field}={before.get(field, 'absent')!r}, and this"
+        f" config has {now.get(field, 'absent')!r}: pass another --workdir, or the old value."
       )
 
 

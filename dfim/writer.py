@@ -5,7 +5,6 @@ that is not finite: such values are the strings "nan", "inf" and "-inf", so that
 reads every one.
 """
 
-from collections.abc import Callable
 import importlib.util
 import json
 import math

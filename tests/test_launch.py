@@ -18,13 +18,13 @@ import pytest
 SCRIPT = pathlib.Path(__file__).parents[1] / "launch" / "tpu.sh"
 COMMANDS = ["create", "wait", "setup", "run", "logs", "resume", "delete"]
 FLAGS = [
-    "--project=a-project",
-    "--zone=us-central1-a",
-    "--name=pod",
-    "--type=v5litepod-8",
-    "--repo=https://example.com/dfim.git",
-    "--config=configs/imm_digits.py",
-    "--workdir=gs://bucket/my run's dir",
+  "--project=a-project",
+  "--zone=us-central1-a",
+  "--name=pod",
+  "--type=v5litepod-8",
+  "--repo=https://example.com/dfim.git",
+  "--config=configs/imm_digits.py",
+  "--workdir=gs://bucket/my run's dir",
 ]
 LOUD = "#!/bin/bash\necho 'gcloud was run' >&2\ntouch \"$HOME/gcloud-was-run\"\nexit 99\n"
 # answers `describe` from a file of one state a line, runs `--command`, notes every call
@@ -139,9 +139,9 @@ def test_create(call):
   (argv,) = printed(call("create", *FLAGS, "--dry-run"))
   assert argv[3:5] == ["queued-resources", "create"]
   expected = [
-      "--node-id=pod",
-      "--accelerator-type=v5litepod-8",
-      "--runtime-version=v2-alpha-tpuv5-lite",
+    "--node-id=pod",
+    "--accelerator-type=v5litepod-8",
+    "--runtime-version=v2-alpha-tpuv5-lite",
   ]
   assert argv[8:] == expected
   (argv,) = printed(call("create", *FLAGS, "--spot", "--dry-run"))
@@ -191,10 +191,10 @@ def test_environment_stands_in_for_flags(call):
 
 
 @pytest.mark.parametrize(
-    "command, variable",
-    [(command, "project") for command in COMMANDS]
-    + [("wait", "zone"), ("create", "type"), ("setup", "repo")]
-    + [("run", "config"), ("run", "workdir")],
+  "command, variable",
+  [(command, "project") for command in COMMANDS]
+  + [("wait", "zone"), ("create", "type"), ("setup", "repo")]
+  + [("run", "config"), ("run", "workdir")],
 )
 def test_missing_value_is_named_with_its_fix(call, tmp_path, command, variable):
   given = [flag for flag in FLAGS if not flag.startswith(f"--{variable}=")]
@@ -205,21 +205,21 @@ def test_missing_value_is_named_with_its_fix(call, tmp_path, command, variable):
 
 
 @pytest.mark.parametrize(
-    "arguments, words",
-    [
-        (["create", "--zones=x"], "unknown flag '--zones=x'"),
-        (["create", "-p"], "unknown flag '-p'"),
-        (["launch"], "unknown command 'launch'"),
-        (["create", "delete"], "two commands"),
-        ([], "no command"),
-        (["create", "--zone"], "--zone needs a value"),
-        (["create", "--zone="], "--zone needs a value"),
-        (["create", "--zone", "--spot"], "--zone needs a value"),
-        (["create", "--spot=yes"], "--spot takes no value"),
-        (["create", *FLAGS, "--type=v99-8"], "DFIM_RUNTIME is not set"),
-        (["run", *FLAGS, "--workdir=runs/x"], "must begin with gs://"),
-        (["logs", *FLAGS, "--", "--config.steps=1"], "takes nothing after --"),
-    ],
+  "arguments, words",
+  [
+    (["create", "--zones=x"], "unknown flag '--zones=x'"),
+    (["create", "-p"], "unknown flag '-p'"),
+    (["launch"], "unknown command 'launch'"),
+    (["create", "delete"], "two commands"),
+    ([], "no command"),
+    (["create", "--zone"], "--zone needs a value"),
+    (["create", "--zone="], "--zone needs a value"),
+    (["create", "--zone", "--spot"], "--zone needs a value"),
+    (["create", "--spot=yes"], "--spot takes no value"),
+    (["create", *FLAGS, "--type=v99-8"], "DFIM_RUNTIME is not set"),
+    (["run", *FLAGS, "--workdir=runs/x"], "must begin with gs://"),
+    (["logs", *FLAGS, "--", "--config.steps=1"], "takes nothing after --"),
+  ],
 )
 def test_bad_usage_is_refused(call, tmp_path, arguments, words):
   assert words in refused(call(*arguments))
@@ -242,12 +242,12 @@ def test_run_passes_every_argument_whole(call, worker):
   process = call("run", *FLAGS, "--", *extra, gcloud=WORKER, DFIM_GRACE="1")
   assert process.returncode == 0, process.stderr
   assert (worker / "arguments").read_text().splitlines() == [
-      "-m",
-      "dfim.main",
-      "--config=configs/imm_digits.py",
-      "--workdir=gs://bucket/my run's dir",
-      "--distributed",
-      *extra,
+    "-m",
+    "dfim.main",
+    "--config=configs/imm_digits.py",
+    "--workdir=gs://bucket/my run's dir",
+    "--distributed",
+    *extra,
   ]
   assert "tpu-vm ssh pod" in (worker / "calls").read_text()
   assert "step 1" in call("logs", *FLAGS, gcloud=WORKER).stdout
@@ -314,8 +314,8 @@ def without_setup(gcloud):
 
 
 @pytest.mark.parametrize(
-    "state, renewed",
-    [("SUSPENDED", ["delete", "create"]), ("NONE", ["create"]), ("PROVISIONING", [])],
+  "state, renewed",
+  [("SUSPENDED", ["delete", "create"]), ("NONE", ["create"]), ("PROVISIONING", [])],
 )
 def test_resume_renews_what_is_gone(call, worker, state, renewed):
   (worker / "states").write_text(f"{state}\nACTIVE\n")

@@ -20,23 +20,23 @@ def run(*flags, workdir=None):
 
 
 WRONG = {
-    "no config": ([], "--config: missing"),
-    "no such file": (["--config=configs/imm_digit.py"], "configs/imm_digit.py"),
-    "unknown flag": ([SMOKE, "--workdri=x"], "workdri"),
-    "not a flag": ([SMOKE, "train"], "train: not a flag"),
-    "unknown mode": ([SMOKE, "--mode=trian"], "should be one of <train|eval|sample>"),
-    "unknown key": ([SMOKE, "--config.stpes=3"], "stpes"),
-    "unknown nested key": ([SMOKE, "--config.model.widht=3"], "widht"),
-    "wrong type": ([SMOKE, "--config.steps=many"], "steps"),
-    "wrong nested type": ([SMOKE, "--config.model.width=wide"], "width"),
-    "no such function": ([SMOKE, "--config.objective.kernel.name=core.kernels.laplac"], "'laplace'"),
-    "M and the batch": ([SMOKE, "--config.objective.group_size=3"], "batch_size=64: not a multiple"),
-    "times": ([SMOKE, "--config.objective.sample_times.t_max=0.001"], "t_max=0.001: set 0 <= t_min"),
-    "no steps": ([SMOKE, "--config.steps=0"], "steps=0"),
-    "no split": ([SMOKE, "--config.data.split=trian"], "trian"),
-    "no data": (["--config=configs/imm_cifar.py", "--config.data.data_dir=/no"], "cifar10"),
-    "nothing to sample": ([SMOKE, "--mode=sample"], "no checkpoint"),
-    "nothing to score": ([SMOKE, "--mode=eval"], "no checkpoint"),
+  "no config": ([], "--config: missing"),
+  "no such file": (["--config=configs/imm_digit.py"], "configs/imm_digit.py"),
+  "unknown flag": ([SMOKE, "--workdri=x"], "workdri"),
+  "not a flag": ([SMOKE, "train"], "train: not a flag"),
+  "unknown mode": ([SMOKE, "--mode=trian"], "should be one of <train|eval|sample>"),
+  "unknown key": ([SMOKE, "--config.stpes=3"], "stpes"),
+  "unknown nested key": ([SMOKE, "--config.model.widht=3"], "widht"),
+  "wrong type": ([SMOKE, "--config.steps=many"], "steps"),
+  "wrong nested type": ([SMOKE, "--config.model.width=wide"], "width"),
+  "no such function": ([SMOKE, "--config.objective.kernel.name=core.kernels.laplac"], "'laplace'"),
+  "M and the batch": ([SMOKE, "--config.objective.group_size=3"], "batch_size=64: not a multiple"),
+  "times": ([SMOKE, "--config.objective.sample_times.t_max=0.001"], "t_max=0.001: set 0 <= t_min"),
+  "no steps": ([SMOKE, "--config.steps=0"], "steps=0"),
+  "no split": ([SMOKE, "--config.data.split=trian"], "trian"),
+  "no data": (["--config=configs/imm_cifar.py", "--config.data.data_dir=/no"], "cifar10"),
+  "nothing to sample": ([SMOKE, "--mode=sample"], "no checkpoint"),
+  "nothing to score": ([SMOKE, "--mode=eval"], "no checkpoint"),
 }
 
 
@@ -55,9 +55,9 @@ def test_train_sample_score_and_refuse_another_network(tmp_path):
   assert run(SMOKE, "--config.evaluators={}", workdir=tmp_path).returncode == 0
   before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
   for flags, message in (
-      (["--config.model.width=16"], "holds a run with model.width=32, and this config has 16"),
-      (["--mode=sample", "--config.model.width=16"], "holds another network or optimizer: "),
-      (["--config.objective.group_size=2"], "objective.group_size=4"),
+    (["--config.model.width=16"], "holds a run with model.width=32, and this config has 16"),
+    (["--mode=sample", "--config.model.width=16"], "holds another network or optimizer: "),
+    (["--config.objective.group_size=2"], "objective.group_size=4"),
   ):
     done = run(SMOKE, *flags, workdir=tmp_path)
     assert done.returncode == 2 and message in done.stderr, done.stderr

@@ -14,13 +14,13 @@ from dfim.resolve import resolve
 
 def test_nested_specs_and_config_dicts():
   f = resolve(
-      ml_collections.ConfigDict(
-          dict(
-              name="core.parameterization.SimpleEDM",
-              sigma_data=0.25,
-              path=dict(name="core.interpolants.Cosine"),
-          )
+    ml_collections.ConfigDict(
+      dict(
+        name="core.parameterization.SimpleEDM",
+        sigma_data=0.25,
+        path=dict(name="core.interpolants.Cosine"),
       )
+    )
   )
   assert f.sigma_data == 0.25 and type(f.path).__name__ == "Cosine"
 
@@ -46,24 +46,24 @@ def test_what_names_nothing_stays():
 
 
 @pytest.mark.parametrize(
-    "spec,message",
-    [
-        (dict(name="optax.adam", learning_rat=1e-3), "x.learning_rat=.*did you mean 'learning_rate'"),
-        (dict(name="core.kernels.laplac"), "x.name='core.kernels.laplac'.*did you mean 'laplace'"),
-        (dict(name="core.kernel.laplace"), "x.name='core.kernel.laplace': no module 'core.kernel'"),
-        (dict(name="laplace"), "no module ''"),
-        (dict(name="models.mlp.MLP", width="wide"), "x.width='wide': MLP wants an int"),
-        (dict(name="models.mlp.MLP", width=True), "x.width=True: MLP wants an int"),
-        (dict(name="models.mlp.MLP", dropout="0.1"), "x.dropout='0.1': MLP wants a number"),
-        (
-            dict(name="core.times.sample", pattern=dict(name="core.times.exampel")),
-            "x.pattern.name='core.times.exampel'.*did you mean 'example'",
-        ),
-        (
-            dict(name="core.parameterization.EulerFlow", path=dict(name="core.interpolants.Cosine")),
-            "x: EulerFlow with path=Cosine.*use core.parameterization.SimpleEDM",
-        ),
-    ],
+  "spec,message",
+  [
+    (dict(name="optax.adam", learning_rat=1e-3), "x.learning_rat=.*did you mean 'learning_rate'"),
+    (dict(name="core.kernels.laplac"), "x.name='core.kernels.laplac'.*did you mean 'laplace'"),
+    (dict(name="core.kernel.laplace"), "x.name='core.kernel.laplace': no module 'core.kernel'"),
+    (dict(name="laplace"), "no module ''"),
+    (dict(name="models.mlp.MLP", width="wide"), "x.width='wide': MLP wants an int"),
+    (dict(name="models.mlp.MLP", width=True), "x.width=True: MLP wants an int"),
+    (dict(name="models.mlp.MLP", dropout="0.1"), "x.dropout='0.1': MLP wants a number"),
+    (
+      dict(name="core.times.sample", pattern=dict(name="core.times.exampel")),
+      "x.pattern.name='core.times.exampel'.*did you mean 'example'",
+    ),
+    (
+      dict(name="core.parameterization.EulerFlow", path=dict(name="core.interpolants.Cosine")),
+      "x: EulerFlow with path=Cosine.*use core.parameterization.SimpleEDM",
+    ),
+  ],
 )
 def test_a_wrong_config_is_told_field_value_and_fix(spec, message):
   with pytest.raises(ConfigError, match=message) as error:

@@ -51,13 +51,13 @@ def test_labels_count_through_the_classes_and_guidance_uses_them():
 
 
 @pytest.mark.parametrize(
-    "sampler,message",
-    [
-        (dict(guidence=2.0), "sampler.guidence: no such field"),
-        (dict(grid=dict(name="core.grids.uniform", steps=2, t_max=0.9, t_min=0.1)), "sampler.steps"),
-        (dict(grid=dict(name="core.grids.uniform", t_max=0.1, t_min=0.9)), "t_min=0.9, t_max=0.1"),
-        (dict(steps=(0,)), "steps=0"),
-    ],
+  "sampler,message",
+  [
+    (dict(guidence=2.0), "sampler.guidence: no such field"),
+    (dict(grid=dict(name="core.grids.uniform", steps=2, t_max=0.9, t_min=0.1)), "sampler.steps"),
+    (dict(grid=dict(name="core.grids.uniform", t_max=0.1, t_min=0.9)), "t_min=0.9, t_max=0.1"),
+    (dict(steps=(0,)), "steps=0"),
+  ],
 )
 def test_a_wrong_sampler_is_told(sampler, message):
   with pytest.raises(ConfigError, match=message):

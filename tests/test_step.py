@@ -17,10 +17,10 @@ from dfim import sharding
 from dfim import train
 
 CONFIGS = dict(
-    imm=imm_digits.get_config,
-    flow=flow_digits.get_config,
-    consistency=consistency_digits.get_config,
-    toy=imm_toy.get_config,
+  imm=imm_digits.get_config,
+  flow=flow_digits.get_config,
+  consistency=consistency_digits.get_config,
+  toy=imm_toy.get_config,
 )
 
 
@@ -33,7 +33,7 @@ def run(config, devices, steps=2):
   experiment = experiment_lib.build(config, devices=devices)
   state = train.start_state(experiment, "no_such_folder")
   step = train.make_step(
-      experiment.apply, experiment.loss, experiment.tx, places=experiment.places()
+    experiment.apply, experiment.loss, experiment.tx, places=experiment.places()
   )
   batches = experiment.batches(0)
   losses = []
@@ -52,17 +52,17 @@ def test_one_and_eight_devices_agree(config):
   assert step._cache_size() == 1, "compiled once"
   # The first Adam steps are about the learning rate whatever the gradient: compare coarsely.
   chex.assert_trees_all_close(
-      jax.device_get(state_one.params), jax.device_get(state_eight.params), atol=5e-3
+    jax.device_get(state_one.params), jax.device_get(state_eight.params), atol=5e-3
   )
 
 
 def test_fsdp_cuts_large_arrays_along_their_largest_axis_that_fits():
   mesh = sharding.make_mesh()
   shapes = dict(
-      wide=jax.ShapeDtypeStruct((256, 512), jnp.float32),
-      odd=jax.ShapeDtypeStruct((257, 513), jnp.float32),
-      tall=jax.ShapeDtypeStruct((513, 256), jnp.float32),
-      small=jax.ShapeDtypeStruct((8, 8), jnp.float32),
+    wide=jax.ShapeDtypeStruct((256, 512), jnp.float32),
+    odd=jax.ShapeDtypeStruct((257, 513), jnp.float32),
+    tall=jax.ShapeDtypeStruct((513, 256), jnp.float32),
+    small=jax.ShapeDtypeStruct((8, 8), jnp.float32),
   )
   cut = {k: v.spec for k, v in sharding.of_state(shapes, mesh, fsdp=True).items()}
   whole = jax.P()

@@ -54,7 +54,7 @@ def test_a_step_that_is_not_finite_is_counted_and_leaves_everything_else():
   after = advance(before, grads=dict(a=jnp.full(2, jnp.nan)), finite=False)
   assert after.skipped == 1
   for old, new in zip(
-      jax.tree.leaves(before), jax.tree.leaves(after.replace(skipped=before.skipped)), strict=True
+    jax.tree.leaves(before), jax.tree.leaves(after.replace(skipped=before.skipped)), strict=True
   ):
     np.testing.assert_array_equal(old, new)
 
@@ -90,7 +90,9 @@ def test_the_step_skips_what_is_not_finite_and_goes_on(where):
     value = jnp.sum(params["a"])
     if where == "loss":
       return value + bad, {"loss": value}
-    return value + jnp.sqrt(jnp.where(batch["bad"], 0.0, 1.0) * params["a"][0] ** 2), {"loss": value}
+    return value + jnp.sqrt(jnp.where(batch["bad"], 0.0, 1.0) * params["a"][0] ** 2), {
+      "loss": value
+    }
 
   step = train.make_step(lambda *a, train: None, loss, SGD)
   state = train_state.init(PARAMS, SGD)

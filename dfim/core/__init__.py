@@ -1,0 +1,1 @@
+"""Layer 0: pure mathematics. Imports jax and flax.struct, and nothing of dfim."""

@@ -21,9 +21,7 @@ def uniform(steps: int, t_max: float, t_min: float) -> Array:
   return jnp.linspace(t_max, t_min, steps + 1)
 
 
-def edm(
-    path: interpolants.Path, steps: int, t_max: float, t_min: float, rho: float = 7.0
-) -> Array:
+def edm(path: interpolants.Path, steps: int, t_max: float, t_min: float, rho: float = 7.0) -> Array:
   """`[steps + 1]` times, evenly spaced in eta^(1 / rho) (Karras et al. 2206.00364, eq. 5)."""
   _check(steps, t_max, t_min)
   _finite_eta(t_max)
@@ -33,7 +31,7 @@ def edm(
 
 
 def through_eta(
-    path: interpolants.Path, etas: tuple[float, ...], t_max: float, t_min: float
+  path: interpolants.Path, etas: tuple[float, ...], t_max: float, t_min: float
 ) -> Array:
   """`[len(etas) + 2]` times through the given noise-to-signal ratios (IMM I.2: eta = 1.4)."""
   _check(len(etas) + 1, t_max, t_min)
@@ -62,7 +60,7 @@ def autoregressive(steps: int, tokens: int) -> np.ndarray:
 
 
 def pyramid(steps: int, tokens: int, lag: float = 1.0) -> np.ndarray:
-  """Token k starts int(k lag) rows after the first: `[steps + int((tokens - 1) lag) + 1, tokens]`."""
+  """Token k starts int(k lag) rows late: `[steps + int((tokens - 1) lag) + 1, tokens]`."""
   return _staircase(steps, np.arange(tokens), lag)
 
 

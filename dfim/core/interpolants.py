@@ -10,7 +10,8 @@ Sources: Zhou, Ermon, Song, "Inductive Moment Matching" (arXiv 2503.07565), sect
 
 import dataclasses
 import functools
-from typing import Literal, Protocol
+from typing import Literal
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp

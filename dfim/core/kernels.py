@@ -32,7 +32,7 @@ def energy(x: Array, y: Array, scale: Array, *, floor: float = 1e-8) -> Array:
 
 
 def pseudo_huber(
-    x: Array, y: Array, scale: Array, *, c: float = 0.03, floor: float = 1e-8
+  x: Array, y: Array, scale: Array, *, c: float = 0.03, floor: float = 1e-8
 ) -> Array:
   """scale (c - sqrt(d^2 + c^2)): every moment (IMM lemma 2); conditionally positive definite."""
   return scale * (c - jnp.sqrt(_squared_distance(x, y, floor) + c**2))

@@ -17,14 +17,14 @@ Array = jax.Array
 
 
 def eta_decrement(
-    path: interpolants.Path,
-    s: Array,
-    t: Array,
-    *,
-    t_max: float,
-    t_min: float,
-    k: float = 12.0,
-    min_gap: float = 0.0,
+  path: interpolants.Path,
+  s: Array,
+  t: Array,
+  *,
+  t_max: float,
+  t_min: float,
+  k: float = 12.0,
+  min_gap: float = 0.0,
 ) -> Array:
   """eta(r) = eta(t) - 2^-k (eta(t_max) - eta(t_min)): IMM's default. Needs t_max < 1."""
   _refuse(t_max >= 1.0, f"eta_decrement with t_max={t_max}: eta(1) is infinite; set t_max < 1.")
@@ -34,23 +34,23 @@ def eta_decrement(
 
 
 def log_snr_decrement(
-    path: interpolants.Path,
-    s: Array,
-    t: Array,
-    *,
-    t_max: float,
-    t_min: float,
-    k: float = 12.0,
-    min_gap: float = 0.0,
+  path: interpolants.Path,
+  s: Array,
+  t: Array,
+  *,
+  t_max: float,
+  t_min: float,
+  k: float = 12.0,
+  min_gap: float = 0.0,
 ) -> Array:
   """lambda(r) = lambda(t) + 2^-k (lambda(t_min) - lambda(t_max)). Needs 0 < t_min, t_max < 1.
 
   The paper prints a minus, which would step towards noise: lambda falls with t.
   """
   _refuse(
-      t_min <= 0.0 or t_max >= 1.0,
-      f"log_snr_decrement with t_min={t_min}, t_max={t_max}: log-SNR is infinite at 0 and 1;"
-      " set 0 < t_min and t_max < 1.",
+    t_min <= 0.0 or t_max >= 1.0,
+    f"log_snr_decrement with t_min={t_min}, t_max={t_max}: log-SNR is infinite at 0 and 1;"
+    " set 0 < t_min and t_max < 1.",
   )
   low, high = (interpolants.log_snr(path, jnp.asarray(u, t.dtype)) for u in (t_max, t_min))
   # lambda = -2 log(eta), so a step in lambda is a factor of eta.
@@ -59,14 +59,14 @@ def log_snr_decrement(
 
 
 def time_decrement(
-    path: interpolants.Path,
-    s: Array,
-    t: Array,
-    *,
-    t_max: float,
-    t_min: float,
-    k: float = 12.0,
-    min_gap: float = 0.0,
+  path: interpolants.Path,
+  s: Array,
+  t: Array,
+  *,
+  t_max: float,
+  t_min: float,
+  k: float = 12.0,
+  min_gap: float = 0.0,
 ) -> Array:
   """r = t - 2^-k (t_max - t_min). Allows t_max = 1 and t_min = 0."""
   del path
@@ -74,19 +74,19 @@ def time_decrement(
 
 
 def inverse_eta_increment(
-    path: interpolants.Path,
-    s: Array,
-    t: Array,
-    *,
-    t_max: float,
-    t_min: float,
-    k: float = 12.0,
-    min_gap: float = 0.0,
+  path: interpolants.Path,
+  s: Array,
+  t: Array,
+  *,
+  t_max: float,
+  t_min: float,
+  k: float = 12.0,
+  min_gap: float = 0.0,
 ) -> Array:
   """1 / eta(r) = 1 / eta(t) + 2^-k (1 / eta(t_min) - 1 / eta(t_max)). Needs t_min > 0."""
   _refuse(
-      t_min <= 0.0,
-      f"inverse_eta_increment with t_min={t_min}: 1 / eta(0) is infinite; set t_min > 0.",
+    t_min <= 0.0,
+    f"inverse_eta_increment with t_min={t_min}: 1 / eta(0) is infinite; set t_min > 0.",
   )
   inverse = lambda u: path.alpha(u) / path.sigma(u)
   low, high = (inverse(jnp.asarray(u, t.dtype)) for u in (t_max, t_min))
@@ -94,9 +94,7 @@ def inverse_eta_increment(
   return _between(s, r, t, min_gap)
 
 
-def to_target(
-    path: interpolants.Path, s: Array, t: Array, *, t_max: float, t_min: float
-) -> Array:
+def to_target(path: interpolants.Path, s: Array, t: Array, *, t_max: float, t_min: float) -> Array:
   """r = s: the target is the data at time s, the naive objective of IMM eq. 7."""
   del path, t_max, t_min
   return jnp.broadcast_to(s, t.shape)

@@ -9,9 +9,7 @@ Array = jax.Array
 Kernel = Callable[[Array, Array, Array], Array]  # (x, y, scale) -> k, see `kernels`
 
 
-def mmd2(
-    y: Array, z: Array, kernel: Kernel, scale: Array, *, factor: Array | None = None
-) -> Array:
+def mmd2(y: Array, z: Array, kernel: Kernel, scale: Array, *, factor: Array | None = None) -> Array:
   """MMD^2 of particles `y` and `z`, a V-statistic: the diagonals are counted.
 
   Args:

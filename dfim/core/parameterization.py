@@ -1,4 +1,4 @@
-"""From network output to sample: f(x_t; s, t) = c_skip(s, t) x_t + c_out(s, t) G(c_in(t) x_t; s, t).
+"""From network output G to sample: f(x_t; s, t) = c_skip(s, t) x_t + c_out(s, t) G(c_in(t) x_t).
 
 Each parameterization reads the raw output G as a clean sample (`Identity`), the noise
 (`Noise`) or a velocity (`SimpleEDM`, `EulerFlow`), and takes the DDIM step from t to s with it.
@@ -8,7 +8,9 @@ Source: IMM section 4.2, appendix C.5. Coefficients with the times' shape; `x_t`
 
 from collections.abc import Callable
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import Any
+from typing import ClassVar
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +46,7 @@ class Parameterization:
     raise NotImplementedError
 
   def __call__(
-      self, apply: Apply, params: Any, x_t: Array, s: Array, t: Array, cond: Any = None
+    self, apply: Apply, params: Any, x_t: Array, s: Array, t: Array, cond: Any = None
   ) -> Array:
     """x_s; `x_t` untouched where s = t."""
     raw = apply(params, self.c_in(t) * x_t, s, t, cond)
@@ -126,8 +128,8 @@ class EulerFlow(Parameterization):
   def __post_init__(self):
     if not isinstance(self.path, interpolants.FlowMatching):
       raise ValueError(
-          f"EulerFlow with path={self.path}: its steps are straight, which only"
-          " core.interpolants.FlowMatching is; use core.parameterization.SimpleEDM."
+        f"EulerFlow with path={self.path}: its steps are straight, which only"
+        " core.interpolants.FlowMatching is; use core.parameterization.SimpleEDM."
       )
 
   def c_skip(self, s: Array, t: Array) -> Array:

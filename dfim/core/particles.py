@@ -17,14 +17,14 @@ Array = jax.Array
 
 
 def example(
-    y: Array,
-    z: Array,
-    x_t: Array,
-    times: times_lib.Times,
-    f: parameterization.Parameterization,
-    *,
-    kernel: mmd.Kernel,
-    group_size: int,
+  y: Array,
+  z: Array,
+  x_t: Array,
+  times: times_lib.Times,
+  f: parameterization.Parameterization,
+  *,
+  kernel: mmd.Kernel,
+  group_size: int,
 ) -> tuple[Array, Callable[[Array], Array]]:
   """A particle is a whole example; a group is `group_size` consecutive ones (IMM eq. 67).
 

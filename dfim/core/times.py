@@ -44,18 +44,18 @@ def _uniform(key: Array, shape: tuple[int, ...], t_max: float, t_min: float):
 
 
 def sample(
-    key: Array,
-    shape: tuple[int, ...],
-    *,
-    path: interpolants.Path,
-    pattern: Pattern,
-    mapping: Mapping | None = None,
-    group_size: int = 1,
-    t_max: float,
-    t_min: float,
-    gap: float = 1e-5,
-    s_at_t_min: float = 0.0,
-    reach: float | Array = 1.0,
+  key: Array,
+  shape: tuple[int, ...],
+  *,
+  path: interpolants.Path,
+  pattern: Pattern,
+  mapping: Mapping | None = None,
+  group_size: int = 1,
+  t_max: float,
+  t_min: float,
+  gap: float = 1e-5,
+  s_at_t_min: float = 0.0,
+  reach: float | Array = 1.0,
 ) -> Times:
   """Draws (s, r, t) for a batch of `shape`, the same within each group of `group_size`.
 
@@ -95,15 +95,13 @@ def sample(
   return Times(s=each(s), r=each(jnp.where(active, r, t)), t=each(t), active=each(active))
 
 
-def _check(
-    shape: tuple[int, ...], group_size: int, t_max: float, t_min: float, gap: float
-) -> None:
+def _check(shape: tuple[int, ...], group_size: int, t_max: float, t_min: float, gap: float) -> None:
   if not 0.0 <= t_min < t_max <= 1.0:
     raise ValueError(f"t_min={t_min}, t_max={t_max}: set 0 <= t_min < t_max <= 1.")
   if not 0.0 < gap < t_max - t_min:
     raise ValueError(f"gap={gap}: set 0 < gap < t_max - t_min = {t_max - t_min:g}.")
   if group_size < 1 or shape[0] % group_size:
     raise ValueError(
-        f"group_size={group_size} does not divide batch_size={shape[0]}: groups hold whole"
-        " particles; change one of the two."
+      f"group_size={group_size} does not divide batch_size={shape[0]}: groups hold whole"
+      " particles; change one of the two."
     )

@@ -18,13 +18,13 @@ def uniform(path: interpolants.Path, s: Array, t: Array, *, target: str | None =
 
 
 def imm(
-    path: interpolants.Path,
-    s: Array,
-    t: Array,
-    *,
-    a: float = 1.0,
-    b: float = 4.0,
-    target: str | None = None,
+  path: interpolants.Path,
+  s: Array,
+  t: Array,
+  *,
+  a: float = 1.0,
+  b: float = 4.0,
+  target: str | None = None,
 ) -> Array:
   """IMM's weight (eq. 13): sigmoid(b - lambda) (-dlambda/dt) / 2 * alpha^a / (alpha^2 + sigma^2).
 

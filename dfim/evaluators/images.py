@@ -1,4 +1,4 @@
-"""Scores of images in the feature space of a classifier that the project trains on the same data."""
+"""Scores of images, in the features of a classifier that the project trains on the same data."""
 
 from collections.abc import Callable
 import pathlib
@@ -14,16 +14,16 @@ from dfim.metrics import neighbours
 
 
 def scores(
-    draw: Callable[..., np.ndarray],
-    params: Any,
-    *,
-    dataset: str,
-    reference: dict[str, np.ndarray],
-    held_out: dict[str, np.ndarray],
-    steps: tuple[int, ...] = (1, 2, 4, 8),
-    samples: int = 5000,
-    limits: tuple[float, float] = (-1.0, 1.0),
-    cache: str = "~/.cache/dfim",
+  draw: Callable[..., np.ndarray],
+  params: Any,
+  *,
+  dataset: str,
+  reference: dict[str, np.ndarray],
+  held_out: dict[str, np.ndarray],
+  steps: tuple[int, ...] = (1, 2, 4, 8),
+  samples: int = 5000,
+  limits: tuple[float, float] = (-1.0, 1.0),
+  cache: str = "~/.cache/dfim",
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   """Compares `samples` samples of each number of `steps` with `reference`.
 
@@ -31,7 +31,7 @@ def scores(
     draw: `sample.make_draw`'s.
     params: the weights to draw with.
     dataset: what the feature space is called after.
-    reference: the training data, `x` `[N, H, W, C]` and `label` `[N]`; it trains the classifier too.
+    reference: the training data, `x` `[N, H, W, C]` and `label` `[N]`; trains the classifier too.
     held_out: data of the same law, never trained on: gives the floors.
     steps: numbers of network calls.
     samples: how many to draw for each.
@@ -48,7 +48,7 @@ def scores(
     And a figure: samples above their nearest training images.
   """
   net = classifier.cached(
-      pathlib.Path(cache).expanduser(), dataset, reference["x"], reference["label"]
+    pathlib.Path(cache).expanduser(), dataset, reference["x"], reference["label"]
   )
   space = _Space(net, reference)
   floor, _ = space.compare(held_out["x"], held_out["label"])
@@ -86,12 +86,12 @@ class _Space:
     energy, energy_se = distances.energy_distance(pixels, self._pixels)
     apart, nearest = neighbours.nearest(pixels, self._pixels)
     values = dict(
-        frechet=frechet.frechet_distance(*frechet.moments(features), *self._moments),
-        kernel=kernel,
-        kernel_se=kernel_se,
-        energy=energy,
-        energy_se=energy_se,
-        label=classifier.accuracy(self._net, x, label),
-        nearest=float(np.median(apart)),
+      frechet=frechet.frechet_distance(*frechet.moments(features), *self._moments),
+      kernel=kernel,
+      kernel_se=kernel_se,
+      energy=energy,
+      energy_se=energy_se,
+      label=classifier.accuracy(self._net, x, label),
+      nearest=float(np.median(apart)),
     )
     return values, nearest

@@ -9,11 +9,11 @@ from dfim.metrics import distances
 
 
 def scores(
-    draw: Callable[..., np.ndarray],
-    params: Any,
-    *,
-    reference: dict[str, np.ndarray],
-    steps: tuple[int, ...] = (1, 2, 4, 8),
+  draw: Callable[..., np.ndarray],
+  params: Any,
+  *,
+  reference: dict[str, np.ndarray],
+  steps: tuple[int, ...] = (1, 2, 4, 8),
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   """Unbiased energy distance (Szekely and Rizzo 2013) of samples to as many points of `reference`.
 

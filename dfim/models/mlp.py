@@ -1,4 +1,4 @@
-"""A residual MLP: points `[B, D]`, small images as one vector, every token of `[B, T, D]` by itself."""
+"""A residual MLP: for points `[B, D]`, small images as one vector, tokens each by itself."""
 
 import flax.linen as nn
 import jax

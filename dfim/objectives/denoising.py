@@ -20,16 +20,16 @@ Array = jax.Array
 
 
 def loss(
-    apply: parameterization.Apply,
-    params: Any,
-    frozen: Any,
-    batch: dict[str, Any],
-    key: Array,
-    *,
-    f: parameterization.Parameterization,
-    sample_times: Callable[..., times_lib.Times],
-    weight: Callable[..., Array],
-    drop_rate: float = 0.0,
+  apply: parameterization.Apply,
+  params: Any,
+  frozen: Any,
+  batch: dict[str, Any],
+  key: Array,
+  *,
+  f: parameterization.Parameterization,
+  sample_times: Callable[..., times_lib.Times],
+  weight: Callable[..., Array],
+  drop_rate: float = 0.0,
 ) -> tuple[Array, dict[str, Array]]:
   """Weighted squared error of the raw output, averaged over all scalars.
 

@@ -21,20 +21,20 @@ Array = jax.Array
 
 
 def loss(
-    apply: parameterization.Apply,
-    params: Any,
-    frozen: Any,
-    batch: dict[str, Any],
-    key: Array,
-    *,
-    f: parameterization.Parameterization,
-    sample_times: Callable[..., times_lib.Times],
-    particles: Callable[..., tuple[Array, Callable[[Array], Array]]],
-    kernel: mmd.Kernel,
-    weight: Callable[..., Array],
-    group_size: int,
-    drop_rate: float = 0.0,
-    drop_in_target: bool = True,
+  apply: parameterization.Apply,
+  params: Any,
+  frozen: Any,
+  batch: dict[str, Any],
+  key: Array,
+  *,
+  f: parameterization.Parameterization,
+  sample_times: Callable[..., times_lib.Times],
+  particles: Callable[..., tuple[Array, Callable[[Array], Array]]],
+  kernel: mmd.Kernel,
+  weight: Callable[..., Array],
+  group_size: int,
+  drop_rate: float = 0.0,
+  drop_in_target: bool = True,
 ) -> tuple[Array, dict[str, Array]]:
   """Weighted MMD^2 of each group of particles, averaged over groups.
 
@@ -74,7 +74,7 @@ def loss(
   z = f(net, jax.lax.stop_gradient(frozen), x_r, s, r, dropped if drop_in_target else cond)
 
   distance, weight_of = particles(
-      y, jax.lax.stop_gradient(z), x_t, times, f, kernel=kernel, group_size=group_size
+    y, jax.lax.stop_gradient(z), x_t, times, f, kernel=kernel, group_size=group_size
   )
   w = jnp.where(times.active, weight(f.path, s, t, target=f.prediction), 0.0)
   value = jnp.mean(weight_of(w) * distance)

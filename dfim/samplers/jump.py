@@ -43,7 +43,7 @@ def pushforward(jump: Jump, x: Array, grid: Array) -> Array:
 
 
 def restart(
-    jump: Jump, key: Array, x: Array, grid: Array, *, path: interpolants.Path, sigma_data: float
+  jump: Jump, key: Array, x: Array, grid: Array, *, path: interpolants.Path, sigma_data: float
 ) -> Array:
   """Jumps to the last row's time at once and noises again to the next (IMM algorithm 5)."""
   end = _of_rank(jnp.asarray(grid, x.dtype), x.ndim)[-1]
@@ -57,14 +57,14 @@ def restart(
 
 
 def ancestral(
-    clean: Clean,
-    key: Array,
-    x: Array,
-    grid: Array,
-    *,
-    path: interpolants.Path,
-    sigma_data: float,
-    eta: float,
+  clean: Clean,
+  key: Array,
+  x: Array,
+  grid: Array,
+  *,
+  path: interpolants.Path,
+  sigma_data: float,
+  eta: float,
 ) -> Array:
   """A denoiser's steps: DDIM at eta = 0, the DDPM posterior at eta = 1 (DDIM eqs. 12, 16)."""
 
@@ -85,9 +85,8 @@ def _of_rank(grid: Array, rank: int) -> Array:
   """`[rows, ...]` of x's rank: batch axis first, then tokens, then 1s."""
   if grid.ndim > 3 or (grid.ndim > 1 and rank < 3) or len(grid) < 2:
     raise ValueError(
-        f"grid of shape {grid.shape} for samples of rank {rank}: give [K + 1] times, or"
-        " [rows, tokens] or [rows, B, tokens] for sequences."
+      f"grid of shape {grid.shape} for samples of rank {rank}: give [K + 1] times, or"
+      " [rows, tokens] or [rows, B, tokens] for sequences."
     )
   axes = {1: (), 2: (1, *grid.shape[1:]), 3: grid.shape[1:]}[grid.ndim]
   return grid.reshape(len(grid), *axes, *[1] * (rank - len(axes)))
-

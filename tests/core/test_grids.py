@@ -9,12 +9,12 @@ from dfim.core import interpolants as ip
 
 FM, COSINE = ip.FlowMatching(), ip.Cosine()
 MATRICES = [
-    grids.full_sequence,
-    grids.autoregressive,
-    grids.pyramid,
-    grids.trapezoid,
-    lambda steps, tokens: grids.pyramid(steps, tokens, lag=0.5),
-    lambda steps, tokens: grids.trapezoid(steps, tokens, lag=2.5),
+  grids.full_sequence,
+  grids.autoregressive,
+  grids.pyramid,
+  grids.trapezoid,
+  lambda steps, tokens: grids.pyramid(steps, tokens, lag=0.5),
+  lambda steps, tokens: grids.trapezoid(steps, tokens, lag=2.5),
 ]
 
 
@@ -48,7 +48,7 @@ def test_levels_go_from_noise_to_clean_one_at_a_time(matrix, steps, tokens):
 def test_named_matrices():
   np.testing.assert_array_equal(grids.full_sequence(2, 3), [[2] * 3, [1] * 3, [0] * 3])
   np.testing.assert_array_equal(
-      grids.autoregressive(2, 2), [[2, 2], [1, 2], [0, 2], [0, 1], [0, 0]]
+    grids.autoregressive(2, 2), [[2, 2], [1, 2], [0, 2], [0, 1], [0, 0]]
   )
   assert grids.pyramid(5, 4, lag=1.5).shape == (5 + int(3 * 1.5) + 1, 4)
 
@@ -70,15 +70,15 @@ def test_levels_become_times(float64):
 
 
 @pytest.mark.parametrize(
-    "call,message",
-    [
-        (lambda: grids.uniform(0, 0.9, 0.1), "steps=0"),
-        (lambda: grids.uniform(2, 0.1, 0.9), "t_min=0.9, t_max=0.1: set"),
-        (lambda: grids.edm(FM, 2, 1.0, 0.0), "t_max=1.0: eta.1. is infinite"),
-        (lambda: grids.through_eta(FM, (500.0,), 0.994, 0.006), "etas=.500.0,.: must fall"),
-        (lambda: grids.discrete(10, 20), "steps=20: set 1 <= steps <= levels = 10"),
-        (lambda: grids.pyramid(2, 3, lag=-1.0), "lag=-1.0"),
-    ],
+  "call,message",
+  [
+    (lambda: grids.uniform(0, 0.9, 0.1), "steps=0"),
+    (lambda: grids.uniform(2, 0.1, 0.9), "t_min=0.9, t_max=0.1: set"),
+    (lambda: grids.edm(FM, 2, 1.0, 0.0), "t_max=1.0: eta.1. is infinite"),
+    (lambda: grids.through_eta(FM, (500.0,), 0.994, 0.006), "etas=.500.0,.: must fall"),
+    (lambda: grids.discrete(10, 20), "steps=20: set 1 <= steps <= levels = 10"),
+    (lambda: grids.pyramid(2, 3, lag=-1.0), "lag=-1.0"),
+  ],
 )
 def test_wrong_fields_are_named(call, message):
   with pytest.raises(ValueError, match=message):

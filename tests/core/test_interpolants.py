@@ -55,7 +55,7 @@ def test_ddim_stays_on_the_path(path, times, key):
   s, _, t = some_times(k2, times)
   x_t = ip.interpolate(path, x, eps, t)
   np.testing.assert_allclose(
-      ip.ddim(path, x_t, x, s, t), ip.interpolate(path, x, eps, s), atol=2e-5
+    ip.ddim(path, x_t, x, s, t), ip.interpolate(path, x, eps, s), atol=2e-5
   )
 
 
@@ -76,7 +76,7 @@ def test_ddim_ends(path, key):
   np.testing.assert_array_equal(ip.ddim(path, x_t, x, zero, zero), x_t)  # 0 / 0 if done blindly
   np.testing.assert_allclose(ip.ddim(path, x_t, x, zero, t), x, atol=1e-6)
   np.testing.assert_allclose(
-      ip.ddim(path, x_t, x, t, one), ip.interpolate(path, x, x_t, t), atol=1e-6
+    ip.ddim(path, x_t, x, t, one), ip.interpolate(path, x, x_t, t), atol=1e-6
   )
 
 

@@ -11,7 +11,7 @@ from dfim.core import kernels
 from dfim.core import mmd
 
 KERNELS = [
-    f for name, f in inspect.getmembers(kernels, inspect.isfunction) if not name.startswith("_")
+  f for name, f in inspect.getmembers(kernels, inspect.isfunction) if not name.startswith("_")
 ]
 CONDITIONAL = {kernels.energy, kernels.pseudo_huber}  # positive definite on sum-zero weights only
 one = jnp.ones(())
@@ -49,9 +49,7 @@ def test_gradient_is_finite_where_particles_meet(kernel):
 
 def test_mmd_of_a_group_with_itself_is_zero(kernel, key):
   y = jax.random.normal(key, (5, 4, 3))
-  distance, grad = jax.value_and_grad(
-      lambda y, z: mmd.mmd2(y, z, kernel, jnp.ones(5)).sum()
-  )(y, y)
+  distance, grad = jax.value_and_grad(lambda y, z: mmd.mmd2(y, z, kernel, jnp.ones(5)).sum())(y, y)
   assert abs(distance) < 1e-5
   np.testing.assert_allclose(grad, 0.0, atol=1e-6)
   np.testing.assert_allclose(mmd.mmd2(y, y[:, ::-1], kernel, jnp.ones(5)), 0.0, atol=1e-5)
@@ -86,7 +84,7 @@ def test_energy_kernel_sees_the_mean_alone(key):
   exact = dict(kernel=lambda *a: kernels.energy(*a, floor=0.0), scale=jnp.ones(6))
   np.testing.assert_allclose(mmd.mmd2(y, z, **exact), 2 * squared, rtol=1e-4, atol=1e-5)
   np.testing.assert_allclose(
-      mmd.mmd2(y[:, :1], z[:, :1], **exact), 2 * jnp.sum((y - z)[:, 0] ** 2, -1), rtol=1e-5
+    mmd.mmd2(y[:, :1], z[:, :1], **exact), 2 * jnp.sum((y - z)[:, 0] ** 2, -1), rtol=1e-5
   )
 
 

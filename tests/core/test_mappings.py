@@ -12,10 +12,10 @@ from dfim.core import mappings
 
 FM, COSINE = ip.FlowMatching(), ip.Cosine()
 SMALL_STEPS = [
-    mappings.eta_decrement,
-    mappings.log_snr_decrement,
-    mappings.time_decrement,
-    mappings.inverse_eta_increment,
+  mappings.eta_decrement,
+  mappings.log_snr_decrement,
+  mappings.time_decrement,
+  mappings.inverse_eta_increment,
 ]
 ENDS = dict(t_max=0.994, t_min=0.006)
 mapped = pytest.mark.parametrize("mapping", SMALL_STEPS, ids=lambda m: m.__name__)
@@ -80,12 +80,12 @@ def test_to_target_lands_on_s():
 
 
 @pytest.mark.parametrize(
-    "mapping,ends,field",
-    [
-        (mappings.eta_decrement, dict(t_max=1.0, t_min=0.0), "t_max=1.0"),
-        (mappings.log_snr_decrement, dict(t_max=0.9, t_min=0.0), "t_min=0.0"),
-        (mappings.inverse_eta_increment, dict(t_max=1.0, t_min=0.0), "t_min=0.0"),
-    ],
+  "mapping,ends,field",
+  [
+    (mappings.eta_decrement, dict(t_max=1.0, t_min=0.0), "t_max=1.0"),
+    (mappings.log_snr_decrement, dict(t_max=0.9, t_min=0.0), "t_min=0.0"),
+    (mappings.inverse_eta_increment, dict(t_max=1.0, t_min=0.0), "t_min=0.0"),
+  ],
 )
 def test_an_infinite_measure_is_refused(mapping, ends, field):
   with pytest.raises(ValueError, match=f"{mapping.__name__} with .*{field}.*set"):

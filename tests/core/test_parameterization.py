@@ -12,8 +12,8 @@ from dfim.core import parameterization as pz
 
 FM, COSINE = ip.FlowMatching(), ip.Cosine()
 ALL = [
-    pz.EulerFlow(FM),
-    *(kind(path) for kind in (pz.SimpleEDM, pz.Identity, pz.Noise) for path in (FM, COSINE)),
+  pz.EulerFlow(FM),
+  *(kind(path) for kind in (pz.SimpleEDM, pz.Identity, pz.Noise) for path in (FM, COSINE)),
 ]
 fs = pytest.mark.parametrize("f", ALL, ids=repr)
 
@@ -40,7 +40,7 @@ def test_the_perfect_output_jumps_along_the_path(f, key, float64):
   x_t = ip.interpolate(f.path, x, eps, t)
   perfect = lambda *_: f.target(x, eps, t)
   np.testing.assert_allclose(
-      f(perfect, None, x_t, s, t), ip.interpolate(f.path, x, eps, s), rtol=1e-9, atol=1e-12
+    f(perfect, None, x_t, s, t), ip.interpolate(f.path, x, eps, s), rtol=1e-9, atol=1e-12
   )
   np.testing.assert_allclose(f.clean(perfect, None, x_t, t), x, rtol=1e-9, atol=1e-12)
 
@@ -87,10 +87,10 @@ def test_worked_values():
   """Coefficients printed in the paper's notation for sigma_data = .5, s = .25, t = .75."""
   s, t = jnp.full(1, 0.25), jnp.full(1, 0.75)
   expected = [
-      (pz.SimpleEDM(FM), 0.6, -0.31622777),
-      (pz.EulerFlow(FM), 1.0, -0.25),
-      (pz.Identity(FM), 1 / 3, 2 / 3),
-      (pz.SimpleEDM(COSINE), 0.70710678, -0.35355339),
+    (pz.SimpleEDM(FM), 0.6, -0.31622777),
+    (pz.EulerFlow(FM), 1.0, -0.25),
+    (pz.Identity(FM), 1 / 3, 2 / 3),
+    (pz.SimpleEDM(COSINE), 0.70710678, -0.35355339),
   ]
   for f, skip, out in expected:
     np.testing.assert_allclose([f.c_skip(s, t)[0], f.c_out(s, t)[0]], [skip, out], rtol=1e-5)

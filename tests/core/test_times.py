@@ -91,14 +91,14 @@ def test_context_stands_still(key):
 
 
 @pytest.mark.parametrize(
-    "wrong,message",
-    [
-        (dict(t_max=0.1, t_min=0.2), "t_min=0.2, t_max=0.1: set 0 <= t_min < t_max <= 1"),
-        (dict(t_max=1.2), "t_max=1.2"),
-        (dict(gap=0.0), "gap=0.0: set 0 < gap"),
-        (dict(group_size=3), "group_size=3 does not divide batch_size=8"),
-        (dict(group_size=0), "group_size=0"),
-    ],
+  "wrong,message",
+  [
+    (dict(t_max=0.1, t_min=0.2), "t_min=0.2, t_max=0.1: set 0 <= t_min < t_max <= 1"),
+    (dict(t_max=1.2), "t_max=1.2"),
+    (dict(gap=0.0), "gap=0.0: set 0 < gap"),
+    (dict(group_size=3), "group_size=3 does not divide batch_size=8"),
+    (dict(group_size=0), "group_size=0"),
+  ],
 )
 def test_wrong_fields_are_named(wrong, message, key):
   with pytest.raises(ValueError, match=message):

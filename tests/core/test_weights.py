@@ -13,7 +13,7 @@ from dfim.core import weights
 
 FM, COSINE = ip.FlowMatching(), ip.Cosine()
 WEIGHTS = [
-    f for name, f in inspect.getmembers(weights, inspect.isfunction) if not name.startswith("_")
+  f for name, f in inspect.getmembers(weights, inspect.isfunction) if not name.startswith("_")
 ]
 
 

@@ -22,15 +22,15 @@ FM = interpolants.FlowMatching()
 Y = [[[0.1, -0.2, 0.3], [0, 0.5, -0.1]], [[1, 0, -1], [0.5, 0.5, 0.5]]]
 Z = [[[0.15, -0.25, 0.35], [0.05, 0.45, -0.2]], [[0.9, 0.1, -1.1], [0.4, 0.6, 0.45]]]
 GOLDEN = {  # (parameterization, a, b) -> loss
-    ("EulerFlow", 2, 4): 0.808454363488,
-    ("EulerFlow", 1, 4): 1.246165970786,
-    ("EulerFlow", 1, 5): 1.312568821327,
-    ("SimpleEDM", 2, 4): 0.652149059868,
-    ("SimpleEDM", 1, 4): 1.002316967684,
-    ("SimpleEDM", 1, 5): 1.056003785181,
-    ("Identity", 2, 4): 0.162442852870,
-    ("Identity", 1, 4): 0.265518042446,
-    ("Identity", 1, 5): 0.278226822416,
+  ("EulerFlow", 2, 4): 0.808454363488,
+  ("EulerFlow", 1, 4): 1.246165970786,
+  ("EulerFlow", 1, 5): 1.312568821327,
+  ("SimpleEDM", 2, 4): 0.652149059868,
+  ("SimpleEDM", 1, 4): 1.002316967684,
+  ("SimpleEDM", 1, 5): 1.056003785181,
+  ("Identity", 2, 4): 0.162442852870,
+  ("Identity", 1, 4): 0.265518042446,
+  ("Identity", 1, 5): 0.278226822416,
 }
 
 
@@ -43,7 +43,7 @@ def worked_times():
 def worked_loss(y, z, f, a, b, kernel=kernels.laplace):
   times = worked_times()
   distance, weight_of = particles.example(
-      y.reshape(4, 3), z.reshape(4, 3), None, times, f, kernel=kernel, group_size=2
+    y.reshape(4, 3), z.reshape(4, 3), None, times, f, kernel=kernel, group_size=2
   )
   return jnp.mean(weight_of(weights.imm(FM, times.s, times.t, a=a, b=b)) * distance)
 
@@ -63,26 +63,26 @@ def test_golden_loss_in_float32():
 def test_golden_gradient(float64):
   grad = jax.grad(worked_loss)(jnp.array(Y), jnp.array(Z), pz.EulerFlow(FM), 2.0, 4.0)
   expected = [
-      [
-          [-0.1315048512, 0.1329288471, -0.1172300456],
-          [-0.087598319, 0.0770637935, 0.1730219924],
-      ],
-      [
-          [0.9884364909, -0.9884364909, 0.9892973621],
-          [1.2338155037, -1.2338155037, 0.6154156147],
-      ],
+    [
+      [-0.1315048512, 0.1329288471, -0.1172300456],
+      [-0.087598319, 0.0770637935, 0.1730219924],
+    ],
+    [
+      [0.9884364909, -0.9884364909, 0.9892973621],
+      [1.2338155037, -1.2338155037, 0.6154156147],
+    ],
   ]
   np.testing.assert_allclose(grad, expected, atol=1e-9)
 
 
 @pytest.mark.parametrize(
-    "kernel,scale,expected",
-    [
-        (kernels.laplace, [4 / 3, 10 / 3], [0.13007561, 0.41581013]),
-        (kernels.rbf, [4 / 3, 10 / 3], [0.00772994, 0.04321828]),
-        (kernels.energy, [1.0, 1.0], [0.01125, 0.05125]),
-    ],
-    ids=["laplace", "rbf", "energy"],
+  "kernel,scale,expected",
+  [
+    (kernels.laplace, [4 / 3, 10 / 3], [0.13007561, 0.41581013]),
+    (kernels.rbf, [4 / 3, 10 / 3], [0.00772994, 0.04321828]),
+    (kernels.energy, [1.0, 1.0], [0.01125, 0.05125]),
+  ],
+  ids=["laplace", "rbf", "energy"],
 )
 def test_golden_discrepancies(kernel, scale, expected, float64):
   found = mmd.mmd2(jnp.array(Y), jnp.array(Z), kernel, jnp.array(scale))
@@ -111,12 +111,12 @@ def sample_times(**kwargs):
 
 def loss(params, frozen, batch, apply=apply, **changed):
   given = dict(
-      f=pz.EulerFlow(FM),
-      sample_times=sample_times(),
-      particles=particles.example,
-      kernel=kernels.laplace,
-      weight=weights.imm,
-      group_size=4,
+    f=pz.EulerFlow(FM),
+    sample_times=sample_times(),
+    particles=particles.example,
+    kernel=kernels.laplace,
+    weight=weights.imm,
+    group_size=4,
   )
   key = jax.random.key(0)
   return moment_matching.loss(apply, params, frozen, batch, key, **{**given, **changed})
@@ -161,14 +161,14 @@ def test_dropped_labels_reach_the_target_only_if_asked(in_target, batch):
 def test_the_consistency_model_is_one_particle_and_the_energy_kernel(batch):
   """IMM lemma 1: s at t_min, M = 1: a weighted squared distance between y and z."""
   value, metrics = loss(
-      PARAMS,
-      PARAMS,
-      batch,
-      apply=lambda *args, rngs: apply(*args),
-      sample_times=sample_times(s_at_t_min=1.0),
-      kernel=kernels.energy,
-      weight=weights.uniform,
-      group_size=1,
+    PARAMS,
+    PARAMS,
+    batch,
+    apply=lambda *args, rngs: apply(*args),
+    sample_times=sample_times(s_at_t_min=1.0),
+    kernel=kernels.energy,
+    weight=weights.uniform,
+    group_size=1,
   )
   f, k = pz.EulerFlow(FM), jax.random.split(jax.random.key(0), 4)
   times = sample_times(s_at_t_min=1.0)(k[0], (32, 3), path=FM, group_size=1)
@@ -212,7 +212,7 @@ def test_context_that_stands_still_is_finite_and_weighs_nothing(batch):
     return t, active.at[0].set(False)
 
   value, grad = jax.value_and_grad(
-      lambda p: loss(p, PARAMS, batch, sample_times=sample_times(pattern=first_group_stands))[0]
+    lambda p: loss(p, PARAMS, batch, sample_times=sample_times(pattern=first_group_stands))[0]
   )(PARAMS)
   assert jnp.isfinite(value) and all(jnp.isfinite(g) for g in jax.tree.leaves(grad))
 
@@ -223,12 +223,12 @@ def test_value_at_initialisation():
   zero = lambda params, x, s, t, cond, rngs: jnp.zeros_like(x)
   times = sample_times(mapping=functools.partial(mappings.eta_decrement, k=15.0))
   value, _ = loss(
-      PARAMS,
-      PARAMS,
-      dict(x=x),
-      apply=zero,
-      f=pz.SimpleEDM(FM),
-      sample_times=times,
-      weight=functools.partial(weights.imm, a=1.0, b=5.0),
+    PARAMS,
+    PARAMS,
+    dict(x=x),
+    apply=zero,
+    f=pz.SimpleEDM(FM),
+    sample_times=times,
+    weight=functools.partial(weights.imm, a=1.0, b=5.0),
   )
   np.testing.assert_allclose(value, 0.0035, rtol=0.15)

@@ -40,7 +40,7 @@ def test_a_perfect_jump_gives_the_data_law(path, steps, key):
   out = jump_lib.pushforward(gaussian_jump(path, 0.2), x, grid)
   np.testing.assert_allclose(out.std(), 0.2, rtol=0.01)
   again = jump_lib.restart(
-      gaussian_jump(path, 0.2), jax.random.key(1), x, grid, path=path, sigma_data=0.5
+    gaussian_jump(path, 0.2), jax.random.key(1), x, grid, path=path, sigma_data=0.5
   )
   np.testing.assert_allclose(again.std(), 0.2, rtol=0.01)
 
@@ -50,13 +50,13 @@ def test_a_perfect_jump_gives_the_data_law(path, steps, key):
 def test_a_perfect_denoiser_gives_the_data_law(path, eta, key):
   x = 0.5 * jax.random.normal(key, (50_000, 1))
   out = jump_lib.ancestral(
-      gaussian_clean(path, 0.2),
-      jax.random.key(1),
-      x,
-      grids.uniform(200, 1.0, 0.0),
-      path=path,
-      sigma_data=0.5,
-      eta=eta,
+    gaussian_clean(path, 0.2),
+    jax.random.key(1),
+    x,
+    grids.uniform(200, 1.0, 0.0),
+    path=path,
+    sigma_data=0.5,
+    eta=eta,
   )
   np.testing.assert_allclose(out.std(), 0.2, rtol=0.03)
 
@@ -98,7 +98,7 @@ def test_sampling_is_one_program_with_one_copy_of_the_network():
     return jnp.tanh(x) * (t - s)
 
   jax.make_jaxpr(lambda x: jump_lib.pushforward(jump, x, grids.uniform(8, 1.0, 0.0)))(
-      jnp.ones((2, 3))
+    jnp.ones((2, 3))
   )
 
 
@@ -119,9 +119,9 @@ def golden_network(params, x, s, t, cond=None, *, stride):
 
 
 GOLDEN = [
-    ("fm", "euler_fm", FM, pz.EulerFlow(FM), 0.0),
-    ("fm", "simple_edm", FM, pz.SimpleEDM(FM), 0.006),
-    ("vp_cosine", "simple_edm", COSINE, pz.SimpleEDM(COSINE), 0.006),
+  ("fm", "euler_fm", FM, pz.EulerFlow(FM), 0.0),
+  ("fm", "simple_edm", FM, pz.SimpleEDM(FM), 0.006),
+  ("vp_cosine", "simple_edm", COSINE, pz.SimpleEDM(COSINE), 0.006),
 ]
 
 
@@ -168,7 +168,7 @@ def test_golden_restart(released, steps, monkeypatch):
 
   monkeypatch.setattr(ip, "noise_like", lookup)
   out = jump_lib.restart(
-      jump, jax.random.key(0), x, grids.uniform(steps, 0.994, t_min), path=path, sigma_data=0.5
+    jump, jax.random.key(0), x, grids.uniform(steps, 0.994, t_min), path=path, sigma_data=0.5
   )
   np.testing.assert_allclose(out, expected(f"restart/uniform/{steps}"), rtol=1e-6, atol=1e-6)
 

@@ -1,0 +1,34 @@
+# make demo   set up, train IMM on real digits, sample, score, draw
+# make test   set up, the fast tests
+# make slow   set up, the slow tests too
+# Another Python: make demo PYTHON=python3.12 VENV=.venv312
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+
+.PHONY: setup demo test slow lint
+
+setup: $(VENV)/ready
+
+$(VENV)/ready: setup.py
+	@$(PYTHON) -c 'import sys; sys.exit("dfim needs Python 3.11 or later: make PYTHON=python3.12") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[test,tfds]'
+	@touch $@
+
+demo: setup
+	$(RUN) -m dfim.main --config=configs/imm_digits.py --workdir=runs/demo
+	@echo
+	@echo "Digits that a network drew in 1, 2, 4 and 8 steps: $(CURDIR)/runs/demo/samples/3000.png"
+	@echo "One-step digits above their nearest training digits: $(CURDIR)/runs/demo/eval/3000_images_nearest.png"
+
+test: setup
+	$(RUN) -m pytest
+
+slow: setup
+	$(RUN) -m pytest -m 'slow or not slow'
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
