@@ -6,6 +6,7 @@ import pathlib
 from typing import Any
 
 from absl import logging
+import jax
 import ml_collections
 import numpy as np
 
@@ -50,16 +51,18 @@ def run(
   evaluators: dict[str, Evaluator], draw: sample.Draw, state: Any, workdir: str
 ) -> dict[str, Any]:
   """Runs all of `evaluators` on the averaged weights and writes what they found."""
-  folder = pathlib.Path(workdir) / "eval"
-  step = int(state.step)
-  found = {}
+  step = int(state.step + state.skipped)  # as checkpoints are numbered
+  found, figures = {}, {}
   for name, evaluator in evaluators.items():
-    found[name], figures = evaluator(draw, sample.averaged(state))
-    for title, figure in figures.items():
-      pictures.save_png(folder / f"{step}_{name}_{title}.png", figure)
+    found[name], drawn = evaluator(draw, sample.averaged(state))
+    figures |= {f"{step}_{name}_{title}.png": figure for title, figure in drawn.items()}
     logging.info("%s at step %d\n%s", name, step, table(found[name]))
-  text = json.dumps(found, indent=2) + "\n"
-  files.replace(folder / f"{step}.json", lambda file: file.write(text.encode()))
+  if jax.process_index() == 0:
+    folder = pathlib.Path(workdir) / "eval"
+    for file_name, figure in figures.items():
+      pictures.save_png(folder / file_name, figure)
+    text = json.dumps(found, indent=2) + "\n"
+    files.replace(folder / f"{step}.json", lambda file: file.write(text.encode()))
   return found
 
 

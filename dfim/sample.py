@@ -45,7 +45,8 @@ def make_draw(experiment: experiment_lib.Experiment) -> Draw:
     params = jax.eval_shape(experiment.init, jax.random.key(0)).params
     for steps in sampler["steps"]:
       jax.eval_shape(functools.partial(one_chunk, steps=steps), params, jnp.arange(2))
-  one_chunk = jax.jit(one_chunk, static_argnames="steps")
+  everywhere = jax.NamedSharding(experiment.mesh, jax.P())
+  one_chunk = jax.jit(one_chunk, static_argnames="steps", out_shardings=everywhere)
 
   def draw(params: Any, count: int, steps: int, first: int = 0) -> np.ndarray:
     size = min(sampler["chunk"], count)
@@ -78,9 +79,12 @@ def _one_chunk(
   shape = experiment.batch["x"].shape[1:]
   classes = getattr(experiment.net, "num_classes", 0)
   apply = guidance.classifier_free(experiment.apply, sampler["guidance"])
+  rows = jax.NamedSharding(experiment.mesh, jax.P("data"))
 
   def one_chunk(params: Any, indices: Array, *, steps: int) -> Array:
     root = jax.random.key(sampler["seed"])
+    if len(indices) % experiment.mesh.size == 0:  # each device draws its share
+      indices = jax.lax.with_sharding_constraint(indices, rows)
     keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(root, i)))(indices)
     x = jnp.zeros((len(indices), *shape))
     cond = dict(label=indices % classes) if classes else None
@@ -133,7 +137,7 @@ def sample(config: ml_collections.ConfigDict, workdir: str) -> pathlib.Path:
   draw = make_draw(experiment)
   state = checkpoint.restore(workdir, experiment.abstract_state())
   sampler = _options(experiment.config.sampler)
-  path = pathlib.Path(workdir) / "samples" / f"{int(state.step)}.png"
+  path = pathlib.Path(workdir) / "samples" / f"{int(state.step + state.skipped)}.png"
   pictures.save_png(path, sheet(experiment, draw, state))
   drawn = {f"steps_{k}": draw(averaged(state), sampler["count"], k) for k in sampler["steps"]}
   files.replace(path.with_suffix(".npz"), lambda file: np.savez(file, **drawn))

@@ -104,11 +104,11 @@ def train(config: ml_collections.ConfigDict, workdir: str) -> train_state.TrainS
       state, metrics = step(state, next(batches), root)
       if is_due(n, config.log_every, config.steps):
         report(n, jax.device_get(metrics))
-      checkpoints.save(n, state, force=n == config.steps)
       if is_due(n, config.sample_every, config.steps):
         writer.image(n, "samples", sample.sheet(experiment, draw, state))
       if evaluators and is_due(n, config.eval_every, config.steps):
         writer.scalars(n, evaluate.flat(evaluate.run(evaluators, draw, state, workdir)))
+      checkpoints.save(n, state, force=n == config.steps)  # last: what a kill cut off is done again
   logging.info("Done: %s/samples/%d.png", workdir, config.steps)
   return state
 

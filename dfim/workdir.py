@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+import jax
 import ml_collections
 
 from dfim import checkpoint
@@ -14,11 +15,15 @@ _FIXED = "seed batch_size data model objective optimizer reach ema refresh_every
 
 
 def check(workdir: str, config: ml_collections.ConfigDict) -> None:
-  """Refuses to go on in a folder whose checkpoints another config made.
+  """Refuses a URL, and a folder whose checkpoints another config made.
 
   Raises:
     ConfigError: naming the first field that differs.
   """
+  if "://" in workdir:
+    raise ConfigError(
+      f"workdir={workdir}: give a folder; mount a bucket first, as launch/README.md shows."
+    )
   if not checkpoint.steps(workdir):
     return
   before, now = (_flat({k: c[k] for k in _FIXED}) for c in (load(workdir), _plain(config)))
@@ -31,9 +36,10 @@ def check(workdir: str, config: ml_collections.ConfigDict) -> None:
 
 
 def claim(workdir: str, config: ml_collections.ConfigDict) -> None:
-  """Writes `config.json` into the folder, made if need be."""
+  """Writes `config.json` into the folder, made if need be; the first process does."""
   text = json.dumps(_plain(config), indent=2) + "\n"
-  files.replace(pathlib.Path(workdir) / "config.json", lambda file: file.write(text.encode()))
+  if jax.process_index() == 0:
+    files.replace(pathlib.Path(workdir) / "config.json", lambda file: file.write(text.encode()))
 
 
 def load(workdir: str) -> ml_collections.ConfigDict:

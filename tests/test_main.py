@@ -35,6 +35,7 @@ WRONG = {
   "no steps": ([SMOKE, "--config.steps=0"], "steps=0"),
   "no split": ([SMOKE, "--config.data.split=trian"], "trian"),
   "no data": (["--config=configs/imm_cifar.py", "--config.data.data_dir=/no"], "cifar10"),
+  "no folder": ([SMOKE, "--workdir=gs://bucket/run"], "workdir=gs://bucket/run: give a folder"),
   "nothing to sample": ([SMOKE, "--mode=sample"], "no checkpoint"),
   "nothing to score": ([SMOKE, "--mode=eval"], "no checkpoint"),
 }
@@ -43,7 +44,8 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_what_is_wrong_is_said_in_one_line(case, tmp_path):
   flags, message = WRONG[case]
-  done = run(*flags, workdir=tmp_path / "run")
+  given = any(flag.startswith("--workdir") for flag in flags)
+  done = run(*flags, workdir=None if given else tmp_path / "run")
   said = [line for line in done.stderr.splitlines() if line.startswith("dfim: ")]
   assert done.returncode == 2, done.stderr
   assert len(said) == 1 and message in said[0], done.stderr

@@ -1,1 +1,1 @@
-"""Layer 1: one file an objective, one signature, `loss(apply, params, frozen, batch, key, *, ...)`."""
+"""Layer 1: one file an objective, each with `loss(apply, params, frozen, batch, key, *, ...)`."""
