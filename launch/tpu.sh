@@ -10,8 +10,8 @@ usage: launch/tpu.sh COMMAND [flags] [-- flags for dfim.main]
 commands
   create   ask for a TPU through a queued resource
   wait     block until the TPU is ours
-  setup    clone (or update) the repository and install dfim on every worker
-  run      start training on every worker, in the background
+  setup    clone (or update) the repository, install dfim and gcsfuse on every worker
+  run      mount the bucket and start training on every worker, in the background
   logs     print the log of one worker (--follow to keep printing)
   resume   after a preemption or a stop: renew the TPU if it is gone, then wait, setup, run
   delete   give the TPU back; until then it is billed
@@ -32,8 +32,11 @@ flags (also --flag=value)         environment       needed by
   --dry-run                       DFIM_DRY_RUN=1    print every gcloud command, run none
   --help
 
+A workdir gs://BUCKET/PATH is the folder ~/gs/BUCKET/PATH of every worker, a gcsfuse mount.
+
 DFIM_POLL (30) is the number of seconds between two looks while waiting; DFIM_GRACE (15) is how
-long run watches the new process before it reports success.
+long run watches the new process before it reports success; DFIM_PATIENCE (120) is how long resume
+waits between SIGTERM and SIGKILL for a trainer that still runs.
 HELP
 }
 
@@ -124,16 +127,31 @@ wait_active() {
   done
 }
 
-# TPU images carry Python 3.10; uv fetches a newer one without root. gcsfs opens gs:// paths.
+# From Google's apt repository, as cloud.google.com/storage/docs/cloud-storage-fuse/install says.
+# shellcheck disable=SC2016  # expands on the worker, not here
+INSTALL_GCSFUSE='command -v gcsfuse > /dev/null || { key=/usr/share/keyrings/cloud.google.asc; '\
+'apt=https://packages.cloud.google.com/apt; '\
+'curl -fsSL $apt/doc/apt-key.gpg | sudo tee $key > /dev/null; '\
+'echo "deb [signed-by=$key] $apt gcsfuse-$(lsb_release -c -s) main" '\
+'| sudo tee /etc/apt/sources.list.d/gcsfuse.list > /dev/null; sudo apt-get -q update; '\
+'sudo DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 install gcsfuse; }'
+
+# The workers share the bucket, so none may remember what another has changed since (gcsfuse does,
+# on large machines for ever); Orbax renames folders, which a flat bucket refuses without a limit.
+GCSFUSE_FLAGS="--implicit-dirs --rename-dir-limit=200000 --metadata-cache-ttl-secs=0 \
+--metadata-cache-negative-ttl-secs=0"
+
+# TPU images carry Python 3.10; uv fetches a newer one without root.
 setup() {
   local url ref
   url=$(quote "$repo")
   ref=$(quote "$branch")
-  on_workers all "set -e; test -d dfim/.git || git clone -q $url dfim; cd dfim; \
+  on_workers all "set -eo pipefail; test -d dfim/.git || git clone -q $url dfim; cd dfim; \
 git fetch -q $url $ref; git checkout -q --detach FETCH_HEAD; git log -1 --oneline; \
 python3 -m pip install -q --user uv; \
 test -x .venv/bin/python || python3 -m uv venv -q --seed --python $PYTHON .venv; \
-.venv/bin/pip install -q -e '.[tfds]' 'jax[tpu]' gcsfs; \
+.venv/bin/pip install -q -e '.[tfds]' 'jax[tpu]'; \
+$INSTALL_GCSFUSE; \
 .venv/bin/python -c 'import dfim, jax; print(\"installed: dfim\", dfim.__version__, \"jax\", jax.__version__)'"
 }
 
@@ -142,20 +160,29 @@ test -x .venv/bin/python || python3 -m uv venv -q --seed --python $PYTHON .venv;
 ALIVE='grep -qs dfim.main "/proc/$(cat dfim.pid 2>/dev/null || echo none)/cmdline"'
 
 run() {
-  local flags
-  flags=$(quote_all "--config=$config" "--workdir=$workdir" --distributed \
-    ${extra[@]+"${extra[@]}"})
+  local path bucket folder flags
+  path=${workdir#gs://}
+  bucket=$(quote "${path%%/*}")
+  folder="\"\$HOME/gs\"/$bucket"
+  flags="$(quote "--config=$config") --workdir=\"\$HOME/gs\"/$(quote "$path") $(quote_all \
+    --distributed ${extra[@]+"${extra[@]}"})"
   on_workers all "if $ALIVE; then echo 'already training here: nothing started' >&2; exit 1; fi; \
+command -v gcsfuse > /dev/null || { echo 'no gcsfuse here: launch/tpu.sh setup' >&2; exit 1; }; \
+mountpoint -q $folder || { fusermount -uz $folder 2> /dev/null; mkdir -p $folder \
+&& gcsfuse $GCSFUSE_FLAGS $bucket $folder && mountpoint -q $folder; } \
+|| { echo 'the bucket is not mounted: nothing started' >&2; exit 1; }; \
 cd dfim || exit 1; \
 nohup setsid .venv/bin/python -m dfim.main $flags >> ../dfim.log 2>&1 < /dev/null & \
 echo \$! > ~/dfim.pid; cd ~; sleep $grace; \
 if $ALIVE; then echo 'training started: see logs'; else tail -n 20 dfim.log >&2; exit 1; fi"
 }
 
-# Asks the trainer to save and leave; after two minutes it is not asked again.
+# SIGTERM is JAX's notice of preemption: Orbax saves at the next step that all workers reach. The
+# trainer itself goes on after that, so it is killed when the time for saving is over.
 stop() {
   on_workers all "if $ALIVE; then kill -TERM \$(cat dfim.pid); \
-for _ in \$(seq 120); do $ALIVE || exit 0; sleep 1; done; kill -KILL -- -\$(cat dfim.pid); fi"
+for _ in \$(seq $patience); do $ALIVE || exit 0; sleep 1; done; \
+kill -KILL -- -\$(cat dfim.pid); sleep 1; fi"
 }
 
 logs() {
@@ -215,13 +242,14 @@ check() {
   case "$command" in run | resume)
     need "$config" DFIM_CONFIG --config configs/imm_digits.py
     need "$workdir" DFIM_WORKDIR --workdir gs://my-bucket/run-1
-    [[ "$workdir" == gs://?* ]] || refuse "--workdir '$workdir' must begin with gs://: a TPU's \
-disk is lost with it, a bucket is not" ;;
+    [[ "$workdir" == gs://[!/]* ]] || refuse "--workdir '$workdir' must begin with gs:// and a \
+bucket: a TPU's disk is lost with it, a bucket is not" ;;
   esac
   case "$command" in run | resume) ;;
     *) [[ ${#extra[@]} == 0 ]] || refuse "'$command' takes nothing after --: only run and resume do" ;;
   esac
-  [[ "$poll$grace" =~ ^[0-9]+$ ]] || refuse "DFIM_POLL and DFIM_GRACE are whole seconds"
+  [[ "$poll$grace$patience" =~ ^[0-9]+$ ]] \
+    || refuse "DFIM_POLL, DFIM_GRACE and DFIM_PATIENCE are whole seconds"
   [[ "$dry_run" == 1 ]] || command -v gcloud > /dev/null \
     || fail "gcloud is not on the PATH: install the Google Cloud CLI, or look with --dry-run"
 }
@@ -232,7 +260,7 @@ type=${DFIM_TYPE:-} runtime=${DFIM_RUNTIME:-} spot=${DFIM_SPOT:-0}
 repo=${DFIM_REPO:-} branch=${DFIM_BRANCH:-main}
 config=${DFIM_CONFIG:-} workdir=${DFIM_WORKDIR:-}
 worker=${DFIM_WORKER:-0} follow=0 dry_run=${DFIM_DRY_RUN:-0}
-poll=${DFIM_POLL:-30} grace=${DFIM_GRACE:-15}
+poll=${DFIM_POLL:-30} grace=${DFIM_GRACE:-15} patience=${DFIM_PATIENCE:-120}
 command="" extra=()
 
 while [[ $# -gt 0 ]]; do

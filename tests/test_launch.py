@@ -41,11 +41,34 @@ for word in "$@"; do
   esac
 done
 """
+# mounting is a file in the folder; the second call for a mounted one fails, as gcsfuse's does
+GCSFUSE = r"""#!/bin/bash
+printf '%s\n' "$@" >> "$HOME/mounts"
+[[ -e "$HOME/no-bucket" ]] && { echo "Unknown bucket" >&2; exit 1; }
+set -C; : > "${@: -1}/mounted"
+"""
+MOUNTPOINT = """#!/bin/bash
+[[ "$1" == -q && -e "$2/mounted" ]]
+"""
+MOUNT_FLAGS = [
+  "--implicit-dirs",
+  "--rename-dir-limit=200000",
+  "--metadata-cache-ttl-secs=0",
+  "--metadata-cache-negative-ttl-secs=0",
+]
+# notes what root is asked to do and write; the installation brings gcsfuse
+SUDO = r"""#!/bin/bash
+echo "$*" >> "$HOME/root"
+case "$*" in
+  tee*) cat >> "$HOME/root" ;;
+  *install*) cp "$HOME/gcsfuse" "$HOME/bin/gcsfuse" ;;
+esac
+"""
 TRAINER = """#!/bin/bash
 printf '%s\\n' "$@" > "$HOME/arguments"
 echo "step 1"
 [[ -e "$HOME/broken" ]] && { echo "config: no such key" >&2; exit 2; }
-trap 'echo saved; exit 0' TERM
+trap 'echo saved; [[ -e "$HOME/polite" ]] && exit 0' TERM
 while true; do sleep .1; done
 """
 # a python3 whose pip installs nothing and whose uv makes an environment of stand-ins
@@ -80,6 +103,13 @@ def call(tmp_path):
   return call
 
 
+def program(home, name, text):
+  path = home / "bin" / name
+  path.parent.mkdir(exist_ok=True)
+  path.write_text(text)
+  path.chmod(0o755)
+
+
 @pytest.fixture
 def worker(tmp_path):
   """A scratch HOME in which dfim looks installed; whatever was started there is ended."""
@@ -89,6 +119,9 @@ def worker(tmp_path):
   python.parent.mkdir(parents=True)
   python.write_text(TRAINER)
   python.chmod(0o755)
+  program(tmp_path, "gcsfuse", GCSFUSE)
+  program(tmp_path, "mountpoint", MOUNTPOINT)
+  program(tmp_path, "fusermount", "#!/bin/bash\nexit 1\n")
   yield tmp_path
   pid = tmp_path / "dfim.pid"
   if pid.exists():
@@ -162,7 +195,7 @@ def test_setup(call):
   assert argv[3:5] == ["tpu-vm", "ssh"] and "--worker=all" in argv
   words = shlex.split(remote(argv).replace(";", " ; "))
   install = words[words.index("install", words.index(".venv/bin/pip")) :]
-  assert install[1:6] == ["-q", "-e", ".[tfds]", "jax[tpu]", "gcsfs"]
+  assert install[1:6] == ["-q", "-e", ".[tfds]", "jax[tpu]", ";"]
   assert "https://example.com/dfim.git" in words and "v0.1.0" in words
 
 
@@ -218,6 +251,7 @@ def test_missing_value_is_named_with_its_fix(call, tmp_path, command, variable):
     (["create", "--spot=yes"], "--spot takes no value"),
     (["create", *FLAGS, "--type=v99-8"], "DFIM_RUNTIME is not set"),
     (["run", *FLAGS, "--workdir=runs/x"], "must begin with gs://"),
+    (["run", *FLAGS, "--workdir=gs:///x"], "must begin with gs:// and a bucket"),
     (["logs", *FLAGS, "--", "--config.steps=1"], "takes nothing after --"),
   ],
 )
@@ -227,7 +261,8 @@ def test_bad_usage_is_refused(call, tmp_path, arguments, words):
 
 
 def test_bad_seconds_are_refused(call):
-  assert "whole seconds" in refused(call("wait", *FLAGS, DFIM_POLL="soon"))
+  for variable in ["DFIM_POLL", "DFIM_GRACE", "DFIM_PATIENCE"]:
+    assert "whole seconds" in refused(call("wait", *FLAGS, **{variable: "soon"}))
 
 
 def test_help(call):
@@ -245,7 +280,7 @@ def test_run_passes_every_argument_whole(call, worker):
     "-m",
     "dfim.main",
     "--config=configs/imm_digits.py",
-    "--workdir=gs://bucket/my run's dir",
+    f"--workdir={worker}/gs/bucket/my run's dir",
     "--distributed",
     *extra,
   ]
@@ -255,11 +290,48 @@ def test_run_passes_every_argument_whole(call, worker):
   assert again.returncode == 1 and "already training" in again.stderr
 
 
+def test_run_mounts_once(call, worker):
+  assert call("run", *FLAGS, gcloud=WORKER, DFIM_GRACE="1").returncode == 0
+  mounted = [*MOUNT_FLAGS, "bucket", f"{worker}/gs/bucket"]
+  assert (worker / "mounts").read_text().splitlines() == mounted
+  (worker / "states").write_text("ACTIVE\nACTIVE\n")
+  seconds = dict(DFIM_POLL="0", DFIM_GRACE="1", DFIM_PATIENCE="1")
+  process = call("resume", *FLAGS, gcloud=without_setup(WORKER), **seconds)
+  assert process.returncode == 0, process.stderr
+  assert (worker / "mounts").read_text().splitlines() == mounted
+  assert f"--workdir={worker}/gs/bucket/my run's dir" in (worker / "arguments").read_text()
+
+
+def test_run_on_a_whole_bucket(call, worker):
+  process = call("run", *FLAGS, "--workdir=gs://other", gcloud=WORKER, DFIM_GRACE="1")
+  assert process.returncode == 0, process.stderr
+  assert (worker / "mounts").read_text().splitlines()[-2:] == ["other", f"{worker}/gs/other"]
+  assert f"--workdir={worker}/gs/other" in (worker / "arguments").read_text().splitlines()
+
+
+def test_without_its_bucket_nothing_starts(call, worker):
+  (worker / "no-bucket").touch()
+  process = call("run", *FLAGS, gcloud=WORKER, DFIM_GRACE="1")
+  assert process.returncode == 1
+  assert "Unknown bucket" in process.stderr and "not mounted: nothing started" in process.stderr
+  assert not (worker / "arguments").exists() and not (worker / "dfim.pid").exists()
+
+
+@pytest.mark.skipif(bool(shutil.which("gcsfuse")), reason="gcsfuse is on the PATH")
+def test_run_without_gcsfuse_names_setup(call, worker):
+  (worker / "bin" / "gcsfuse").unlink()
+  process = call("run", *FLAGS, gcloud=WORKER, DFIM_GRACE="1")
+  assert process.returncode == 1 and "launch/tpu.sh setup" in process.stderr
+  assert not (worker / "arguments").exists()
+
+
 def test_pasted_dry_run_does_the_same(call, worker):
   line = call("run", *FLAGS, "--dry-run", gcloud=WORKER, DFIM_GRACE="1").stdout
   env = {"PATH": f"{worker / 'bin'}:{os.environ['PATH']}", "HOME": str(worker)}
   subprocess.run(["bash", "-c", line], env=env, check=True, capture_output=True, timeout=60)
-  assert "--workdir=gs://bucket/my run's dir" in (worker / "arguments").read_text().splitlines()
+  wanted = f"--workdir={worker}/gs/bucket/my run's dir"
+  assert wanted in (worker / "arguments").read_text().splitlines()
+  assert (worker / "gs" / "bucket" / "mounted").exists()
 
 
 def test_run_reports_a_trainer_that_leaves_at_once(call, worker):
@@ -288,9 +360,8 @@ def git(folder, *arguments):
 @pytest.mark.skipif(not shutil.which("git"), reason="git is not on the PATH")
 def test_setup_installs_the_newest_commit_and_may_be_repeated(call, worker):
   shutil.rmtree(worker / "dfim")
-  (worker / "bin").mkdir()
-  (worker / "bin" / "python3").write_text(PYTHON)
-  (worker / "bin" / "python3").chmod(0o755)
+  program(worker, "python3", PYTHON)
+  program(worker, "sudo", LOUD)
   source = worker / "its source"
   source.mkdir()
   git(source, "init", "-q", "-b", "main")
@@ -302,10 +373,42 @@ def test_setup_installs_the_newest_commit_and_may_be_repeated(call, worker):
     assert process.returncode == 0, process.stderr
     assert (worker / "dfim" / "version").read_text() == version
   installs = (worker / "installs").read_text().splitlines()
-  assert installs == ["uv", "venv 3.12", ".[tfds] jax[tpu] gcsfs", "uv", ".[tfds] jax[tpu] gcsfs"]
+  assert installs == ["uv", "venv 3.12", ".[tfds] jax[tpu]", "uv", ".[tfds] jax[tpu]"]
   missing = call("setup", *FLAGS, f"--repo={worker / 'nowhere'}", gcloud=WORKER)
   assert missing.returncode != 0
   assert (worker / "installs").read_text().splitlines() == installs
+
+
+@pytest.mark.skipif(bool(shutil.which("gcsfuse")), reason="gcsfuse is on the PATH")
+@pytest.mark.parametrize("reachable", [True, False])
+def test_setup_installs_gcsfuse_once(call, worker, reachable):
+  source = worker / "dfim"
+  git(source, "init", "-q", "-b", "main")
+  git(source, "commit", "-q", "--allow-empty", "-m", "one")
+  (worker / "bin" / "gcsfuse").rename(worker / "gcsfuse")
+  program(worker, "python3", PYTHON)
+  program(worker, "sudo", SUDO)
+  program(worker, "lsb_release", "#!/bin/bash\necho jammy\n")
+  program(worker, "curl", "#!/bin/bash\necho a key\n" if reachable else "#!/bin/bash\nexit 22\n")
+  (source / ".venv" / "bin" / "pip").write_text("#!/bin/bash\n")
+  (source / ".venv" / "bin" / "pip").chmod(0o755)
+  (source / ".venv" / "bin" / "python").write_text("#!/bin/bash\n")
+  for _ in range(2):
+    process = call("setup", *FLAGS, f"--repo={source}", gcloud=WORKER)
+    assert (process.returncode == 0) == reachable, process.stderr
+  key = "/usr/share/keyrings/cloud.google.asc"
+  written = (worker / "root").read_text().splitlines()
+  if not reachable:
+    assert written == [f"tee {key}"] * 2
+    return
+  install, update = written.pop(), written.pop()
+  assert written == [
+    f"tee {key}",
+    "a key",
+    "tee /etc/apt/sources.list.d/gcsfuse.list",
+    f"deb [signed-by={key}] https://packages.cloud.google.com/apt gcsfuse-jammy main",
+  ]
+  assert update == "apt-get -q update" and install.endswith(" install gcsfuse")
 
 
 def without_setup(gcloud):
@@ -326,11 +429,15 @@ def test_resume_renews_what_is_gone(call, worker, state, renewed):
   assert (worker / "arguments").exists()
 
 
-def test_resume_lets_a_running_trainer_save_first(call, worker):
+@pytest.mark.parametrize("leaves", [True, False])
+def test_resume_gives_a_running_trainer_time_to_save(call, worker, leaves):
+  if leaves:  # dfim.main itself stays until it is killed
+    (worker / "polite").touch()
   assert call("run", *FLAGS, gcloud=WORKER, DFIM_GRACE="1").returncode == 0
   first = (worker / "dfim.pid").read_text()
   (worker / "states").write_text("ACTIVE\nACTIVE\n")
-  process = call("resume", *FLAGS, gcloud=without_setup(WORKER), DFIM_POLL="0", DFIM_GRACE="1")
+  seconds = dict(DFIM_POLL="0", DFIM_GRACE="1", DFIM_PATIENCE="60" if leaves else "2")
+  process = call("resume", *FLAGS, gcloud=without_setup(WORKER), **seconds)
   assert process.returncode == 0, process.stderr
   assert (worker / "dfim.pid").read_text() != first
   time.sleep(0.2)
