@@ -28,7 +28,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     sample_times=dict(
       name="core.times.sample",
       pattern=dict(name="core.times.example"),
-      mapping=dict(name="core.mappings.eta_decrement", k=10.0),
+      mapping=dict(name="core.mappings.eta_decrement", k=12.0),
       t_max=t_max,
       t_min=t_min,
     ),

@@ -36,9 +36,11 @@ def build(config: ml_collections.ConfigDict) -> dict[str, Evaluator]:
   return built
 
 
-def evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[str, Any]:
+def evaluate(
+  config: ml_collections.ConfigDict, workdir: str, *, devices: Any = None
+) -> dict[str, Any]:
   """Scores the newest checkpoint of `workdir` (`--mode=eval`); returns values by name."""
-  experiment = experiment_lib.build(config)
+  experiment = experiment_lib.build(config, devices=devices)
   evaluators = build(experiment.config)
   if not evaluators:
     raise ConfigError("evaluators={}: the config names none; add one, see configs/imm_digits.py.")

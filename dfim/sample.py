@@ -127,13 +127,15 @@ def sheet(experiment: experiment_lib.Experiment, draw: Draw, state: Any) -> np.n
   )
 
 
-def sample(config: ml_collections.ConfigDict, workdir: str) -> pathlib.Path:
+def sample(
+  config: ml_collections.ConfigDict, workdir: str, *, devices: Any = None
+) -> pathlib.Path:
   """Draws `config.sampler.count` samples from the newest checkpoint (`--mode=sample`).
 
   Writes `samples/<step>.png`, and `samples/<step>.npz` with an array `[count, ...]` for each number
   of steps; returns the picture's path.
   """
-  experiment = experiment_lib.build(config)
+  experiment = experiment_lib.build(config, devices=devices)
   draw = make_draw(experiment)
   state = checkpoint.restore(workdir, experiment.abstract_state())
   sampler = _options(experiment.config.sampler)

@@ -67,16 +67,18 @@ def _reaching(loss: Callable[..., Any], reach: Array | float) -> Callable[..., A
   return functools.partial(loss, sample_times=times)
 
 
-def train(config: ml_collections.ConfigDict, workdir: str) -> train_state.TrainState:
+def train(
+  config: ml_collections.ConfigDict, workdir: str, *, devices: Any = None
+) -> train_state.TrainState:
   """Trains what `config` describes, on from where `workdir` stands; returns the last state.
 
-  The same call again resumes, bit for bit, also after a kill.
+  The same call again resumes, bit for bit, also after a kill. Uses all devices, or those given.
 
   Raises:
     ConfigError: before anything is compiled or written.
     FloatingPointError: if every step between two log lines had to be skipped.
   """
-  experiment = experiment_lib.build(config)
+  experiment = experiment_lib.build(config, devices=devices)
   config = experiment.config
   draw, evaluators = sample.make_draw(experiment), evaluate.build(config)
   workdir_lib.check(workdir, config)

@@ -40,9 +40,9 @@ def test_says_its_command_time_and_score(module):
 
 
 def test_trains_samples_and_scores(config, tmp_path):
-  workdir = tmp_path / "run"
+  workdir, one = tmp_path / "run", dict(devices=jax.devices()[:1])
   with jax.debug_key_reuse(False):
-    state = train.train(config, str(workdir))
+    state = train.train(config, str(workdir), **one)
     assert int(state.step) == config.steps and int(state.skipped) == 0
     assert all(np.isfinite(a).all() for a in jax.tree.leaves(jax.device_get(state)))
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -51,11 +51,11 @@ def test_trains_samples_and_scores(config, tmp_path):
     assert Image.open(workdir / f"samples/{config.steps}.png").size[0] > 100
     if config.get("evaluators"):
       first = json.loads((workdir / f"eval/{config.steps}.json").read_text())
-      again = evaluate.evaluate(config, str(workdir))
+      again = evaluate.evaluate(config, str(workdir), **one)
       assert list(first) == list(again) == list(config.evaluators)
       before, after = evaluate.flat(first), evaluate.flat(again)
       np.testing.assert_allclose(list(after.values()), list(before.values()), rtol=1e-4, atol=1e-6)
-    drawn = np.load(sample.sample(config, str(workdir)).with_suffix(".npz"))
+    drawn = np.load(sample.sample(config, str(workdir), **one).with_suffix(".npz"))
     for steps in config.sampler.steps:
       assert drawn[f"steps_{steps}"].shape[0] == config.sampler.count
 
