@@ -83,3 +83,15 @@ def test_levels_become_times(float64):
 def test_wrong_fields_are_named(call, message):
   with pytest.raises(ValueError, match=message):
     call()
+
+
+def test_golden_matrices(golden):
+  """All but the trapezoid, whose released form is asymmetric by a slip of an index."""
+  numbers = golden("diffusion_forcing.npz")
+  names = [n for n in numbers.files if n.startswith("matrix/") and "trapezoid" not in n]
+  for name in names:
+    _, kind, steps, horizon, lag = name.split("/")
+    steps, tokens, lag = int(steps[5:]), int(horizon[7:]), float(lag[1:])
+    extra = (lag,) if kind == "pyramid" else ()
+    np.testing.assert_array_equal(getattr(grids, kind)(steps, tokens, *extra), numbers[name])
+  assert len(names) == 40

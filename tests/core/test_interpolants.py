@@ -141,3 +141,20 @@ def test_noise_keyed_by_example_does_not_depend_on_the_batch(key):
   two = ip.noise_like(keys(jnp.arange(3, 5)), jnp.zeros((2, 2, 3)))
   np.testing.assert_array_equal(five[3:], two)
   assert len(np.unique(five)) == five.size
+
+
+@pytest.mark.parametrize("levels", [10, 100, 1000])
+@pytest.mark.parametrize("betas", ["linear", "cosine", "sigmoid"])
+def test_golden_schedules(betas, levels, golden):
+  expected = golden("diffusion_forcing.npz")[f"alphas_cumprod/{betas}/{levels}"]
+  # The released sigmoid is evaluated in float32: its last levels are right to 1e-8.
+  np.testing.assert_allclose(ip.alpha_bars(betas, levels)[1:], expected, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("betas", ["linear", "cosine", "sigmoid"])
+def test_the_first_levels_keep_their_noise(betas):
+  """1 - alpha_bar of level 0 is 3e-4 and less: taken from a rounded alpha_bar it would be off."""
+  path = ip.DiscreteVP(betas)
+  t = jnp.array([1e-3, 2e-3])
+  exact = np.sqrt(1.0 - ip.alpha_bars(betas, 1000)[1:3])
+  np.testing.assert_allclose(path.sigma(t), exact, rtol=1e-5)
