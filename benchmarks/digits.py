@@ -54,9 +54,11 @@ def imm_reach(mode: str) -> ml_collections.ConfigDict:
   return c
 
 
-def particles(m: int, kernel: str = "laplace", **changes):
-  """M particles and a kernel."""
-  return functools.partial(imm, group_size=m, kernel__name=f"core.kernels.{kernel}", **changes)
+def particles(m: int, kernel: str, k: float):
+  """M particles, a kernel, and the step of r(s, t)."""
+  return functools.partial(
+    imm, group_size=m, kernel__name=f"core.kernels.{kernel}", sample_times__mapping__k=k
+  )
 
 
 ROWS = {
@@ -65,9 +67,9 @@ ROWS = {
   "flow_equal_seconds": flow_equal_seconds,
   "consistency": consistency_digits.get_config,
   "imm_reach": imm_reach,
-  **{f"M={m}": particles(m) for m in (1, 2, 8, 16)},
+  **{f"M={m} laplace k=10": particles(m, "laplace", 10.0) for m in (1, 2, 4, 8, 16)},
   **{
-    f"M=1 {kernel} k={k:g}": particles(1, kernel, sample_times__mapping__k=k)
+    f"M=1 {kernel} k={k:g}": particles(1, kernel, k)
     for kernel in ("laplace", "energy", "pseudo_huber")
     for k in (6.0, 8.0, 10.0, 12.0)
   },
@@ -135,7 +137,7 @@ def figure(found: dict[str, list[dict[str, float]]], path: pathlib.Path) -> None
   from matplotlib import pyplot as plt
 
   axes = plt.figure(figsize=(6, 4)).subplots()
-  for row in ("imm", "flow", "flow_equal_seconds", "consistency", "M=1"):
+  for row in ("imm", "flow", "flow_equal_seconds", "consistency", "M=1 laplace k=10"):
     if row in found:
       values = [sorted(r[f"{k} steps"]["frechet"] for r in found[row]) for k in CALLS]
       axes.plot(CALLS, [statistics.median(v) for v in values], marker="o", label=row)

@@ -29,7 +29,6 @@ def test_there_are_notebooks():
 def test_runs_in_smoke_mode_and_shows_pictures(notebook, tmp_path, monkeypatch):
   monkeypatch.setenv("JAX_PLATFORMS", "cpu")
   monkeypatch.setenv("TMPDIR", str(tmp_path))
-  monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))  # runs share programs
   full = [cell for cell in code_cells(notebook) if 'MODE = "full"' in cell.source]
   assert len(full) == 1
   full[0].source = full[0].source.replace('MODE = "full"', 'MODE = "smoke"')
