@@ -19,6 +19,7 @@ import ml_collections
 from configs import consistency_digits
 from configs import flow_digits
 from configs import imm_digits
+from dfim import progress
 from dfim import train
 
 _ROWS = flags.DEFINE_list("rows", None, "Rows to train, all by default; 'none' to make the table.")
@@ -78,8 +79,7 @@ ROWS = {
 
 def main(_) -> None:
   """Trains what is missing, then writes the table and the figure."""
-  logging.set_verbosity(logging.INFO)
-  logging.get_absl_handler().addFilter(lambda r: r.levelno > 20 or "dfim" in r.pathname)
+  progress.show_log()
   workdir = pathlib.Path(_WORKDIR.value)
   for row in _ROWS.value or ROWS:
     for seed in _SEEDS.value if row in ROWS else ():

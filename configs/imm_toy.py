@@ -1,6 +1,8 @@
 """IMM on a ring of eight Gaussians in the plane: the smallest whole experiment.
 
 python -m dfim.main --config=configs/imm_toy.py
+
+@TOY@
 """
 
 import ml_collections

@@ -9,11 +9,11 @@ import sys
 
 from absl import app
 from absl import flags
-from absl import logging
 import jax
 from ml_collections import config_flags
 
 from dfim import evaluate
+from dfim import progress
 from dfim import sample
 from dfim import train
 from dfim.resolve import ConfigError
@@ -29,9 +29,7 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator.")
 
 def main(argv: list[str]) -> None:
   """Runs one mode; what cannot run ends in one line and exit code 2."""
-  logging.set_verbosity(logging.INFO)
-  # Orbax tells dozens of details a save.
-  logging.get_absl_handler().addFilter(lambda r: r.levelno > 20 or "dfim" in r.pathname)
+  progress.show_log()
   if len(argv) > 1:
     sys.exit(_refuse(f"{argv[1]}: not a flag; flags look like --workdir=runs/mine."))
   if _CONFIG.value is None:

@@ -2,6 +2,14 @@
 
 import time
 
+from absl import logging
+
+
+def show_log() -> None:
+  """Shows what is logged, but for the dozens of details that Orbax tells of each save."""
+  logging.set_verbosity(logging.INFO)
+  logging.get_absl_handler().addFilter(lambda r: r.levelno > 20 or "orbax" not in r.pathname)
+
 
 class Progress:
   """Rates since the last line; the first line after a start includes compilation."""

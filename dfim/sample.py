@@ -49,7 +49,7 @@ def make_draw(experiment: experiment_lib.Experiment) -> Draw:
   one_chunk = jax.jit(one_chunk, static_argnames="steps", out_shardings=everywhere)
 
   def draw(params: Any, count: int, steps: int, first: int = 0) -> np.ndarray:
-    size = min(sampler["chunk"], count)
+    size = sampler["chunk"]
     starts = range(first, first + count, size)  # the last chunk is drawn whole, then cut
     chunks = [
       jax.device_get(one_chunk(params, np.arange(n, n + size), steps=steps)) for n in starts
@@ -127,9 +127,7 @@ def sheet(experiment: experiment_lib.Experiment, draw: Draw, state: Any) -> np.n
   )
 
 
-def sample(
-  config: ml_collections.ConfigDict, workdir: str, *, devices: Any = None
-) -> pathlib.Path:
+def sample(config: ml_collections.ConfigDict, workdir: str, *, devices: Any = None) -> pathlib.Path:
   """Draws `config.sampler.count` samples from the newest checkpoint (`--mode=sample`).
 
   Writes `samples/<step>.png`, and `samples/<step>.npz` with an array `[count, ...]` for each number

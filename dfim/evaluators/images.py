@@ -32,7 +32,7 @@ def scores(
     params: the weights to draw with.
     dataset: what the feature space is called after.
     reference: the training data, `x` `[N, H, W, C]` and `label` `[N]`; trains the classifier too.
-    held_out: data of the same law, never trained on: gives the floors.
+    held_out: data of the same law, never trained on.
     steps: numbers of network calls.
     samples: how many to draw for each.
     limits: the values of black and white, for the figure.
@@ -40,7 +40,8 @@ def scores(
 
   Returns:
     The name of the feature space, and a row of scores for each number of steps and for the
-    held-out images, which are the floor. In a row: `frechet` (Heusel et al. 1706.08500, in the
+    held-out images. Those are a yardstick and no floor: a Frechet distance falls with the number
+    of samples, and held-out images are few. In a row: `frechet` (Heusel et al. 1706.08500, in the
     classifier's features), `kernel` and its standard error (KID, Binkowski et al. 1801.01401),
     `energy` (in pixels) and its standard error, `label` (the share of images that the classifier
     takes for their class; chance for a model without classes), `nearest` (the median distance in
@@ -51,9 +52,9 @@ def scores(
     pathlib.Path(cache).expanduser(), dataset, reference["x"], reference["label"]
   )
   space = _Space(net, reference)
-  floor, _ = space.compare(held_out["x"], held_out["label"])
-  values = {"features": classifier.name_of(net, dataset, 0), "samples": samples, "held out": floor}
-  unit = floor["nearest"]
+  beside, _ = space.compare(held_out["x"], held_out["label"])
+  values = {"features": classifier.name_of(net, dataset, 0), "samples": samples, "held out": beside}
+  unit = beside["nearest"]
   classes = int(reference["label"].max()) + 1
   figures = {}
   for k in steps:
