@@ -3,8 +3,8 @@
 python -m dfim.main --config=configs/flow_digits.py
 
 Time: about a minute on two CPU cores, scores included.
-Score: Frechet distance 48 / 12 / 4.1 / 2.0 / 1.2 / 0.81 at 1 / 2 / 4 / 8 / 16 / 64 steps, medians of
-three seeds in the features of digits-cnn64-seed0-48cd60 (docs/results.md).
+Score: Frechet distance 48 / 12 / 4.1 / 2.0 / 1.2 / 0.81 at 1 / 2 / 4 / 8 / 16 / 64 steps, medians
+of three seeds in the features of digits-cnn64-seed0-48cd60 (docs/results.md).
 """
 
 import ml_collections
