@@ -1,6 +1,10 @@
 """A consistency model on the digits: `imm_digits` with one particle, its own kernel and s at t_min.
 
 python -m dfim.main --config=configs/consistency_digits.py
+
+Time: about a minute on two CPU cores, scores included.
+Score: Frechet distance 5.4 / 0.56 / 0.94 / 1.0 at 1 / 2 / 4 / 8 steps, one seed, in the features of
+digits-cnn64-seed0-48cd60 (docs/results.md).
 """
 
 import ml_collections

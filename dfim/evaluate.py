@@ -82,11 +82,11 @@ def table(values: dict[str, Any]) -> str:
 
 
 def flat(found: dict[str, Any], prefix: str = "") -> dict[str, float]:
-  """The numbers among `found`, by path: "images/2 steps/frechet"."""
+  """The numbers among `found`, by path as TensorBoard takes it: "images/2_steps/frechet"."""
   numbers = {}
   for name, value in found.items():
     if isinstance(value, dict):
-      numbers |= flat(value, f"{prefix}{name}/")
+      numbers |= flat(value, f"{prefix}{name}/".replace(" ", "_"))
     elif not isinstance(value, str):
-      numbers[f"{prefix}{name}"] = value
+      numbers[f"{prefix}{name}".replace(" ", "_")] = value
   return numbers

@@ -109,6 +109,6 @@ def test_killed_by_the_system_and_started_again(tmp_path):
   command[4] = f"--workdir={tmp_path / 'unbroken'}"
   subprocess.run(command, cwd=ROOT, env=env, check=True, stderr=subprocess.DEVNULL)
   assert metrics(tmp_path / "killed") == metrics(tmp_path / "unbroken")
-  experiment = experiment_lib.build(small(), devices=jax.devices()[:1])
+  experiment = experiment_lib.build(imm_digits.get_config("smoke"), devices=jax.devices()[:1])
   abstract = experiment.abstract_state()
   assert_equal(*(checkpoint.restore(str(tmp_path / n), abstract) for n in ("killed", "unbroken")))

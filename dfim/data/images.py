@@ -265,13 +265,13 @@ def _import_tfds() -> Any:
     import importlib_resources  # noqa: F401
     import tensorflow_datasets
   except ImportError as error:
-    raise ImportError(f"data: {error.name} is missing; pip install 'dfim[tfds]'") from None
+    raise ImportError(f"data: {error.name} is missing; pip install -e '.[tfds]'") from None
   return tensorflow_datasets
 
 
 def _command(dataset: str, where: str) -> str:
   return (
-    "pip install 'dfim[tfds,tensorflow]', then python -c \"import tensorflow_datasets as tfds; "
+    "pip install -e '.[tfds,tensorflow]', then python -c \"import tensorflow_datasets as tfds; "
     f"tfds.builder('{dataset}', data_dir='{where}', file_format='array_record')"
     '.download_and_prepare()"'
   )

@@ -17,12 +17,12 @@ class MLP(nn.Module):
 
   width: int = 256
   depth: int = 3
-  flatten: bool = False
   num_classes: int = 0
   dropout: float = 0.0
   second_time: str = "s"
   time_scale: float = 1000.0
   dtype: str | None = None
+  flatten: bool = False
 
   @nn.compact
   def __call__(

@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 from dfim.data import images
 
 EXTRA = all(importlib.util.find_spec(m) for m in ("array_record", "grain", "importlib_resources"))
-needs_extra = pytest.mark.skipif(not EXTRA, reason="pip install 'dfim[tfds]'")
+needs_extra = pytest.mark.skipif(not EXTRA, reason="pip install -e '.[tfds]'")
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (30, 6, 6, 3), np.uint8)
 LABELS = np.arange(30) % 10
@@ -215,7 +215,7 @@ def test_an_unprepared_set_is_named_at_once_with_the_command(tmp_path, dataset):
   with pytest.raises(FileNotFoundError) as error:
     images.tfds(4, 0, dataset=dataset, data_dir=tmp_path)
   assert time.monotonic() - began < 3
-  one_line(error, "data.dataset", tmp_path, f"tfds.builder('{dataset}'", "dfim[tfds,tensorflow]")
+  one_line(error, "data.dataset", tmp_path, f"tfds.builder('{dataset}'", ".[tfds,tensorflow]")
 
 
 @needs_extra
@@ -238,4 +238,4 @@ def test_a_missing_extra_is_named(monkeypatch, missing):
   monkeypatch.setattr(builtins, "__import__", without)
   with pytest.raises(ImportError) as error:
     images.tfds(4, 0, dataset="cifar10")
-  one_line(error, missing, "pip install 'dfim[tfds]'")
+  one_line(error, missing, "pip install -e '.[tfds]'")
