@@ -13,7 +13,7 @@ import ml_collections
 
 
 def get_config(mode: str = "full") -> ml_collections.ConfigDict:
-  """`mode` is "full" or "smoke" (a few steps of a small network on a few random images)."""
+  """`mode` is "full" or "smoke" (a few steps of a small network; needs the data too)."""
   full = dict(full=True, smoke=False)[mode]
   t_max, t_min = 0.994, 0.006
   c = ml_collections.ConfigDict()

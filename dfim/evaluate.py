@@ -15,6 +15,7 @@ from dfim import experiment as experiment_lib
 from dfim import files
 from dfim import pictures
 from dfim import sample
+from dfim import workdir as workdir_lib
 from dfim.resolve import config_errors
 from dfim.resolve import ConfigError
 from dfim.resolve import resolve
@@ -45,6 +46,7 @@ def evaluate(
   if not evaluators:
     raise ConfigError("evaluators={}: the config names none; add one, see configs/imm_digits.py.")
   draw = sample.make_draw(experiment)
+  workdir_lib.check(workdir, experiment.config, ("model", "objective"))
   state = checkpoint.restore(workdir, experiment.abstract_state())
   return run(evaluators, draw, state, workdir)
 

@@ -151,6 +151,10 @@ def _completed(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   for field in ("steps", "batch_size", "refresh_every", "log_every", "checkpoint_every"):
     if full[field] < 1:
       raise ConfigError(f"{field}={full[field]}: set it to 1 or more.")
+  if not full.ema or not all(0.0 <= decay < 1.0 for decay in full.ema):
+    raise ConfigError(f"ema={full.ema!r}: give at least one decay, each in [0, 1).")
+  if full.objective.get("group_size", 1) < 1:
+    raise ConfigError(f"objective.group_size={full.objective.group_size}: set it to 1 or more.")
   return full
 
 

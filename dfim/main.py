@@ -18,7 +18,13 @@ from dfim import sample
 from dfim import train
 from dfim.resolve import ConfigError
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: file.py[:mode].")
+_CONFIG = config_flags.DEFINE_config_file(
+  "config",
+  None,
+  "The experiment: file.py[:mode].",
+  lock_config=False,
+  accept_new_attributes=True,  # any argument may be set; `resolve` refuses misspelt ones
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; runs/<config> by default.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "sample"], "What to do.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of many processes: pod, SLURM, MPI.")

@@ -29,7 +29,7 @@ def config_errors(field: str = "") -> Iterator[None]:
     yield
   except ConfigError:
     raise
-  except (ValueError, TypeError, ImportError, FileNotFoundError) as error:
+  except (ValueError, TypeError, ArithmeticError, ImportError, OSError) as error:
     line = " ".join(str(error).split())
     raise ConfigError(f"{field}: {line}" if field else line) from error
 

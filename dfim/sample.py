@@ -16,6 +16,7 @@ from dfim import checkpoint
 from dfim import experiment as experiment_lib
 from dfim import files
 from dfim import pictures
+from dfim import workdir as workdir_lib
 from dfim.core import interpolants
 from dfim.resolve import config_errors
 from dfim.resolve import ConfigError
@@ -67,6 +68,8 @@ def _options(config: Any) -> dict[str, Any]:
       f"sampler.{wrong}: {'missing' if wrong in FIELDS else 'no such field'};"
       f" a sampler has {', '.join(sorted(FIELDS))}."
     )
+  if not options["steps"] or min(options["chunk"], options["count"]) < 1:
+    raise ConfigError("sampler: steps must not be empty, chunk and count at least 1.")
   if not callable(options["grid"]):
     raise ConfigError("sampler.grid.steps: give the numbers of steps in sampler.steps instead.")
   return options
@@ -88,13 +91,16 @@ def _one_chunk(
     keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(root, i)))(indices)
     x = jnp.zeros((len(indices), *shape))
     cond = dict(label=indices % classes) if classes else None
+    grid = ask(sampler["grid"], path=f.path, steps=steps)
+    if grid.ndim == 1 and len(grid) != steps + 1:
+      raise ValueError(f"steps={steps}: the grid takes {len(grid) - 1}; set sampler.steps to that.")
     return ask(
       sampler["method"],
       jump=lambda x, s, t: f(apply, params, x, s, t, cond),
       clean=lambda x, t: f.clean(apply, params, x, t, cond),
       key=keys[:, 1],
       x=f.sigma_data * interpolants.noise_like(keys[:, 0], x),
-      grid=ask(sampler["grid"], path=f.path, steps=steps),
+      grid=grid,
       path=f.path,
       sigma_data=f.sigma_data,
     )
@@ -135,6 +141,7 @@ def sample(config: ml_collections.ConfigDict, workdir: str, *, devices: Any = No
   """
   experiment = experiment_lib.build(config, devices=devices)
   draw = make_draw(experiment)
+  workdir_lib.check(workdir, experiment.config, ("model", "objective"))
   state = checkpoint.restore(workdir, experiment.abstract_state())
   sampler = _options(experiment.config.sampler)
   path = pathlib.Path(workdir) / "samples" / f"{int(state.step + state.skipped)}.png"

@@ -101,7 +101,12 @@ def train(
       workdir, every=config.checkpoint_every, keep=config.keep_checkpoints
     ) as checkpoints,
   ):
-    report = make_report(writer, progress.Progress(seen, config.steps, config.batch_size))
+    report = make_report(
+      writer,
+      progress.Progress(seen, config.steps, config.batch_size),
+      steps=seen,
+      skipped=int(state.skipped),
+    )
     for n in range(seen + 1, config.steps + 1):
       state, metrics = step(state, next(batches), root)
       if is_due(n, config.log_every, config.steps):
@@ -129,10 +134,12 @@ def is_due(n: int, every: int, last: int) -> bool:
 
 
 def make_report(
-  writer: writer_lib.Writer, line: progress.Progress
+  writer: writer_lib.Writer, line: progress.Progress, *, steps: int, skipped: int
 ) -> Callable[[int, dict[str, Any]], None]:
-  """Builds `report(step, metrics)`: the progress line, and the metrics in the writer."""
-  skipped = steps = 0
+  """Builds `report(step, metrics)`: the progress line, and the metrics in the writer.
+
+  `steps` and `skipped` are where the run stands.
+  """
 
   def report(n: int, metrics: dict[str, Any]) -> None:
     nonlocal skipped, steps

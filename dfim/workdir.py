@@ -1,5 +1,6 @@
 """A run's folder and the config that it belongs to."""
 
+from collections.abc import Sequence
 import json
 import pathlib
 
@@ -11,11 +12,11 @@ from dfim import files
 from dfim.resolve import ConfigError
 
 # What decides the numbers of a run. The rest (steps, logging, evaluators ...) may change midway.
-_FIXED = "seed batch_size data model objective optimizer reach ema refresh_every".split()
+FIXED = "seed batch_size data model objective optimizer reach ema refresh_every".split()
 
 
-def check(workdir: str, config: ml_collections.ConfigDict) -> None:
-  """Refuses a URL, and a folder whose checkpoints another config made.
+def check(workdir: str, config: ml_collections.ConfigDict, fields: Sequence[str] = FIXED) -> None:
+  """Refuses a URL, and a folder whose checkpoints a config made that differs in `fields`.
 
   Raises:
     ConfigError: naming the first field that differs.
@@ -26,7 +27,9 @@ def check(workdir: str, config: ml_collections.ConfigDict) -> None:
     )
   if not checkpoint.steps(workdir):
     return
-  before, now = (_flat({k: c[k] for k in _FIXED}) for c in (load(workdir), _plain(config)))
+  before, now = (
+    _flat({k: c[k] for k in fields if k in c}) for c in (load(workdir), _plain(config))
+  )
   for field in [*before, *now]:
     if before.get(field) != now.get(field):
       raise ConfigError(

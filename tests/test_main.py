@@ -32,6 +32,9 @@ WRONG = {
   "no such function": ([SMOKE, "--config.objective.kernel.name=core.kernels.laplac"], "'laplace'"),
   "M and the batch": ([SMOKE, "--config.objective.group_size=3"], "batch_size=64: not a multiple"),
   "times": ([SMOKE, "--config.objective.sample_times.t_max=0.001"], "t_max=0.001: set 0 <= t_min"),
+  "no particles": ([SMOKE, "--config.objective.group_size=0"], "objective.group_size=0"),
+  "no average": ([SMOKE, "--config.ema=()"], "ema=()"),
+  "no samples": ([SMOKE, "--config.sampler.count=0"], "count at least 1"),
   "no steps": ([SMOKE, "--config.steps=0"], "steps=0"),
   "no split": ([SMOKE, "--config.data.split=trian"], "trian"),
   "no data": (["--config=configs/imm_cifar.py", "--config.data.data_dir=/no"], "cifar10"),
@@ -58,7 +61,11 @@ def test_train_sample_score_and_refuse_another_network(tmp_path):
   before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
   for flags, message in (
     (["--config.model.width=16"], "holds a run with model.width=32, and this config has 16"),
-    (["--mode=sample", "--config.model.width=16"], "holds another network or optimizer: "),
+    (["--mode=sample", "--config.model.width=16"], "holds a run with model.width=32"),
+    (
+      ["--mode=sample", "--config.optimizer.name=optax.sgd"],
+      "holds another network or optimizer: ",
+    ),
     (["--config.objective.group_size=2"], "objective.group_size=4"),
   ):
     done = run(SMOKE, *flags, workdir=tmp_path)

@@ -81,5 +81,5 @@ def test_a_missing_import_inside_a_module_is_not_hidden(monkeypatch, tmp_path):
 def test_errors_of_set_up_become_one_line():
   with pytest.raises(ConfigError, match="^data: first second$"), config_errors("data"):
     raise FileNotFoundError("first\n   second")
-  with pytest.raises(ZeroDivisionError), config_errors():  # a bug stays a bug
-    _ = 1 / 0
+  with pytest.raises(AttributeError), config_errors():  # a bug stays a bug
+    _ = None.field

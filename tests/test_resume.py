@@ -56,8 +56,8 @@ def stop_at(monkeypatch, step):
   """Lets training fail right after `step`, with a save of an earlier step behind it."""
   make_report = train.make_report
 
-  def failing(*args):
-    report = make_report(*args)
+  def failing(*args, **kwargs):
+    report = make_report(*args, **kwargs)
 
     def then_stop(n, values):
       report(n, values)

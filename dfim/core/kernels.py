@@ -17,7 +17,7 @@ Array = jax.Array
 
 
 def laplace(x: Array, y: Array, scale: Array, *, floor: float = 1e-8) -> Array:
-  """exp(-scale d): every moment; the gradient's size does not fall with the distance."""
+  """exp(-scale d): every moment; the gradient does not vanish as particles meet."""
   return jnp.exp(-scale * jnp.sqrt(_squared_distance(x, y, floor)))
 
 

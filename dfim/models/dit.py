@@ -1,4 +1,4 @@
-"""The diffusion transformer of IMM's latents (imm.md 2.1): adaLN-Zero, fixed positions.
+"""The diffusion transformer of IMM's latents: adaLN-Zero, fixed positions.
 
 Released sizes (depth, width, heads), patch 2: S 12/384/6, B 12/768/12, L 24/1024/16, XL 28/1152/16.
 """

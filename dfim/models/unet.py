@@ -1,4 +1,4 @@
-"""The DDPM++ U-Net of IMM's CIFAR-10 runs (imm.md 2.1), channels last.
+"""The DDPM++ U-Net of IMM's CIFAR-10 runs (arXiv 2503.07565, appendix I.1), channels last.
 
 Its blocks have the released program's names and layouts ("enc.16x16_conv" is "enc_16x16_conv",
 "map_layer0_s" is "map_s.layer0"), so released weights are loaded by renaming and transposing.
