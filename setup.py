@@ -22,13 +22,13 @@ setuptools.setup(
     "flax>=0.12",  # linen networks and pytree dataclasses
     "optax>=0.2.8",  # optimizers, schedules, EMA
     "orbax-checkpoint>=0.12,<0.13",  # asynchronous, atomic checkpoints
-    "chex>=0.1.90",  # shape assertions and trace counts in tests and losses
+    "chex>=0.1.90",  # comparisons of trees and trace counts in tests
     "ml_collections>=1.1",  # configs that the command line can override
     "tensorflow-datasets>=4.9.9",  # image sets by name; works without tensorflow
-    "clu>=0.0.12",  # TensorBoard writers where tensorflow is, parameter overview
+    "clu>=0.0.12",  # TensorBoard writers where tensorflow is
     "absl-py>=2.1",  # flags and logging
     "numpy>=2.0",  # host-side batches, float64 moments
-    "scipy>=1.13",  # matrix square root of the Frechet distance, linear assignment
+    "scipy>=1.13",  # independent matrix square root and distances in tests
     "scikit-learn>=1.5",  # ships the 8x8 digits, the default data set
     "pillow>=10",  # PNG sample grids and folders of images
     "tensorboardX>=2.6",  # TensorBoard events without tensorflow

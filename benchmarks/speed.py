@@ -84,20 +84,12 @@ def flow_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 def step_call(experiment: experiment_lib.Experiment, batch: dict[str, Any]) -> Call:
   """The training step as `train` runs it."""
-  step = train.make_step(
-    experiment.apply,
-    experiment.loss,
-    experiment.tx,
-    refresh_every=experiment.config.refresh_every,
-    reach=experiment.reach,
-    places=experiment.places(),
-  )
-  return threaded(step, start(experiment), batch, jax.random.key(1))
+  return threaded(train.step_of(experiment), experiment.first_state(), batch, jax.random.key(1))
 
 
 def part_calls(experiment: experiment_lib.Experiment, batch: dict[str, Any]) -> dict[str, Call]:
   """What IMM's step is made of: two forwards and a backward, the update, the discrepancy."""
-  state = start(experiment)
+  state = experiment.first_state()
   inputs = jump_inputs(experiment, batch)
   bare = two_forwards(experiment)
   advance = functools.partial(
@@ -113,7 +105,7 @@ def part_calls(experiment: experiment_lib.Experiment, batch: dict[str, Any]) -> 
   _, x_t, x_r, times = inputs
   return {
     BARE: lambda: bare_jit(state.params, state.params, *inputs),
-    BARE_STEP: threaded(bare_step, start(experiment), *inputs),
+    BARE_STEP: threaded(bare_step, experiment.first_state(), *inputs),
     MMD: lambda: mmd(x_t, x_r, x_t, times),
   }
 
@@ -160,7 +152,7 @@ def sampling_calls(
   config = ml_collections.ConfigDict(config)
   config.sampler.chunk = chunk
   experiment = experiment_lib.build(config, devices=jax.devices()[:1])
-  draw, params = sample.make_draw(experiment), sample.averaged(start(experiment))
+  draw, params = sample.make_draw(experiment), sample.averaged(experiment.first_state())
   forwards = forwards_of(experiment, chunk)
   calls, programs = {}, {}
   for k in STEPS:
@@ -185,11 +177,6 @@ def forwards_of(experiment: experiment_lib.Experiment, chunk: int) -> Callable[.
     return jax.device_get(y)
 
   return forwards
-
-
-def start(experiment: experiment_lib.Experiment) -> train_state.TrainState:
-  """The state of step 0."""
-  return jax.jit(experiment.init, out_shardings=experiment.places())(jax.random.key(0))
 
 
 def threaded(step: Callable[..., tuple[Any, Any]], state: Any, *args: Any) -> Call:

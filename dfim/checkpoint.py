@@ -36,8 +36,7 @@ class Checkpoints:
 
   def save(self, step: int, state: Any, *, force: bool = False) -> None:
     """Starts a save if one is due; waits only for the one before it."""
-    saved = self._manager.latest is not None and self._manager.latest.step == step
-    if not saved and (force or self._manager.should_save(step)):
+    if force or self._manager.should_save(step):
       self._manager.save_async(step, state, force=force)
 
 
@@ -55,19 +54,19 @@ def steps(workdir: str) -> list[int]:
   return sorted(map(int, names))
 
 
-def restore(workdir: str, abstract: Any, step: int | None = None) -> Any:
-  """The state at `step`, the last by default, with the shapes and shardings of `abstract`.
+def restore(workdir: str, abstract: Any) -> Any:
+  """The newest state, with the shapes and shardings of `abstract`.
 
   Raises:
     ConfigError: if there is none, or if it is another network's, naming the first difference.
   """
   found = steps(workdir)
-  if not found or (step is not None and step not in found):
+  if not found:
     raise ConfigError(
-      f"workdir={workdir}: no checkpoint{'' if step is None else f' of step {step}'} in"
-      f" {folder(workdir)}; train first, or pass another --workdir."
+      f"workdir={workdir}: no checkpoint in {folder(workdir)}; train first, or pass another"
+      " --workdir."
     )
-  path = folder(workdir) / str(found[-1] if step is None else step)
+  path = folder(workdir) / str(found[-1])
   _refuse_another(path, abstract)
   logging.info("Restoring %s", path)
   return ocp.load(path, abstract, checkpointable_name="state")

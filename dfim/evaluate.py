@@ -1,7 +1,6 @@
 """Scores of a run's averaged weights: `eval/<step>.json`, a table in the log, pictures."""
 
 from collections.abc import Callable
-import json
 import pathlib
 from typing import Any
 
@@ -10,12 +9,10 @@ import jax
 import ml_collections
 import numpy as np
 
-from dfim import checkpoint
 from dfim import experiment as experiment_lib
 from dfim import files
 from dfim import pictures
 from dfim import sample
-from dfim import workdir as workdir_lib
 from dfim.resolve import config_errors
 from dfim.resolve import ConfigError
 from dfim.resolve import resolve
@@ -45,9 +42,7 @@ def evaluate(
   evaluators = build(experiment.config)
   if not evaluators:
     raise ConfigError("evaluators={}: the config names none; add one, see configs/imm_digits.py.")
-  draw = sample.make_draw(experiment)
-  workdir_lib.check(workdir, experiment.config, ("model", "objective"))
-  state = checkpoint.restore(workdir, experiment.abstract_state())
+  draw, state = sample.restored(experiment, workdir)
   return run(evaluators, draw, state, workdir)
 
 
@@ -55,7 +50,7 @@ def run(
   evaluators: dict[str, Evaluator], draw: sample.Draw, state: Any, workdir: str
 ) -> dict[str, Any]:
   """Runs all of `evaluators` on the averaged weights and writes what they found."""
-  step = int(state.step + state.skipped)  # as checkpoints are numbered
+  step = int(state.seen)
   found, figures = {}, {}
   for name, evaluator in evaluators.items():
     found[name], drawn = evaluator(draw, sample.averaged(state))
@@ -65,8 +60,7 @@ def run(
     folder = pathlib.Path(workdir) / "eval"
     for file_name, figure in figures.items():
       pictures.save_png(folder / file_name, figure)
-    text = json.dumps(found, indent=2) + "\n"
-    files.replace(folder / f"{step}.json", lambda file: file.write(text.encode()))
+    files.replace_json(folder / f"{step}.json", found)
   return found
 
 
@@ -87,8 +81,9 @@ def flat(found: dict[str, Any], prefix: str = "") -> dict[str, float]:
   """The numbers among `found`, by path as TensorBoard takes it: "images/2_steps/frechet"."""
   numbers = {}
   for name, value in found.items():
+    path = prefix + name.replace(" ", "_")
     if isinstance(value, dict):
-      numbers |= flat(value, f"{prefix}{name}/".replace(" ", "_"))
+      numbers |= flat(value, f"{path}/")
     elif not isinstance(value, str):
-      numbers[f"{prefix}{name}".replace(" ", "_")] = value
+      numbers[path] = value
   return numbers

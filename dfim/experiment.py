@@ -61,25 +61,33 @@ class Experiment:
 
   def init(self, key: Array) -> train_state.TrainState:
     """The state at step 0."""
-    x, cond = jax.tree.map(lambda a: jnp.zeros((1, *a.shape[1:]), a.dtype), _inputs(self.batch))
-    t = jnp.ones((1,) * x.ndim)
-    params = self.net.init(key, x, t, t, cond)
+    one = jax.tree.map(lambda a: jnp.zeros((1, *a.shape[1:]), a.dtype), self.batch)
+    t = jnp.ones((1,) * one["x"].ndim)
+    params = self.net.init(key, one["x"], t, t, one.get("cond"))
     config = self.config
     return train_state.init(params, self.tx, ema=config.ema, refresh_every=config.refresh_every)
 
+  @functools.cached_property
+  def shapes(self) -> train_state.TrainState:
+    """Shapes and dtypes of the state; allocates nothing."""
+    return jax.eval_shape(self.init, jax.random.key(0))
+
   def places(self) -> train_state.TrainState:
     """The sharding of every array of the state."""
-    shapes = jax.eval_shape(self.init, jax.random.key(0))
-    return sharding.of_state(shapes, self.mesh, fsdp=self.config.fsdp)
+    return sharding.of_state(self.shapes, self.mesh, fsdp=self.config.fsdp)
 
   def abstract_state(self) -> train_state.TrainState:
     """Shapes, dtypes and shardings of the state; allocates nothing."""
-    shapes = jax.eval_shape(self.init, jax.random.key(0))
     return jax.tree.map(
       lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place),
-      shapes,
+      self.shapes,
       self.places(),
     )
+
+  def first_state(self) -> train_state.TrainState:
+    """The state at step 0, made in its places."""
+    key = jax.random.key(self.config.seed)
+    return jax.jit(self.init, out_shardings=self.places())(key)
 
   def batches(self, start: int) -> Iterator[dict[str, Any]]:
     """This process's share of the training batches from number `start` on, on the devices."""
@@ -124,11 +132,11 @@ def _resolved(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Exp
 
 def _check_step(experiment: Experiment) -> None:
   """Traces the loss without computing it: shapes and times that do not fit raise here."""
-  state = jax.eval_shape(experiment.init, jax.random.key(0))
+  params = experiment.shapes.params
   jax.eval_shape(
     functools.partial(experiment.loss, functools.partial(experiment.apply, train=True)),
-    state.params,
-    state.params,
+    params,
+    params,
     experiment.batch,
     jax.random.key(0),
   )
@@ -139,32 +147,24 @@ def _completed(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   for field in config:
     if field not in FIELDS:
       raise ConfigError(f"{field}: no such config field{resolve_lib.near(field, FIELDS)}.")
-  full = ml_collections.ConfigDict({**DEFAULTS, **config.to_dict()})
+  values = {**DEFAULTS, **config.to_dict()}
   for field, kind in FIELDS.items():
-    if field not in full:
+    if field not in values:
       raise ConfigError(f"{field}: missing from the config; it takes {_kinds(kind)}.")
-    value = (
-      full[field].to_dict() if isinstance(full[field], ml_collections.ConfigDict) else full[field]
-    )
+    value = values[field]
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
       raise ConfigError(f"{field}={value!r}: wants {_kinds(kind)}.")
   for field in ("steps", "batch_size", "refresh_every", "log_every", "checkpoint_every"):
-    if full[field] < 1:
-      raise ConfigError(f"{field}={full[field]}: set it to 1 or more.")
-  if not full.ema or not all(0.0 <= decay < 1.0 for decay in full.ema):
-    raise ConfigError(f"ema={full.ema!r}: give at least one decay, each in [0, 1).")
-  if full.objective.get("group_size", 1) < 1:
-    raise ConfigError(f"objective.group_size={full.objective.group_size}: set it to 1 or more.")
-  return full
+    if values[field] < 1:
+      raise ConfigError(f"{field}={values[field]}: set it to 1 or more.")
+  if not values["ema"] or not all(0.0 <= decay < 1.0 for decay in values["ema"]):
+    raise ConfigError(f"ema={values['ema']!r}: give at least one decay, each in [0, 1).")
+  return ml_collections.ConfigDict(values)
 
 
 def _kinds(kind: Any) -> str:
   kinds = kind if isinstance(kind, tuple) else (kind,)
   return " or ".join(k.__name__ for k in kinds)
-
-
-def _inputs(batch: dict[str, Any]) -> tuple[Any, Any]:
-  return batch["x"], batch.get("cond")
 
 
 def _warn_of_scale(x: np.ndarray, sigma_data: float) -> None:

@@ -1,6 +1,7 @@
 """Writing files so that whoever looks, also after a kill, sees the old one or the whole new."""
 
 from collections.abc import Callable
+import json
 import os
 import pathlib
 import tempfile
@@ -23,3 +24,9 @@ def replace(path: str | os.PathLike, write: Callable[[IO[bytes]], Any]) -> None:
   except BaseException:
     os.unlink(new.name)
     raise
+
+
+def replace_json(path: str | os.PathLike, value: Any) -> None:
+  """`replace` by `value` as indented JSON."""
+  text = json.dumps(value, indent=2) + "\n"
+  replace(path, lambda file: file.write(text.encode()))

@@ -43,9 +43,9 @@ def make_draw(experiment: experiment_lib.Experiment) -> Draw:
   with config_errors("sampler"):
     sampler = _options(experiment.config.sampler)
     one_chunk = _one_chunk(experiment, sampler)
-    params = jax.eval_shape(experiment.init, jax.random.key(0)).params
     for steps in sampler["steps"]:
-      jax.eval_shape(functools.partial(one_chunk, steps=steps), params, jnp.arange(2))
+      one = functools.partial(one_chunk, steps=steps)
+      jax.eval_shape(one, experiment.shapes.params, jnp.arange(2))
   everywhere = jax.NamedSharding(experiment.mesh, jax.P())
   one_chunk = jax.jit(one_chunk, static_argnames="steps", out_shardings=everywhere)
 
@@ -119,18 +119,35 @@ def averaged(state: Any) -> Any:
   return next(iter(state.ema.values()))
 
 
-def sheet(experiment: experiment_lib.Experiment, draw: Draw, state: Any) -> np.ndarray:
-  """One picture: the same noise, sampled in each number of steps."""
-  sampler = _options(experiment.config.sampler)
-  params = averaged(state)
+def draw_each(
+  experiment: experiment_lib.Experiment, draw: Draw, state: Any
+) -> dict[int, np.ndarray]:
+  """`config.sampler.count` samples of the same noise in each number of steps."""
+  sampler = experiment.config.sampler
+  count = sampler.get("count", DEFAULTS["count"])
+  return {steps: draw(averaged(state), count, steps) for steps in sampler.steps}
+
+
+def sheet(experiment: experiment_lib.Experiment, drawn: dict[int, np.ndarray]) -> np.ndarray:
+  """What `draw_each` drew as one picture."""
+  limits = experiment.config.sampler.get("limits", DEFAULTS["limits"])
   return pictures.panels(
     {
-      f"{steps} step{'s' if steps > 1 else ''}": pictures.picture(
-        draw(params, sampler["count"], steps), sampler["limits"]
-      )
-      for steps in sampler["steps"]
+      f"{steps} step{'s' if steps > 1 else ''}": pictures.picture(x, limits)
+      for steps, x in drawn.items()
     }
   )
+
+
+def restored(experiment: experiment_lib.Experiment, workdir: str) -> tuple[Draw, Any]:
+  """How to draw, and the newest state of `workdir`.
+
+  Raises:
+    ConfigError: if there is none, or another network's or objective's.
+  """
+  draw = make_draw(experiment)
+  workdir_lib.check(workdir, experiment.config, ("model", "objective"))
+  return draw, checkpoint.restore(workdir, experiment.abstract_state())
 
 
 def sample(config: ml_collections.ConfigDict, workdir: str, *, devices: Any = None) -> pathlib.Path:
@@ -140,13 +157,11 @@ def sample(config: ml_collections.ConfigDict, workdir: str, *, devices: Any = No
   of steps; returns the picture's path.
   """
   experiment = experiment_lib.build(config, devices=devices)
-  draw = make_draw(experiment)
-  workdir_lib.check(workdir, experiment.config, ("model", "objective"))
-  state = checkpoint.restore(workdir, experiment.abstract_state())
-  sampler = _options(experiment.config.sampler)
-  path = pathlib.Path(workdir) / "samples" / f"{int(state.step + state.skipped)}.png"
-  pictures.save_png(path, sheet(experiment, draw, state))
-  drawn = {f"steps_{k}": draw(averaged(state), sampler["count"], k) for k in sampler["steps"]}
-  files.replace(path.with_suffix(".npz"), lambda file: np.savez(file, **drawn))
+  draw, state = restored(experiment, workdir)
+  drawn = draw_each(experiment, draw, state)
+  path = pathlib.Path(workdir) / "samples" / f"{int(state.seen)}.png"
+  pictures.save_png(path, sheet(experiment, drawn))
+  arrays = {f"steps_{steps}": x for steps, x in drawn.items()}
+  files.replace(path.with_suffix(".npz"), lambda file: np.savez(file, **arrays))
   logging.info("Wrote %s, and the samples themselves beside it.", path)
   return path

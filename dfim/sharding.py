@@ -43,11 +43,13 @@ def put_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:
 
 
 def check_batch(batch_size: int, group_size: int, mesh: jax.sharding.Mesh) -> None:
-  """Refuses a batch whose groups of particles would straddle devices.
+  """Refuses groups of particles that are empty, or that would straddle devices.
 
   Raises:
     ValueError: naming the fields and a batch size that fits.
   """
+  if group_size < 1:
+    raise ValueError(f"objective.group_size={group_size}: set it to 1 or more.")
   unit = group_size * mesh.size
   if batch_size % unit:
     fit = max(batch_size // unit, 1) * unit

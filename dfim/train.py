@@ -45,10 +45,9 @@ def make_step(
 
   @functools.partial(jax.jit, donate_argnames="state", out_shardings=(places, None))
   def step(state: train_state.TrainState, batch: dict[str, Any], root: Array):
-    seen = state.step + state.skipped
-    objective = _reaching(loss, reach(seen) if callable(reach) else reach)
+    objective = _reaching(loss, reach(state.seen) if callable(reach) else reach)
     frozen = state.params if state.frozen is None else state.frozen
-    key = jax.random.fold_in(root, seen)
+    key = jax.random.fold_in(root, state.seen)
     of_params = lambda params: objective(train_apply, params, frozen, batch, key)
     (value, metrics), grads = jax.value_and_grad(of_params, has_aux=True)(state.params)
     norm = optax.global_norm(grads)
@@ -83,15 +82,8 @@ def train(
   draw, evaluators = sample.make_draw(experiment), evaluate.build(config)
   workdir_lib.check(workdir, config)
   state = start_state(experiment, workdir)
-  seen = int(state.step + state.skipped)
-  step = make_step(
-    experiment.apply,
-    experiment.loss,
-    experiment.tx,
-    refresh_every=config.refresh_every,
-    reach=experiment.reach,
-    places=experiment.places(),
-  )
+  seen = int(state.seen)
+  step = step_of(experiment)
   root = jax.random.fold_in(jax.random.key(config.seed), 1)
   batches = experiment.batches(seen)
   workdir_lib.claim(workdir, config)
@@ -112,7 +104,8 @@ def train(
       if is_due(n, config.log_every, config.steps):
         report(n, jax.device_get(metrics))
       if is_due(n, config.sample_every, config.steps):
-        writer.image(n, "samples", sample.sheet(experiment, draw, state))
+        drawn = sample.draw_each(experiment, draw, state)
+        writer.image(n, "samples", sample.sheet(experiment, drawn))
       if evaluators and is_due(n, config.eval_every, config.steps):
         writer.scalars(n, evaluate.flat(evaluate.run(evaluators, draw, state, workdir)))
       checkpoints.save(n, state, force=n == config.steps)  # last: what a kill cut off is done again
@@ -120,12 +113,25 @@ def train(
   return state
 
 
+def step_of(
+  experiment: experiment_lib.Experiment,
+) -> Callable[..., tuple[train_state.TrainState, dict[str, Array]]]:
+  """`make_step` with all that the experiment says."""
+  return make_step(
+    experiment.apply,
+    experiment.loss,
+    experiment.tx,
+    refresh_every=experiment.config.refresh_every,
+    reach=experiment.reach,
+    places=experiment.places(),
+  )
+
+
 def start_state(experiment: experiment_lib.Experiment, workdir: str) -> train_state.TrainState:
   """The newest checkpoint's state, or the one of step 0, laid out on the mesh."""
   if checkpoint.steps(workdir):
     return checkpoint.restore(workdir, experiment.abstract_state())
-  key = jax.random.key(experiment.config.seed)
-  return jax.jit(experiment.init, out_shardings=experiment.places())(key)
+  return experiment.first_state()
 
 
 def is_due(n: int, every: int, last: int) -> bool:

@@ -15,12 +15,17 @@ Array = jax.Array
 class TrainState:
   """Everything that a checkpoint holds."""
 
-  step: Array  # int32, optimizer steps taken; step + skipped batches have been seen
+  step: Array  # int32, optimizer steps taken
   params: Any  # theta_n, trained
   frozen: Any  # theta_{n-1}; None: the current weights under stop-gradient
   ema: dict[str, Any]  # averages of params, by decay; the first is sampled from
   opt_state: optax.OptState
   skipped: Array  # int32, steps that were not taken because something was not finite
+
+  @property
+  def seen(self) -> Array:
+    """Batches seen: what numbers checkpoints, samples and scores, and keys each step."""
+    return self.step + self.skipped
 
 
 def init(

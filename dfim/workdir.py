@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 import json
 import pathlib
+from typing import Any
 
 import jax
 import ml_collections
@@ -40,12 +41,11 @@ def check(workdir: str, config: ml_collections.ConfigDict, fields: Sequence[str]
 
 def claim(workdir: str, config: ml_collections.ConfigDict) -> None:
   """Writes `config.json` into the folder, made if need be; the first process does."""
-  text = json.dumps(_plain(config), indent=2) + "\n"
   if jax.process_index() == 0:
-    files.replace(pathlib.Path(workdir) / "config.json", lambda file: file.write(text.encode()))
+    files.replace_json(pathlib.Path(workdir) / "config.json", config.to_dict())
 
 
-def load(workdir: str) -> ml_collections.ConfigDict:
+def load(workdir: str) -> dict[str, Any]:
   """The config that a folder's run was started with.
 
   Raises:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dfim.core import interpolants
+from dfim.core import times as times_lib
 
 Array = jax.Array
 
@@ -24,7 +25,8 @@ def uniform(steps: int, t_max: float, t_min: float) -> Array:
 def edm(path: interpolants.Path, steps: int, t_max: float, t_min: float, rho: float = 7.0) -> Array:
   """`[steps + 1]` times, evenly spaced in eta^(1 / rho) (Karras et al. 2206.00364, eq. 5)."""
   _check(steps, t_max, t_min)
-  _finite_eta(t_max)
+  if t_max >= 1.0:
+    raise ValueError(f"t_max={t_max}: eta(1) is infinite; set t_max < 1.")
   ends = interpolants.eta(path, jnp.asarray([t_max, t_min], float)) ** (1.0 / rho)
   etas = jnp.linspace(ends[0], ends[1], steps + 1) ** rho
   return _with_ends(path.time(etas[1:-1]), t_max, t_min)
@@ -91,10 +93,4 @@ def _with_ends(inner: Array, t_max: float, t_min: float) -> Array:
 def _check(steps: int, t_max: float, t_min: float) -> None:
   if steps < 1:
     raise ValueError(f"steps={steps}: a grid takes at least 1 step.")
-  if not 0.0 <= t_min < t_max <= 1.0:
-    raise ValueError(f"t_min={t_min}, t_max={t_max}: set 0 <= t_min < t_max <= 1.")
-
-
-def _finite_eta(t_max: float) -> None:
-  if t_max >= 1.0:
-    raise ValueError(f"t_max={t_max}: eta(1) is infinite; set t_max < 1.")
+  times_lib.check_ends(t_max, t_min)

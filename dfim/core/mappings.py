@@ -27,7 +27,8 @@ def eta_decrement(
   min_gap: float = 0.0,
 ) -> Array:
   """eta(r) = eta(t) - 2^-k (eta(t_max) - eta(t_min)): IMM's default. Needs t_max < 1."""
-  _refuse(t_max >= 1.0, f"eta_decrement with t_max={t_max}: eta(1) is infinite; set t_max < 1.")
+  if t_max >= 1.0:
+    raise ValueError(f"eta_decrement with t_max={t_max}: eta(1) is infinite; set t_max < 1.")
   low, high = (interpolants.eta(path, jnp.asarray(u, t.dtype)) for u in (t_min, t_max))
   r = path.time(jnp.maximum(interpolants.eta(path, t) - (high - low) * 2.0**-k, low))
   return _between(s, r, t, min_gap)
@@ -47,11 +48,11 @@ def log_snr_decrement(
 
   The paper prints a minus, which would step towards noise: lambda falls with t.
   """
-  _refuse(
-    t_min <= 0.0 or t_max >= 1.0,
-    f"log_snr_decrement with t_min={t_min}, t_max={t_max}: log-SNR is infinite at 0 and 1;"
-    " set 0 < t_min and t_max < 1.",
-  )
+  if t_min <= 0.0 or t_max >= 1.0:
+    raise ValueError(
+      f"log_snr_decrement with t_min={t_min}, t_max={t_max}: log-SNR is infinite at 0 and 1;"
+      " set 0 < t_min and t_max < 1."
+    )
   low, high = (interpolants.log_snr(path, jnp.asarray(u, t.dtype)) for u in (t_max, t_min))
   # lambda = -2 log(eta), so a step in lambda is a factor of eta.
   r = path.time(interpolants.eta(path, t) * jnp.exp(-0.5 * (high - low) * 2.0**-k))
@@ -84,10 +85,10 @@ def inverse_eta_increment(
   min_gap: float = 0.0,
 ) -> Array:
   """1 / eta(r) = 1 / eta(t) + 2^-k (1 / eta(t_min) - 1 / eta(t_max)). Needs t_min > 0."""
-  _refuse(
-    t_min <= 0.0,
-    f"inverse_eta_increment with t_min={t_min}: 1 / eta(0) is infinite; set t_min > 0.",
-  )
+  if t_min <= 0.0:
+    raise ValueError(
+      f"inverse_eta_increment with t_min={t_min}: 1 / eta(0) is infinite; set t_min > 0."
+    )
   inverse = lambda u: path.alpha(u) / path.sigma(u)
   low, high = (inverse(jnp.asarray(u, t.dtype)) for u in (t_max, t_min))
   r = path.time(1.0 / (inverse(t) + (high - low) * 2.0**-k))
@@ -103,8 +104,3 @@ def to_target(path: interpolants.Path, s: Array, t: Array, *, t_max: float, t_mi
 def _between(s: Array, r: Array, t: Array, min_gap: float) -> Array:
   """r, at least `min_gap` below t, and never below s."""
   return jnp.maximum(jnp.minimum(r, t - min_gap), s)
-
-
-def _refuse(wrong: bool, message: str) -> None:
-  if wrong:
-    raise ValueError(message)

@@ -96,8 +96,7 @@ def sample(
 
 
 def _check(shape: tuple[int, ...], group_size: int, t_max: float, t_min: float, gap: float) -> None:
-  if not 0.0 <= t_min < t_max <= 1.0:
-    raise ValueError(f"t_min={t_min}, t_max={t_max}: set 0 <= t_min < t_max <= 1.")
+  check_ends(t_max, t_min)
   if not 0.0 < gap < t_max - t_min:
     raise ValueError(f"gap={gap}: set 0 < gap < t_max - t_min = {t_max - t_min:g}.")
   if group_size < 1 or shape[0] % group_size:
@@ -105,3 +104,13 @@ def _check(shape: tuple[int, ...], group_size: int, t_max: float, t_min: float, 
       f"group_size={group_size} does not divide batch_size={shape[0]}: groups hold whole"
       " particles; change one of the two."
     )
+
+
+def check_ends(t_max: float, t_min: float) -> None:
+  """Refuses times, of training or of sampling, that do not span a part of [0, 1].
+
+  Raises:
+    ValueError: naming both fields.
+  """
+  if not 0.0 <= t_min < t_max <= 1.0:
+    raise ValueError(f"t_min={t_min}, t_max={t_max}: set 0 <= t_min < t_max <= 1.")

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from dfim import files
+
 Array = jax.Array
 Params = dict[str, Array]
 
@@ -104,15 +106,7 @@ def cached(
 
 def save(path: str | os.PathLike, params: Params) -> None:
   """Writes an .npz in one move: whoever looks sees no file or a whole one."""
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  new = path.with_name(f".{path.name}.{os.getpid()}")
-  try:
-    with new.open("wb") as file:
-      np.savez(file, **params)
-    new.replace(path)
-  finally:
-    new.unlink(missing_ok=True)
+  files.replace(path, lambda file: np.savez(file, **params))
 
 
 def load(path: str | os.PathLike, like: Params) -> Params:
