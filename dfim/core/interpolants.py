@@ -91,6 +91,11 @@ class DiscreteVP:
     high = jnp.interp(1.0 / (1.0 + jnp.square(eta)), alpha_bar[::-1], grid[::-1])
     return jnp.where(eta < 1.0, low, high)
 
+  def snap(self, t: Array) -> Array:
+    """The first level at or above t; training visits the levels alone."""
+    # Of a level, t * levels may round to just above its whole number.
+    return jnp.ceil(t * self.levels * (1.0 - 1e-6)) / self.levels
+
   def _at(self, t: Array, table: np.ndarray) -> Array:
     return jnp.interp(t, np.linspace(0.0, 1.0, self.levels + 1), table)
 

@@ -1,6 +1,10 @@
 """Loss weights w(s, t), of the times' shape. `target` is the parameterization's prediction.
 
-The objective passes `path, s, t` and `target`; a config gives the other arguments.
+The objective passes `path, s, t` and `target`; a config gives the other arguments. What weighs the
+error of predicted noise by w weighs a clean sample's by w SNR and a velocity's by w alpha^2, with
+SNR = alpha^2 / sigma^2; below, both are written so that nothing is divided by zero at either end.
+Sources: IMM equation 13; Min-SNR (arXiv 2303.09556); Diffusion Forcing (2407.01392) B.1 and its
+released program for `fused_snr`; Simple diffusion 2 (2410.19324) for `sigmoid`.
 """
 
 import jax
@@ -40,3 +44,95 @@ def imm(
   noise = jnp.square(sigma) + jnp.exp(-b) * jnp.square(alpha)
   norm = jnp.square(alpha) + jnp.square(sigma)
   return turn * sigma * alpha ** (a - 1.0) / (noise * norm)
+
+
+def min_snr(
+  path: interpolants.Path, s: Array, t: Array, *, clip: float = 5.0, target: str | None = None
+) -> Array:
+  """min(SNR, clip), for predicted clean samples; for noise and velocity what that becomes.
+
+  Raises:
+    ValueError: if the path does not preserve variance.
+  """
+  del s
+  signal, noise = _powers(path, t)
+  of_noise = clip * noise / jnp.maximum(signal, clip * noise)
+  of_clean = clip * signal / jnp.maximum(signal, clip * noise)
+  return _of(target, eps=of_noise, x0=of_clean, v=of_clean * noise)
+
+
+def fused_snr(
+  path: interpolants.Path,
+  s: Array,
+  t: Array,
+  *,
+  clip: float = 5.0,
+  decay: float = 0.96,
+  target: str | None = None,
+) -> Array:
+  """Min-SNR that counts the signal in the tokens before, axis 1, as the released program does.
+
+  With S = min(SNR, clip) / clip and its running mean c over the tokens before (decay g, starting
+  at the first token's S), 1 - (1 - g c)(1 - S) takes the place of S. The paper's B.1 prints it
+  without the factor g, and its mean would start at 0. The first token, and times that all tokens
+  share (size 1 on axis 1), have no past: min-SNR.
+
+  Args:
+    path: of the objective.
+    s: unused.
+    t: `[B, T, ...]`.
+    clip: the SNR from which on a token counts as clean.
+    decay: g, for one token; 0 is min-SNR.
+    target: see the module.
+
+  Raises:
+    ValueError: if the path does not preserve variance.
+  """
+  del s
+  signal, noise = _powers(path, t)
+  clear = signal / jnp.maximum(signal, clip * noise)
+  past = decay * _past_mean(clear, decay)
+  fused = clear + past * (1.0 - clear)  # = 1 - (1 - past)(1 - clear), which would lose digits
+  total = clip * noise * past + (1.0 - past) * signal  # clip noise F, F being fused, unclipped
+  none = total <= 0.0  # a first token without signal: the limit of min-SNR
+  of_noise = jnp.where(none, 1.0, fused * clip * noise / jnp.where(none, 1.0, total))
+  return _of(target, eps=of_noise, x0=clip * fused, v=clip * fused * noise / (total + noise))
+
+
+def sigmoid(
+  path: interpolants.Path, s: Array, t: Array, *, bias: float = -1.0, target: str | None = None
+) -> Array:
+  """sigmoid(bias - log SNR), for predicted noise; for the others what that becomes."""
+  del s
+  signal, noise = jnp.square(path.alpha(t)), jnp.square(path.sigma(t))
+  total = noise + jnp.exp(-bias) * signal
+  return _of(target, eps=noise / total, x0=signal / total, v=signal * noise / total)
+
+
+def _powers(path: interpolants.Path, t: Array) -> tuple[Array, Array]:
+  """alpha^2 and sigma^2 of a path that preserves variance."""
+  with jax.ensure_compile_time_eval():
+    middle = jnp.full(1, 0.5)
+    power = jnp.square(path.alpha(middle)) + jnp.square(path.sigma(middle))
+    preserved = abs(float(power[0]) - 1.0) < 1e-3
+  if not preserved:
+    raise ValueError(
+      f"a weight by SNR with path={path}: takes one with alpha^2 + sigma^2 = 1, such as"
+      " core.interpolants.DiscreteVP or Cosine; or choose core.weights.uniform or sigmoid."
+    )
+  return jnp.square(path.alpha(t)), jnp.square(path.sigma(t))
+
+
+def _past_mean(value: Array, decay: float) -> Array:
+  """The running mean over earlier tokens, axis 1; 0 for the first token."""
+  tokens = jnp.moveaxis(value, 1, 0)
+  update = lambda mean, new: (decay * mean + (1.0 - decay) * new, mean)
+  _, before = jax.lax.scan(update, tokens[0], tokens)
+  # The scan sees token 0 twice, as its start and as its first input: the mean stays tokens[0].
+  return jnp.moveaxis(before.at[0].set(0.0), 0, 1)
+
+
+def _of(target: str | None, **by_target: Array) -> Array:
+  if target not in by_target:
+    raise ValueError(f"target={target!r}: choose one of {', '.join(by_target)}.")
+  return by_target[target]

@@ -31,18 +31,21 @@ def loss(
   weight: Callable[..., Array],
   drop_rate: float = 0.0,
 ) -> tuple[Array, dict[str, Array]]:
-  """Weighted squared error of the raw output, averaged over all scalars.
+  """Weighted squared error of the raw output, averaged over the scalars of active tokens.
 
-  Arguments as in `moment_matching.loss`; `frozen` is unused, for nothing is bootstrapped.
+  Arguments as in `moment_matching.loss`; `frozen` is unused, for nothing is bootstrapped. A `mask`
+  in the batch, bool `[B, T, 1, ...]`, is False on padding: what stands there is never read.
   """
   del frozen
-  x, cond = batch["x"], batch.get("cond")
+  x, cond, mask = batch["x"], batch.get("cond"), batch.get("mask")
   key_times, key_noise, key_drop, key_net = jax.random.split(key, 4)
-  t = sample_times(key_times, x.shape, path=f.path).t
+  x = x if mask is None else jnp.where(mask, x, 0.0)
+  times = sample_times(key_times, x.shape, path=f.path, mask=mask)
+  t, active = times.t, jnp.broadcast_to(times.active, x.shape)
   eps = f.sigma_data * interpolants.noise_like(key_noise, x)
   x_t = interpolants.interpolate(f.path, x, eps, t)
   dropped = conditions.drop(key_drop, cond, drop_rate)
   raw = apply(params, f.c_in(t) * x_t, t, t, dropped, rngs=dict(dropout=key_net))
   error = jnp.square(raw - f.target(x, eps, t))
-  value = jnp.mean(weight(f.path, t, t, target=f.prediction) * error)
-  return value, {"loss": value, "mse": jnp.mean(error)}
+  value = jnp.mean(weight(f.path, t, t, target=f.prediction) * error, where=active)
+  return value, {"loss": value, "mse": jnp.mean(error, where=active)}

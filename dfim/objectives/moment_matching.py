@@ -61,6 +61,8 @@ def loss(
     The scalar loss, and metrics.
   """
   x, cond = batch["x"], batch.get("cond")
+  if "mask" in batch:
+    raise ValueError("data: a batch with a mask, which only objectives.denoising.loss takes.")
   key_times, key_noise, key_drop, key_net = jax.random.split(key, 4)
   times = sample_times(key_times, x.shape, path=f.path, group_size=group_size)
   s, r, t = times.s, times.r, times.t

@@ -14,18 +14,93 @@ from dfim.core import times
 PATH = interpolants.FlowMatching()
 ENDS = dict(t_max=0.994, t_min=0.006)
 sample = functools.partial(times.sample, path=PATH, pattern=times.example, **ENDS)
-PATTERNS = [times.example, times.token]
+ALL_ACTIVE = [times.example, times.token, functools.partial(times.uniform_future, past=2)]
+WITH_CONTEXT = [times.context, times.pivot, times.next_token]
 
 
-@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda p: p.__name__)
+def name_of(pattern):
+  return getattr(pattern, "func", pattern).__name__
+
+
+@pytest.mark.parametrize("pattern", ALL_ACTIVE, ids=name_of)
 def test_times_have_the_rank_of_x_and_are_ordered(pattern, key):
   mapping = functools.partial(mappings.eta_decrement, k=8.0)
   drawn = sample(key, (64, 5, 3), pattern=pattern, mapping=mapping, group_size=4)
-  shape = dict(example=(64, 1, 1), token=(64, 5, 1))[pattern.__name__]
+  shape = (64, 1 if pattern is times.example else 5, 1)
   assert {a.shape for a in jax.tree.leaves(drawn)} == {shape}
   assert drawn.active.dtype == bool and jnp.all(drawn.active)
   assert jnp.all((ENDS["t_min"] <= drawn.s) & (drawn.s <= drawn.r) & (drawn.r < drawn.t))
   assert jnp.all(drawn.t <= ENDS["t_max"])
+
+
+@pytest.mark.parametrize("pattern", WITH_CONTEXT, ids=name_of)
+def test_context_stands_still(pattern, key):
+  mapping = functools.partial(mappings.eta_decrement, k=8.0)
+  drawn = sample(key, (256, 5, 3), pattern=pattern, mapping=mapping, group_size=4)
+  still = (drawn.s == drawn.t) & (drawn.r == drawn.t)
+  assert jnp.all(still == ~drawn.active)
+  assert 0 < jnp.mean(drawn.active) < 1
+  assert jnp.all(jnp.where(drawn.active, drawn.t > drawn.s, True))
+
+
+def test_uniform_future_shares_one_time_after_the_past(key):
+  drawn = sample(key, (500, 6, 2), pattern=functools.partial(times.uniform_future, past=2))
+  t = np.asarray(drawn.t[..., 0])
+  assert np.all(t[:, 2:] == t[:, 2:3])
+  assert len(np.unique(t[:, :3])) == 1500
+  with pytest.raises(ValueError, match="past=6"):
+    times.uniform_future(jax.random.key(1), (4, 6, 2), past=6, **ENDS)
+
+
+def test_context_is_clean_or_noisy_at_its_rates(key):
+  t, active = times.context(key, (4000, 10, 1), rate=0.3, noisy=0.25, **ENDS)
+  assert abs(jnp.mean(~active) - 0.3) < 0.02
+  clean = t == jnp.float32(ENDS["t_min"])
+  assert jnp.all(~clean | ~active)
+  assert abs(jnp.sum(clean) / jnp.sum(~active) - 0.75) < 0.03
+  with pytest.raises(ValueError, match="rate=1.0"):
+    times.context(jax.random.key(1), (4, 6, 2), rate=1.0, **ENDS)
+
+
+def test_pivot_has_a_clean_past_and_an_active_future(key):
+  t, active = times.pivot(key, (2000, 5, 1), **ENDS)
+  first = np.argmax(np.asarray(active[..., 0]), axis=1)
+  assert np.all(active[..., 0] == (np.arange(5)[None] >= first[:, None]))
+  np.testing.assert_allclose(np.bincount(first) / 2000, 0.2, atol=0.04)
+  assert jnp.all(active | (t == jnp.float32(ENDS["t_min"])))
+  assert len(np.unique(t[active])) > 0.99 * int(jnp.sum(active))
+
+
+def test_next_token_is_teacher_forcing(key):
+  t, active = (np.asarray(a[..., 0]) for a in times.next_token(key, (2000, 5, 1), **ENDS))
+  np.testing.assert_array_equal(active.sum(axis=1), 1)
+  at, position = np.argmax(active, axis=1)[:, None], np.arange(5)[None]
+  assert np.all(t[position < at] == np.float32(ENDS["t_min"]))
+  assert np.all(t[position > at] == np.float32(ENDS["t_max"]))
+
+
+@pytest.mark.parametrize("pattern", [*ALL_ACTIVE, *WITH_CONTEXT], ids=name_of)
+def test_padding_is_pure_noise_and_not_active(pattern, key):
+  mask = (np.arange(5) < np.arange(1, 9)[:, None])[..., None]
+  drawn = sample(key, (8, 5, 2), pattern=pattern, mask=mask)
+  for u in (drawn.s, drawn.r, drawn.t):
+    assert u.shape == (8, 5, 1)
+    assert jnp.all(jnp.where(mask, True, u == jnp.float32(ENDS["t_max"])))
+  assert not jnp.any(drawn.active & ~mask)
+
+
+@pytest.mark.parametrize("levels", [10, 1000])
+def test_a_discrete_path_is_trained_at_its_levels(levels, key):
+  path = interpolants.DiscreteVP("cosine", levels)
+  drawn = sample(key, (50_000, 1), path=path, t_max=1.0, t_min=0.0)
+  index = np.asarray(drawn.t) * levels - 1
+  np.testing.assert_allclose(index, np.rint(index), atol=1e-3)
+  counts = np.bincount(np.rint(index[:, 0]).astype(int), minlength=levels)
+  assert len(counts) == levels  # 0 .. levels - 1, each as often
+  assert abs(counts[0] - 50_000 / levels) < 6 * np.sqrt(50_000 / levels)
+  assert abs(counts[-1] - 50_000 / levels) < 6 * np.sqrt(50_000 / levels)
+  levels_themselves = jnp.arange(levels + 1) / levels
+  np.testing.assert_allclose(path.snap(levels_themselves), levels_themselves, rtol=1e-6)
 
 
 def test_a_group_is_consecutive_examples_of_one_time(key):

@@ -57,3 +57,44 @@ def test_the_network_is_told_s_is_t_per_token(key):
   np.testing.assert_array_equal(seen["s"], seen["t"])
   assert len(np.unique(seen["t"])) == 40
   np.testing.assert_allclose(value, metrics["mse"])
+
+
+def per_token(params, x, s, t, cond=None, *, rngs=None):
+  """A network that mixes tokens, so that what enters anywhere would show."""
+  return params * jnp.cumsum(x, axis=1) + t
+
+
+def test_what_stands_in_the_padding_changes_nothing(key):
+  mask = (np.arange(6) < np.array([[6], [4], [1]]))[..., None]
+  x = jax.random.normal(jax.random.key(1), (3, 6, 2))
+  other = jnp.where(mask, x, jnp.nan)
+  args = dict(f=FS[1], sample_times=sample_times(times_lib.token), weight=weights.min_snr)
+  of = lambda x, params: denoising.loss(per_token, params, None, dict(x=x, mask=mask), key, **args)[0]
+  with jax.debug_key_reuse(False):
+    for a, b in zip(jax.value_and_grad(of, 1)(x, 2.0), jax.value_and_grad(of, 1)(other, 2.0)):
+      np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("pattern", [times_lib.next_token, times_lib.context, times_lib.pivot])
+def test_the_mean_is_over_active_tokens(pattern, key):
+  """With an error of 1 everywhere the loss is the mean weight of active tokens, however few."""
+  f = FS[2]
+
+  def off_by_one(params, x, s, t, cond, *, rngs):
+    return 1.0 + params
+
+  x = jnp.ones((16, 5, 3))
+  args = dict(f=f, sample_times=sample_times(pattern), weight=weights.uniform)
+  value, _ = denoising.loss(off_by_one, x, None, dict(x=x), key, **args)
+  np.testing.assert_allclose(value, 1.0, rtol=1e-6)
+
+
+def test_equal_times_make_it_full_sequence_diffusion(key):
+  """Tokens that share one t: the loss of one example of T D scalars, whatever the tokens."""
+  x = jax.random.normal(jax.random.key(1), (8, 5, 2))
+  args = dict(f=FS[1], weight=weights.min_snr, sample_times=sample_times(times_lib.example))
+  flat = lambda params, x, s, t, cond, *, rngs: jnp.tanh(params * x) * t
+  with jax.debug_key_reuse(False):
+    tokens = denoising.loss(flat, 2.0, None, dict(x=x), key, **args)[0]
+    whole = denoising.loss(flat, 2.0, None, dict(x=x.reshape(8, 10, 1)), key, **args)[0]
+  np.testing.assert_allclose(tokens, whole, rtol=1e-5)
