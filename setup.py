@@ -29,6 +29,7 @@ setuptools.setup(
     "absl-py>=2.1",  # flags and logging
     "numpy>=2.0",  # host-side batches, float64 moments
     "scipy>=1.13",  # independent matrix square root and distances in tests
+    "scoringrules>=0.10",  # exact CRPS of ensembles
     "scikit-learn>=1.5",  # ships the 8x8 digits, the default data set
     "pillow>=10",  # PNG sample grids and folders of images
     "tensorboardX>=2.6",  # TensorBoard events without tensorflow

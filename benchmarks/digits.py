@@ -6,21 +6,18 @@ A row and a seed are an ordinary run in <workdir>/<row>/<seed>: what is done is 
 was stopped resumes. At the end `table.md` and `figure.png` in <workdir> show all that is there.
 """
 
-import functools
-import json
 import pathlib
 import statistics
 
 from absl import app
 from absl import flags
-from absl import logging
 import ml_collections
 
+from benchmarks import runs
 from configs import consistency_digits
 from configs import flow_digits
 from configs import imm_digits
 from dfim import progress
-from dfim import train
 
 _ROWS = flags.DEFINE_list("rows", None, "Rows to train, all by default; 'none' to make the table.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
@@ -55,11 +52,15 @@ def imm_reach(mode: str) -> ml_collections.ConfigDict:
   return c
 
 
-def particles(m: int, kernel: str, k: float):
-  """M particles, a kernel, and the step of r(s, t)."""
-  return functools.partial(
-    imm, group_size=m, kernel__name=f"core.kernels.{kernel}", sample_times__mapping__k=k
-  )
+def particles(m: int, kernel: str, k: float, batch_size: int = 256):
+  """M particles, a kernel, the step of r(s, t), and the batch that the groups divide."""
+
+  def config(mode: str) -> ml_collections.ConfigDict:
+    c = imm(mode, group_size=m, kernel__name=f"core.kernels.{kernel}", sample_times__mapping__k=k)
+    c.batch_size = batch_size
+    return c
+
+  return config
 
 
 ROWS = {
@@ -74,40 +75,37 @@ ROWS = {
     for kernel in ("laplace", "energy", "pseudo_huber")
     for k in (6.0, 8.0, 10.0, 12.0)
   },
+  **{
+    f"M={m} {kernel} k={k:g} batch=1024": particles(m, kernel, k, 1024)
+    for m, kernel, k in [
+      *((m, "laplace", 10.0) for m in (1, 2, 4, 8, 16)),
+      *((m, "laplace", 12.0) for m in (1, 4)),
+      *((1, kernel, k) for kernel in ("energy", "pseudo_huber") for k in (10.0, 12.0)),
+    ]
+  },
 }
+
+
+def config_of(row: str, mode: str) -> ml_collections.ConfigDict:
+  """A row's config, scored at CALLS."""
+  config = ROWS[row](mode)
+  config.sampler.steps = config.evaluators.images.steps = CALLS
+  return config
 
 
 def main(_) -> None:
   """Trains what is missing, then writes the table and the figure."""
   progress.show_log()
   workdir = pathlib.Path(_WORKDIR.value)
+  mode = "smoke" if _QUICK.value else "full"
   for row in _ROWS.value or ROWS:
     for seed in _SEEDS.value if row in ROWS else ():
-      run(row, int(seed), workdir / row.replace(" ", "_") / seed)
-  found = collect(workdir)
+      runs.run(config_of(row, mode), int(seed), runs.folder(workdir, row, seed))
+  found = {row: [s["images"] for s in seeds] for row, seeds in runs.collect(workdir, ROWS).items()}
   if found:
     (workdir / "table.md").write_text(table(found))
     figure(found, workdir / "figure.png")
     print(table(found))
-
-
-def run(row: str, seed: int, folder: pathlib.Path) -> None:
-  """Trains and scores one row with one seed, unless that is done."""
-  config = ROWS[row]("smoke" if _QUICK.value else "full")
-  config.seed = seed
-  config.sampler.steps = config.evaluators.images.steps = CALLS
-  if not (folder / "eval" / f"{config.steps}.json").exists():
-    logging.info("%s, seed %d", row, seed)
-    train.train(config, str(folder))
-
-
-def collect(workdir: pathlib.Path) -> dict[str, list[dict[str, float]]]:
-  """The last scores of every finished run, by row."""
-  found = {}
-  for row in ROWS:
-    for path in sorted(workdir.glob(f"{row.replace(' ', '_')}/*/eval/*.json")):
-      found.setdefault(row, []).append(json.loads(path.read_text())["images"])
-  return found
 
 
 def table(found: dict[str, list[dict[str, float]]]) -> str:
@@ -120,16 +118,10 @@ def table(found: dict[str, list[dict[str, float]]]) -> str:
     "| row | seeds | " + " | ".join(map(str, CALLS)) + " |",
     "|---" * (len(CALLS) + 2) + "|",
   ]
-  for row, runs in found.items():
-    cells = [cell([r[f"{k} steps"]["frechet"] for r in runs]) for k in CALLS]
-    lines.append(f"| {row} | {len(runs)} | " + " | ".join(cells) + " |")
+  for row, seeds in found.items():
+    cells = [runs.cell([r[f"{k} steps"]["frechet"] for r in seeds]) for k in CALLS]
+    lines.append(f"| {row} | {len(seeds)} | " + " | ".join(cells) + " |")
   return "\n".join(lines) + "\n"
-
-
-def cell(values: list[float]) -> str:
-  """The median, and the range where there are several."""
-  text = f"{statistics.median(values):.3g}"
-  return text if len(values) == 1 else f"{text} ({min(values):.3g}-{max(values):.3g})"
 
 
 def figure(found: dict[str, list[dict[str, float]]], path: pathlib.Path) -> None:

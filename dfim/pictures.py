@@ -11,9 +11,11 @@ from dfim import files
 
 
 def picture(x: np.ndarray, limits: tuple[float, float], columns: int = 20) -> np.ndarray:
-  """Images `[N, H, W, C]` as a grid, points of the plane `[N, 2]` as a density."""
+  """Images `[N, H, W, C]` as a grid, sequences `[N, T, D]` as lines, points `[N, 2]` as density."""
   if x.ndim == 4:
     return image_grid(x, columns, max(1, 32 // x.shape[1]), gap=1, limits=limits)
+  if x.ndim == 3:
+    return tracks(x, limits, columns)
   return density(x, limits)
 
 
@@ -50,6 +52,30 @@ def density(
   shade = np.log1p(counts[::-1, :, None])
   pixels = np.rint(255 * (1.0 - shade / max(shade.max(), 1e-9))).astype(np.uint8)
   return pixels.repeat(scale, 0).repeat(scale, 1)
+
+
+def tracks(
+  x: np.ndarray, limits: tuple[float, float], columns: int = 20, side: int = 48
+) -> np.ndarray:
+  """Sequences `[N, T, D]`, a tile each: uint8 `[H, W, 1]`.
+
+  Points of the plane, D = 2, are joined to a path, whose first point is ringed; numbers of any
+  other D are lines over time. Values beyond `limits` lie outside of the tile.
+  """
+  low, high = limits
+  unit = (np.nan_to_num(np.asarray(x, np.float64)) - low) / (high - low)
+  time = np.broadcast_to(np.linspace(0, 1, x.shape[1])[:, None], x.shape[1:])
+  tiles = []
+  for one in unit:
+    tile = Image.new("L", (side, side), "white")
+    lines = [one] if x.shape[2] == 2 else np.stack([time, one], axis=-1).swapaxes(0, 1)
+    for line in lines:
+      points = [(side * u, side * (1 - v)) for u, v in line]
+      ImageDraw.Draw(tile).line(points, fill="black")
+      if x.shape[2] == 2:
+        ImageDraw.Draw(tile).circle(points[0], 2, outline="black")
+    tiles.append(np.asarray(tile)[..., None])
+  return image_grid(np.stack(tiles), columns, gap=1, limits=(0, 255))
 
 
 def panels(named: dict[str, np.ndarray]) -> np.ndarray:

@@ -22,20 +22,35 @@ from dfim.resolve import config_errors
 from dfim.resolve import ConfigError
 from dfim.resolve import resolve
 from dfim.samplers import guidance
+from dfim.samplers import rollout
 
 Array = jax.Array
 Draw = Callable[..., np.ndarray]
 
-DEFAULTS = dict(guidance=1.0, seed=0, chunk=500, limits=(-1.0, 1.0), count=64)
+DEFAULTS = dict(
+  guidance=1.0,
+  seed=0,
+  chunk=500,
+  limits=(-1.0, 1.0),
+  count=64,
+  # of sequences alone, whose method is samplers.rollout.rollout:
+  step=None,  # such as samplers.jump.ancestral_step
+  cached=False,  # keep keys and values of finished tokens
+  stabilise={},  # t_context and mode, see samplers.rollout.shown
+  energy=None,  # (clean estimate [B, ...]) -> log-density [B]
+  energy_scale=1.0,
+)
 FIELDS = {"method", "grid", "steps", *DEFAULTS}
 
 
 def make_draw(experiment: experiment_lib.Experiment) -> Draw:
-  """Builds `draw(params, count, steps, first=0) -> [count, ...]` from `config.sampler`.
+  """Builds `draw(params, count, steps, first=0, *, context, cond, length) -> [count, ...]`.
 
-  Sample i is a function of the weights, the sampler's seed and i alone: its noise is keyed by i,
-  and its label is i modulo the number of classes. Each number of steps is one XLA program, for
-  chunks of a fixed size.
+  From `config.sampler`. Sample i is a function of the weights, the sampler's seed and i alone: its
+  noise is keyed by i, and its label is i modulo the number of classes. Each number of steps is one
+  XLA program, for chunks of a fixed size. Sequences may be given `context` `[count, C, D]`, which
+  comes back in front of what is drawn, conditions `cond` of `[count, ...]` each, and a `length` to
+  draw beyond the context; by default as much as the training data have.
 
   Raises:
     ConfigError: naming the field, before anything is compiled.
@@ -45,19 +60,39 @@ def make_draw(experiment: experiment_lib.Experiment) -> Draw:
     one_chunk = _one_chunk(experiment, sampler)
     for steps in sampler["steps"]:
       one = functools.partial(one_chunk, steps=steps)
-      jax.eval_shape(one, experiment.shapes.params, jnp.arange(2))
+      jax.eval_shape(one, experiment.shapes.params, jnp.arange(2), _given(experiment, 2))
   everywhere = jax.NamedSharding(experiment.mesh, jax.P())
-  one_chunk = jax.jit(one_chunk, static_argnames="steps", out_shardings=everywhere)
+  one_chunk = jax.jit(one_chunk, static_argnames=("steps", "length"), out_shardings=everywhere)
 
-  def draw(params: Any, count: int, steps: int, first: int = 0) -> np.ndarray:
+  def draw(
+    params: Any,
+    count: int,
+    steps: int,
+    first: int = 0,
+    *,
+    context: np.ndarray | None = None,
+    cond: dict[str, np.ndarray] | None = None,
+    length: int | None = None,
+  ) -> np.ndarray:
     size = sampler["chunk"]
-    starts = range(first, first + count, size)  # the last chunk is drawn whole, then cut
-    chunks = [
-      jax.device_get(one_chunk(params, np.arange(n, n + size), steps=steps)) for n in starts
-    ]
+    given = {k: v for k, v in dict(context=context, cond=cond).items() if v is not None}
+    chunks = []
+    for n in range(0, count, size):  # the last chunk is drawn whole, then cut
+      rows = np.minimum(np.arange(n, n + size), count - 1)
+      part = jax.tree.map(lambda a: a[rows], given)  # noqa: B023
+      indices = np.arange(first + n, first + n + size)
+      drawn = one_chunk(params, indices, part, steps=steps, length=length)
+      chunks.append(jax.device_get(drawn))
     return np.concatenate(chunks)[:count]
 
   return draw
+
+
+def _given(experiment: experiment_lib.Experiment, count: int) -> dict[str, Any]:
+  """Stand-ins for the conditions per token that the data have: zeros."""
+  cond = experiment.batch.get("cond") or {}
+  zeros = {k: jnp.zeros((count, *a.shape[1:])) for k, a in cond.items() if a.ndim >= 3}
+  return dict(cond=zeros) if zeros else {}
 
 
 def _options(config: Any) -> dict[str, Any]:
@@ -72,6 +107,15 @@ def _options(config: Any) -> dict[str, Any]:
     raise ConfigError("sampler: steps must not be empty, chunk and count at least 1.")
   if not callable(options["grid"]):
     raise ConfigError("sampler.grid.steps: give the numbers of steps in sampler.steps instead.")
+  if options["step"] is None and "step_of" in inspect.signature(options["method"]).parameters:
+    raise ConfigError(
+      "sampler.step=None: a rollout needs one, such as samplers.jump.ancestral_step."
+    )
+  if options["cached"] and options["guidance"] != 1.0:
+    raise ConfigError(
+      f"sampler.cached=True with guidance={options['guidance']}: the doubled batch of classifier-"
+      "free guidance has no cache; set one of the two back."
+    )
   return options
 
 
@@ -83,17 +127,31 @@ def _one_chunk(
   classes = getattr(experiment.net, "num_classes", 0)
   apply = guidance.classifier_free(experiment.apply, sampler["guidance"])
   rows = jax.NamedSharding(experiment.mesh, jax.P("data"))
+  make_step = functools.partial(_step, f, sampler)
 
-  def one_chunk(params: Any, indices: Array, *, steps: int) -> Array:
+  def one_chunk(
+    params: Any,
+    indices: Array,
+    given: dict[str, Any],
+    *,
+    steps: int,
+    length: int | None = None,
+  ) -> Array:
     root = jax.random.key(sampler["seed"])
     if len(indices) % experiment.mesh.size == 0:  # each device draws its share
       indices = jax.lax.with_sharding_constraint(indices, rows)
     keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(root, i)))(indices)
     x = jnp.zeros((len(indices), *shape))
-    cond = dict(label=indices % classes) if classes else None
+    context = given.get("context", x[:, :0])
+    labels = dict(label=indices % classes) if classes else {}
+    cond = {**labels, **given.get("cond", {})} or None
     grid = ask(sampler["grid"], path=f.path, steps=steps)
     if grid.ndim == 1 and len(grid) != steps + 1:
       raise ValueError(f"steps={steps}: the grid takes {len(grid) - 1}; set sampler.steps to that.")
+    step_of, remember = rollout.of_network(apply, params, f, make_step, **sampler["stabilise"])
+    memory = {}
+    if sampler["cached"]:
+      memory = dict(cache=experiment.net.empty_cache(len(indices)), remember=remember)
     return ask(
       sampler["method"],
       jump=lambda x, s, t: f(apply, params, x, s, t, cond),
@@ -103,14 +161,30 @@ def _one_chunk(
       grid=grid,
       path=f.path,
       sigma_data=f.sigma_data,
+      step_of=step_of,
+      context=context,
+      cond=cond,
+      times=grid,
+      length=shape[0] - context.shape[1] if length is None else length,
+      **memory,
     )
 
   return one_chunk
 
 
+def _step(
+  f: Any, sampler: dict[str, Any], *, jump: Callable[..., Array], clean: Callable[..., Array]
+) -> Callable[..., Array]:
+  """The step of a sequence that `sampler` asks for."""
+  scale = dict(path=f.path, sigma_data=f.sigma_data)
+  if sampler["energy"] is not None:
+    clean = guidance.energy(clean, sampler["energy"], sampler["energy_scale"], **scale)
+  return ask(sampler["step"], jump=jump, clean=clean, **scale)
+
+
 def ask(function: Callable[..., Any], **offered: Any) -> Any:
-  """Calls `function` with those of the offered arguments that its signature names."""
-  wanted = inspect.signature(function).parameters
+  """Calls `function` with those of the offered arguments that it names and the config left open."""
+  wanted = set(inspect.signature(function).parameters) - set(getattr(function, "keywords", {}))
   return function(**{name: value for name, value in offered.items() if name in wanted})
 
 
@@ -122,10 +196,23 @@ def averaged(state: Any) -> Any:
 def draw_each(
   experiment: experiment_lib.Experiment, draw: Draw, state: Any
 ) -> dict[int, np.ndarray]:
-  """`config.sampler.count` samples of the same noise in each number of steps."""
+  """`config.sampler.count` samples of the same noise in each number of steps.
+
+  Sequences have no context, and conditions per token are those of training examples.
+  """
   sampler = experiment.config.sampler
   count = sampler.get("count", DEFAULTS["count"])
-  return {steps: draw(averaged(state), count, steps) for steps in sampler.steps}
+  given = _first_conditions(experiment, count)
+  return {steps: draw(averaged(state), count, steps, **given) for steps in sampler.steps}
+
+
+def _first_conditions(experiment: experiment_lib.Experiment, count: int) -> dict[str, Any]:
+  """The conditions per token of the first training examples, over and over up to `count`."""
+  per_token = {k for k, a in (experiment.batch.get("cond") or {}).items() if a.ndim >= 3}
+  if not per_token:
+    return {}
+  cond = next(experiment.source())["cond"]
+  return dict(cond={k: a[np.arange(count) % len(a)] for k, a in cond.items() if k in per_token})
 
 
 def sheet(experiment: experiment_lib.Experiment, drawn: dict[int, np.ndarray]) -> np.ndarray:

@@ -4,15 +4,19 @@ import jax
 import numpy as np
 import pytest
 
+from configs import forcing_series
+from configs import forcing_walk
 from configs import imm_digits
 from dfim import experiment as experiment_lib
 from dfim import sample
 from dfim.resolve import ConfigError
 
 
-def build(**sampler):
-  config = imm_digits.get_config("smoke")
-  config.sampler.update(sampler)
+def build(module=imm_digits, **sampler):
+  config = module.get_config("smoke")
+  with config.unlocked(), config.ignore_type():
+    for field, value in sampler.items():
+      config.sampler[field] = value
   return experiment_lib.build(config, devices=jax.devices()[:1])
 
 
@@ -62,3 +66,78 @@ def test_labels_count_through_the_classes_and_guidance_uses_them():
 def test_a_wrong_sampler_is_told(sampler, message):
   with pytest.raises(ConfigError, match=message):
     sample.make_draw(build(**sampler))
+
+
+def upwards(x):
+  """An energy: the last coordinate of the last token is to be high."""
+  return 5.0 * x[:, -1, -1]
+
+
+def test_a_sequence_goes_on_from_its_context_to_any_length():
+  experiment = build(forcing_walk)
+  params, draw = params_of(experiment), sample.make_draw(experiment)
+  context = np.random.default_rng(0).normal(size=(5, 2, 2)).astype(np.float32)
+  drawn = draw(params, 5, 2, context=context)
+  assert drawn.shape == (5, 6, 2)
+  np.testing.assert_array_equal(drawn[:, :2], context)
+  far = draw(params, 5, 2, context=context, length=20)
+  assert far.shape == (5, 22, 2)
+  np.testing.assert_allclose(far[:, :3], drawn[:, :3], atol=1e-5)
+
+
+def test_a_cache_draws_what_a_window_draws():
+  cached, shown = (build(forcing_walk, cached=value) for value in (True, False))
+  params = params_of(cached)
+  a, b = (sample.make_draw(e)(params, 5, 2) for e in (cached, shown))
+  np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_a_sequence_does_not_depend_on_its_batch():
+  experiment = build(forcing_walk)
+  params, draw = params_of(experiment), sample.make_draw(experiment)
+  np.testing.assert_allclose(draw(params, 8, 2)[5:], draw(params, 3, 2, first=5), atol=1e-5)
+
+
+def test_conditions_belong_to_their_example():
+  experiment = build(forcing_series)
+  params, draw = params_of(experiment), sample.make_draw(experiment)
+  shape = experiment.batch["cond"]["covariates"].shape[1:]
+  cond = dict(covariates=np.random.default_rng(0).normal(size=(4, *shape)).astype(np.float32))
+  all_four = draw(params, 4, 2, cond=cond)
+  other = dict(covariates=np.concatenate([cond["covariates"][:3], cond["covariates"][:1]]))
+  np.testing.assert_allclose(draw(params, 4, 2, cond=other)[:3], all_four[:3], atol=1e-5)
+  assert np.abs(draw(params, 4, 2, cond=other)[3] - all_four[3]).max() > 1e-4
+
+
+def test_an_energy_of_the_config_guides():
+  plain = build(forcing_walk, cached=False, method=FULL)
+  guided = build(
+    forcing_walk, cached=False, method=FULL, energy=dict(name="tests.test_sample.upwards")
+  )
+  params = params_of(plain)
+  a, b = (sample.make_draw(e)(params, 6, 2) for e in (plain, guided))
+  assert np.all(b[:, -1, -1] > a[:, -1, -1])
+
+
+FULL = dict(
+  name="samplers.rollout.rollout",
+  levels=dict(name="core.grids.full_sequence"),
+  window=6,
+  chunk=6,
+)
+
+
+@pytest.mark.parametrize(
+  "sampler,message",
+  [
+    (dict(method={**FULL, "levels": ((1,) * 6, (1,) * 6)}), "levels ends at"),
+    (dict(method={**FULL, "chunk": 4}), "chunk=4, length=6"),
+    (dict(method={**FULL, "window": 3}), "window=3: must hold"),
+    (dict(guidance=2.0), "sampler.cached=True with guidance=2.0"),
+    (dict(stabilise=dict(t_context=0.1, mode="scaled")), "mode='scaled'"),
+    (dict(step=None), "sampler.step"),
+  ],
+)
+def test_a_wrong_sampler_of_sequences_is_told(sampler, message):
+  with pytest.raises(ConfigError, match=message):
+    sample.make_draw(build(forcing_walk, **sampler))

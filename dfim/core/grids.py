@@ -77,6 +77,40 @@ def at(levels: Array, times: Array) -> Array:
   return jnp.asarray(times)[len(times) - 1 - jnp.asarray(levels)]
 
 
+def check_levels(levels: np.ndarray, steps: int, tokens: int) -> None:
+  """Refuses a level matrix that does not take `tokens` tokens from noise to clean.
+
+  Raises:
+    ValueError: naming what is wrong and where.
+  """
+  levels = np.asarray(levels)
+  if levels.ndim != 2 or not np.issubdtype(levels.dtype, np.integer) or len(levels) < 2:
+    raise ValueError(
+      f"levels of shape {levels.shape}, {levels.dtype}: give whole numbers [rows, tokens],"
+      " 2 rows or more."
+    )
+  if levels.shape[1] != tokens:
+    raise ValueError(f"levels has {levels.shape[1]} columns: give one for each of {tokens} tokens.")
+  if np.any(levels[0] != steps):
+    raise ValueError(f"levels starts at {levels[0].tolist()}: noise is level steps = {steps}.")
+  rises = np.argwhere(np.diff(levels, axis=0) > 0)
+  if len(rises):
+    row, token = rises[0]
+    raise ValueError(f"levels rises in row {row + 1}, token {token}: noise may only fall.")
+  if np.any(levels[-1] != 0):
+    raise ValueError(f"levels ends at {levels[-1].tolist()}: clean is level 0, for every token.")
+
+
+def ragged(grid: Array, lengths: Array) -> Array:
+  """`[rows, B, tokens]`: `grid` `[rows, tokens]` for sequences of `lengths` `[B]`.
+
+  What lies beyond a sequence's length stays pure noise, at the first row's time: to a network
+  that is not causal, tokens that are not there.
+  """
+  exists = jnp.arange(grid.shape[1])[None, None] < jnp.asarray(lengths)[None, :, None]
+  return jnp.where(exists, grid[:, None], grid[:1, None])
+
+
 def _staircase(steps: int, order: np.ndarray, lag: float) -> np.ndarray:
   if steps < 1 or len(order) < 1 or lag < 0:
     raise ValueError(f"steps={steps}, tokens={len(order)}, lag={lag}: need >= 1, >= 1, >= 0.")

@@ -41,9 +41,7 @@ def token(key: Array, shape: tuple[int, ...], *, t_max: float, t_min: float):
   return _uniform(key, (*shape[:2], *[1] * (len(shape) - 2)), t_max, t_min)
 
 
-def uniform_future(
-  key: Array, shape: tuple[int, ...], *, t_max: float, t_min: float, past: int
-):
+def uniform_future(key: Array, shape: tuple[int, ...], *, t_max: float, t_min: float, past: int):
   """An independent t for each of the first `past` tokens, one t for all that follow."""
   if not 0 <= past < shape[1]:
     raise ValueError(f"past={past}: set it to 0 or more, below the {shape[1]} tokens.")

@@ -57,6 +57,23 @@ def rows(
   return take
 
 
+def drawn(
+  law: Callable[[jax.Array], jax.Array],
+  batch_size: int,
+  seed: int,
+  start: int,
+  process: tuple[int, int],
+) -> Iterator[dict[str, np.ndarray]]:
+  """Endless batches of a law that can be drawn from: `law(key)` is a whole batch `x [B, ...]`.
+
+  Batch n is drawn whole, by a key of its own, and the rows of this process are kept.
+  """
+  part = share(batch_size, process)
+  key = jax.random.key(seed)
+  keys = (jax.random.fold_in(key, n) for n in count_from(start))
+  return (dict(x=np.asarray(law(k))[part]) for k in keys)
+
+
 def share(batch_size: int, process: tuple[int, int]) -> slice:
   """The rows of the global batch that process `(index, count)` is to hold."""
   index, count = process

@@ -35,7 +35,7 @@ def ring(
     angle = 2 * jnp.pi * jax.random.randint(k1, (batch_size,), 0, modes) / modes
     return radius * _circle(angle) + std * jax.random.normal(k2, (batch_size, 2))
 
-  return _batches(law, batch_size, seed, start, process)
+  return arrays.drawn(law, batch_size, seed, start, process)
 
 
 def checkerboard(
@@ -60,7 +60,7 @@ def checkerboard(
     y = field + jnp.floor(x) % 2 + u / squares
     return half_width * (2 * jnp.stack([x, y], -1) / squares - 1)
 
-  return _batches(law, batch_size, seed, start, process)
+  return arrays.drawn(law, batch_size, seed, start, process)
 
 
 def moons(
@@ -80,7 +80,7 @@ def moons(
     side = jax.random.rademacher(k2, (batch_size, 1), jnp.float32)
     return 0.6 * side * arc + std * jax.random.normal(k3, (batch_size, 2))
 
-  return _batches(law, batch_size, seed, start, process)
+  return arrays.drawn(law, batch_size, seed, start, process)
 
 
 def spiral(
@@ -102,7 +102,7 @@ def spiral(
     angle = 2 * jnp.pi * (turns * radius + arm / arms)
     return 1.2 * radius[:, None] * _circle(angle) + std * jax.random.normal(k3, (batch_size, 2))
 
-  return _batches(law, batch_size, seed, start, process)
+  return arrays.drawn(law, batch_size, seed, start, process)
 
 
 def load(
@@ -118,16 +118,6 @@ def load(
   if split not in _SEEDS:
     raise ValueError(f"data.split: {split!r} is not one of {', '.join(_SEEDS)}")
   return next(source(size, _SEEDS[split]))
-
-
-def _batches(
-  law: Callable[[Array], Array], batch_size: int, seed: int, start: int, process: tuple[int, int]
-) -> Batches:
-  """Draws batch n whole, by a key of its own, and keeps the rows of this process."""
-  part = arrays.share(batch_size, process)
-  key = jax.random.key(seed)
-  keys = (jax.random.fold_in(key, n) for n in arrays.count_from(start))
-  return (dict(x=np.asarray(law(k))[part]) for k in keys)
 
 
 def _circle(angle: Array) -> Array:

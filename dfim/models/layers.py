@@ -35,11 +35,16 @@ def check_image(x: Array, s: Array, t: Array) -> None:
 
 
 def network_times(s: Array, t: Array, second_time: str, time_scale: float) -> tuple[Array, Array]:
-  """c_noise of t and of the second time, in float32: bfloat16 cannot tell r from t."""
+  """c_noise of t and of the second time, in float32 at least: bfloat16 cannot tell r from t."""
   if second_time not in ("s", "t-s"):
     raise ValueError(f"second_time={second_time!r} is unknown: use 's' or 't-s'")
-  s, t = s.astype(jnp.float32), t.astype(jnp.float32)
+  s, t = (u.astype(at_least_float32(u)) for u in (s, t))
   return time_scale * t, time_scale * (s if second_time == "s" else t - s)
+
+
+def at_least_float32(a: Array) -> jnp.dtype:
+  """What to compute with in spite of a narrower dtype of `a`; float64 stays what it is."""
+  return jnp.promote_types(a.dtype, jnp.float32)
 
 
 def frequencies(count: int, *, endpoint: bool = False) -> np.ndarray:
@@ -60,7 +65,8 @@ def ddpm_sinusoids(time: Array, width: int) -> Array:
 
 
 def _angles(time: Array, freq: np.ndarray) -> Array:
-  return time * jnp.asarray(freq, jnp.float32).reshape((1,) * (time.ndim - 1) + (-1,))
+  freq = jnp.asarray(freq, at_least_float32(time))
+  return time * freq.reshape((1,) * (time.ndim - 1) + (-1,))
 
 
 def xavier(gain: float = 1.0) -> nn.initializers.Initializer:
@@ -147,9 +153,16 @@ def modulated_norm(h: Array, shift: Array, scale: Array) -> Array:
   return norm(h) * (1 + scale) + shift
 
 
-def attention(q: Array, k: Array, v: Array) -> Array:
-  """`[B, N, heads, d]` each to `[B, N, heads d]`; the softmax is in float32."""
-  logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32)
-  weights = jax.nn.softmax(logits / math.sqrt(q.shape[-1]), axis=-1).astype(v.dtype)
-  mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
+def attention(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
+  """`[B, N, heads, d]` each to `[B, N, heads d]`; the softmax is in float32 at least.
+
+  `mask`, `[N, N]` or `[B, 1, N, N]` (a batch axis of 1 serves all), is true where a query (the
+  axis before the last) may see a key; every query must see one.
+  """
+  wide = at_least_float32(q)
+  logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=wide)
+  logits /= math.sqrt(q.shape[-1])
+  if mask is not None:
+    logits = jnp.where(mask.reshape((1,) * (4 - mask.ndim) + mask.shape), logits, -jnp.inf)
+  mixed = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(logits, axis=-1).astype(v.dtype), v)
   return mixed.reshape(*mixed.shape[:2], -1)

@@ -39,7 +39,7 @@ def scan(step: Step, key: Array, x: Array, grid: Array) -> Array:
 
 def pushforward(jump: Jump, x: Array, grid: Array) -> Array:
   """x <- f_{s,t}(x), row after row (IMM algorithm 4). Draws no noise."""
-  return scan(lambda _, x, s, t: jump(x, s, t), jax.random.key(0), x, grid)
+  return scan(pushforward_step(jump), jax.random.key(0), x, grid)
 
 
 def restart(
@@ -66,7 +66,17 @@ def ancestral(
   sigma_data: float,
   eta: float,
 ) -> Array:
-  """A denoiser's steps: DDIM at eta = 0, the DDPM posterior at eta = 1 (DDIM eqs. 12, 16)."""
+  """A denoiser's steps down the grid, see `ancestral_step`."""
+  return scan(ancestral_step(clean, path=path, sigma_data=sigma_data, eta=eta), key, x, grid)
+
+
+def pushforward_step(jump: Jump) -> Step:
+  """The model's own jump."""
+  return lambda key, x, s, t: jump(x, s, t)
+
+
+def ancestral_step(clean: Clean, *, path: interpolants.Path, sigma_data: float, eta: float) -> Step:
+  """A denoiser's step: DDIM at eta = 0, the DDPM posterior at eta = 1 (DDIM eqs. 12, 16)."""
 
   def step(key, x, s, t):
     estimate = clean(x, t)
@@ -78,7 +88,7 @@ def ancestral(
     noise = std * sigma_data * interpolants.noise_like(key, x)
     return path.alpha(s) * estimate + kept * direction + noise
 
-  return scan(step, key, x, grid)
+  return step
 
 
 def _of_rank(grid: Array, rank: int) -> Array:

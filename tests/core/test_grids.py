@@ -95,3 +95,8 @@ def test_golden_matrices(golden):
     extra = (lag,) if kind == "pyramid" else ()
     np.testing.assert_array_equal(getattr(grids, kind)(steps, tokens, *extra), numbers[name])
   assert len(names) == 40
+
+
+def test_golden_steps(golden):
+  index = golden("diffusion_forcing.npz")["real_steps/20"][::-1]
+  np.testing.assert_allclose(grids.discrete(1000, 20), (index + 1) / 1000, rtol=1e-6)

@@ -146,9 +146,22 @@ def test_noise_keyed_by_example_does_not_depend_on_the_batch(key):
 @pytest.mark.parametrize("levels", [10, 100, 1000])
 @pytest.mark.parametrize("betas", ["linear", "cosine", "sigmoid"])
 def test_golden_schedules(betas, levels, golden):
-  expected = golden("diffusion_forcing.npz")[f"alphas_cumprod/{betas}/{levels}"]
+  numbers, found = golden("diffusion_forcing.npz"), ip.alpha_bars(betas, levels)
+  expected = numbers[f"alphas_cumprod/{betas}/{levels}"]
   # The released sigmoid is evaluated in float32: its last levels are right to 1e-8.
-  np.testing.assert_allclose(ip.alpha_bars(betas, levels)[1:], expected, rtol=1e-5, atol=1e-8)
+  np.testing.assert_allclose(found[1:], expected, rtol=1e-5, atol=1e-8)
+  np.testing.assert_allclose(
+    1 - found[1:] / found[:-1], numbers[f"betas/{betas}/{levels}"], rtol=2e-5
+  )
+
+
+@pytest.mark.parametrize("betas", ["cosine", "sigmoid"])
+def test_golden_noise_per_token(betas, golden):
+  numbers = golden("diffusion_forcing.npz")
+  x, eps = (jnp.asarray(numbers[name]) for name in ("x", "eps"))
+  t = (jnp.asarray(numbers["noise_levels"])[..., None] + 1) / 1000  # index -1 is clean
+  found = ip.interpolate(ip.DiscreteVP(betas), x, eps, t)
+  np.testing.assert_allclose(found, numbers[f"q_sample/{betas}"], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("betas", ["linear", "cosine", "sigmoid"])

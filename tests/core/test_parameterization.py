@@ -135,3 +135,12 @@ def test_golden_preconditioning(schedule, path, golden, float64):
       f = kind(path, float(g["sigma_data"]))
       ours(f(lambda *_: raw, None, x, s, t), g[f"{schedule}/{name}"], atol=1e-12)
       ours(f.c_in(t) * x, g[f"{schedule}/net_input"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("betas", ["cosine", "sigmoid"])
+def test_golden_velocity_per_token(betas, golden):
+  numbers = golden("diffusion_forcing.npz")
+  x, eps = (jnp.asarray(numbers[name]) for name in ("x", "eps"))
+  t = (jnp.asarray(numbers["noise_levels"])[..., None] + 1) / 1000  # index -1 is clean
+  found = pz.SimpleEDM(ip.DiscreteVP(betas), sigma_data=1.0).target(x, eps, t)
+  np.testing.assert_allclose(found, numbers[f"v_target/{betas}"], rtol=1e-5, atol=1e-6)

@@ -153,18 +153,6 @@ def test_without_a_mapping_r_is_t(key):
   np.testing.assert_array_equal(drawn.r, drawn.t)
 
 
-def test_context_stands_still(key):
-  def half(key, shape, *, t_max, t_min):
-    t, _ = times.token(key, shape, t_max=t_max, t_min=t_min)
-    return t.at[:, 0].set(0.0), jnp.ones_like(t, bool).at[:, 0].set(False)
-
-  mapping = functools.partial(mappings.eta_decrement, k=8.0)
-  drawn = sample(key, (8, 3, 2), pattern=half, mapping=mapping)
-  for a in (drawn.s, drawn.r, drawn.t):
-    np.testing.assert_array_equal(a[:, 0], 0.0)
-  assert jnp.all(drawn.s[:, 1:] < drawn.t[:, 1:])
-
-
 @pytest.mark.parametrize(
   "wrong,message",
   [

@@ -9,13 +9,14 @@ import pytest
 
 from dfim.data import digits
 from dfim.data import toys
+from dfim.data import walk
 
 TOYS = [
   f
   for name, f in inspect.getmembers(toys, inspect.isfunction)
   if not name.startswith("_") and name != "load"
 ]
-SOURCES = [digits.digits, *TOYS]
+SOURCES = [digits.digits, walk.walk, *TOYS]
 
 
 @pytest.fixture(params=SOURCES, ids=lambda f: f.__name__)
@@ -74,7 +75,7 @@ def test_reference_points_are_fixed_and_apart_from_training(toy):
   assert test["x"].shape == (64, 2) and np.all(test["x"] != train["x"])
 
 
-@pytest.mark.parametrize("load", [digits.load, toys.load])
+@pytest.mark.parametrize("load", [digits.load, toys.load, walk.load])
 def test_an_unknown_split_is_named(load):
   with pytest.raises(ValueError, match="data.split: 'val'"):
     load(split="val")

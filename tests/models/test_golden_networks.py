@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dfim.models.dit import DiT
+from dfim.models.released_transformer import ReleasedTransformer
 from dfim.models.unet import UNet
 
 GOLDEN = pathlib.Path(__file__).parents[3] / "shared/golden"
@@ -24,10 +25,18 @@ RENAME = [  # from the released names to ours, in this order
   (r"^final_layer.adaLN_modulation.1", "output_modulation.linear"),
   (r"^final_layer.linear", "output"),
   (r"adaLN_modulation.1", "modulation.linear"),
+  (r"^transformer\.layers\.(\d+)\.(self_attn\.)?", r"block\1."),
+  (r"in_proj_", "qkv."),
+  (r"out_proj", "proj"),
+  (r"linear([12])", r"fc\1"),
+  (r"^init_mlp\.0", "input0"),
+  (r"^init_mlp\.2", "input1"),
+  (r"^out\.", "output."),
   (r"^blocks\.(\d+)\.(attn\.|mlp\.)?", r"block\1."),
 ]
 UNET = UNet(32, (1, 2, 2), blocks=2, attention_resolutions=(8,), time_scale=1.0)
 DIT = DiT(width=64, depth=2, heads=4, num_classes=10, time_scale=1.0)
+TRANSFORMER = ReleasedTransformer(width=32, depth=2, heads=4, mlp_width=64, time_scale=1.0)
 
 
 def converted(data):
@@ -56,3 +65,13 @@ def test_agrees_with_the_released_program(net, file):
   cond = {"label": jnp.where(data["null"], -1, data["labels"])} if "labels" in data else None
   out = jax.jit(net.apply)(converted(data), data["x"].transpose(0, 2, 3, 1), s, t, cond)
   np.testing.assert_allclose(out.transpose(0, 3, 1, 2), data["out"], rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
+def test_agrees_with_the_released_transformer(causal, golden):
+  data = golden("df_transformer.npz")
+  tokens_second = lambda a: jnp.asarray(a).swapaxes(0, 1)
+  t = tokens_second(data["noise_levels"][..., None] + 1)  # index 0 is the first level above clean
+  out = TRANSFORMER.clone(causal=causal).apply(converted(data), tokens_second(data["x"]), t, t)
+  expected = data["out_causal" if causal else "out_bidirectional"]
+  np.testing.assert_allclose(tokens_second(out), expected, rtol=0, atol=2e-5)

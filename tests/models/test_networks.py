@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dfim.models import layers
+from dfim.models.causal_transformer import CausalTransformer
 from dfim.models.dit import DiT
 from dfim.models.mlp import MLP
 from dfim.models.unet import UNet
@@ -19,6 +20,7 @@ NETS = {  # network, shape of one example
   "mlp_tokens": (MLP(16, 2, CLASSES), (5, 2)),
   "unet": (UNet(8, (1, 2), 1, (), num_classes=CLASSES), (4, 4, 1)),
   "dit": (DiT(2, 16, 2, 2, num_classes=CLASSES), (4, 6, 1)),
+  "causal_transformer": (CausalTransformer(16, 2, 2, num_classes=CLASSES), (5, 2)),
 }
 BATCH = 4
 # Tiny networks compile for longer than they run.

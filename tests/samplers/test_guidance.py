@@ -1,4 +1,4 @@
-"""Classifier-free guidance: on the raw output, which is the same as on the jump."""
+"""Guidance: classifier-free on the raw output, and by the energy of a clean estimate."""
 
 import jax
 import jax.numpy as jnp
@@ -46,3 +46,72 @@ def test_one_doubled_batch_and_times_of_every_example():
   params, x, s, t = inputs()
   guidance.classifier_free(spy, 2.0)(params, x, s, jnp.repeat(t, 3, 0), COND)
   assert sizes == [(6, 1, 6, 6)]
+
+
+COVARIANCE = 0.25 * 0.8 ** np.abs(np.subtract.outer(np.arange(3), np.arange(3)))  # of three tokens
+
+
+def joint_clean(path):
+  """E[x | x_t] of three correlated Gaussian tokens, and its covariance, at one time for all."""
+
+  def clean(x, t):
+    a, noise = path.alpha(t[0, 0, 0]), 0.25 * path.sigma(t[0, 0, 0]) ** 2
+    gain = a * COVARIANCE @ jnp.linalg.inv(a**2 * COVARIANCE + noise * jnp.eye(3))
+    return jnp.einsum("ij,bjd->bid", gain, x)
+
+  return clean
+
+
+def time(t):
+  return jnp.full((1, 1, 1), t)
+
+
+def wants(token, value, variance=0.01):
+  """The log-density of seeing `value` at `token` through noise of `variance`."""
+  return lambda x: -jnp.sum(jnp.square(x[:, token] - value), axis=-1) / (2 * variance)
+
+
+@pytest.mark.parametrize("path", [ip.FlowMatching(), ip.Cosine()], ids=repr)
+@pytest.mark.parametrize("t", [0.2, 0.6, 0.9])
+def test_with_the_exact_likelihood_guidance_is_the_posterior(path, t, float64):
+  """Token 2 observed through noise: E[x | x_t, y] by conditioning the joint Gaussian at once."""
+  v, y = 0.05, 0.7
+  a, noise = path.alpha(jnp.asarray(t)), 0.25 * path.sigma(jnp.asarray(t)) ** 2
+  seen = np.block([[a * np.eye(3)], [np.eye(3)[2:]]])  # x_t, then y, of x
+  spread = seen @ COVARIANCE @ seen.T + np.diag([noise, noise, noise, v])
+  gain = COVARIANCE @ seen.T @ np.linalg.inv(spread)
+  x_t = jax.random.normal(jax.random.key(0), (4, 3, 1))
+  given = jnp.concatenate([x_t[..., 0], jnp.full((4, 1), y)], axis=1)
+  exact = jnp.einsum("ij,bj->bi", gain, given)[..., None]
+
+  known = a**2 * COVARIANCE + noise * np.eye(3)
+  left = COVARIANCE - a**2 * COVARIANCE @ np.linalg.inv(known) @ COVARIANCE
+  guided = guidance.energy(
+    joint_clean(path), wants(2, y, v + left[2, 2]), path=path, sigma_data=0.5
+  )
+  np.testing.assert_allclose(guided(x_t, time(t)), exact, atol=1e-8)
+
+
+def test_what_is_asked_of_the_future_moves_the_past(key):
+  clean, x = joint_clean(ip.FlowMatching()), jax.random.normal(key, (4, 3, 1))
+  guide = lambda scale: guidance.energy(
+    clean, wants(2, 3.0), scale, path=ip.FlowMatching(), sigma_data=0.5
+  )(x, time(0.5))
+  np.testing.assert_array_equal(guide(0.0), clean(x, time(0.5)))
+  weak, strong = (guide(s) - clean(x, time(0.5)) for s in (0.01, 0.02))
+  assert jnp.all(weak[:, 0] > 0) and jnp.all(weak[:, 2] > weak[:, 0])
+  np.testing.assert_allclose(strong, 2 * weak, rtol=1e-3)
+
+
+def test_a_doubled_batch_changes_no_example(key):
+  """The released program averages the energy over the batch: its strength falls as 1 / B."""
+  x = jax.random.normal(key, (4, 3, 1))
+  guide = guidance.energy(joint_clean(ip.Cosine()), wants(1, 2.0), path=ip.Cosine(), sigma_data=0.5)
+  np.testing.assert_allclose(guide(jnp.concatenate([x, x]), time(0.4))[:4], guide(x, time(0.4)))
+
+
+def test_without_signal_there_is_nothing_to_guide():
+  x, path = jnp.ones((2, 3, 1)), ip.FlowMatching()
+  clean = lambda x, t: 0.0 * x
+  guided = guidance.energy(clean, wants(1, 2.0), 100.0, path=path, sigma_data=0.5)(x, time(1.0))
+  np.testing.assert_array_equal(guided, 0.0)

@@ -1,0 +1,147 @@
+"""Sequences: quality against calls, against other forecasters, and along rollouts past the horizon.
+
+python -m benchmarks.sequences --shared=FOLDER
+
+FOLDER holds ETTh1.csv, ETTh2.csv and exchange_rate.txt.gz; without it the rows that need them are
+left out, and said so. A row and a seed are an ordinary run in <workdir>/<row>/<seed>: what is done
+is not done again, what was stopped resumes. At the end `tables.md` and `rollout.png` in <workdir>
+show all that is there.
+"""
+
+from collections.abc import Callable
+import pathlib
+from typing import Any
+
+from absl import app
+from absl import flags
+from absl import logging
+import ml_collections
+
+from benchmarks import runs
+from configs import forcing_series
+from configs import forcing_walk
+from dfim import progress
+
+_ROWS = flags.DEFINE_list("rows", None, "Rows to train, all by default; 'none' to make the tables.")
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
+_WORKDIR = flags.DEFINE_string(
+  "workdir", "runs/benchmark_sequences", "Where the runs and the tables are."
+)
+_SHARED = flags.DEFINE_string("shared", None, "Folder of the real series.")
+_QUICK = flags.DEFINE_bool("quick", False, "A few steps of each, to see that it runs.")
+
+Row = Callable[[str], ml_collections.ConfigDict]
+FILES = dict(ETTh1="ETTh1.csv", ETTh2="ETTh2.csv", exchange="exchange_rate.txt.gz")
+PATTERNS = dict(  # who shares a time in training
+  forcing="core.times.token",
+  teacher="core.times.next_token",
+  full="core.times.example",
+)
+
+
+def trained_as(config: ml_collections.ConfigDict, method: str, chunk: int) -> None:
+  """Makes Diffusion Forcing's config another method's: its times, and how it is sampled best.
+
+  Teacher forcing learns one token of a sequence at a time. Full-sequence diffusion denoises `chunk`
+  tokens together, given what came before.
+  """
+  config.objective.sample_times.pattern = dict(name=PATTERNS[method])
+  if method == "full":
+    config.sampler.method.levels = dict(name="core.grids.full_sequence")
+    config.sampler.method.chunk = chunk
+
+
+def walk(method: str) -> Row:
+  """The turning walk: six tokens, rolled out to 24."""
+
+  def config(mode: str) -> ml_collections.ConfigDict:
+    c = forcing_walk.get_config(mode)
+    trained_as(c, method, chunk=3)
+    return c
+
+  return config
+
+
+def series(name: str, method: str = "forcing") -> Row:
+  """A real series, or the made-up one; rolled out to four horizons."""
+
+  def config(mode: str) -> ml_collections.ConfigDict:
+    c = forcing_series.get_config(mode)
+    if name in FILES:
+      loader = "exchange" if name == "exchange" else "ett"
+      path = str(pathlib.Path(_SHARED.value) / FILES[name])
+      c.data.series.update(name=f"data.forecasting.{loader}", path=path)
+    if name == "exchange":
+      c.data.update(context=60, horizon=30, stack=5, lags=())
+      del c.evaluators.rollout  # the test part is five windows of one horizon
+    trained_as(c, method, chunk=c.data.horizon // c.data.stack)
+    return c
+
+  return config
+
+
+ROWS = {
+  "walk forcing": walk("forcing"),
+  "walk teacher": walk("teacher"),
+  "walk full": walk("full"),
+  **{f"{name} forcing": series(name) for name in ("made-up", *FILES)},
+  "ETTh1 teacher": series("ETTh1", "teacher"),
+  "ETTh1 full": series("ETTh1", "full"),
+}
+
+
+def main(_) -> None:
+  """Trains what is missing, then writes tables and figures."""
+  progress.show_log()
+  workdir = pathlib.Path(_WORKDIR.value)
+  mode = "smoke" if _QUICK.value else "full"
+  for row in _ROWS.value or ROWS:
+    if row.split()[0] in FILES and not _SHARED.value:
+      logging.info("%s: left out, for it needs a file; give --shared=FOLDER.", row)
+      continue
+    for seed in _SEEDS.value if row in ROWS else ():
+      runs.run(ROWS[row](mode), int(seed), runs.folder(workdir, row, seed))
+  found = runs.collect(workdir, ROWS)
+  if found:
+    text = "\n".join(table(f"{row} ({len(seeds)} seeds)", seeds) for row, seeds in found.items())
+    (workdir / "tables.md").write_text(text)
+    figure(found, workdir / "rollout.png")
+    print(text)
+
+
+def table(title: str, seeds: list[dict[str, Any]]) -> str:
+  """Markdown of one row's scores: median over seeds and range of every number."""
+  blocks = [f"## {title}", ""]
+  for name, first in seeds[0].items():
+    rows = {row: score for row, score in first.items() if isinstance(score, dict)}
+    columns = next(iter(rows.values()))
+    blocks += [f"| {name} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for row in rows:
+      cells = [runs.cell([s[name][row][c] for s in seeds]) for c in columns]
+      blocks.append(f"| {row} | {' | '.join(cells)} |")
+    blocks.append("")
+  return "\n".join(blocks)
+
+
+def figure(found: dict[str, list[dict[str, Any]]], path: pathlib.Path) -> None:
+  """Errors along rollouts: median and range over seeds, a panel for each data set."""
+  from matplotlib import pyplot as plt
+
+  sets = sorted({row.split()[0] for row, seeds in found.items() if "rollout" in seeds[0]})
+  panels = plt.figure(figsize=(4.5 * len(sets), 3.2)).subplots(1, len(sets), squeeze=False)[0]
+  for axes, name in zip(panels, sets, strict=True):
+    for row, seeds in found.items():
+      if row.split()[0] == name and "rollout" in seeds[0]:
+        positions = [int(p.split()[-1]) for p in seeds[0]["rollout"]]
+        first = next(iter(next(iter(seeds[0]["rollout"].values()))))
+        curves = [[p[first] for p in s["rollout"].values()] for s in seeds]
+        ordered = [sorted(at) for at in zip(*curves, strict=True)]
+        axes.plot(positions, [v[len(v) // 2] for v in ordered], label=row.split()[1])
+        axes.fill_between(positions, [v[0] for v in ordered], [v[-1] for v in ordered], alpha=0.2)
+    axes.set(title=name, xlabel="position", ylabel="error", yscale="log")
+    axes.legend(frameon=False)
+  panels[0].figure.savefig(path, dpi=150, bbox_inches="tight")
+
+
+if __name__ == "__main__":
+  app.run(main)

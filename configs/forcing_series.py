@@ -1,0 +1,103 @@
+"""Diffusion Forcing of a series of several values a step: probabilistic forecasts of 24 hours.
+
+python -m dfim.main --config=configs/forcing_series.py
+python -m dfim.main --config=configs/forcing_series.py --workdir=runs/etth1 \
+  --config.data.series.name=data.forecasting.ett --config.data.series.path=.../ETTh1.csv
+
+By default a made-up series that needs no file and whose best possible forecast is known.
+Time: TIME
+Score: SCORE
+"""
+
+import ml_collections
+
+
+def get_config(mode: str = "full") -> ml_collections.ConfigDict:
+  """`mode` is "full" or "smoke" (a few steps, for tests)."""
+  full = dict(full=True, smoke=False)[mode]
+  c = ml_collections.ConfigDict()
+  c.seed = 0
+  c.steps = 3000 if full else 6
+  c.batch_size = 64 if full else 16
+  c.data = dict(
+    name="data.forecasting.windows",
+    series=dict(name="data.forecasting.vector_autoregression"),
+    context=72,
+    horizon=24,
+    stack=4,
+    lags=(168,),
+    anchor="last",
+  )
+  c.model = dict(
+    name="models.causal_transformer.CausalTransformer",
+    width=96 if full else 16,
+    depth=3 if full else 1,
+    heads=4 if full else 2,
+    window=24,
+    dropout=0.1,
+  )
+  c.objective = dict(
+    name="objectives.denoising.loss",
+    f=dict(
+      name="core.parameterization.SimpleEDM",
+      path=dict(name="core.interpolants.DiscreteVP", betas="cosine"),
+      sigma_data=1.0,
+    ),
+    sample_times=dict(
+      name="core.times.sample", pattern=dict(name="core.times.token"), t_max=1.0, t_min=0.0
+    ),
+    weight=dict(name="core.weights.uniform"),
+  )
+  c.optimizer = dict(
+    name="optax.adamw",
+    learning_rate=dict(
+      name="optax.cosine_decay_schedule", init_value=1e-3, decay_steps=c.get_ref("steps")
+    ),
+    weight_decay=1e-2,
+  )
+  c.ema = (0.998,)
+  c.sampler = dict(
+    method=dict(
+      name="samplers.rollout.rollout",
+      levels=dict(name="core.grids.autoregressive"),
+      window=24,
+      chunk=1,
+    ),
+    step=dict(name="samplers.jump.ancestral_step", eta=1.0),
+    cached=True,
+    stabilise=dict(t_context=0.01, mode="label"),
+    grid=dict(name="core.grids.discrete", levels=1000),
+    steps=(20,) if full else (2,),
+    limits=(-4.0, 4.0),
+    count=20,
+    chunk=2000 if full else 64,
+  )
+  fields = ("context", "horizon", "stack", "lags", "anchor")
+  window = {field: c.data.get_ref(field) for field in fields}
+  c.evaluators = dict(
+    forecast=dict(
+      name="evaluators.forecasting.scores",
+      data=dict(name="data.forecasting.load", series=c.data.series, split="test", **window),
+      series=c.data.series,
+      steps=(5, 20) if full else (2,),
+      paths=100 if full else 4,
+    ),
+    rollout=dict(
+      name="evaluators.forecasting.rollout",
+      data=dict(
+        name="data.forecasting.load",
+        series=c.data.series,
+        split="test",
+        length=96,
+        count=20,
+        **window,
+      ),
+      steps=20 if full else 2,
+      paths=20 if full else 2,
+    ),
+  )
+  c.log_every = 100 if full else 2
+  c.checkpoint_every = 500 if full else 3
+  c.sample_every = 1000
+  c.eval_every = 0
+  return c

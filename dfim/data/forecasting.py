@@ -1,0 +1,368 @@
+"""Real series of several values a step, cut into a context that is known and a horizon to forecast.
+
+A series is `dict(values=float64 [N, D], calendar=float32 [N, F], season, cuts)`: the calendar holds
+cos and sin of what is known of any date, `season` is the period in steps, and `cuts = (train_end,
+test_start, test_end)` are rows. `windows` trains on it and `load` evaluates; both show a window
+relative to an anchor that its context alone decides, and nothing else of the horizon leaks either:
+see `windows` for the lags. The released Diffusion Forcing program feeds true lagged values of the
+horizon to its forecaster (on the exchange rates the step before, for 97% of the steps).
+"""
+
+from collections.abc import Iterator
+import dataclasses
+import os
+import pathlib
+from typing import Any
+import zlib
+
+import numpy as np
+
+from dfim.data import arrays
+
+Series = dict[str, Any]
+_ANCHORS = ("last", "mean", "train")
+_HELD = 150  # training steps that validate where a series has no part for it: five exchange windows
+
+
+def ett(path: str | os.PathLike) -> Series:
+  """Six loads and the oil temperature of a transformer, every hour for two years: D = 7.
+
+  Cut as the field does: 12 months to train, 4 to validate, 4 to test, of 30 days each.
+
+  Source: H. Zhou et al., Informer, arXiv 2012.07436; ETTh1.csv or ETTh2.csv.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: another table, dates that are not hourly, or a value that is not finite.
+  """
+  where = "ETTh1.csv and ETTh2.csv are in ETT-small of https://github.com/zhouhaoyi/ETDataset"
+  table = _table(path, where, columns=8, least=14_400, dtype=str, skiprows=1)
+  try:
+    hours = table[:, 0].astype("datetime64[s]").astype("datetime64[h]").astype(int)
+    values = table[:, 1:].astype(np.float64)
+  except ValueError as error:
+    raise ValueError(f"data.series.path: {path} wants dates, then numbers ({error})") from None
+  if np.any(np.diff(hours) != 1):
+    raise ValueError(
+      f"data.series.path: {path} skips an hour; every row must be one after the last"
+    )
+  return _series(path, values, _hourly(hours), season=24, cuts=(8_640, 11_520, 14_400))
+
+
+def exchange(path: str | os.PathLike) -> Series:
+  """Exchange rates of eight currencies to the dollar on business days since 1990: D = 8.
+
+  Cut as GluonTS's exchange_rate_nips: 6,071 days to train, then five windows of 30. All values of
+  that set, training and test, equal the first 6,221 rows of this file exactly. The file has no
+  dates; a week is five rows. The season is one step: today's rate is tomorrow's naive forecast.
+
+  Source: G. Lai et al., LSTNet, arXiv 1703.07015; exchange_rate.txt.gz.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: another table, or a value that is not finite.
+  """
+  where = "get it from https://github.com/laiguokun/multivariate-time-series-data"
+  values = _table(path, where, columns=8, least=6_221, dtype=np.float64)
+  calendar = _cycles(np.arange(len(values)) % 5 / 5)
+  return _series(path, values, calendar, season=1, cuts=(6_071, 6_071, 6_221))
+
+
+def vector_autoregression(length: int = 10_000, dims: int = 4, seed: int = 0) -> Series:
+  """A made-up hourly series that needs no file and whose law is known, as `law`: see `exact_law`.
+
+  The first 60% train, the next 20% validate and the last 20% test.
+
+  Raises:
+    ValueError: no step or no dimension.
+  """
+  if min(length, dims) < 1:
+    raise ValueError(f"data.series: length={length} and dims={dims} must be at least 1")
+  law, burn_in = exact_law(dims, seed), 400  # .9^400 is 5e-19: the start is forgotten
+  rng = np.random.default_rng((seed, 1))
+  noise = rng.normal(size=(burn_in + length, dims)) @ np.linalg.cholesky(law["covariance"]).T
+  z = np.zeros((len(noise), dims))
+  for t in range(1, len(z)):
+    z[t] = law["matrix"] @ z[t - 1] + noise[t]
+  hours = np.arange(length)
+  cuts = (length * 6 // 10, length * 8 // 10, length)
+  values = z[burn_in:] + law["mean"][hours % 24]
+  return dict(values=values, calendar=_hourly(hours), season=24, cuts=cuts, law=law)
+
+
+def exact_law(dims: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
+  """What `vector_autoregression` draws from: `mean [24, D]`, `matrix` and `covariance [D, D]`.
+
+  y_t - mean[t mod 24] = matrix (y_{t-1} - mean[(t-1) mod 24]) + e_t, e_t normal of that covariance.
+  The largest eigenvalue of the matrix is .9; every e has unit variance.
+  """
+  rng = np.random.default_rng((seed, 0))
+  matrix, mixing = rng.normal(size=(2, dims, dims))
+  level, amplitude, phase = rng.uniform([[5.0], [1.0], [0.0]], [[10.0], [3.0], [24.0]], (3, dims))
+  covariance = mixing @ mixing.T + np.eye(dims)
+  std = np.sqrt(np.diag(covariance))
+  return dict(
+    mean=level + amplitude * np.cos(2 * np.pi * (np.arange(24)[:, None] - phase) / 24),
+    matrix=0.9 * matrix / np.abs(np.linalg.eigvals(matrix)).max(),
+    covariance=covariance / np.outer(std, std),
+  )
+
+
+def windows(
+  batch_size: int,
+  seed: int,
+  start: int = 0,
+  *,
+  series: Series,
+  context: int,
+  horizon: int,
+  stack: int = 1,
+  lags: tuple[int, ...] = (),
+  anchor: str = "last",
+  process: tuple[int, int] = (0, 1),
+) -> Iterator[dict[str, Any]]:
+  """Batches of windows that lie in the training part, lags too; see `arrays` for the contract.
+
+  `x [B, T, stack D]` with T = (context + horizon) / stack: a token is `stack` steps side by side.
+  `cond.covariates [B, T, stack (F + lags D)]`: of each step the calendar, then the values so many
+  steps before; without calendar and lags there is no `cond`. Values are shown as
+  (value - location) / scale: the location, per window and dimension, is the anchor's, the scale,
+  per dimension, the std of value - location over all training windows, so that x has std 1.
+
+  Args:
+    batch_size: of all processes together.
+    seed: of the order of the windows; each is seen once before any is again.
+    start: batches to skip.
+    series: such as `ett` returns.
+    context: steps that will be known.
+    horizon: steps to forecast.
+    stack: steps of a token; divides context and horizon.
+    lags: in steps, none shorter than the horizon: a shorter one would read, within the horizon,
+      values that are not known when the forecast is made.
+    anchor: "last" (the context's last value), "mean" (the context's) or "train" (the training
+      part's mean, the same for every window).
+    process: which part of each batch to hold.
+
+  Raises:
+    ValueError: sizes that do not fit each other or the series; no such anchor; a lag that leaks.
+  """
+  view = _View(context, horizon, stack, tuple(lags), anchor)
+  scale = view.scale(series)
+  size = series["cuts"][0] - horizon - view.first + 1
+  take = arrays.rows(size, batch_size, seed, process=process)
+  return (view.show(series, view.first + take(n), scale) for n in arrays.count_from(start))
+
+
+def load(
+  *,
+  series: Series,
+  context: int,
+  horizon: int,
+  stack: int = 1,
+  lags: tuple[int, ...] = (),
+  anchor: str = "last",
+  split: str = "test",
+  stride: int | None = None,
+  count: int | None = None,
+  length: int | None = None,
+) -> dict[str, Any]:
+  """The windows of a split in order, shown as `windows` shows them, and the truth in raw units.
+
+  Args:
+    series: and the next five as in `windows`.
+    context: known steps; those of the first windows may lie before the split.
+    horizon: steps to forecast, all within the split, and what the scale is taken over.
+    stack: steps of a token.
+    lags: in steps.
+    anchor: what a window is shown relative to.
+    split: "test", "validation" or "train"; see `origins`.
+    stride: steps from one window to the next; `horizon` by default.
+    count: how many windows to keep at most, evenly spread; all by default.
+    length: steps to forecast in place of `horizon`, past what a model was trained for; no lag may
+      be shorter.
+
+  Returns:
+    `x [N, T, stack D]` and, where there are covariates, `cond`; `context`, the number of tokens
+    that are known; `origin [N]`, the row of the first step to forecast; `target [N, horizon, D]`,
+    `location [N, 1, D]` and `scale [D]` in float64: raw values are location + scale * x, unstacked
+    (`to_raw`). Only `target` and the tokens of `x` after the context know the horizon's values.
+
+  Raises:
+    ValueError: as `windows`; no such split, or no window fits into it.
+  """
+  scale = _View(context, horizon, stack, tuple(lags), anchor).scale(series)
+  length = horizon if length is None else length
+  view = _View(context, length, stack, tuple(lags), anchor)
+  origin = origins(series, length, split=split, stride=stride, count=count, first=view.first)
+  return view.show(series, origin, scale) | dict(
+    context=context // stack,
+    origin=origin,
+    target=targets(series, origin, length),
+    location=view.location(series, origin),
+    scale=scale,
+  )
+
+
+def origins(
+  series: Series,
+  horizon: int,
+  *,
+  split: str = "test",
+  stride: int | None = None,
+  count: int | None = None,
+  first: int = 0,
+) -> np.ndarray:
+  """Rows `[N]` at which the forecasts of a split begin, none before row `first`.
+
+  Validation is what lies between training and test. Where nothing does, as with the exchange rates,
+  it is the last 150 steps of training: these were trained on, so choose nothing but a baseline on
+  them, which can be fitted on what lies before.
+
+  Raises:
+    ValueError: no such split, or no forecast fits into it.
+  """
+  train_end, test_start, test_end = series["cuts"]
+  held = (train_end, test_start) if test_start > train_end else (train_end - _HELD, train_end)
+  parts = dict(train=(0, train_end), validation=held, test=(test_start, test_end))
+  if split not in parts:
+    raise ValueError(f"data.split: {split!r} is not one of {', '.join(parts)}")
+  begin, end = parts[split]
+  found = np.arange(max(begin, first), end - horizon + 1, stride or horizon)
+  if not len(found):
+    raise ValueError(f"data.horizon: {horizon} steps do not fit into rows {begin}-{end} ({split})")
+  keep = len(found) if count is None else min(count, len(found))
+  return found[np.linspace(0, len(found) - 1, keep).round().astype(int)]
+
+
+def targets(series: Series, origin: np.ndarray, horizon: int) -> np.ndarray:
+  """The true values `[N, horizon, D]` from rows `origin [N]` on."""
+  return series["values"][origin[:, None] + np.arange(horizon)]
+
+
+def unstack(x: np.ndarray, dims: int) -> np.ndarray:
+  """Tokens `[..., T, stack D]` as steps `[..., T stack, D]`."""
+  return x.reshape(*x.shape[:-2], -1, dims)
+
+
+def to_raw(x: np.ndarray, data: dict[str, Any]) -> np.ndarray:
+  """Tokens `[..., N, T, stack D]` of the windows of `load` in raw units: `[..., N, T stack, D]`."""
+  return data["location"] + data["scale"] * unstack(x, len(data["scale"]))
+
+
+@dataclasses.dataclass(frozen=True)
+class _View:
+  """How a window is shown. A window is named by its origin: the row of its first unknown step."""
+
+  context: int
+  horizon: int
+  stack: int
+  lags: tuple[int, ...]
+  anchor: str
+
+  def __post_init__(self):
+    if min(self.context, self.horizon, self.stack) < 1:
+      raise ValueError(
+        f"data: context={self.context}, horizon={self.horizon} and stack={self.stack} must be >= 1"
+      )
+    if self.context % self.stack or self.horizon % self.stack:
+      raise ValueError(
+        f"data.stack: context {self.context} and horizon {self.horizon} must be multiples of "
+        f"stack={self.stack}"
+      )
+    if self.anchor not in _ANCHORS:
+      raise ValueError(f"data.anchor: {self.anchor!r} is not one of {', '.join(_ANCHORS)}")
+    if short := [lag for lag in self.lags if lag < self.horizon]:
+      raise ValueError(
+        f"data.lags: lag {short[0]} is shorter than horizon={self.horizon}: within the horizon it "
+        "would show true values that are unknown when the forecast is made; use longer lags"
+      )
+
+  @property
+  def first(self) -> int:
+    """The first origin with a whole context before it, lags too."""
+    return self.context + max(self.lags, default=0)
+
+  def location(self, series: Series, origin: np.ndarray) -> np.ndarray:
+    """What is taken off each window: `[N, 1, D]`, from values before its origin."""
+    values = series["values"]
+    if self.anchor == "last":
+      return values[origin - 1, None]
+    if self.anchor == "train":
+      mean = values[: series["cuts"][0]].mean(0)
+      return np.broadcast_to(mean, (len(origin), 1, len(mean)))
+    return values[self._time(origin)[:, : self.context]].mean(1, keepdims=True)
+
+  def scale(self, series: Series) -> np.ndarray:
+    """The std `[D]` of what is left, over all training windows; 1 for a constant."""
+    origin = np.arange(self.first, series["cuts"][0] - self.horizon + 1)
+    if not len(origin):
+      raise ValueError(
+        f"data.context: {self.first + self.horizon} steps of context, lags and horizon do not fit "
+        f"into {series['cuts'][0]} of training"
+      )
+    t = self._time(origin)
+    # A dimension at a time: windows overlap, and together hold each value context + horizon times.
+    columns = [series | dict(values=v[:, None]) for v in series["values"].T]
+    std = np.array([(c["values"][t] - self.location(c, origin)).std() for c in columns])
+    return np.where(std > 0, std, 1.0)
+
+  def show(self, series: Series, origin: np.ndarray, scale: np.ndarray) -> dict[str, Any]:
+    """`x` and, where there are covariates, `cond` of the windows at `origin [N]`."""
+    t, location = self._time(origin), self.location(series, origin)
+    shown = lambda t: (series["values"][t] - location) / scale
+    covariates = [series["calendar"][t], *(shown(t - lag) for lag in self.lags)]
+    x, covariates = self._tokens(shown(t)), self._tokens(np.concatenate(covariates, -1))
+    return dict(x=x) | ({"cond": dict(covariates=covariates)} if covariates.size else {})
+
+  def _time(self, origin: np.ndarray) -> np.ndarray:
+    """The rows of windows: `[N, context + horizon]`."""
+    return origin[:, None] + np.arange(-self.context, self.horizon)
+
+  def _tokens(self, steps: np.ndarray) -> np.ndarray:
+    """`[N, steps, F]` as float32 `[N, T, stack F]`."""
+    n, length, width = steps.shape
+    return steps.reshape(n, length // self.stack, self.stack * width).astype(np.float32)
+
+
+def _table(
+  path: str | os.PathLike, where: str, *, columns: int, least: int, **options: Any
+) -> np.ndarray:
+  """A file of numbers with commas, `[N, columns]`, N >= `least`; `where` says where to get it."""
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise FileNotFoundError(f"data.series.path: no file {path}; {where}")
+  try:
+    table = np.loadtxt(path, delimiter=",", ndmin=2, **options)
+  except (ValueError, OSError, EOFError, zlib.error) as error:
+    raise ValueError(f"data.series.path: {path} cannot be read ({error})") from None
+  if table.shape[1] != columns or len(table) < least:
+    raise ValueError(
+      f"data.series.path: {path} has {len(table)} rows of {table.shape[1]} columns, not at least "
+      f"{least} of {columns}; {where}"
+    )
+  return table
+
+
+def _series(
+  path: str | os.PathLike,
+  values: np.ndarray,
+  calendar: np.ndarray,
+  season: int,
+  cuts: tuple[int, int, int],
+) -> Series:
+  """What was read from `path`, once all of it is known to be finite."""
+  if not np.isfinite(values).all():
+    row = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
+    raise ValueError(f"data.series.path: {path} has a value that is not finite in row {row}")
+  return dict(values=values, calendar=calendar, season=season, cuts=cuts)
+
+
+def _hourly(hours: np.ndarray) -> np.ndarray:
+  """Hour of the day and day of the week `[N, 4]`, of hours since 1970 began, on a Thursday."""
+  return _cycles(hours % 24 / 24, hours // 24 % 7 / 7)
+
+
+def _cycles(*phases: np.ndarray) -> np.ndarray:
+  """cos and sin of each phase `[N]`, in turns: float32 `[N, 2 len(phases)]`."""
+  pairs = [f(2 * np.pi * phase) for phase in phases for f in (np.cos, np.sin)]
+  return np.stack(pairs, -1).astype(np.float32)

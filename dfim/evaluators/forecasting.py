@@ -1,0 +1,142 @@
+"""Scores of forecasts as sample paths, beside those of simple forecasters."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from dfim.data import forecasting
+from dfim.evaluators import baselines as baselines_lib
+from dfim.metrics import crps
+
+
+def scores(
+  draw: Callable[..., np.ndarray],
+  params: Any,
+  *,
+  data: dict[str, Any],
+  series: forecasting.Series,
+  steps: tuple[int, ...] = (1, 2, 4, 8),
+  paths: int = 100,
+  baselines: bool = True,
+  seed: int = 0,
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+  """CRPS of `paths` paths of each window, for each number of `steps`: see `metrics.crps.scores`.
+
+  Args:
+    draw: `draw(params, count, steps, *, context, cond, length) -> [count, T, stack D]`, which is
+      given the known tokens `[count, C, stack D]` and covariates `[count, T, ...]`, never the
+      horizon.
+    params: the weights to draw with.
+    data: windows, from `data.forecasting.load`.
+    series: what they were cut from, for the baselines.
+    steps: numbers of network calls.
+    paths: for each window.
+    baselines: whether to add rows of forecasters that take seconds: the last season again, a vector
+      autoregression, and for a series whose law is known the best forecast that there is.
+    seed: of the baselines.
+
+  Returns:
+    A row of scores in raw units for each number of steps and each baseline. And a figure: the first
+    windows and dimensions, with the paths' quantiles at the largest number of steps.
+
+  Raises:
+    ImportError: matplotlib is missing.
+  """
+  matplotlib = _matplotlib()  # before an hour of drawing, not after
+  values = {"windows": len(data["target"]), "paths": paths}
+  drawn = {f"{k} steps": _forecast(draw, params, data, k, paths) for k in steps}
+  figure = _figure(matplotlib, data, drawn[f"{max(steps)} steps"])
+  if baselines:
+    choice = baselines_lib.choose_ridge_var(series, data, seed=seed)
+    values["ridge VAR is of"] = "order {}, ridge {:g}".format(*choice)
+    drawn["seasonal naive"] = baselines_lib.seasonal_naive(series, data, paths, seed)
+    drawn["ridge VAR"] = baselines_lib.ridge_var(series, data, paths, seed, choice=choice)
+    if "law" in series:
+      drawn["oracle"] = baselines_lib.oracle(series, data, paths, seed)
+  return values | {name: crps.scores(x, data["target"]) for name, x in drawn.items()}, figure
+
+
+def rollout(
+  draw: Callable[..., np.ndarray],
+  params: Any,
+  *,
+  data: dict[str, Any],
+  steps: int,
+  paths: int = 20,
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+  """The error along a forecast that is longer than those that the model was trained for.
+
+  Args:
+    draw: as in `scores`.
+    params: the weights to draw with.
+    data: windows, from `data.forecasting.load` with a `length`.
+    steps: network calls.
+    paths: for each window.
+
+  Returns:
+    For each token of the forecast the CRPS of the sum over dimensions, over the mean absolute sum;
+    and the figure of `scores`.
+
+  Raises:
+    ImportError: matplotlib is missing.
+  """
+  matplotlib = _matplotlib()
+  x, target = _forecast(draw, params, data, steps, paths), data["target"]
+  error = crps.exact(x.sum(-1), target.sum(-1)).mean(0) / np.abs(target.sum(-1)).mean()
+  by_token = error.reshape(data["x"].shape[1] - data["context"], -1).mean(1).tolist()
+  rows = {f"token {n}": dict(crps_sum=value) for n, value in enumerate(by_token, 1)}
+  return rows, _figure(matplotlib, data, x)
+
+
+def _forecast(
+  draw: Callable[..., np.ndarray], params: Any, data: dict[str, Any], steps: int, paths: int
+) -> np.ndarray:
+  """Paths `[P, N, H, D]` in raw units; the P of one window are drawn one after the other."""
+  known = data["context"]
+  each = lambda a: np.repeat(a, paths, axis=0)
+  context, cond = each(data["x"][:, :known]), jax.tree.map(each, data.get("cond"))
+  length = data["x"].shape[1] - known
+  x = draw(params, len(context), steps, context=context, cond=cond, length=length)
+  x = x.reshape(-1, paths, *x.shape[1:])[:, :, known:]
+  return forecasting.to_raw(x.swapaxes(0, 1), data)
+
+
+def _matplotlib() -> Any:
+  """The package with its canvas in memory, which neither needs nor touches a display."""
+  try:
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure
+  except ImportError:
+    raise ImportError(
+      "evaluators.forecasting: matplotlib is missing; pip install -e '.[plot]'"
+    ) from None
+  return matplotlib
+
+
+def _figure(matplotlib: Any, data: dict[str, Any], paths: np.ndarray) -> dict[str, np.ndarray]:
+  """A row for each of the first 3 windows, a column for each of the first 4 dimensions."""
+  rows, columns = min(3, paths.shape[1]), min(4, paths.shape[3])
+  figure = matplotlib.figure.Figure((3.4 * columns, 2.2 * rows), dpi=100, layout="constrained")
+  canvas = matplotlib.backends.backend_agg.FigureCanvasAgg(figure)
+  known = forecasting.to_raw(data["x"][:, : data["context"]], data)[:, -2 * paths.shape[2] :]
+  for (n, d), ax in np.ndenumerate(figure.subplots(rows, columns, squeeze=False)):
+    _plot(ax, known[n, :, d], data["target"][n, :, d], paths[:, n, :, d])
+    ax.set_title(f"row {data['origin'][n]}, dimension {d}", fontsize=8)
+    ax.tick_params(labelsize=7)
+  ax.legend(fontsize=6)
+  canvas.draw()
+  return {"paths": np.asarray(canvas.buffer_rgba())[..., :3].copy()}
+
+
+def _plot(ax: Any, known: np.ndarray, target: np.ndarray, paths: np.ndarray) -> None:
+  """What was known, what came, and the quantiles of `paths [P, H]`."""
+  past, future = np.arange(-len(known), 0), np.arange(len(target))
+  for low, high, alpha in ((10, 90, 0.2), (25, 75, 0.35)):
+    band = np.percentile(paths, [low, high], axis=0)
+    ax.fill_between(future, *band, color="C0", alpha=alpha, lw=0, label=f"{low}-{high}%")
+  ax.plot(future, np.median(paths, axis=0), color="C0", lw=1, label="median")
+  truth = np.concatenate([known, target])
+  ax.plot(np.concatenate([past, future]), truth, color="black", lw=0.8, label="truth")
+  ax.axvline(-0.5, color="grey", lw=0.5)

@@ -1,0 +1,69 @@
+"""Scores of sequences whose law can be drawn from at will, such as the turning walk."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dfim import pictures
+from dfim.metrics import sequences
+
+
+def scores(
+  draw: Callable[..., np.ndarray],
+  params: Any,
+  *,
+  reference: dict[str, np.ndarray],
+  steps: tuple[int, ...] = (1, 2, 4, 8),
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+  """Compares as many samples as `reference` has with it, for each number of `steps`.
+
+  Args:
+    draw: `sample.make_draw`'s.
+    params: the weights to draw with.
+    reference: fresh data, `x` `[N, T, 2]`.
+    steps: numbers of network calls, a token for an autoregressive schedule.
+
+  Returns:
+    `joint` and `turn` of `metrics.sequences`, with standard errors, for each number of steps, and
+    between the halves of the reference, whose distance is 0 on average. No figures.
+  """
+  x = reference["x"]
+  half = len(x) // 2
+  pairs = {"fresh data": (x[:half], x[half:])}
+  pairs |= {f"{k} steps": (draw(params, len(x), k), x) for k in steps}
+  return {name: _row(*pair) for name, pair in pairs.items()}, {}
+
+
+def _row(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+  (joint, joint_se), (turn, turn_se) = sequences.joint(x, y), sequences.turn(x, y)
+  return dict(joint=joint, joint_se=joint_se, turn=turn, turn_se=turn_se)
+
+
+def rollout(
+  draw: Callable[..., np.ndarray],
+  params: Any,
+  *,
+  reference: dict[str, np.ndarray],
+  steps: int,
+  tokens: int = 3,
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+  """The error along sequences as long as `reference`'s, longer than the model was trained on.
+
+  Args:
+    draw: `sample.make_draw`'s, of a rollout.
+    params: the weights to draw with.
+    reference: fresh data, `x` `[N, T, 2]`.
+    steps: network calls.
+    tokens: how many neighbouring tokens are compared at a time.
+
+  Returns:
+    `local` of `metrics.sequences` and its standard error at each position, and a figure of them.
+  """
+  x = reference["x"]
+  drawn = draw(params, len(x), steps, length=x.shape[1])
+  values, errors = sequences.local(drawn, x, tokens=tokens)
+  positions = range(tokens, x.shape[1] + 1)
+  found = zip(positions, values.tolist(), errors.tolist(), strict=True)
+  rows = {f"token {k}": dict(local=value, local_se=se) for k, value, se in found}
+  return rows, {"tracks": pictures.tracks(drawn[:40], (-1.0, 1.0))}

@@ -1,0 +1,139 @@
+"""A lower bound on the log density of a sequence, or of a part of it, at any noise levels.
+
+The model p of the bound is ancestral sampling down a grid `[rows, tokens]` of times: it starts from
+noise, and a token that goes from t to s is drawn from a Gaussian about the mean that the clean
+estimate implies (`interpolants.ddpm_posterior`). Let y be the sequence at the times k of the last
+row, each token noised by itself, and q the path's own way from y to more noise. Then
+
+  ln p(y) >= - KL(q(x_top | y) | noise) - sum of E KL(q(x_s | x_t, y) | p(x_s | x_t))
+
+over all steps of all tokens; in a token's last step, where s = k, ln p(y | x_t) stands for - KL.
+
+The variance of p is that of x_s given x_t for white data of standard deviation sigma_data: DDPM's
+beta on a variance-preserving path. Unlike the variance given the clean sample it stays positive at
+k = 0, where p needs a density. The variance of q itself would not do: q knows y, so near k it is
+narrower than any step that does not, however fine the grid. With the exact posterior mean the
+bound is the log density itself for white data, and tends to it for other data as steps shrink.
+
+Source: Diffusion Forcing (arXiv 2407.01392), theorem 3.1 and appendix A, where the sign of the KL
+terms and an index are misprinted; Ho et al., "Denoising Diffusion Probabilistic Models"
+(2006.11239), eq. 5.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dfim.core import interpolants
+
+Array = jax.Array
+Clean = Callable[[Array, Array], Array]  # (x_t, t) -> x
+
+
+def ending_at(levels: np.ndarray, ends: np.ndarray) -> np.ndarray:
+  """A level matrix of `core.grids` that stops each token early: `[rows, tokens]`, maybe fewer rows.
+
+  Args:
+    levels: `[rows, tokens]`, such as `grids.autoregressive(steps, tokens)`.
+    ends: int `[tokens]`, the level to stop at, from 0 (clean) to steps: left out altogether.
+  """
+  stopped = np.maximum(levels, np.asarray(ends)[None])
+  moves = np.any(np.diff(stopped, axis=0), axis=1)
+  return stopped[np.concatenate([[True], moves])]  # a row that stands still costs a network call
+
+
+def lower_bound(
+  clean: Clean,
+  key: Array,
+  y: Array,
+  grid: Array,
+  *,
+  path: interpolants.Path,
+  sigma_data: float,
+) -> Array:
+  """An unbiased estimate `[B]` of the bound, in nats; one network call a row of the grid.
+
+  Args:
+    clean: `(x_t, t) -> x`, the denoiser's estimate of every token, times of x's rank.
+    key: of the forward noise.
+    y: `[B, tokens, ...]`, at the times of the grid's last row.
+    grid: times `[rows, tokens]` or `[rows, B, tokens]`, non-increasing down the rows. A token that
+      never moves adds nothing: it is left out, as fresh noise, if it stands at the grid's largest
+      time, and otherwise given, so that the bound is of the others' density given it.
+    path: from data to noise.
+    sigma_data: the standard deviation of the noise.
+  """
+  rows = jnp.asarray(grid, y.dtype).reshape(len(grid), -1, y.shape[1], *[1] * (y.ndim - 2))
+  key, apart = jax.random.split(key)
+  noise = sigma_data * interpolants.noise_like(apart, y)
+  y = jnp.where(rows[-1] == jnp.max(rows), noise, y)
+
+  def body(total, row):
+    n, s, t = row
+    eps = sigma_data * interpolants.noise_like(jax.random.fold_in(key, n), y)
+    x_t = _signal(path, rows[-1], t) * y + jnp.sqrt(_noise(path, rows[-1], t)) * eps
+    cost = _step_cost(path, sigma_data, y, x_t, clean(x_t, t), rows[-1], s, t)
+    return total - _per_example(cost), None
+
+  start = -_per_example(_start_cost(path, sigma_data, y, rows[-1], rows[0]))
+  return jax.lax.scan(body, start, (jnp.arange(len(rows) - 1), rows[1:], rows[:-1]))[0]
+
+
+def _start_cost(path: interpolants.Path, sigma_data: float, y: Array, k: Array, t: Array) -> Array:
+  """KL of x_t given y from the noise that sampling starts with, for each number of y."""
+  mean, var = _signal(path, k, t) * y / sigma_data, _noise(path, k, t)
+  cost = 0.5 * (jnp.square(mean) + var - 1.0 - jnp.log(jnp.where(k < t, var, 1.0)))
+  return jnp.where(k < t, cost, 0.0)
+
+
+def _step_cost(
+  path: interpolants.Path,
+  sigma_data: float,
+  y: Array,
+  x_t: Array,
+  x: Array,
+  k: Array,
+  s: Array,
+  t: Array,
+) -> Array:
+  """KL(q | p) of the step from t to s for each number of y; - ln p(y | x_t) where s = k."""
+  moves, ends = s < t, s == k
+  mean_q, var_q = _bridge(path, y, x_t, k, s, t)
+  mean_p, _ = interpolants.ddpm_posterior(path, x_t, x, s, t)
+  var_p = jnp.where(moves, _norm(path, s) / _norm(path, t) * _noise(path, s, t), 1.0)
+  apart = (var_q + jnp.square((mean_q - mean_p) / sigma_data)) / var_p
+  density = jnp.log(2 * jnp.pi * sigma_data**2 * var_p)
+  spread = jnp.log(var_p / jnp.where(moves & ~ends, var_q, 1.0)) - 1.0
+  return jnp.where(moves, 0.5 * (apart + jnp.where(ends, density, spread)), 0.0)
+
+
+def _bridge(
+  path: interpolants.Path, y: Array, x_t: Array, k: Array, s: Array, t: Array
+) -> tuple[Array, Array]:
+  """Mean and variance (in units of sigma_data^2) of x_s between y at k and x_t, k <= s < t."""
+  total = jnp.where(s < t, _noise(path, k, t), 1.0)
+  before, after = _noise(path, k, s) / total, _noise(path, s, t) / total
+  mean = _signal(path, s, t) * before * x_t + _signal(path, k, s) * after * y
+  return mean, before * after * total
+
+
+def _signal(path: interpolants.Path, s: Array, t: Array) -> Array:
+  """The share of x_s in x_t; 1 where s = t."""
+  return jnp.where(s < t, path.alpha(t) / jnp.where(s < t, path.alpha(s), 1.0), 1.0)
+
+
+def _noise(path: interpolants.Path, s: Array, t: Array) -> Array:
+  """The variance of x_t given x_s, in units of sigma_data^2; 0 where s = t."""
+  kept = _signal(path, s, t) * path.sigma(s)
+  return jnp.where(s < t, jnp.square(path.sigma(t)) - jnp.square(kept), 0.0)
+
+
+def _norm(path: interpolants.Path, t: Array) -> Array:
+  """The variance of x_t for white data, in units of sigma_data^2."""
+  return jnp.square(path.alpha(t)) + jnp.square(path.sigma(t))
+
+
+def _per_example(a: Array) -> Array:
+  return a.sum(range(1, a.ndim))

@@ -1,0 +1,194 @@
+"""A transformer over tokens that each carry their own noise level, with a cache of keys and values.
+
+Pre-norm blocks modulated per token (adaLN-Zero, as History-Guided Video Diffusion 2502.06764 does),
+rotary positions, causal attention over the last `window` tokens.
+"""
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from dfim.models import layers
+
+Array = jax.Array
+
+
+@flax.struct.dataclass
+class Cache:
+  """Keys, turned to their positions, and values of the last S tokens, `[depth, B, S, heads, d]`."""
+
+  keys: Array
+  values: Array
+  length: Array  # int32, tokens seen so far; the first S - length places of the cache are empty
+
+
+class CausalTransformer(nn.Module):
+  """(x, s, t, cond) -> G for tokens `[B, T, D]` with a time each.
+
+  Conditions: `label [B]`, and arrays per token `[B, T, C]` by any name (an action, covariates),
+  each embedded by a layer of its own; zeros where dropped.
+  """
+
+  width: int = 128
+  depth: int = 4
+  heads: int = 4
+  mlp_ratio: int = 4
+  causal: bool = True
+  window: int | None = None  # tokens that a token attends to, itself included; None: all
+  num_classes: int = 0
+  dropout: float = 0.0
+  second_time: str = "s"
+  time_scale: float = 1000.0
+  dtype: str | None = None
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Array,
+    s: Array,
+    t: Array,
+    cond: layers.Cond = None,
+    *,
+    train: bool = False,
+    cache: Cache | None = None,
+  ) -> Array | tuple[Array, Cache]:
+    """`x [B, T, D]`, times `[B, T, 1]` -> G in float32, or float64 where x is.
+
+    With a cache, `x` are the tokens that follow those in it, and the cache with theirs added is
+    returned too; what does not fit falls out at the front.
+    """
+    self._check(x, s, t, cache)
+    past = 0 if cache is None else cache.keys.shape[2]
+    start = 0 if cache is None else cache.length
+    position = start + jnp.arange(-past, x.shape[1])  # of the cached tokens, then of x
+    mask = visible(position[past:], position, causal=self.causal, window=self.window)
+    turn = rotation(position[past:], self.width // self.heads)
+    emb = self._embed(s, t, cond)
+    h = _dense(self.width, self.dtype, "input")(x)
+    fresh = []
+    for i in range(self.depth):
+      block = Block(self.heads, self.mlp_ratio, self.dropout, self.dtype, name=f"block{i}")
+      seen = None if cache is None else (cache.keys[i], cache.values[i])
+      h, keys_values = block(h, emb, turn, mask, seen, train)
+      fresh.append(keys_values)
+    shift, scale = layers.Modulation(2, self.width, self.dtype, name="output_modulation")(emb)
+    h = layers.modulated_norm(h, shift, scale)
+    dense = nn.Dense(
+      x.shape[-1], kernel_init=nn.initializers.zeros, dtype=self.dtype, name="output"
+    )
+    out = dense(h)
+    out = out.astype(layers.at_least_float32(out))
+    return out if cache is None else (out, _extended(cache, fresh, x.shape[1]))
+
+  def empty_cache(self, batch: int, size: int | None = None, dtype: str = "float32") -> Cache:
+    """A cache without tokens, of `size` places: by default all that a `window` can see.
+
+    Raises:
+      ValueError: if neither says how many.
+    """
+    if size is None and self.window is None:
+      raise ValueError("model.window=None: give the cache a size, or the network a window.")
+    size = self.window - 1 if size is None else size
+    shape = (self.depth, batch, size, self.heads, self.width // self.heads)
+    zeros = jnp.zeros(shape, dtype)
+    return Cache(keys=zeros, values=zeros, length=jnp.zeros((), jnp.int32))
+
+  def _embed(self, s: Array, t: Array, cond: layers.Cond) -> Array:
+    emb = layers.Conditioning(
+      self.width, self.num_classes, self.second_time, self.time_scale, name="conditioning"
+    )(s, t, cond)
+    for name, array in sorted((cond or {}).items()):
+      if array.ndim == 3:
+        emb = emb + nn.Dense(self.width, name=f"condition_{name}")(array)
+    return emb
+
+  def _check(self, x: Array, s: Array, t: Array, cache: Cache | None) -> None:
+    if x.ndim != 3:
+      raise ValueError(f"x of shape {x.shape} is no sequence: give it the axes [B, T, D]")
+    layers.check_times(x, s, t, (2,))
+    if self.width % (2 * self.heads):
+      raise ValueError(
+        f"model.width={self.width} is no multiple of 2 x heads = {2 * self.heads}: change either"
+      )
+    if self.window is not None and self.window < 1:
+      raise ValueError(f"model.window={self.window}: set it to 1 or more, or None for all tokens")
+    if cache is not None and not self.causal:
+      raise ValueError("model.causal=False: only a causal network can keep a cache of its past")
+
+
+class Block(nn.Module):
+  """Attention and an MLP, each modulated and gated per token."""
+
+  heads: int
+  mlp_ratio: int
+  dropout: float
+  dtype: str | None
+
+  @nn.compact
+  def __call__(
+    self,
+    h: Array,
+    emb: Array,
+    turn: tuple[Array, Array],
+    mask: Array,
+    seen: tuple[Array, Array] | None,
+    train: bool,
+  ) -> tuple[Array, tuple[Array, Array]]:
+    """Tokens `[B, T, W]` to tokens, and their keys and values `[B, T, heads, d]`."""
+    modulation = layers.Modulation(6, h.shape[-1], self.dtype, name="modulation")(emb)
+    shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
+    drop = nn.Dropout(self.dropout, deterministic=not train)
+    width = h.shape[-1]
+
+    qkv = _dense(3 * width, self.dtype, "qkv")(layers.modulated_norm(h, shift_a, scale_a))
+    qkv = qkv.reshape(*h.shape[:2], 3, self.heads, width // self.heads)
+    q, k, v = rotate(qkv[:, :, 0], turn), rotate(qkv[:, :, 1], turn), qkv[:, :, 2]
+    with_past = lambda old, new: new if seen is None else jnp.concatenate([old, new], axis=1)
+    old_k, old_v = seen or (None, None)
+    mixed = layers.attention(q, with_past(old_k, k), with_past(old_v, v), mask)
+    h = h + gate_a * drop(_dense(width, self.dtype, "proj")(mixed))
+
+    wide = _dense(self.mlp_ratio * width, self.dtype, "fc1")
+    m = wide(layers.modulated_norm(h, shift_m, scale_m))
+    m = _dense(width, self.dtype, "fc2")(nn.gelu(m, approximate=True))
+    return h + gate_m * drop(m), (k, v)
+
+
+def visible(query: Array, key: Array, *, causal: bool, window: int | None) -> Array:
+  """Who sees whom, bool `[Q, K]`, by position; a negative position is an empty place."""
+  behind = query[:, None] - key[None, :]
+  seen = (key >= 0)[None, :] & jnp.ones_like(behind, bool)
+  if causal:
+    seen &= behind >= 0
+  if window is not None:
+    seen &= jnp.abs(behind) < window
+  return seen
+
+
+def rotation(position: Array, width: int) -> tuple[Array, Array]:
+  """Cosines and sines `[1, T, 1, width / 2]` of rotary positions (RoFormer 2104.09864)."""
+  angle = position[:, None] * jnp.asarray(layers.frequencies(width // 2), jnp.float32)[None]
+  return jnp.cos(angle)[None, :, None], jnp.sin(angle)[None, :, None]
+
+
+def rotate(x: Array, turn: tuple[Array, Array]) -> Array:
+  """Turns each pair of features of `[B, T, heads, d]`: halves apart, as GPT-NeoX pairs them."""
+  cos, sin = (a.astype(x.dtype) for a in turn)
+  first, second = jnp.split(x, 2, axis=-1)
+  return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+
+
+def _extended(cache: Cache, fresh: list[tuple[Array, Array]], tokens: int) -> Cache:
+  """The cache with new tokens at its end, and as many dropped from its front."""
+  keys, values = (jnp.stack(a) for a in zip(*fresh, strict=True))
+  last = lambda old, new: jnp.concatenate([old, new.astype(old.dtype)], 2)[:, :, tokens:]
+  return Cache(
+    keys=last(cache.keys, keys),
+    values=last(cache.values, values),
+    length=cache.length + tokens,
+  )
+
+
+def _dense(features: int, dtype: str | None, name: str) -> nn.Dense:
+  return nn.Dense(features, kernel_init=layers.xavier(), dtype=dtype, name=name)

@@ -1,0 +1,254 @@
+"""Sequences of any length: chunks of tokens, denoised one after the other given what came before.
+
+The one scan of `jump` over a matrix of times, repeated. The past is shown to the network again in
+a window of tokens, or kept in a cache of keys and values. Sources: Diffusion Forcing (arXiv
+2407.01392) algorithm 2, sections 3.3, C.4 and C.8, and its released program.
+"""
+
+from collections.abc import Callable
+from typing import Any
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dfim.core import grids
+from dfim.core import interpolants
+from dfim.core import parameterization
+from dfim.samplers import jump
+
+Array = jax.Array
+Mode = Literal["none", "label", "scale", "scale_and_noise"]
+StepOf = Callable[[Any, Any], jump.Step]  # (condition, cache) -> step
+Remember = Callable[[Array, Array, Array, Any, Any], Any]  # (key, x, t, condition, cache) -> cache
+
+
+def rollout(
+  step_of: StepOf,
+  key: Array,
+  context: Array,
+  cond: Any,
+  levels: Any,
+  times: Array,
+  *,
+  window: int,
+  chunk: int,
+  length: int | None = None,
+  sigma_data: float = 1.0,
+  context_time: float | None = None,
+  cache: Any = None,
+  remember: Remember | None = None,
+  report: Callable[[Any, int], None] | None = None,
+) -> Array:
+  """Draws `length` tokens after `context`, `chunk` at a time, as one XLA program under `jit`.
+
+  Args:
+    step_of: `(condition, cache) -> step`: how to step the tokens that it is shown; `condition` is
+      `cond` cut to those tokens.
+    key: one key, or `[B]` keys so that an example's noise does not depend on its batch.
+    context: `[B, C, ...]`, observed tokens; C may be 0.
+    cond: a dict of arrays or None. Arrays of rank 3 and more are per token, `[B, C + length, ...]`.
+    levels: the level matrix of a chunk, int `[rows, chunk]`, or a schedule `(steps, tokens) ->
+      matrix` such as `grids.pyramid`.
+    times: `[steps + 1]`, noisiest first; the last is that of finished tokens.
+    window: the tokens shown to the network at once: the chunk and what comes before it. Places
+      that are not drawn yet are pure noise. With a cache the network's own window takes its place.
+    chunk: tokens denoised together; divides `length`.
+    length: tokens to draw; None for one chunk.
+    sigma_data: the standard deviation of pure noise.
+    context_time: the level of noise of the observed tokens; None for clean, `times[-1]`.
+    cache: an empty cache, or None to show the window again at each step.
+    remember: `(key, x, t, condition, cache) -> cache` with finished tokens added.
+    report: called on the host as `report(chunks done, chunks)`.
+
+  Returns:
+    `[B, C + length, ...]`, the context first and untouched.
+
+  Raises:
+    ValueError: for a matrix, window, chunk or length that does not fit, before anything runs.
+  """
+  times = jnp.asarray(times, context.dtype)
+  length = chunk if length is None else length
+  before = context.shape[1]
+  _check(cond, window, chunk, length, before, cache, remember)
+  matrix = levels(len(times) - 1, chunk) if callable(levels) else np.asarray(levels)
+  grids.check_levels(matrix, len(times) - 1, chunk)
+  grid = grids.at(matrix, times)
+  seen_at = times[-1] if context_time is None else jnp.asarray(context_time, times.dtype)
+  key_noise, key_steps = _split(key)
+  shape = (context.shape[0], length, *context.shape[2:])
+  noise = sigma_data * interpolants.noise_like(key_noise, jnp.zeros(shape, context.dtype))
+  x = jnp.concatenate([context, noise], axis=1)
+  cut = lambda start, size: _cut(cond, start, size)
+
+  def in_window(x, n):
+    size = min(window, before + length)
+    at = before + n * chunk  # the chunk's first token
+    start = jnp.maximum(at + chunk - size, 0)
+    place = start + jnp.arange(size)
+    still = jnp.where(place < at, times[-1], times[0])
+    still = jnp.where(place < before, seen_at, still)
+    rows = jnp.broadcast_to(still[None], (len(grid), size))
+    rows = jax.lax.dynamic_update_slice_in_dim(rows, grid, at - start, axis=1)
+    shown = jax.lax.dynamic_slice_in_dim(x, start, size, axis=1)
+    shown = jump.scan(step_of(cut(start, size), None), _fold_in(key_steps, n), shown, rows)
+    return jax.lax.dynamic_update_slice_in_dim(x, shown, start, axis=1)
+
+  def with_cache(carry, n):
+    x, cache = carry
+    at, (key_chunk, key_past) = before + n * chunk, _split(_fold_in(key_steps, n))
+    part = jax.lax.dynamic_slice_in_dim(x, at, chunk, axis=1)
+    part = jump.scan(step_of(cut(at, chunk), cache), key_chunk, part, grid)
+    end = jnp.full((1,) * x.ndim, times[-1])
+    cache = remember(key_past, part, end, cut(at, chunk), cache)
+    return jax.lax.dynamic_update_slice_in_dim(x, part, at, axis=1), cache
+
+  chunks = length // chunk
+
+  def body(carry, n):
+    carry = in_window(carry, n) if cache is None else with_cache(carry, n)
+    if report is not None:
+      jax.debug.callback(report, n + 1, chunks)
+    return carry, None
+
+  if cache is None:
+    return jax.lax.scan(body, x, jnp.arange(chunks))[0]
+  if before:
+    seen_at = jnp.full((1,) * x.ndim, seen_at)
+    cache = remember(_fold_in(key_steps, chunks), context, seen_at, cut(0, before), cache)
+  return jax.lax.scan(body, (x, cache), jnp.arange(chunks))[0][0]
+
+
+def of_network(
+  apply: Callable[..., Any],
+  params: Any,
+  f: parameterization.Parameterization,
+  make_step: Callable[..., jump.Step],
+  *,
+  t_context: float = 0.0,
+  mode: Mode = "none",
+) -> tuple[StepOf, Remember]:
+  """What `rollout` asks for, `step_of` and `remember`, of one network and its weights.
+
+  Args:
+    apply: `(params, x_in, s, t, cond) -> G`; with `cache=` it returns the new cache too.
+    params: its weights.
+    f: its parameterization.
+    make_step: `(jump=, clean=) -> step`, such as `jump.pushforward_step` of the first.
+    t_context: see `shown`.
+    mode: see `shown`.
+  """
+  _check_mode(mode, t_context)
+
+  def step_of(cond: Any, cache: Any) -> jump.Step:
+    net = apply if cache is None else lambda *args: apply(*args, cache=cache)[0]
+    step = make_step(
+      jump=lambda x, s, t: f(net, params, x, s, t, cond),
+      clean=lambda x, t: f.clean(net, params, x, t, cond),
+    )
+    return stabilised(step, f.path, t_context, mode, sigma_data=f.sigma_data)
+
+  def remember(key: Array, x: Array, t: Array, cond: Any, cache: Any) -> Any:
+    x, t = shown(key, x, t, f.path, t_context, mode, sigma_data=f.sigma_data)
+    return apply(params, f.c_in(t) * x, t, t, cond, cache=cache)[1]
+
+  return step_of, remember
+
+
+def stabilised(
+  step: jump.Step,
+  path: interpolants.Path,
+  t_context: float,
+  mode: Mode,
+  *,
+  sigma_data: float = 1.0,
+) -> jump.Step:
+  """A step that shows finished tokens to the network as `shown` does; they stay what they are."""
+  _check_mode(mode, t_context)
+
+  def stable(key, x, s, t):
+    key_step, key_shown = _split(key)
+    finished = s == t
+    fed, told = shown(key_shown, x, t, path, t_context, mode, sigma_data=sigma_data)
+    fed = jnp.where(finished, fed, x)
+    told = jnp.where(finished, told, t)
+    return jnp.where(finished, x, step(key_step, fed, jnp.where(finished, told, s), told))
+
+  return stable
+
+
+def shown(
+  key: Array,
+  x: Array,
+  t: Array,
+  path: interpolants.Path,
+  t_context: float,
+  mode: Mode,
+  *,
+  sigma_data: float,
+) -> tuple[Array, Array]:
+  """Tokens as the network is to see them, and the times that it is told: a little noisy.
+
+  A model's own tokens are a little off, and a model that takes them for clean drifts away from
+  its data. Where t < t_context, by `mode`:
+
+    none: as they are.
+    label: as they are, but told t_context (Diffusion Forcing C.8).
+    scale: alpha(t_context) x, told t_context: the mean of the noised token (the released DDIM).
+    scale_and_noise: noised to t_context and told so (C.4, and the released DDPM).
+  """
+  if mode == "none":
+    return x, t
+  level = jnp.full_like(t, t_context)
+  fed = dict(
+    label=lambda: x,
+    scale=lambda: path.alpha(level) * x,
+    scale_and_noise=lambda: interpolants.interpolate(
+      path, x, sigma_data * interpolants.noise_like(key, x), level
+    ),
+  )[mode]()
+  clean = t < t_context
+  return jnp.where(clean, fed, x), jnp.where(clean, level, t)
+
+
+def _cut(cond: Any, start: Array, size: int) -> Any:
+  """What of the conditions belongs to `size` tokens from `start` on."""
+  cut = lambda a: jax.lax.dynamic_slice_in_dim(a, start, size, axis=1) if a.ndim >= 3 else a
+  return jax.tree.map(cut, cond)
+
+
+def _split(key: Array) -> tuple[Array, Array]:
+  """Two keys of one, or `[B]` and `[B]` of `[B]`."""
+  pair = jax.vmap(jax.random.split)(key) if key.ndim else jax.random.split(key)
+  return pair[..., 0], pair[..., 1]
+
+
+def _fold_in(key: Array, n: Array) -> Array:
+  return jax.vmap(jax.random.fold_in, (0, None))(key, n) if key.ndim else jax.random.fold_in(key, n)
+
+
+def _check(
+  cond: Any, window: int, chunk: int, length: int, before: int, cache: Any, remember: Any
+) -> None:
+  if chunk < 1 or length < 1 or length % chunk:
+    raise ValueError(f"chunk={chunk}, length={length}: give whole chunks of 1 token or more.")
+  if window < chunk:
+    raise ValueError(f"window={window}: must hold at least the chunk of {chunk} tokens.")
+  if (cache is None) != (remember is None):
+    raise ValueError("cache and remember: give both, or neither.")
+  for array in jax.tree.leaves(cond):
+    if array.ndim >= 3 and array.shape[1] != before + length:
+      raise ValueError(
+        f"cond of {array.shape[1]} tokens: give it for context and length,"
+        f" {before} + {length} tokens."
+      )
+
+
+def _check_mode(mode: str, t_context: float) -> None:
+  modes = Mode.__args__
+  if mode not in modes or not 0.0 <= t_context < 1.0:
+    raise ValueError(
+      f"mode={mode!r}, t_context={t_context}: choose one of {', '.join(modes)}, and a time in"
+      " [0, 1)."
+    )

@@ -1,0 +1,98 @@
+import sys
+
+import numpy as np
+import pytest
+
+from dfim import evaluate
+from dfim.data import forecasting
+from dfim.evaluators import forecasting as evaluator
+from dfim.metrics import crps
+
+COLUMNS = {"crps", "crps_sum", "crps_quantile", "crps_sum_quantile"}
+
+
+@pytest.fixture(scope="module")
+def series():
+  return forecasting.vector_autoregression(length=1500, dims=5)
+
+
+@pytest.fixture(scope="module")
+def data(series):
+  return forecasting.load(series=series, context=48, horizon=24, stack=4, lags=(24,))
+
+
+def noisy(params, count, steps, first=0, *, context, cond, length):
+  """A draw that keeps the context and adds noise of std 1 / steps to its last step."""
+  assert cond["covariates"].shape[:2] == (count, 18) and context.shape == (count, 12, 20)
+  last = np.tile(context[:, -1:, -5:], (1, 6, 4))
+  noise = np.random.default_rng(first).normal(size=last.shape) * params / steps
+  return np.concatenate([context, last + noise], 1)
+
+
+def test_rows_columns_and_figure(series, data):
+  pytest.importorskip("matplotlib")
+  found, figures = evaluator.scores(
+    noisy, 1.0, data=data, series=series, steps=(1, 4), paths=20, seed=3
+  )
+  rows = {name: row for name, row in found.items() if isinstance(row, dict)}
+  assert list(rows) == ["1 steps", "4 steps", "seasonal naive", "ridge VAR", "oracle"]
+  assert all(set(row) == COLUMNS for row in rows.values())
+  assert found["windows"] == len(data["x"]) and found["paths"] == 20
+  assert found["ridge VAR is of"].startswith("order ")
+  assert rows["oracle"]["crps_sum"] < min(r["crps_sum"] for n, r in rows.items() if "steps" in n)
+  assert figures["paths"].dtype == np.uint8 and figures["paths"].ndim == 3
+  assert figures["paths"].shape[2] == 3 and figures["paths"].std() > 10
+  assert "ridge VAR" in evaluate.table(found)
+
+
+def test_each_path_meets_its_own_window_in_raw_units(series, data):
+  """A draw that knows the truth scores 0, and with it the order of paths and windows is right."""
+  pytest.importorskip("matplotlib")
+  known, paths = data["context"], 3
+  x = np.repeat(data["x"], paths, axis=0)
+
+  def perfect(params, count, steps, first=0, *, context, cond, length):
+    np.testing.assert_array_equal(context, x[:, :known])
+    np.testing.assert_array_equal(cond["covariates"][::paths], data["cond"]["covariates"])
+    return x[first : first + count]
+
+  found, _ = evaluator.scores(
+    perfect, None, data=data, series=series, steps=(2,), paths=paths, baselines=False
+  )
+  assert set(found) == {"windows", "paths", "2 steps"}
+  assert max(found["2 steps"].values()) < 1e-6  # of float32
+
+
+def test_scores_are_those_of_the_metric(series, data):
+  pytest.importorskip("matplotlib")
+  found, _ = evaluator.scores(
+    noisy, 1.0, data=data, series=series, steps=(1,), paths=7, baselines=False
+  )
+  n = len(data["x"])
+  repeat = lambda a: np.repeat(a, 7, axis=0)
+  cond = dict(covariates=repeat(data["cond"]["covariates"]))
+  x = noisy(1.0, 7 * n, 1, context=repeat(data["x"][:, :12]), cond=cond, length=6)[:, 12:]
+  steps = x.reshape(n, 7, 24, 5).swapaxes(0, 1) * data["scale"] + data["location"]
+  assert found["1 steps"] == pytest.approx(crps.scores(steps, data["target"]))
+
+
+def test_a_series_without_covariates_is_drawn_without_condition(series):
+  pytest.importorskip("matplotlib")
+  plain = series | dict(calendar=np.zeros((1500, 0), np.float32))
+  data = forecasting.load(series=plain, context=8, horizon=4, count=2)
+
+  def draw(params, count, steps, first=0, *, context, cond, length):
+    assert cond is None
+    return np.zeros((count, 12, 5), np.float32)
+
+  options = dict(data=data, series=plain, steps=(1,), paths=2, baselines=False)
+  found, figures = evaluator.scores(draw, None, **options)
+  assert np.isfinite(found["1 steps"]["crps"]) and "paths" in figures
+
+
+def test_without_matplotlib_the_extra_is_named_before_anything_is_drawn(series, data, monkeypatch):
+  monkeypatch.setitem(sys.modules, "matplotlib", None)
+  monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
+  monkeypatch.delitem(sys.modules, "matplotlib.backends.backend_agg", raising=False)
+  with pytest.raises(ImportError, match=r"pip install -e '.\[plot\]'"):
+    evaluator.scores(None, None, data=data, series=series)

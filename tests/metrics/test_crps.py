@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+import scipy.stats
+
+from dfim.metrics import crps
+
+BOTH = pytest.mark.parametrize("score", [crps.exact, crps.quantile])
+
+
+def normal(seed, *shape):
+  return np.random.default_rng(seed).normal(size=shape)
+
+
+def test_a_perfect_point_forecast_scores_0():
+  target = normal(0, 3, 4, 2) + 5
+  found = crps.scores(np.stack(100 * [target]), target)
+  assert found == dict(crps=0, crps_sum=0, crps_quantile=0, crps_sum_quantile=0)
+
+
+def test_the_exact_score_is_the_plain_double_sum():
+  x, y = np.round(normal(0, 17, 5), 1), np.round(normal(1, 5), 1)  # with ties
+  expected = np.abs(x - y).mean(0) - np.abs(x[:, None] - x[None]).mean((0, 1)) / 2
+  np.testing.assert_allclose(crps.exact(x, y), expected, atol=1e-12)
+
+
+@BOTH
+def test_a_point_forecast_scores_its_absolute_error(score):
+  """By quantiles too: .05 ... .95 lie evenly about 1/2."""
+  target = normal(0, 6)
+  np.testing.assert_allclose(score(np.full((100, 6), 0.7), target), np.abs(target - 0.7))
+
+
+def test_normal_samples_have_the_closed_form_of_the_normal_law():
+  """T. Gneiting and A. Raftery, JASA 102, 2007, eq. 21."""
+  y = np.linspace(-3, 3, 13)
+  law = scipy.stats.norm
+  expected = y * (2 * law.cdf(y) - 1) + 2 * law.pdf(y) - 1 / np.sqrt(np.pi)
+  x = law.ppf((np.arange(20_000) + 0.5) / 20_000)[:, None]
+  np.testing.assert_allclose(crps.exact(x + 0 * y, y), expected, atol=1e-4)
+
+
+def test_quantiles_give_the_exact_score_over_the_width_of_their_levels():
+  """19 levels stand for .95 of (0, 1); the ends that they leave out add little to the integral."""
+  x, y = normal(0, 20_000, 200), normal(1, 200)
+  ratio = crps.quantile(x, y).mean() / crps.exact(x, y).mean()
+  assert abs(0.95 * ratio - 1) < 0.01
+
+
+@pytest.mark.parametrize("paths", [100, 37, 5])
+def test_quantiles_are_those_of_the_released_program(paths):
+  """Level q is the int(q P)-th smallest sample, where that is one."""
+  x, y = normal(0, paths, 6), normal(1, 6)
+  losses = []
+  for q in (round(0.05 * k, 2) for k in range(1, 20)):
+    at = np.sort(x, 0)[max(int(round(q * 100) * paths / 100), 1) - 1]
+    losses.append(2 * np.abs((at - y) * ((y <= at) - q)))
+  np.testing.assert_allclose(crps.quantile(x, y), np.mean(losses, 0))
+
+
+def test_the_sum_sees_dependence_that_the_dimensions_do_not():
+  target = normal(0, 50, 2, 2)
+  errors = normal(1, 400, 50, 2, 1)
+  together, against = errors * [1, 1], errors * [1, -1]
+  target = np.concatenate([target[..., :1], target[..., :1]], -1)  # its dimensions agree
+  a, b = crps.scores(together, target), crps.scores(against, target)
+  assert a["crps_sum"] < 0.75 * b["crps_sum"]
+  assert abs(a["crps"] - b["crps"]) < 0.02
+
+
+def test_units_and_the_order_of_paths_do_not_matter():
+  paths, target = normal(0, 30, 4, 5, 3), normal(1, 4, 5, 3)
+  expected = crps.scores(paths, target)
+  for other in (crps.scores(7 * paths, 7 * target), crps.scores(paths[::-1], target)):
+    np.testing.assert_allclose(list(other.values()), list(expected.values()), rtol=1e-12)
+
+
+def test_each_dimension_counts_equally_whatever_its_unit():
+  paths, target = normal(0, 30, 4, 5, 2), normal(1, 4, 5, 2)
+  units = np.array([1.0, 1000.0])
+  a, b = crps.scores(paths, target), crps.scores(units * paths, units * target)
+  np.testing.assert_allclose((a["crps"], a["crps_quantile"]), (b["crps"], b["crps_quantile"]))
+
+
+def test_bad_shapes_and_a_target_of_zeros_are_refused():
+  with pytest.raises(ValueError, match=r"crps: needs \[P, N, H, D\]"):
+    crps.scores(normal(0, 9, 4, 5, 3), normal(0, 4, 5, 2))
+  with pytest.raises(ValueError, match="crps: a dimension of the target is 0"):
+    crps.scores(normal(0, 9, 4, 5, 1), np.zeros((4, 5, 1)))

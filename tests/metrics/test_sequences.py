@@ -1,0 +1,117 @@
+"""Metrics of sequences on walks whose law is known."""
+
+import numpy as np
+import pytest
+
+from dfim.data import walk
+from dfim.metrics import sequences
+
+
+def walks(seed, size=2000, **fields):
+  return next(walk.walk(size, seed, **fields))["x"]
+
+
+def line(*degrees):
+  """One sequence `[1, T, 2]` of points in these directions, at radii 1, 2, ..."""
+  radius = np.arange(1, len(degrees) + 1)
+  return (radius * np.exp(1j * np.deg2rad(degrees))).view(float).reshape(1, -1, 2)
+
+
+def test_turning_angles_of_points_in_known_directions():
+  found = sequences.turning_angles(line(10, 60, 60, 350, -170))
+  np.testing.assert_allclose(np.rad2deg(found), [[50, 0, -70, -160]], atol=1e-9)
+
+
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+def test_turning_back_is_plus_pi(zero):
+  x = np.array([[[1.0, 0.0], [-1.0, zero], [1.0, zero]]])
+  np.testing.assert_array_equal(sequences.turning_angles(x), [[np.pi, np.pi]])
+
+
+def test_turning_angles_ignore_rotation_and_scale():
+  x = walks(0, 50)
+  turned = 3 * x @ np.array([[0.6, 0.8], [-0.8, 0.6]])
+  angles = sequences.turning_angles(x)
+  np.testing.assert_allclose(angles, sequences.turning_angles(turned), atol=1e-6)
+  np.testing.assert_allclose(angles, -sequences.turning_angles(x[:, ::-1])[:, ::-1], atol=1e-12)
+
+
+@pytest.mark.parametrize("metric", [sequences.joint, sequences.turn, sequences.local])
+def test_fresh_data_are_at_zero_on_average(metric):
+  draws = [np.stack(metric(walks(2 * i, 200), walks(2 * i + 1, 200))) for i in range(40)]
+  value, error = np.moveaxis(draws, 1, 0)
+  assert np.all(np.abs(value.mean(0)) < 4 * value.std(0) / np.sqrt(len(draws)))
+  assert np.all(error.mean(0) > 0.8 * value.std(0))
+
+
+@pytest.mark.parametrize(
+  "metric, wrong",
+  [
+    (sequences.joint, dict(branches=1)),
+    (sequences.joint, dict(angle=80.0)),
+    (sequences.turn, dict(branches=1)),
+    (sequences.turn, dict(angle=60.0)),
+    (sequences.turn, dict(spread=15.0)),
+  ],
+)
+def test_a_wrong_law_of_the_turns_is_found(metric, wrong):
+  value, error = metric(walks(0, **wrong), walks(1))
+  assert value > 5 * error
+
+
+def test_joint_sees_dependence_that_turns_cannot():
+  """Turns that all go one way have the right law one by one."""
+  side = np.where(np.arange(2000) % 2, 1, -1)[:, None]
+  one_way = np.exp(1j * np.deg2rad(50.0) * side * np.arange(6))
+  first = walks(0)[:, :1]
+  points = (first[..., 0] + 1j * first[..., 1]) * one_way
+  x, y = np.stack([points.real, points.imag], -1), walks(1, spread=0.0)
+  value, error = sequences.joint(x, y)
+  assert value > 5 * error
+  value, error = sequences.turn(x, y)
+  assert abs(value) < 4 * error
+
+
+def test_the_error_of_turn_counts_sequences_not_angles():
+  """The laws differ by their share of left-turning sequences, whose angles all agree."""
+
+  def one_sided(seed, left):
+    rng = np.random.default_rng(seed)
+    side = np.where(rng.uniform(size=(150, 1)) < left, 1, -1)
+    turns = side * (50 + 5 * rng.normal(size=(150, 5)))
+    angle = np.deg2rad(np.cumsum(np.pad(turns, [(0, 0), (1, 0)]), axis=1))
+    return np.stack([np.cos(angle), np.sin(angle)], -1)
+
+  runs = [sequences.turn(one_sided((i, 0), 0.5), one_sided((i, 1), 0.8)) for i in range(150)]
+  value, error = np.transpose(runs)
+  assert 0.8 < error.mean() / value.std() < 1.25
+
+
+def test_local_finds_the_position_where_a_rollout_goes_wrong():
+  x, y = walks(0, 1000, tokens=12).copy(), walks(1, 1000, tokens=12)
+  x[:, 6:] = x[:, 5:6]  # it stops after the sixth token
+  value, error = sequences.local(x, y)
+  assert value.shape == error.shape == (10,)
+  assert np.all(np.abs(value[:4]) < 4 * error[:4])
+  assert np.all(value[4:] > 5 * error[4:])
+
+
+def test_count_takes_the_first_sequences():
+  x, y = walks(0, 400), walks(1, 300)
+  assert sequences.joint(x, y, count=100) == sequences.joint(x[:100], y[:100])
+  np.testing.assert_array_equal(sequences.local(x, y, count=100), sequences.local(x[:100], y[:100]))
+
+
+@pytest.mark.parametrize(
+  "call, message",
+  [
+    (lambda: sequences.turning_angles(np.zeros((4, 3))), "turning_angles"),
+    (lambda: sequences.turning_angles(np.zeros((4, 1, 2))), "turning_angles"),
+    (lambda: sequences.turn(np.zeros((4, 3, 2)), np.zeros((4, 5, 2))), "turn: .* 3 and of 5"),
+    (lambda: sequences.local(np.zeros((4, 5, 2)), np.zeros((4, 3, 2))), "local: 5 tokens, 3"),
+    (lambda: sequences.local(np.zeros((4, 2, 2)), np.zeros((4, 2, 2))), "stretches of 3"),
+  ],
+)
+def test_bad_shapes_are_refused(call, message):
+  with pytest.raises(ValueError, match=message):
+    call()

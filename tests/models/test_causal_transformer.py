@@ -1,0 +1,137 @@
+"""The transformer of sequences: exact causality, its band, and a cache that equals one pass."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dfim.models import causal_transformer
+from dfim.models.causal_transformer import CausalTransformer
+
+NET = CausalTransformer(width=16, depth=3, heads=2)
+BATCH, TOKENS, DIM = 2, 10, 3
+
+
+def inputs(tokens=TOKENS, dtype=jnp.float32):
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.normal(size=(BATCH, tokens, DIM)), dtype)
+  s, t = (jnp.asarray(rng.uniform(size=(BATCH, tokens, 1)), dtype) for _ in range(2))
+  cond = {"action": jnp.asarray(rng.normal(size=(BATCH, tokens, 2)), dtype)}
+  return x, s, t, cond
+
+
+def perturbed(net, dtype=jnp.float32):
+  """Parameters without the zeros of an initialisation, under which all outputs are 0."""
+  rng = np.random.default_rng(1)
+  noise = lambda p: jnp.asarray(rng.normal(0, np.prod(p.shape[:-1]) ** -0.5, p.shape), dtype)
+  return jax.tree.map(noise, jax.eval_shape(net.init, jax.random.key(0), *inputs()))
+
+
+def influence(net, argument):
+  """Gradient sizes `[T, T]`: how token i's output depends on what token j is given."""
+  params, args = perturbed(net), list(inputs())
+
+  def outputs(a):
+    args[argument] = a
+    return jnp.sum(jax.jit(net.apply)(params, *args), axis=(0, 2))
+
+  slope = jax.jacobian(outputs)(args[argument])
+  return jax.tree.map(lambda a: np.abs(a).sum(axis=(1, 3)), slope)
+
+
+@pytest.mark.parametrize("argument", [0, 1, 2], ids=["x", "s", "t"])
+def test_no_token_sees_a_later_one_or_its_times(argument):
+  found = influence(NET, argument)
+  np.testing.assert_array_equal(np.triu(found, 1), 0.0)
+  assert np.all(found[np.tril_indices(TOKENS)] > 0)
+
+
+def test_no_token_sees_a_later_condition():
+  found = influence(NET, 3)["action"]
+  np.testing.assert_array_equal(np.triu(found, 1), 0.0)
+  assert np.all(found[np.tril_indices(TOKENS)] > 0)
+
+
+def test_without_causality_every_token_sees_every_other():
+  assert np.all(influence(dataclasses.replace(NET, causal=False), 0) > 0)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_band_of_w_reaches_w_minus_1_back_for_each_block(depth):
+  found = influence(dataclasses.replace(NET, depth=depth, window=3), 0)
+  back = np.arange(TOKENS)[:, None] - np.arange(TOKENS)[None]
+  np.testing.assert_array_equal(found > 0, (back >= 0) & (back <= 2 * depth))
+
+
+def test_outputs_depend_on_relative_positions_only():
+  """Rotary positions: the same band of tokens gives the same answer wherever it stands."""
+  net = dataclasses.replace(NET, depth=1, window=3)
+  twice = jax.tree.map(lambda a: jnp.tile(a[:, :5], (1, 2, 1)), inputs())
+  out = jax.jit(net.apply)(perturbed(net), *twice)
+  np.testing.assert_allclose(out[:, 2:5], out[:, 7:10], atol=1e-5)
+  assert np.abs(out[:, 0] - out[:, 5]).max() > 1e-3, "the first token of all has no past"
+
+
+@pytest.mark.parametrize("splits", [(1,) * 10, (4, 6), (3, 1, 5, 1)], ids=str)
+@pytest.mark.parametrize("window", [1, 3, 20])
+def test_the_cache_equals_one_banded_pass(splits, window):
+  """In float32 to 1e-5, across eviction, with times and conditions per token."""
+  net = dataclasses.replace(NET, window=window)
+  params, args = perturbed(net), inputs()
+  apply = jax.jit(net.apply)
+  cache, parts, start = net.empty_cache(BATCH), [], 0
+  for n in splits:
+    part = jax.tree.map(lambda a: a[:, start : start + n], args)  # noqa: B023
+    out, cache = apply(params, *part, cache=cache)
+    parts.append(out)
+    start += n
+  np.testing.assert_allclose(np.concatenate(parts, axis=1), apply(params, *args), atol=1e-5)
+  assert int(cache.length) == TOKENS
+
+
+def test_a_cache_larger_than_needed_changes_nothing():
+  net = dataclasses.replace(NET, window=3)
+  params, args = perturbed(net), inputs()
+  for size in (2, 7):
+    out, _ = jax.jit(net.apply)(params, *args, cache=net.empty_cache(BATCH, size))
+    np.testing.assert_allclose(out, jax.jit(net.apply)(params, *args), atol=1e-5)
+
+
+def test_float64_stays_float64(float64):
+  params, args = perturbed(NET, jnp.float64), inputs(dtype=jnp.float64)
+  assert jax.jit(NET.apply)(params, *args).dtype == jnp.float64
+
+
+def test_two_tokens_are_turned_by_their_distance():
+  """A turned query meets a turned key as if only the distance had been turned."""
+  rng = np.random.default_rng(0)
+  q, k = (jnp.asarray(rng.normal(size=(1, 1, 1, 8)), jnp.float32) for _ in range(2))
+  rotation, rotate = causal_transformer.rotation, causal_transformer.rotate
+  turned = lambda x, position: rotate(x, rotation(jnp.array([position]), 8))
+  score = lambda a, b: float(jnp.sum(turned(q, a) * turned(k, b)))
+  assert score(7, 3) == pytest.approx(score(104, 100), abs=1e-4)
+  assert score(7, 3) != pytest.approx(score(7, 4), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+  "net, message",
+  [
+    (CausalTransformer(width=10, heads=4), "model.width=10"),
+    (CausalTransformer(window=0), "model.window=0"),
+  ],
+)
+def test_wrong_sizes_are_named(net, message):
+  with pytest.raises(ValueError, match=message):
+    net.init(jax.random.key(0), *inputs())
+
+
+def test_a_cache_needs_a_size_and_causality():
+  with pytest.raises(ValueError, match="model.window=None"):
+    NET.empty_cache(BATCH)
+  both = dataclasses.replace(NET, causal=False)
+  with pytest.raises(ValueError, match="model.causal=False"):
+    both.init(jax.random.key(0), *inputs(), cache=NET.empty_cache(BATCH, 4))
+  with pytest.raises(ValueError, match="is no sequence"):
+    NET.init(jax.random.key(0), jnp.ones((2, 2)), jnp.ones((2, 1)), jnp.ones((2, 1)))
