@@ -1,4 +1,4 @@
-"""Rows of runs: each is trained once, wherever a benchmark left off, and its scores are collected."""
+"""Rows of runs: each is trained once, wherever a benchmark left off, and scores are collected."""
 
 from collections.abc import Iterable
 import json

@@ -44,13 +44,14 @@ FIELDS = {"method", "grid", "steps", *DEFAULTS}
 
 
 def make_draw(experiment: experiment_lib.Experiment) -> Draw:
-  """Builds `draw(params, count, steps, first=0, *, context, cond, length) -> [count, ...]`.
+  """Builds `draw(params, count, steps, first=0, *, context, cond, length, lengths)`.
 
-  From `config.sampler`. Sample i is a function of the weights, the sampler's seed and i alone: its
+  From `config.sampler`; it returns `[count, ...]`. Sample i is a function of the weights, the sampler's seed and i alone: its
   noise is keyed by i, and its label is i modulo the number of classes. Each number of steps is one
   XLA program, for chunks of a fixed size. Sequences may be given `context` `[count, C, D]`, which
-  comes back in front of what is drawn, conditions `cond` of `[count, ...]` each, and a `length` to
-  draw beyond the context; by default as much as the training data have.
+  comes back in front of what is drawn, conditions `cond` of `[count, ...]` each, a `length` to draw
+  beyond the context, by default as much as the training data have, and `lengths` `[count]` of
+  sequences that end before.
 
   Raises:
     ConfigError: naming the field, before anything is compiled.
@@ -73,9 +74,11 @@ def make_draw(experiment: experiment_lib.Experiment) -> Draw:
     context: np.ndarray | None = None,
     cond: dict[str, np.ndarray] | None = None,
     length: int | None = None,
+    lengths: np.ndarray | None = None,
   ) -> np.ndarray:
     size = sampler["chunk"]
-    given = {k: v for k, v in dict(context=context, cond=cond).items() if v is not None}
+    offered = dict(context=context, cond=cond, lengths=lengths)
+    given = {name: value for name, value in offered.items() if value is not None}
     chunks = []
     for n in range(0, count, size):  # the last chunk is drawn whole, then cut
       rows = np.minimum(np.arange(n, n + size), count - 1)
@@ -166,6 +169,7 @@ def _one_chunk(
       cond=cond,
       times=grid,
       length=shape[0] - context.shape[1] if length is None else length,
+      lengths=given.get("lengths"),
       **memory,
     )
 

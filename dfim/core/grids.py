@@ -101,16 +101,6 @@ def check_levels(levels: np.ndarray, steps: int, tokens: int) -> None:
     raise ValueError(f"levels ends at {levels[-1].tolist()}: clean is level 0, for every token.")
 
 
-def ragged(grid: Array, lengths: Array) -> Array:
-  """`[rows, B, tokens]`: `grid` `[rows, tokens]` for sequences of `lengths` `[B]`.
-
-  What lies beyond a sequence's length stays pure noise, at the first row's time: to a network
-  that is not causal, tokens that are not there.
-  """
-  exists = jnp.arange(grid.shape[1])[None, None] < jnp.asarray(lengths)[None, :, None]
-  return jnp.where(exists, grid[:, None], grid[:1, None])
-
-
 def _staircase(steps: int, order: np.ndarray, lag: float) -> np.ndarray:
   if steps < 1 or len(order) < 1 or lag < 0:
     raise ValueError(f"steps={steps}, tokens={len(order)}, lag={lag}: need >= 1, >= 1, >= 0.")

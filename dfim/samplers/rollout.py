@@ -35,6 +35,7 @@ def rollout(
   window: int,
   chunk: int,
   length: int | None = None,
+  lengths: Array | None = None,
   sigma_data: float = 1.0,
   context_time: float | None = None,
   cache: Any = None,
@@ -56,6 +57,8 @@ def rollout(
       that are not drawn yet are pure noise. With a cache the network's own window takes its place.
     chunk: tokens denoised together; divides `length`.
     length: tokens to draw; None for one chunk.
+    lengths: int `[B]`, how long each sequence is with its context, at most C + length. What lies
+      beyond stays pure noise to the network, as padding is in training, and comes back as 0.
     sigma_data: the standard deviation of pure noise.
     context_time: the level of noise of the observed tokens; None for clean, `times[-1]`.
     cache: an empty cache, or None to show the window again at each step.
@@ -91,6 +94,9 @@ def rollout(
     still = jnp.where(place < before, seen_at, still)
     rows = jnp.broadcast_to(still[None], (len(grid), size))
     rows = jax.lax.dynamic_update_slice_in_dim(rows, grid, at - start, axis=1)
+    if lengths is not None:
+      exists = place[None, None] < lengths[None, :, None]
+      rows = jnp.where(exists, rows[:, None], times[0])
     shown = jax.lax.dynamic_slice_in_dim(x, start, size, axis=1)
     shown = jump.scan(step_of(cut(start, size), None), _fold_in(key_steps, n), shown, rows)
     return jax.lax.dynamic_update_slice_in_dim(x, shown, start, axis=1)
@@ -113,11 +119,16 @@ def rollout(
     return carry, None
 
   if cache is None:
-    return jax.lax.scan(body, x, jnp.arange(chunks))[0]
-  if before:
-    seen_at = jnp.full((1,) * x.ndim, seen_at)
-    cache = remember(_fold_in(key_steps, chunks), context, seen_at, cut(0, before), cache)
-  return jax.lax.scan(body, (x, cache), jnp.arange(chunks))[0][0]
+    x, _ = jax.lax.scan(body, x, jnp.arange(chunks))
+  else:  # causal: no token sees the padding behind it
+    if before:
+      seen_at = jnp.full((1,) * x.ndim, seen_at)
+      cache = remember(_fold_in(key_steps, chunks), context, seen_at, cut(0, before), cache)
+    (x, _), _ = jax.lax.scan(body, (x, cache), jnp.arange(chunks))
+  if lengths is None:
+    return x
+  exists = jnp.arange(x.shape[1])[None] < lengths[:, None]
+  return jnp.where(exists.reshape(*exists.shape, *[1] * (x.ndim - 2)), x, 0.0)
 
 
 def of_network(

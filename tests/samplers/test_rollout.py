@@ -41,7 +41,18 @@ def make_step(jump, clean):
   return rollout_lib.jump.ancestral_step(clean, path=FM, sigma_data=0.5, eta=0.0)
 
 
-def draw(schedule, chunk, *, cached, window=LENGTH + 8, length=LENGTH, batch=2, net=NET, **stable):
+def draw(
+  schedule,
+  chunk,
+  *,
+  cached,
+  window=LENGTH + 8,
+  length=LENGTH,
+  lengths=None,
+  batch=2,
+  net=NET,
+  **stable,
+):
   """A rollout in float64 after 3 observed tokens, with a condition per token."""
   step_of, remember = rollout_lib.of_network(
     net.apply, network(net, jnp.float64), F, make_step, **stable
@@ -62,6 +73,7 @@ def draw(schedule, chunk, *, cached, window=LENGTH + 8, length=LENGTH, batch=2, 
         window=window,
         chunk=chunk,
         length=length,
+        lengths=lengths,
         sigma_data=0.5,
         **memory,
       )
@@ -145,6 +157,24 @@ def test_a_network_that_sees_all_places_is_shown_pure_noise_where_nothing_is_dra
   _, seen = record(observed=0)
   np.testing.assert_allclose(seen[0][1], [0.9] * 4)
   np.testing.assert_allclose(seen[4][1], [0.1, 0.1, 0.9, 0.9])
+
+
+def test_sequences_of_any_length_in_one_batch():
+  """Beyond its length a sequence is pure noise to the network, and 0 when it comes back."""
+  out, seen = record(lengths=jnp.array([5]))
+  np.testing.assert_allclose(seen[4][1], [0.1, 0.1, 0.9, 0.9])
+  np.testing.assert_allclose(seen[-1][0], [0.1, 0.1, 0.1, 0.9], err_msg="the last is not there")
+  np.testing.assert_array_equal(out[0, 5:], 0.0)
+  assert np.all(out[0, :5] != 0.0)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_causal_sequence_does_not_know_how_long_the_others_are(cached, float64):
+  ragged = draw(grids.pyramid, 4, cached=cached, length=8, lengths=np.array([6, 11]))
+  whole = draw(grids.pyramid, 4, cached=cached, length=8)
+  np.testing.assert_allclose(ragged[0, :6], whole[0, :6], atol=1e-9)
+  np.testing.assert_allclose(ragged[1], whole[1], atol=1e-9)
+  np.testing.assert_array_equal(ragged[0, 6:], 0.0)
 
 
 def test_progress_is_reported_after_each_chunk():
