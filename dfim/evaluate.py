@@ -69,10 +69,12 @@ def table(values: dict[str, Any]) -> str:
   rows = {name: row for name, row in values.items() if isinstance(row, dict)}
   lines = [f"{name}: {value}" for name, value in values.items() if name not in rows]
   if rows:
-    columns = next(iter(rows.values()))
-    lines.append(" " * 12 + "".join(f"{name:>11}" for name in columns))
+    columns = {name: max(len(name) + 2, 11) for name in next(iter(rows.values()))}
+    margin = max(map(len, rows)) + 2
+    lines.append(" " * margin + "".join(f"{name:>{width}}" for name, width in columns.items()))
     lines += [
-      f"{name:<12}" + "".join(f"{row[c]:11.4g}" for c in columns) for name, row in rows.items()
+      f"{name:<{margin}}" + "".join(f"{row[c]:{width}.4g}" for c, width in columns.items())
+      for name, row in rows.items()
     ]
   return "\n".join(lines)
 

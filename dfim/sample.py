@@ -46,12 +46,12 @@ FIELDS = {"method", "grid", "steps", *DEFAULTS}
 def make_draw(experiment: experiment_lib.Experiment) -> Draw:
   """Builds `draw(params, count, steps, first=0, *, context, cond, length, lengths)`.
 
-  From `config.sampler`; it returns `[count, ...]`. Sample i is a function of the weights, the sampler's seed and i alone: its
-  noise is keyed by i, and its label is i modulo the number of classes. Each number of steps is one
-  XLA program, for chunks of a fixed size. Sequences may be given `context` `[count, C, D]`, which
-  comes back in front of what is drawn, conditions `cond` of `[count, ...]` each, a `length` to draw
-  beyond the context, by default as much as the training data have, and `lengths` `[count]` of
-  sequences that end before.
+  From `config.sampler`; it returns `[count, ...]`. Sample i is a function of the weights, the
+  sampler's seed and i alone: its noise is keyed by i, and its label is i modulo the number of
+  classes. Each number of steps is one XLA program, for chunks of a fixed size. Sequences may be
+  given `context` `[count, C, D]`, which comes back in front of what is drawn, conditions `cond` of
+  `[count, ...]` each, a `length` to draw beyond the context, by default as much as the training
+  data have, and `lengths` `[count]` of sequences that end before.
 
   Raises:
     ConfigError: naming the field, before anything is compiled.

@@ -47,3 +47,25 @@ def test_panels_stand_below_each_other():
   sheet = pictures.panels(dict(a=np.zeros((4, 40, 1), np.uint8), b=np.zeros((4, 20, 3), np.uint8)))
   assert sheet.shape == (2 * (4 + 22), 40, 3)
   assert (sheet[16:20] == 0).all()
+
+
+def test_tracks_join_points_of_the_plane_and_ring_the_first():
+  x = np.array([[[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5]]])
+  tile = pictures.tracks(x, (-1.0, 1.0), columns=1, side=41)[:41, :41, 0]
+  dark = tile < 128
+  assert dark[30:32, 15:30].any(axis=0).all(), "along the bottom"
+  assert dark[15:28, 30:32].any(axis=1).all(), "then up"
+  assert not dark[5, :].any() and not dark[:, 38].any()
+  assert dark[31 - 2 : 31 + 3, 10 - 2 : 10 + 3].sum() > 6, "the ring"
+
+
+def test_tracks_of_other_sequences_are_lines_over_time():
+  rising = np.linspace(-1, 1, 9)[None, :, None]
+  both = np.concatenate([rising, -rising], axis=-1)[..., :1]
+  tile = pictures.tracks(both, (-1.0, 1.0), columns=1, side=41)[:41, :41, 0] < 128
+  first, last = np.flatnonzero(tile[:, 2]), np.flatnonzero(tile[:, 38])
+  assert first.min() > 30 and last.max() < 10
+
+
+def test_a_sheet_of_sequences():
+  assert pictures.picture(np.zeros((5, 4, 3)), (-1.0, 1.0)).dtype == np.uint8

@@ -96,3 +96,30 @@ def test_without_matplotlib_the_extra_is_named_before_anything_is_drawn(series, 
   monkeypatch.delitem(sys.modules, "matplotlib.backends.backend_agg", raising=False)
   with pytest.raises(ImportError, match=r"pip install -e '.\[plot\]'"):
     evaluator.scores(None, None, data=data, series=series)
+
+
+def test_the_error_along_a_long_rollout(series):
+  """A draw that loses the truth from the third token on is worse there, and perfect before."""
+  pytest.importorskip("matplotlib")
+  data = forecasting.load(
+    series=series, context=48, horizon=24, stack=4, lags=(48,), length=48, count=5
+  )
+  short = forecasting.load(series=series, context=48, horizon=24, stack=4, lags=(48,))
+  np.testing.assert_array_equal(data["scale"], short["scale"])
+  x = np.repeat(data["x"], 4, axis=0)
+
+  def losing(params, count, steps, *, context, cond, length):
+    assert length == 12 and cond["covariates"].shape[1] == 24
+    lost = x.copy()
+    lost[:, 12 + 2 :] += 1.0
+    return lost
+
+  rows, _ = evaluator.rollout(losing, None, data=data, steps=3, paths=4)
+  values = [row["crps_sum"] for row in rows.values()]
+  assert list(rows) == [f"token {n}" for n in range(1, 13)]
+  assert max(values[:2]) < 1e-6 and min(values[2:]) > 1e-3
+
+
+def test_a_lag_within_a_long_rollout_is_refused(series):
+  with pytest.raises(ValueError, match="lag 24 is shorter than horizon=48"):
+    forecasting.load(series=series, context=48, horizon=24, stack=4, lags=(24,), length=48)
