@@ -130,7 +130,7 @@ def _one_chunk(
   classes = getattr(experiment.net, "num_classes", 0)
   apply = guidance.classifier_free(experiment.apply, sampler["guidance"])
   rows = jax.NamedSharding(experiment.mesh, jax.P("data"))
-  make_step = functools.partial(_step, f, sampler)
+  parts = functools.partial(_rollout_parts, experiment, sampler, apply)
 
   def one_chunk(
     params: Any,
@@ -151,12 +151,7 @@ def _one_chunk(
     grid = ask(sampler["grid"], path=f.path, steps=steps)
     if grid.ndim == 1 and len(grid) != steps + 1:
       raise ValueError(f"steps={steps}: the grid takes {len(grid) - 1}; set sampler.steps to that.")
-    step_of, remember = rollout.of_network(apply, params, f, make_step, **sampler["stabilise"])
-    memory = {}
-    if sampler["cached"]:
-      memory = dict(cache=experiment.net.empty_cache(len(indices)), remember=remember)
-    return ask(
-      sampler["method"],
+    offered = dict(
       jump=lambda x, s, t: f(apply, params, x, s, t, cond),
       clean=lambda x, t: f.clean(apply, params, x, t, cond),
       key=keys[:, 1],
@@ -164,26 +159,43 @@ def _one_chunk(
       grid=grid,
       path=f.path,
       sigma_data=f.sigma_data,
-      step_of=step_of,
-      context=context,
-      cond=cond,
-      times=grid,
-      length=shape[0] - context.shape[1] if length is None else length,
-      lengths=given.get("lengths"),
-      **memory,
     )
+    if sampler["step"] is not None:
+      report = None if length is None else _report  # of what may take long
+      length = shape[0] - context.shape[1] if length is None else length
+      offered |= dict(context=context, cond=cond, times=grid, length=length, report=report)
+      offered |= dict(lengths=given.get("lengths"), **parts(params, len(indices)))
+    return ask(sampler["method"], **offered)
 
   return one_chunk
 
 
-def _step(
-  f: Any, sampler: dict[str, Any], *, jump: Callable[..., Array], clean: Callable[..., Array]
-) -> Callable[..., Array]:
-  """The step of a sequence that `sampler` asks for."""
+def _report(chunks: Array, of: int) -> None:
+  """Progress of a long rollout."""
+  logging.log_every_n_seconds(logging.INFO, "Rollout: chunk %d of %d", 10, int(chunks), of)
+
+
+def _rollout_parts(
+  experiment: experiment_lib.Experiment,
+  sampler: dict[str, Any],
+  apply: Callable[..., Any],
+  params: Any,
+  count: int,
+) -> dict[str, Any]:
+  """How `samplers.rollout.rollout` is to step, and to remember, `count` sequences."""
+  f, energy = experiment.f, sampler["energy"]
   scale = dict(path=f.path, sigma_data=f.sigma_data)
-  if sampler["energy"] is not None:
-    clean = guidance.energy(clean, sampler["energy"], sampler["energy_scale"], **scale)
-  return ask(sampler["step"], jump=jump, clean=clean, **scale)
+
+  def make_step(jump: Callable[..., Array], clean: Callable[..., Array]) -> Callable[..., Array]:
+    if energy is not None:
+      clean = guidance.energy(clean, energy, sampler["energy_scale"], **scale)
+    return ask(sampler["step"], jump=jump, clean=clean, **scale)
+
+  step_of, remember = rollout.of_network(apply, params, f, make_step, **sampler["stabilise"])
+  if not sampler["cached"]:
+    return dict(step_of=step_of)
+  cache = experiment.net.empty_cache(count)
+  return dict(step_of=step_of, remember=remember, cache=cache)
 
 
 def ask(function: Callable[..., Any], **offered: Any) -> Any:

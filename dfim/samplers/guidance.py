@@ -72,3 +72,17 @@ def energy(
     return estimate + step * sigma_data**2 * slope
 
   return guided
+
+
+def near(x: Array, *, point: tuple[float, ...], token: int = -1, width: float) -> Array:
+  """An energy, `[B, T, D]` to `[B]`: the log-density of a Gaussian about `point` at one token.
+
+  Args:
+    x: clean estimates of the tokens that are shown together, a window or a cached sampler's chunk.
+    point: `[D]`, where the token is wanted.
+    token: which of them; the last by default.
+    width: its standard deviation. One far below what the estimate itself is unsure by asks for
+      more than a step can do: samples overshoot.
+  """
+  apart = (x[:, token] - jnp.asarray(point, x.dtype)) / width
+  return -0.5 * jnp.sum(jnp.square(apart), axis=-1)

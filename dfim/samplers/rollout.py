@@ -6,6 +6,7 @@ a window of tokens, or kept in a cache of keys and values. Sources: Diffusion Fo
 """
 
 from collections.abc import Callable
+import functools
 from typing import Any
 from typing import Literal
 
@@ -83,20 +84,15 @@ def rollout(
   shape = (context.shape[0], length, *context.shape[2:])
   noise = sigma_data * interpolants.noise_like(key_noise, jnp.zeros(shape, context.dtype))
   x = jnp.concatenate([context, noise], axis=1)
-  cut = lambda start, size: _cut(cond, start, size)
+  cut = functools.partial(_cut, cond)
 
   def in_window(x, n):
     size = min(window, before + length)
     at = before + n * chunk  # the chunk's first token
     start = jnp.maximum(at + chunk - size, 0)
     place = start + jnp.arange(size)
-    still = jnp.where(place < at, times[-1], times[0])
-    still = jnp.where(place < before, seen_at, still)
-    rows = jnp.broadcast_to(still[None], (len(grid), size))
-    rows = jax.lax.dynamic_update_slice_in_dim(rows, grid, at - start, axis=1)
-    if lengths is not None:
-      exists = place[None, None] < lengths[None, :, None]
-      rows = jnp.where(exists, rows[:, None], times[0])
+    still = jnp.where(place < before, seen_at, jnp.where(place < at, times[-1], times[0]))
+    rows = _rows(grid, still, at - start, place, lengths)
     shown = jax.lax.dynamic_slice_in_dim(x, start, size, axis=1)
     shown = jump.scan(step_of(cut(start, size), None), _fold_in(key_steps, n), shown, rows)
     return jax.lax.dynamic_update_slice_in_dim(x, shown, start, axis=1)
@@ -221,6 +217,15 @@ def shown(
   )[mode]()
   clean = t < t_context
   return jnp.where(clean, fed, x), jnp.where(clean, level, t)
+
+
+def _rows(grid: Array, still: Array, start: Array, place: Array, lengths: Array | None) -> Array:
+  """The times of a window: `still` `[size]`, and from `start` on the chunk's `grid`."""
+  rows = jnp.broadcast_to(still[None], (len(grid), len(still)))
+  rows = jax.lax.dynamic_update_slice_in_dim(rows, grid, start, axis=1)
+  if lengths is None:
+    return rows
+  return jnp.where(place[None, None] < lengths[None, :, None], rows[:, None], grid[0, 0])
 
 
 def _cut(cond: Any, start: Array, size: int) -> Any:

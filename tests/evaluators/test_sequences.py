@@ -1,4 +1,4 @@
-"""Scores of sequences: fresh data score 0, what is wrong scores more, and where it is wrong shows."""
+"""Scores of sequences: fresh data score 0, and what is wrong scores more, where it is wrong."""
 
 import numpy as np
 import pytest
