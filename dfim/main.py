@@ -40,6 +40,8 @@ def main(argv: list[str]) -> None:
     sys.exit(_refuse(f"{argv[1]}: not a flag; flags look like --workdir=runs/mine."))
   if _CONFIG.value is None:
     sys.exit(_refuse("--config: missing; pass for example --config=configs/imm_digits.py."))
+  if _COORDINATOR.value and None in (_NUM_PROCESSES.value, _PROCESS_ID.value):
+    sys.exit(_refuse("--coordinator: pass --num_processes and --process_id with it."))
   if _DISTRIBUTED.value or _COORDINATOR.value:
     jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
   name, _, mode = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
@@ -49,6 +51,10 @@ def main(argv: list[str]) -> None:
     run(_CONFIG.value, workdir)
   except ConfigError as error:
     sys.exit(_refuse(str(error)))
+  except FloatingPointError as error:
+    sys.exit(f"dfim: {error} The last checkpoint is in {workdir}.")
+  except KeyboardInterrupt:
+    sys.exit(f"dfim: stopped. The same command goes on from the last checkpoint in {workdir}.")
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -59,7 +65,7 @@ def _parse(argv: list[str]) -> list[str]:
     return rest
   except (KeyError, AttributeError) as error:
     sys.exit(_refuse(f"--config: no such field or mode, {' '.join(str(error.args[0]).split())}"))
-  except (flags.Error, TypeError, ValueError, OSError) as error:
+  except (flags.Error, TypeError, ValueError, OSError, SyntaxError) as error:
     sys.exit(_refuse(" ".join(str(error).split())))
 
 

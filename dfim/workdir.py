@@ -17,7 +17,7 @@ FIXED = "seed batch_size data model objective optimizer reach ema refresh_every"
 
 
 def check(workdir: str, config: ml_collections.ConfigDict, fields: Sequence[str] = FIXED) -> None:
-  """Refuses a URL, and a folder whose checkpoints a config made that differs in `fields`.
+  """Refuses a URL, a file, and a folder whose run was of a config that differs in `fields`.
 
   Raises:
     ConfigError: naming the first field that differs.
@@ -26,6 +26,8 @@ def check(workdir: str, config: ml_collections.ConfigDict, fields: Sequence[str]
     raise ConfigError(
       f"workdir={workdir}: give a folder; mount a bucket first, as launch/README.md shows."
     )
+  if pathlib.Path(workdir).is_file():
+    raise ConfigError(f"workdir={workdir}: a file stands there; pass the path of a folder.")
   if not checkpoint.steps(workdir):
     return
   before, now = (
