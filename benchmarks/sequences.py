@@ -57,6 +57,8 @@ def walk(method: str) -> Row:
   def config(mode: str) -> ml_collections.ConfigDict:
     c = forcing_walk.get_config(mode)
     trained_as(c, method, chunk=3)
+    if method != "forcing":
+      c.evaluators.walk.steps = c.evaluators.walk.steps[-3:-2]
     return c
 
   return config

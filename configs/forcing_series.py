@@ -17,7 +17,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   full = dict(full=True, smoke=False)[mode]
   c = ml_collections.ConfigDict()
   c.seed = 0
-  c.steps = 3000 if full else 6
+  c.steps = 2000 if full else 6
   c.batch_size = 64 if full else 16
   c.data = dict(
     name="data.forecasting.windows",
@@ -30,7 +30,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   )
   c.model = dict(
     name="models.causal_transformer.CausalTransformer",
-    width=96 if full else 16,
+    width=64 if full else 16,
     depth=3 if full else 1,
     heads=4 if full else 2,
     window=24,

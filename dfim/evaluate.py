@@ -31,6 +31,11 @@ def build(config: ml_collections.ConfigDict) -> dict[str, Evaluator]:
   for name, evaluator in built.items():
     if not callable(evaluator):
       raise ConfigError(f"evaluators.{name}: give a dict with the name of an evaluator.")
+    steps = np.ravel(getattr(evaluator, "keywords", {}).get("steps", 1))
+    if np.size(steps) == 0 or np.min(steps) < 1:
+      raise ConfigError(
+        f"evaluators.{name}.steps={steps.tolist()}: give 1 or more, each at least 1."
+      )
   return built
 
 

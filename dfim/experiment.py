@@ -112,10 +112,12 @@ def build(config: ml_collections.ConfigDict, *, devices: Any = None) -> Experime
 def _resolved(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Experiment:
   named = lambda field: resolve_lib.resolve(config[field], field)
   net, loss, tx, source = map(named, ("model", "objective", "optimizer", "data"))
+  _check_sizes(net)
   sharding.check_batch(config.batch_size, loss.keywords.get("group_size", 1), mesh)
   source = functools.partial(source, batch_size=config.batch_size, seed=config.seed)
   batch = next(source())
   _warn_of_scale(batch["x"], loss.keywords["f"].sigma_data)
+  _check_labels(batch.get("cond") or {}, getattr(net, "num_classes", 0))
   return Experiment(
     config=config,
     mesh=mesh,
@@ -157,6 +159,8 @@ def _completed(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   for field in ("steps", "batch_size", "refresh_every", "log_every", "checkpoint_every"):
     if values[field] < 1:
       raise ConfigError(f"{field}={values[field]}: set it to 1 or more.")
+  if values["seed"] < 0:
+    raise ConfigError(f"seed={values['seed']}: set it to 0 or more.")
   if not values["ema"] or not all(0.0 <= decay < 1.0 for decay in values["ema"]):
     raise ConfigError(f"ema={values['ema']!r}: give at least one decay, each in [0, 1).")
   return ml_collections.ConfigDict(values)
@@ -165,6 +169,21 @@ def _completed(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 def _kinds(kind: Any) -> str:
   kinds = kind if isinstance(kind, tuple) else (kind,)
   return " or ".join(k.__name__ for k in kinds)
+
+
+def _check_sizes(net: Any) -> None:
+  for field in ("width", "depth", "heads"):
+    if getattr(net, field, 1) < 1:
+      raise ConfigError(f"model.{field}={getattr(net, field)}: set it to 1 or more.")
+
+
+def _check_labels(cond: dict[str, np.ndarray], classes: int) -> None:
+  """A label beyond the table of a network's classes would read NaN."""
+  if classes and "label" in cond and cond["label"].max() >= classes:
+    raise ConfigError(
+      f"model.num_classes={classes}: the data have label {cond['label'].max()}; set it to their"
+      " number of classes, or to 0 for a network that ignores labels."
+    )
 
 
 def _warn_of_scale(x: np.ndarray, sigma_data: float) -> None:

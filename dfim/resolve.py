@@ -31,7 +31,8 @@ def config_errors(field: str = "") -> Iterator[None]:
     raise
   except (ValueError, TypeError, ArithmeticError, ImportError, OSError) as error:
     line = " ".join(str(error).split())
-    raise ConfigError(f"{field}: {line}" if field else line) from error
+    named = not field or line.startswith(field)  # what was raised may say where by itself
+    raise ConfigError(line if named else f"{field}: {line}") from error
 
 
 def resolve(spec: Any, field: str = "config") -> Any:

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMOKE = "--config=configs/imm_digits.py:smoke"
+WALK, SERIES = (f"--config=configs/forcing_{name}.py:smoke" for name in ("walk", "series"))
 
 
 def run(*flags, workdir=None):
@@ -39,6 +40,19 @@ WRONG = {
   "no split": ([SMOKE, "--config.data.split=trian"], "trian"),
   "no data": (["--config=configs/imm_cifar.py", "--config.data.data_dir=/no"], "cifar10"),
   "no folder": ([SMOKE, "--workdir=gs://bucket/run"], "workdir=gs://bucket/run: give a folder"),
+  "no width": ([SMOKE, "--config.model.depth=-1"], "model.depth=-1: set it to 1 or more"),
+  "no such label": ([SMOKE, "--config.model.num_classes=3"], "model.num_classes=3: the data have"),
+  "no probability": ([SMOKE, "--config.objective.drop_rate=2.0"], "objective.drop_rate=2.0"),
+  "no calls": ([SMOKE, "--config.evaluators.images.steps=(0,)"], "evaluators.images.steps=[0]"),
+  "a file": ([SMOKE, "--workdir=README.md"], "workdir=README.md: a file stands there"),
+  "window": ([WALK, "--config.sampler.method.window=0"], "window=0: must hold at least the chunk"),
+  "chunk": ([WALK, "--config.sampler.method.chunk=4"], "chunk=4, length=6: give whole chunks"),
+  "horizon": ([SERIES, "--config.data.horizon=22"], "stack=4"),
+  "lags": ([SERIES, "--config.data.lags=(1,)"], "lag 1 is shorter than horizon=24"),
+  "no series": (
+    [SERIES, "--config.data.series.name=data.forecasting.ett", "--config.data.series.path=/no.csv"],
+    "dfim: data.series.path: no file /no.csv",
+  ),
   "nothing to sample": ([SMOKE, "--mode=sample"], "no checkpoint"),
   "nothing to score": ([SMOKE, "--mode=eval"], "no checkpoint"),
 }

@@ -18,6 +18,8 @@ def null(cond: Condition) -> Condition:
 
 def drop(key: Array, cond: Condition, rate: float) -> Condition:
   """Each example's condition made absent with probability `rate` (IMM section 4.3)."""
+  if not 0.0 <= rate <= 1.0:
+    raise ValueError(f"objective.drop_rate={rate}: a probability lies in [0, 1].")
   if cond is None or rate == 0.0:
     return cond
   batch = jax.tree.leaves(cond)[0].shape[0]
