@@ -160,6 +160,8 @@ def _one_chunk(
       path=f.path,
       sigma_data=f.sigma_data,
     )
+    if sampler["step"] is None and context.shape[1] > 0:
+      raise ValueError("step=None: only a rollout goes on from a context; see samplers.rollout.")
     if sampler["step"] is not None:
       report = None if length is None else _report  # of what may take long
       length = shape[0] - context.shape[1] if length is None else length
@@ -194,6 +196,8 @@ def _rollout_parts(
   step_of, remember = rollout.of_network(apply, params, f, make_step, **sampler["stabilise"])
   if not sampler["cached"]:
     return dict(step_of=step_of)
+  if not hasattr(experiment.net, "empty_cache"):
+    raise ValueError("cached=True: the network has no cache; see models.causal_transformer.")
   cache = experiment.net.empty_cache(count)
   return dict(step_of=step_of, remember=remember, cache=cache)
 

@@ -136,8 +136,22 @@ FULL = dict(
     (dict(guidance=2.0), "sampler.cached=True with guidance=2.0"),
     (dict(stabilise=dict(t_context=0.1, mode="scaled")), "mode='scaled'"),
     (dict(step=None), "sampler.step"),
+    (dict(grid=dict(name="core.grids.discrete", levels=1)), "steps=2: set 1 <= steps <= levels"),
   ],
 )
 def test_a_wrong_sampler_of_sequences_is_told(sampler, message):
   with pytest.raises(ConfigError, match=message):
     sample.make_draw(build(forcing_walk, **sampler))
+
+
+def test_a_cache_needs_a_network_that_has_one():
+  config = forcing_walk.get_config("smoke")
+  config.model = dict(name="models.released_transformer.ReleasedTransformer", width=8, depth=1)
+  with pytest.raises(ConfigError, match="cached=True: the network has no cache"):
+    sample.make_draw(experiment_lib.build(config, devices=jax.devices()[:1]))
+
+
+def test_an_image_has_no_context():
+  experiment = build()
+  with pytest.raises(ValueError, match="only a rollout goes on from a context"):
+    sample.make_draw(experiment)(params_of(experiment), 2, 1, context=np.zeros((2, 4, 8, 1)))

@@ -177,3 +177,15 @@ def test_matrices_stop_where_told_and_never_stand_still():
   np.testing.assert_array_equal(levels, [[2, 2, 2], [1, 2, 2], [1, 2, 1], [1, 2, 0]])
   whole = grids.pyramid(3, 4)
   np.testing.assert_array_equal(likelihood.ending_at(whole, np.zeros(4, int)), whole)
+
+
+@pytest.mark.parametrize("path", [ip.FlowMatching(), ip.Cosine()], ids=repr)
+def test_pure_noise_masks_the_future(path):
+  """A denoiser that sees all tokens is causal at a token whose later ones are at full noise."""
+  cov, token = covariance(0.9), 1
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(rng.normal(size=(5, TOKENS, 1)), jnp.float32)
+  t = jnp.array([0.3, 0.6, 1.0, 1.0]).reshape(1, TOKENS, 1)
+  joint, causal = (denoiser(path, cov, causal=value)(x, t) for value in (False, True))
+  np.testing.assert_allclose(joint[:, token], causal[:, token], atol=1e-5)
+  assert np.abs(joint[:, 0] - causal[:, 0]).max() > 1e-2, "token 0 sees token 1, which has signal"
