@@ -32,6 +32,7 @@ from dfim.core import interpolants
 _CONFIG = flags.DEFINE_string("config_name", "imm_digits", "A moment-matching config of configs/.")
 _OUT = flags.DEFINE_string("out", "runs/benchmark_speed/table.md", "Where the table goes.")
 _ROUNDS = flags.DEFINE_integer("rounds", 40, "Rounds over everything that is timed.")
+_DIT = flags.DEFINE_bool("dit", False, "A small DiT in the place of the config's network.")
 _QUICK = flags.DEFINE_bool("quick", False, "The small network, two rounds: to see that it runs.")
 
 Array = jax.Array
@@ -55,6 +56,9 @@ def main(_) -> None:
   config = importlib.import_module(f"configs.{_CONFIG.value}").get_config(
     "smoke" if _QUICK.value else "full"
   )
+  if _DIT.value:  # the network is nearly all of its step, as it is at scale
+    dit = dict(name="models.dit.DiT", patch=2, width=128, depth=4, heads=4, num_classes=10)
+    config.model = ml_collections.ConfigDict(dit)
   chunk, rounds = (32, 2) if _QUICK.value else (500, _ROUNDS.value)
   sampling, programs = sampling_calls(config, chunk)
   seconds = measure({**training_calls(config), **sampling}, rounds)
@@ -219,7 +223,7 @@ def measure(calls: dict[str, Call], rounds: int, repeats: int = 5) -> dict[str, 
 def conditions(config: ml_collections.ConfigDict, chunk: int, rounds: int) -> str:
   """What was measured on what."""
   return (
-    f"`{_CONFIG.value}`, batch {config.batch_size}, M = {config.objective.group_size}, samples in"
+    f"`{_CONFIG.value}`{' with a DiT' if _DIT.value else ''}, batch {config.batch_size}, M = {config.objective.group_size}, samples in"
     f" chunks of {chunk}; medians of {rounds} rounds (quartiles of the ratio);"
     f" {jax.devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}."
   )
