@@ -222,8 +222,9 @@ def measure(calls: dict[str, Call], rounds: int, repeats: int = 5) -> dict[str, 
 
 def conditions(config: ml_collections.ConfigDict, chunk: int, rounds: int) -> str:
   """What was measured on what."""
+  network = f"{_CONFIG.value}, a small DiT" if _DIT.value else _CONFIG.value
   return (
-    f"`{_CONFIG.value}`{' with a DiT' if _DIT.value else ''}, batch {config.batch_size}, M = {config.objective.group_size}, samples in"
+    f"`{network}`, batch {config.batch_size}, M = {config.objective.group_size}, samples in"
     f" chunks of {chunk}; medians of {rounds} rounds (quartiles of the ratio);"
     f" {jax.devices()[0].device_kind}, {os.cpu_count()} cores, jax {jax.__version__}."
   )

@@ -1,5 +1,7 @@
 """Drawing: a sample belongs to its index, not to its batch or chunk."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -83,6 +85,23 @@ def test_a_sequence_goes_on_from_its_context_to_any_length():
   far = draw(params, 5, 2, context=context, length=20)
   assert far.shape == (5, 22, 2)
   np.testing.assert_allclose(far[:, :3], drawn[:, :3], atol=1e-5)
+
+
+def test_one_compile_for_each_shape_of_call():
+  experiment, traces = build(forcing_walk), []
+
+  def apply(*args, **kwargs):
+    traces.append(1)
+    return experiment.net.apply(*args, **kwargs)
+
+  params = params_of(experiment)
+  draw = sample.make_draw(dataclasses.replace(experiment, apply=apply))
+  for length in (6, 12):
+    before = len(traces)
+    draw(params, 5, 2, length=length)
+    once = len(traces)
+    draw(params, 70, 2, length=length)  # two chunks of the same size
+    assert before < once == len(traces)
 
 
 def test_a_cache_draws_what_a_window_draws():
