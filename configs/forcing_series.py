@@ -77,7 +77,13 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c.evaluators = dict(
     forecast=dict(
       name="evaluators.forecasting.scores",
-      data=dict(name="data.forecasting.load", series=c.data.series, split="test", **window),
+      data=dict(
+        name="data.forecasting.load",
+        series=c.data.series,
+        split="test",
+        count=None if full else 6,
+        **window,
+      ),
       series=c.data.series,
       steps=(5, 20) if full else (2,),
       paths=100 if full else 4,
@@ -89,7 +95,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
         series=c.data.series,
         split="test",
         length=96,
-        count=20,
+        count=20 if full else 3,
         **window,
       ),
       steps=20 if full else 2,

@@ -79,6 +79,9 @@ def make_draw(experiment: experiment_lib.Experiment) -> Draw:
     size = sampler["chunk"]
     offered = dict(context=context, cond=cond, lengths=lengths)
     given = {name: value for name, value in offered.items() if value is not None}
+    _check_given(given, count, experiment.batch["x"].shape[1:], length)
+    if length is not None and "length" in getattr(sampler["method"], "keywords", {}):
+      raise ValueError(f"length={length}: the config sets sampler.method.length; drop one of them.")
     chunks = []
     for n in range(0, count, size):  # the last chunk is drawn whole, then cut
       rows = np.minimum(np.arange(n, n + size), count - 1)
@@ -89,6 +92,23 @@ def make_draw(experiment: experiment_lib.Experiment) -> Draw:
     return np.concatenate(chunks)[:count]
 
   return draw
+
+
+def _check_given(
+  given: dict[str, Any], count: int, shape: tuple[int, ...], length: int | None
+) -> None:
+  """Refuses what does not belong to `count` samples of `shape` `[T, D]`."""
+  for name, value in given.items():
+    rows = {len(a) for a in jax.tree.leaves(value)}
+    if rows != {count}:
+      raise ValueError(f"{name} of {sorted(rows)} rows: give one for each of count = {count}.")
+  context = given.get("context", np.zeros((count, 0, *shape[1:])))
+  if context.shape[2:] != shape[1:]:
+    raise ValueError(f"context of shape {context.shape}: give [count, tokens, {shape[-1]}].")
+  if length is None and context.shape[1] >= max(shape[0], 1) and context.ndim == 3:
+    raise ValueError(
+      f"context of {context.shape[1]} tokens fills the {shape[0]} of the data: pass length=."
+    )
 
 
 def _given(experiment: experiment_lib.Experiment, count: int) -> dict[str, Any]:

@@ -170,6 +170,30 @@ def test_a_cache_needs_a_network_that_has_one():
     sample.make_draw(experiment_lib.build(config, devices=jax.devices()[:1]))
 
 
+@pytest.mark.parametrize(
+  "changes,message",
+  [
+    (dict(context=np.zeros((3, 2, 2))), r"context of \[3\] rows: .* count = 4"),
+    (dict(context=np.zeros((2, 2))), r"context of \[2\] rows"),
+    (dict(context=np.zeros((4, 2, 5))), r"give \[count, tokens, 2\]"),
+    (
+      dict(context=np.zeros((4, 6, 2))),
+      "context of 6 tokens fills the 6 of the data: pass length=",
+    ),
+    (dict(lengths=np.zeros(5, int)), r"lengths of \[5\] rows"),
+  ],
+)
+def test_what_is_given_must_fit_the_samples(changes, message):
+  with pytest.raises(ValueError, match=message):
+    sample.make_draw(build(forcing_walk))(None, 4, 2, **changes)
+
+
+def test_a_length_is_set_once():
+  draw = sample.make_draw(build(forcing_walk, method={**FULL, "length": 6}))
+  with pytest.raises(ValueError, match="length=12: the config sets sampler.method.length"):
+    draw(None, 4, 2, length=12)
+
+
 def test_an_image_has_no_context():
   experiment = build()
   with pytest.raises(ValueError, match="only a rollout goes on from a context"):

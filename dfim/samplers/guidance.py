@@ -78,11 +78,16 @@ def near(x: Array, *, point: tuple[float, ...], token: int = -1, width: float) -
   """An energy, `[B, T, D]` to `[B]`: the log-density of a Gaussian about `point` at one token.
 
   Args:
-    x: clean estimates of the tokens that are shown together, a window or a cached sampler's chunk.
+    x: clean estimates of the tokens that are shown together: a window, or a cached sampler's chunk.
     point: `[D]`, where the token is wanted.
     token: which of them; the last by default.
-    width: its standard deviation. One far below what the estimate itself is unsure by asks for
-      more than a step can do: samples overshoot.
+    width: the Gaussian's standard deviation. Far below what the estimate itself is unsure by it
+      asks for more than a step can do, and samples overshoot.
+
+  Raises:
+    ValueError: no such token, or a point of another D.
   """
-  apart = (x[:, token] - jnp.asarray(point, x.dtype)) / width
-  return -0.5 * jnp.sum(jnp.square(apart), axis=-1)
+  if x.ndim != 3 or x.shape[2] != len(point) or not -x.shape[1] <= token < x.shape[1]:
+    raise ValueError(f"near: point={point}, token={token} for {x.shape[1:]} tokens and values.")
+  apart = (x[:, token] - jnp.asarray(point, x.dtype)[None]) / width
+  return -0.5 * jnp.sum(jnp.square(apart), axis=1)

@@ -1,9 +1,12 @@
 """Guidance: classifier-free on the raw output, and by the energy of a clean estimate."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from dfim.core import conditions
 from dfim.core import interpolants as ip
@@ -115,3 +118,28 @@ def test_without_signal_there_is_nothing_to_guide():
   clean = lambda x, t: 0.0 * x
   guided = guidance.energy(clean, wants(1, 2.0), 100.0, path=path, sigma_data=0.5)(x, time(1.0))
   np.testing.assert_array_equal(guided, 0.0)
+
+
+@pytest.mark.parametrize("token", [0, 1, -1])
+def test_near_is_a_gaussian_about_the_point_at_that_token_alone(token, key, float64):
+  x, point, width = jax.random.normal(key, (5, 3, 2), jnp.float64), (0.3, -0.4), 0.2
+  energy = functools.partial(guidance.near, point=point, token=token, width=width)
+  density = scipy.stats.multivariate_normal(point, width**2).logpdf(x[:, token])
+  at_point = scipy.stats.multivariate_normal(point, width**2).logpdf(point)
+  np.testing.assert_allclose(energy(x), density - at_point, rtol=1e-9)
+  slope = jax.grad(lambda x: energy(x).sum())(x)
+  np.testing.assert_array_equal(jnp.delete(slope, jnp.array([token]), axis=1), 0.0)
+
+
+def test_near_pulls_a_denoiser_towards_the_point(key):
+  clean, x = joint_clean(ip.FlowMatching()), jax.random.normal(key, (4, 3, 1))
+  energy = functools.partial(guidance.near, point=(0.5,), width=0.5)
+  guided = guidance.energy(clean, energy, path=ip.FlowMatching(), sigma_data=0.5)(x, time(0.5))
+  assert jnp.all(jnp.abs(guided[:, -1] - 0.5) < jnp.abs(clean(x, time(0.5))[:, -1] - 0.5))
+
+
+@pytest.mark.parametrize("wrong", [dict(point=(0.5,)), dict(token=3), dict(token=-4)])
+def test_near_refuses_a_token_or_a_point_that_is_not_there(wrong):
+  given = dict(point=(0.5, 0.5), width=1.0) | wrong
+  with pytest.raises(ValueError, match="near: point="):
+    guidance.near(jnp.zeros((2, 3, 2)), **given)
