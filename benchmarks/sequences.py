@@ -126,10 +126,13 @@ def table(title: str, seeds: list[dict[str, Any]]) -> str:
 
 
 def figure(found: dict[str, list[dict[str, Any]]], path: pathlib.Path) -> None:
-  """Errors along rollouts: median and range over seeds, a panel for each data set."""
+  """Errors along rollouts: median and range over seeds, a panel for each set with several rows."""
   from matplotlib import pyplot as plt
 
-  sets = sorted({row.split()[0] for row, seeds in found.items() if "rollout" in seeds[0]})
+  names = [row.split()[0] for row, seeds in found.items() if "rollout" in seeds[0]]
+  sets = sorted({name for name in names if names.count(name) > 1})
+  if not sets:
+    return
   panels = plt.figure(figsize=(4.5 * len(sets), 3.2)).subplots(1, len(sets), squeeze=False)[0]
   for axes, name in zip(panels, sets, strict=True):
     for row, seeds in found.items():
@@ -140,7 +143,7 @@ def figure(found: dict[str, list[dict[str, Any]]], path: pathlib.Path) -> None:
         ordered = [sorted(at) for at in zip(*curves, strict=True)]
         axes.plot(positions, [v[len(v) // 2] for v in ordered], label=row.split()[1])
         axes.fill_between(positions, [v[0] for v in ordered], [v[-1] for v in ordered], alpha=0.2)
-    axes.set(title=name, xlabel="position", ylabel="error", yscale="log")
+    axes.set(title=name, xlabel="position", ylabel="error")
     axes.legend(frameon=False)
   panels[0].figure.savefig(path, dpi=150, bbox_inches="tight")
 
