@@ -2,8 +2,9 @@
 
 python -m dfim.main --config=configs/forcing_walk.py
 
-Time: TIME
-Score: SCORE
+Time: about ten minutes on two CPU cores, three of them scores.
+Score: turn distance .331 / .085 / .0061 / .0034 / .0023 at 1 / 2 / 4 / 8 / 16 calls a token, joint
+distance .00058 at 16; medians of three seeds (docs/sequences.md).
 """
 
 import ml_collections
