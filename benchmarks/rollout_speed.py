@@ -18,10 +18,10 @@ from configs import forcing_walk
 from dfim import experiment as experiment_lib
 from dfim import sample
 
-_ROLLOUT_ROUNDS = flags.DEFINE_integer("rollout_rounds", 9, "Rounds over everything.")
+_ROLLOUT_ROUNDS = flags.DEFINE_integer("rollout_rounds", 3, "Rounds over everything.")
 _SHORT = flags.DEFINE_integer("short", 32, "Tokens of a short rollout.")
 _LONG = flags.DEFINE_integer("long", 256, "Tokens of a long one.")
-_BATCH = flags.DEFINE_integer("batch", 64, "Sequences drawn at once.")
+_BATCH = flags.DEFINE_integer("batch", 4, "Sequences drawn at once.")
 
 STEPS = 4  # network calls a token
 
