@@ -3,6 +3,7 @@
 from collections.abc import Callable
 import functools
 import inspect
+import itertools
 import pathlib
 from typing import Any
 
@@ -280,13 +281,15 @@ def restored(experiment: experiment_lib.Experiment, workdir: str) -> tuple[Draw,
 def sample(config: ml_collections.ConfigDict, workdir: str, *, devices: Any = None) -> pathlib.Path:
   """Draws `config.sampler.count` samples from the newest checkpoint (`--mode=sample`).
 
-  Writes `samples/<step>.png`, and `samples/<step>.npz` with an array `[count, ...]` for each number
-  of steps; returns the picture's path.
+  Writes `samples/<step>_<n>.png`, n from 1 on so that nothing is overwritten, and beside it an
+  `.npz` with an array `[count, ...]` for each number of steps; returns the picture's path.
   """
   experiment = experiment_lib.build(config, devices=devices)
   draw, state = restored(experiment, workdir)
   drawn = draw_each(experiment, draw, state)
-  path = pathlib.Path(workdir) / "samples" / f"{int(state.seen)}.png"
+  names = (f"{int(state.seen)}_{n}.png" for n in itertools.count(1))
+  paths = (pathlib.Path(workdir) / "samples" / name for name in names)
+  path = next(path for path in paths if not path.exists())
   pictures.save_png(path, sheet(experiment, drawn))
   arrays = {f"steps_{steps}": x for steps, x in drawn.items()}
   files.replace(path.with_suffix(".npz"), lambda file: np.savez(file, **arrays))

@@ -86,5 +86,5 @@ def test_train_sample_score_and_refuse_another_network(tmp_path):
     assert done.returncode == 2 and message in done.stderr, done.stderr
   assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
   done = run(SMOKE, "--mode=sample", workdir=tmp_path)
-  assert done.returncode == 0 and "samples/6.png" in done.stderr
-  assert (tmp_path / "samples" / "6.npz").exists()
+  assert done.returncode == 0 and "samples/6_1.png" in done.stderr
+  assert (tmp_path / "samples" / "6_1.npz").exists()
