@@ -6,6 +6,7 @@ A row and a seed are an ordinary run in <workdir>/<row>/<seed>: what is done is 
 was stopped resumes. At the end `table.md` and `figure.png` in <workdir> show all that is there.
 """
 
+import functools
 import pathlib
 import statistics
 
@@ -19,12 +20,9 @@ from configs import flow_digits
 from configs import imm_digits
 from dfim import progress
 
-_ROWS = flags.DEFINE_list("rows", None, "Rows to train, all by default; 'none' to make the table.")
-_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
 _WORKDIR = flags.DEFINE_string(
   "workdir", "runs/benchmark_digits", "Where the runs and the table are."
 )
-_QUICK = flags.DEFINE_bool("quick", False, "A few steps of each, to see that it runs.")
 
 CALLS = (1, 2, 4, 8, 16, 64)
 
@@ -97,10 +95,8 @@ def main(_) -> None:
   """Trains what is missing, then writes the table and the figure."""
   progress.show_log()
   workdir = pathlib.Path(_WORKDIR.value)
-  mode = "smoke" if _QUICK.value else "full"
-  for row in _ROWS.value or ROWS:
-    for seed in _SEEDS.value if row in ROWS else ():
-      runs.run(config_of(row, mode), int(seed), runs.folder(workdir, row, seed))
+  for row in runs.asked(ROWS):
+    runs.train_seeds(row, functools.partial(config_of, row), workdir)
   found = {row: [s["images"] for s in seeds] for row, seeds in runs.collect(workdir, ROWS).items()}
   if found:
     (workdir / "table.md").write_text(table(found))

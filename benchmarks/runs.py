@@ -1,15 +1,34 @@
 """Rows of runs: each is trained once, wherever a benchmark left off, and scores are collected."""
 
+from collections.abc import Callable
 from collections.abc import Iterable
 import json
 import pathlib
 import statistics
 from typing import Any
 
+from absl import flags
 from absl import logging
 import ml_collections
 
 from dfim import train
+
+_ROWS = flags.DEFINE_list("rows", None, "Rows to train, all by default; 'none' to make the table.")
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
+_QUICK = flags.DEFINE_bool("quick", False, "A few steps of each, to see that it runs.")
+
+Row = Callable[[str], ml_collections.ConfigDict]  # (mode) -> config
+
+
+def asked(rows: Iterable[str]) -> list[str]:
+  """Those of `rows` that --rows names, all by default."""
+  return list(rows) if _ROWS.value is None else [row for row in _ROWS.value if row in rows]
+
+
+def train_seeds(row: str, config_of: Row, workdir: pathlib.Path) -> None:
+  """Trains and scores a row with each of --seeds."""
+  for seed in _SEEDS.value:
+    run(config_of("smoke" if _QUICK.value else "full"), int(seed), folder(workdir, row, seed))
 
 
 def folder(workdir: pathlib.Path, row: str, seed: str) -> pathlib.Path:

@@ -8,7 +8,6 @@ is not done again, what was stopped resumes. At the end `tables.md` and `rollout
 show all that is there.
 """
 
-from collections.abc import Callable
 import pathlib
 from typing import Any
 
@@ -22,15 +21,11 @@ from configs import forcing_series
 from configs import forcing_walk
 from dfim import progress
 
-_ROWS = flags.DEFINE_list("rows", None, "Rows to train, all by default; 'none' to make the tables.")
-_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
 _WORKDIR = flags.DEFINE_string(
   "workdir", "runs/benchmark_sequences", "Where the runs and the tables are."
 )
 _SHARED = flags.DEFINE_string("shared", None, "Folder of the real series.")
-_QUICK = flags.DEFINE_bool("quick", False, "A few steps of each, to see that it runs.")
 
-Row = Callable[[str], ml_collections.ConfigDict]
 FILES = dict(ETTh1="ETTh1.csv", ETTh2="ETTh2.csv", exchange="exchange_rate.txt.gz")
 PATTERNS = dict(  # who shares a time in training
   forcing="core.times.token",
@@ -51,7 +46,7 @@ def trained_as(config: ml_collections.ConfigDict, method: str, chunk: int) -> No
     config.sampler.method.chunk = chunk
 
 
-def walk(method: str) -> Row:
+def walk(method: str) -> runs.Row:
   """The turning walk: six tokens, rolled out to 24."""
 
   def config(mode: str) -> ml_collections.ConfigDict:
@@ -64,7 +59,7 @@ def walk(method: str) -> Row:
   return config
 
 
-def series(name: str, method: str = "forcing") -> Row:
+def series(name: str, method: str = "forcing") -> runs.Row:
   """A real series, or the made-up one; rolled out to four horizons."""
 
   def config(mode: str) -> ml_collections.ConfigDict:
@@ -96,13 +91,11 @@ def main(_) -> None:
   """Trains what is missing, then writes tables and figures."""
   progress.show_log()
   workdir = pathlib.Path(_WORKDIR.value)
-  mode = "smoke" if _QUICK.value else "full"
-  for row in _ROWS.value or ROWS:
+  for row in runs.asked(ROWS):
     if row.split()[0] in FILES and not _SHARED.value:
       logging.info("%s: left out, for it needs a file; give --shared=FOLDER.", row)
-      continue
-    for seed in _SEEDS.value if row in ROWS else ():
-      runs.run(ROWS[row](mode), int(seed), runs.folder(workdir, row, seed))
+    else:
+      runs.train_seeds(row, ROWS[row], workdir)
   found = runs.collect(workdir, ROWS)
   if found:
     text = "\n".join(table(f"{row} ({len(seeds)} seeds)", seeds) for row, seeds in found.items())

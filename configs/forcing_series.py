@@ -10,6 +10,8 @@ Score: CRPS-sum .069 at 20 calls; of the best possible forecast .066, of the las
 One seed; ETTh1 .170 and ETTh2 .085, medians of three seeds (docs/sequences.md).
 """
 
+from typing import Any
+
 import ml_collections
 
 
@@ -73,38 +75,31 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     count=20,
     chunk=2000 if full else 64,
   )
-  fields = ("context", "horizon", "stack", "lags", "anchor")
-  window = {field: c.data.get_ref(field) for field in fields}
-  c.evaluators = dict(
-    forecast=dict(
-      name="evaluators.forecasting.scores",
-      data=dict(
-        name="data.forecasting.load",
-        series=c.data.series,
-        split="test",
-        count=None if full else 6,
-        **window,
-      ),
-      series=c.data.series,
-      steps=(5, 20) if full else (2,),
-      paths=100 if full else 4,
-    ),
-    rollout=dict(
-      name="evaluators.forecasting.rollout",
-      data=dict(
-        name="data.forecasting.load",
-        series=c.data.series,
-        split="test",
-        length=96,
-        count=20 if full else 3,
-        **window,
-      ),
-      steps=20 if full else 2,
-      paths=20 if full else 2,
-    ),
-  )
+  c.evaluators = evaluators(c.data, full)
   c.log_every = 100 if full else 2
   c.checkpoint_every = 500 if full else 3
   c.sample_every = 1000
   c.eval_every = 0
   return c
+
+
+def evaluators(data: ml_collections.ConfigDict, full: bool) -> dict[str, Any]:
+  """Scores of the test part, whose windows follow what `data` is set to."""
+  fields = ("context", "horizon", "stack", "lags", "anchor")
+  window = dict(name="data.forecasting.load", series=data.series, split="test")
+  window |= {field: data.get_ref(field) for field in fields}
+  return dict(
+    forecast=dict(
+      name="evaluators.forecasting.scores",
+      data=dict(count=None if full else 6, **window),
+      series=data.series,
+      steps=(5, 20) if full else (2,),
+      paths=100 if full else 4,
+    ),
+    rollout=dict(
+      name="evaluators.forecasting.rollout",
+      data=dict(length=96, count=20 if full else 3, **window),
+      steps=20 if full else 2,
+      paths=20 if full else 2,
+    ),
+  )

@@ -10,6 +10,7 @@ distance .00058 at 16; medians of three seeds (docs/sequences.md).
 import ml_collections
 
 ENDS = dict(t_max=0.994, t_min=0.006)  # of training and of sampling
+CALLS = (1, 2, 4, 8, 16, 32, 64)  # network calls a token
 
 
 def get_config(mode: str = "full") -> ml_collections.ConfigDict:
@@ -54,7 +55,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     step=dict(name="samplers.jump.ancestral_step", eta=0.0),
     cached=True,
     grid=dict(name="core.grids.uniform", **ENDS),
-    steps=(1, 2, 4, 8, 16, 32, 64) if full else (1, 2),
+    steps=CALLS if full else CALLS[:2],
     count=40,
     chunk=2000 if full else 64,
   )
@@ -63,7 +64,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     walk=dict(
       name="evaluators.sequences.scores",
       reference=dict(name="data.walk.load", size=size),
-      steps=(1, 2, 4, 8, 16, 32, 64) if full else (1, 2),
+      steps=CALLS if full else CALLS[:2],
     ),
     rollout=dict(
       name="evaluators.sequences.rollout",

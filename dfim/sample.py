@@ -114,9 +114,13 @@ def _check_given(
 
 def _given(experiment: experiment_lib.Experiment, count: int) -> dict[str, Any]:
   """Stand-ins for the conditions per token that the data have: zeros."""
-  cond = experiment.batch.get("cond") or {}
-  zeros = {k: jnp.zeros((count, *a.shape[1:])) for k, a in cond.items() if a.ndim >= 3}
-  return dict(cond=zeros) if zeros else {}
+  cond = _per_token(experiment.batch)
+  return dict(cond={k: jnp.zeros((count, *a.shape[1:])) for k, a in cond.items()}) if cond else {}
+
+
+def _per_token(batch: dict[str, Any]) -> dict[str, Any]:
+  """The conditions that every token of a sequence has one of, `[B, T, ...]`."""
+  return {k: a for k, a in (batch.get("cond") or {}).items() if a.ndim >= 3}
 
 
 def _options(config: Any) -> dict[str, Any]:
@@ -249,11 +253,10 @@ def draw_each(
 
 def _first_conditions(experiment: experiment_lib.Experiment, count: int) -> dict[str, Any]:
   """The conditions per token of the first training examples, over and over up to `count`."""
-  per_token = {k for k, a in (experiment.batch.get("cond") or {}).items() if a.ndim >= 3}
-  if not per_token:
+  if not _per_token(experiment.batch):
     return {}
-  cond = next(experiment.source())["cond"]
-  return dict(cond={k: a[np.arange(count) % len(a)] for k, a in cond.items() if k in per_token})
+  cond = _per_token(next(experiment.source()))
+  return dict(cond={k: a[np.arange(count) % len(a)] for k, a in cond.items()})
 
 
 def sheet(experiment: experiment_lib.Experiment, drawn: dict[int, np.ndarray]) -> np.ndarray:

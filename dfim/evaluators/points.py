@@ -27,9 +27,15 @@ def scores(
     `energy` and its standard error for each number of steps, and between the halves of the
     reference, which is the floor. No figures.
   """
-  x = reference["x"]
-  half = len(x) // 2
-  pairs = {"fresh data": (x[:half], x[half:])}
-  pairs |= {f"{k} steps": (draw(params, len(x), k), x) for k in steps}
+  pairs = beside(draw, params, reference["x"], steps)
   found = {name: distances.energy_distance(*pair) for name, pair in pairs.items()}
   return {name: dict(energy=value, energy_se=se) for name, (value, se) in found.items()}, {}
+
+
+def beside(
+  draw: Callable[..., np.ndarray], params: Any, x: np.ndarray, steps: tuple[int, ...]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+  """What to compare: the halves of fresh data `x`, then as many samples of each number of steps."""
+  half = len(x) // 2
+  pairs = {"fresh data": (x[:half], x[half:])}
+  return pairs | {f"{k} steps": (draw(params, len(x), k), x) for k in steps}

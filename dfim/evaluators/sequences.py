@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from dfim import pictures
+from dfim.evaluators import points
 from dfim.metrics import sequences
 
 
@@ -28,10 +29,7 @@ def scores(
     `joint` and `turn` of `metrics.sequences`, with standard errors, for each number of steps, and
     between the halves of the reference, whose distance is 0 on average. No figures.
   """
-  x = reference["x"]
-  half = len(x) // 2
-  pairs = {"fresh data": (x[:half], x[half:])}
-  pairs |= {f"{k} steps": (draw(params, len(x), k), x) for k in steps}
+  pairs = points.beside(draw, params, reference["x"], steps)
   return {name: _row(*pair) for name, pair in pairs.items()}, {}
 
 

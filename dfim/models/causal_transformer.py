@@ -52,20 +52,24 @@ class CausalTransformer(nn.Module):
     *,
     train: bool = False,
     cache: Cache | None = None,
+    streams: int = 1,
   ) -> Array | tuple[Array, Cache]:
     """`x [B, T, D]`, times `[B, T, 1]` -> G in float32, or float64 where x is.
 
     With a cache, `x` are the tokens that follow those in it, and the cache with theirs added is
-    returned too; what does not fit falls out at the front.
+    returned too; what does not fit falls out at the front. With two streams, `x [B, 2 T, D]` is a
+    sequence as context, then as what moves (`core.streams`), both at positions 0 .. T - 1.
     """
-    self._check(x, s, t, cache)
+    self._check(x, s, t, cache, streams)
     past = 0 if cache is None else cache.keys.shape[2]
     start = 0 if cache is None else cache.length
-    position = start + jnp.arange(-past, x.shape[1])  # of the cached tokens, then of x
+    position = start + jnp.arange(-past, x.shape[1] // streams)  # of the cached tokens, then of x
     mask = visible(position[past:], position, causal=self.causal, window=self.window)
+    if streams == 2:
+      position, mask = jnp.tile(position, 2), in_two_streams(mask)
     turn = rotation(position[past:], self.width // self.heads)
     emb = self._embed(s, t, cond)
-    h = _dense(self.width, self.dtype, "input")(x)
+    h = layers.dense(self.width, self.dtype, "input")(x)
     fresh = []
     for i in range(self.depth):
       block = Block(self.heads, self.mlp_ratio, self.dropout, self.dtype, name=f"block{i}")
@@ -103,7 +107,7 @@ class CausalTransformer(nn.Module):
         emb = emb + nn.Dense(self.width, name=f"condition_{name}")(array)
     return emb
 
-  def _check(self, x: Array, s: Array, t: Array, cache: Cache | None) -> None:
+  def _check(self, x: Array, s: Array, t: Array, cache: Cache | None, streams: int) -> None:
     if x.ndim != 3:
       raise ValueError(f"x of shape {x.shape} is no sequence: give it the axes [B, T, D]")
     layers.check_times(x, s, t, (2,))
@@ -115,6 +119,8 @@ class CausalTransformer(nn.Module):
       raise ValueError(f"model.window={self.window}: set it to 1 or more, or None for all tokens")
     if cache is not None and not self.causal:
       raise ValueError("model.causal=False: only a causal network can keep a cache of its past")
+    if streams == 2 and (cache is not None or not self.causal):
+      raise ValueError("streams=2: takes model.causal=True, and no cache")
 
 
 class Block(nn.Module):
@@ -139,20 +145,17 @@ class Block(nn.Module):
     modulation = layers.Modulation(6, h.shape[-1], self.dtype, name="modulation")(emb)
     shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
     drop = nn.Dropout(self.dropout, deterministic=not train)
-    width = h.shape[-1]
 
-    qkv = _dense(3 * width, self.dtype, "qkv")(layers.modulated_norm(h, shift_a, scale_a))
-    qkv = qkv.reshape(*h.shape[:2], 3, self.heads, width // self.heads)
-    q, k, v = rotate(qkv[:, :, 0], turn), rotate(qkv[:, :, 1], turn), qkv[:, :, 2]
-    with_past = lambda old, new: new if seen is None else jnp.concatenate([old, new], axis=1)
-    old_k, old_v = seen or (None, None)
-    mixed = layers.attention(q, with_past(old_k, k), with_past(old_v, v), mask)
-    h = h + gate_a * drop(_dense(width, self.dtype, "proj")(mixed))
-
-    wide = _dense(self.mlp_ratio * width, self.dtype, "fc1")
-    m = wide(layers.modulated_norm(h, shift_m, scale_m))
-    m = _dense(width, self.dtype, "fc2")(nn.gelu(m, approximate=True))
-    return h + gate_m * drop(m), (k, v)
+    modulated = layers.modulated_norm(h, shift_a, scale_a)
+    q, k, v = layers.queries_keys_values(modulated, self.heads, self.dtype)
+    q, k = rotate(q, turn), rotate(k, turn)
+    keys, values = k, v
+    if seen is not None:
+      keys, values = (jnp.concatenate(pair, axis=1) for pair in zip(seen, (k, v), strict=True))
+    mixed = layers.attention(q, keys, values, mask)
+    h = h + gate_a * drop(layers.dense(h.shape[-1], self.dtype, "proj")(mixed))
+    modulated = layers.modulated_norm(h, shift_m, scale_m)
+    return h + gate_m * drop(layers.gelu_mlp(modulated, self.mlp_ratio, self.dtype)), (k, v)
 
 
 def visible(query: Array, key: Array, *, causal: bool, window: int | None) -> Array:
@@ -164,6 +167,15 @@ def visible(query: Array, key: Array, *, causal: bool, window: int | None) -> Ar
   if window is not None:
     seen &= jnp.abs(behind) < window
   return seen
+
+
+def in_two_streams(past: Array) -> Array:
+  """Who sees whom, bool `[2 T, 2 T]`, from who sees whom in one causal stream, `[T, T]`.
+
+  The context sees its past. What moves sees the context before it, and itself.
+  """
+  own = jnp.eye(len(past), dtype=bool)
+  return jnp.block([[past, jnp.zeros_like(past)], [past & ~own, own]])
 
 
 def rotation(position: Array, width: int) -> tuple[Array, Array]:
@@ -188,7 +200,3 @@ def _extended(cache: Cache, fresh: list[tuple[Array, Array]], tokens: int) -> Ca
     values=last(cache.values, values),
     length=cache.length + tokens,
   )
-
-
-def _dense(features: int, dtype: str | None, name: str) -> nn.Dense:
-  return nn.Dense(features, kernel_init=layers.xavier(), dtype=dtype, name=name)

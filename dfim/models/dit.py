@@ -38,7 +38,7 @@ class DiT(nn.Module):
     emb = layers.Conditioning(
       self.width, self.num_classes, self.second_time, self.time_scale, name="conditioning"
     )(s[:, 0], t[:, 0], cond)
-    h = _dense(self.width, self.dtype, "input")(patchify(x, self.patch))
+    h = layers.dense(self.width, self.dtype, "input")(patchify(x, self.patch))
     h += jnp.asarray(positions(grid, self.width), h.dtype)
     for i in range(self.depth):
       block = Block(self.heads, self.mlp_ratio, self.dropout, self.dtype, name=f"block{i}")
@@ -81,16 +81,12 @@ class Block(nn.Module):
     return h + gate_m * self._mlp(layers.modulated_norm(h, shift_m, scale_m), train)
 
   def _attention(self, h: Array, train: bool) -> Array:
-    qkv = _dense(3 * h.shape[-1], self.dtype, "qkv")(h)
-    qkv = qkv.reshape(*h.shape[:2], 3, self.heads, h.shape[-1] // self.heads)
-    mixed = layers.attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2])
-    h = _dense(h.shape[-1], self.dtype, "proj")(mixed)
+    mixed = layers.attention(*layers.queries_keys_values(h, self.heads, self.dtype))
+    h = layers.dense(h.shape[-1], self.dtype, "proj")(mixed)
     return nn.Dropout(self.dropout, deterministic=not train)(h)
 
   def _mlp(self, h: Array, train: bool) -> Array:
-    width = h.shape[-1]
-    h = nn.gelu(_dense(self.mlp_ratio * width, self.dtype, "fc1")(h), approximate=True)
-    h = _dense(width, self.dtype, "fc2")(h)
+    h = layers.gelu_mlp(h, self.mlp_ratio, self.dtype)
     return nn.Dropout(self.dropout, deterministic=not train)(h)
 
 
@@ -113,7 +109,3 @@ def positions(grid: tuple[int, int], width: int) -> np.ndarray:
   row, column = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
   angles = [axis[:, None] * layers.frequencies(width // 4)[None] for axis in (column, row)]
   return np.concatenate([f(a) for a in angles for f in (np.sin, np.cos)], axis=-1)[None]
-
-
-def _dense(features: int, dtype: str | None, name: str) -> nn.Dense:
-  return nn.Dense(features, kernel_init=layers.xavier(), dtype=dtype, name=name)

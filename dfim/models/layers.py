@@ -153,6 +153,24 @@ def modulated_norm(h: Array, shift: Array, scale: Array) -> Array:
   return norm(h) * (1 + scale) + shift
 
 
+def dense(features: int, dtype: str | None, name: str) -> nn.Dense:
+  """A linear layer as transformers start it."""
+  return nn.Dense(features, kernel_init=xavier(), dtype=dtype, name=name)
+
+
+def queries_keys_values(h: Array, heads: int, dtype: str | None) -> tuple[Array, Array, Array]:
+  """`[B, N, W]` to three of `[B, N, heads, W / heads]`, by one layer; call it in a module."""
+  qkv = dense(3 * h.shape[-1], dtype, "qkv")(h)
+  qkv = qkv.reshape(*h.shape[:2], 3, heads, h.shape[-1] // heads)
+  return qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+
+
+def gelu_mlp(h: Array, ratio: int, dtype: str | None) -> Array:
+  """`[B, N, W]` through a layer `ratio` times as wide; call it in a module."""
+  wide = nn.gelu(dense(ratio * h.shape[-1], dtype, "fc1")(h), approximate=True)
+  return dense(h.shape[-1], dtype, "fc2")(wide)
+
+
 def attention(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
   """`[B, N, heads, d]` each to `[B, N, heads d]`; the softmax is in float32 at least.
 

@@ -73,9 +73,7 @@ class Block(nn.Module):
     """Tokens `[B, T, W]` to tokens; `mask` as `layers.attention` takes it."""
     width = h.shape[-1]
     norm = lambda name: nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name=name)
-    qkv = nn.Dense(3 * width, kernel_init=layers.xavier(), dtype=self.dtype, name="qkv")(h)
-    qkv = qkv.reshape(*h.shape[:2], 3, self.heads, width // self.heads)
-    mixed = layers.attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], mask)
+    mixed = layers.attention(*layers.queries_keys_values(h, self.heads, self.dtype), mask)
     h = norm("norm1")(h + _linear(width, self.dtype, "proj")(mixed))
     mlp = nn.relu(_linear(self.mlp_width, self.dtype, "fc1")(h))
     return norm("norm2")(h + _linear(width, self.dtype, "fc2")(mlp))

@@ -28,13 +28,23 @@ def scan(step: Step, key: Array, x: Array, grid: Array) -> Array:
     grid: see the module.
   """
   rows = _of_rank(jnp.asarray(grid, x.dtype), x.ndim)
-  fold_in = jax.vmap(jax.random.fold_in, (0, None)) if key.ndim else jax.random.fold_in
 
   def body(x, row):
     n, s, t = row
     return jnp.where(s == t, x, step(fold_in(key, n), x, s, t)), None
 
   return jax.lax.scan(body, x, (jnp.arange(len(rows) - 1), rows[1:], rows[:-1]))[0]
+
+
+def fold_in(key: Array, n: Array) -> Array:
+  """`jax.random.fold_in` of one key, or of each of `[B]`."""
+  return jax.vmap(jax.random.fold_in, (0, None))(key, n) if key.ndim else jax.random.fold_in(key, n)
+
+
+def split(key: Array) -> tuple[Array, Array]:
+  """Two keys of one, or `[B]` and `[B]` of `[B]`."""
+  pair = jax.vmap(jax.random.split)(key) if key.ndim else jax.random.split(key)
+  return pair[..., 0], pair[..., 1]
 
 
 def pushforward(jump: Jump, x: Array, grid: Array) -> Array:

@@ -59,7 +59,8 @@ def rollout(
     chunk: tokens denoised together; divides `length`.
     length: tokens to draw; None for one chunk.
     lengths: int `[B]`, how long each sequence is with its context, at most C + length. What lies
-      beyond stays pure noise to the network, as padding is in training, and comes back as 0.
+      beyond stays pure noise to a network that is shown it, as padding is in training (one with a
+      cache is causal and sees none of it), and comes back as 0.
     sigma_data: the standard deviation of pure noise.
     context_time: the level of noise of the observed tokens; None for clean, `times[-1]`.
     cache: an empty cache, or None to show the window again at each step.
@@ -80,11 +81,12 @@ def rollout(
   grids.check_levels(matrix, len(times) - 1, chunk)
   grid = grids.at(matrix, times)
   seen_at = times[-1] if context_time is None else jnp.asarray(context_time, times.dtype)
-  key_noise, key_steps = _split(key)
+  key_noise, key_steps = jump.split(key)
   shape = (context.shape[0], length, *context.shape[2:])
   noise = sigma_data * interpolants.noise_like(key_noise, jnp.zeros(shape, context.dtype))
   x = jnp.concatenate([context, noise], axis=1)
   cut = functools.partial(_cut, cond)
+  shared = lambda t: jnp.full((1,) * x.ndim, t)
 
   def in_window(x, n):
     size = min(window, before + length)
@@ -94,33 +96,29 @@ def rollout(
     still = jnp.where(place < before, seen_at, jnp.where(place < at, times[-1], times[0]))
     rows = _rows(grid, still, at - start, place, lengths)
     shown = jax.lax.dynamic_slice_in_dim(x, start, size, axis=1)
-    shown = jump.scan(step_of(cut(start, size), None), _fold_in(key_steps, n), shown, rows)
+    shown = jump.scan(step_of(cut(start, size), None), jump.fold_in(key_steps, n), shown, rows)
     return jax.lax.dynamic_update_slice_in_dim(x, shown, start, axis=1)
 
-  def with_cache(carry, n):
-    x, cache = carry
-    at, (key_chunk, key_past) = before + n * chunk, _split(_fold_in(key_steps, n))
+  def with_cache(x, cache, n):
+    at, (key_chunk, key_past) = before + n * chunk, jump.split(jump.fold_in(key_steps, n))
     part = jax.lax.dynamic_slice_in_dim(x, at, chunk, axis=1)
     part = jump.scan(step_of(cut(at, chunk), cache), key_chunk, part, grid)
-    end = jnp.full((1,) * x.ndim, times[-1])
-    cache = remember(key_past, part, end, cut(at, chunk), cache)
+    cache = remember(key_past, part, shared(times[-1]), cut(at, chunk), cache)
     return jax.lax.dynamic_update_slice_in_dim(x, part, at, axis=1), cache
 
   chunks = length // chunk
 
   def body(carry, n):
-    carry = in_window(carry, n) if cache is None else with_cache(carry, n)
+    x, cache = carry
+    carry = (in_window(x, n), None) if cache is None else with_cache(x, cache, n)
     if report is not None:
       jax.debug.callback(report, n + 1, chunks)
     return carry, None
 
-  if cache is None:
-    x, _ = jax.lax.scan(body, x, jnp.arange(chunks))
-  else:  # causal: no token sees the padding behind it
-    if before:
-      seen_at = jnp.full((1,) * x.ndim, seen_at)
-      cache = remember(_fold_in(key_steps, chunks), context, seen_at, cut(0, before), cache)
-    (x, _), _ = jax.lax.scan(body, (x, cache), jnp.arange(chunks))
+  if cache is not None and before:
+    key_past = jump.fold_in(key_steps, chunks)
+    cache = remember(key_past, context, shared(seen_at), cut(0, before), cache)
+  (x, _), _ = jax.lax.scan(body, (x, cache), jnp.arange(chunks))
   if lengths is None:
     return x
   exists = jnp.arange(x.shape[1])[None] < lengths[:, None]
@@ -175,7 +173,7 @@ def stabilised(
   _check_mode(mode, t_context)
 
   def stable(key, x, s, t):
-    key_step, key_shown = _split(key)
+    key_step, key_shown = jump.split(key)
     finished = s == t
     fed, told = shown(key_shown, x, t, path, t_context, mode, sigma_data=sigma_data)
     fed = jnp.where(finished, fed, x)
@@ -232,16 +230,6 @@ def _cut(cond: Any, start: Array, size: int) -> Any:
   """What of the conditions belongs to `size` tokens from `start` on."""
   cut = lambda a: jax.lax.dynamic_slice_in_dim(a, start, size, axis=1) if a.ndim >= 3 else a
   return jax.tree.map(cut, cond)
-
-
-def _split(key: Array) -> tuple[Array, Array]:
-  """Two keys of one, or `[B]` and `[B]` of `[B]`."""
-  pair = jax.vmap(jax.random.split)(key) if key.ndim else jax.random.split(key)
-  return pair[..., 0], pair[..., 1]
-
-
-def _fold_in(key: Array, n: Array) -> Array:
-  return jax.vmap(jax.random.fold_in, (0, None))(key, n) if key.ndim else jax.random.fold_in(key, n)
 
 
 def _check(
