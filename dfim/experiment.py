@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 import dataclasses
 import functools
+import inspect
 from typing import Any
 
 from absl import logging
@@ -17,6 +18,7 @@ from dfim import resolve as resolve_lib
 from dfim import sharding
 from dfim import train_state
 from dfim.core import parameterization
+from dfim.core import times
 
 Array = jax.Array
 ConfigError = resolve_lib.ConfigError
@@ -113,6 +115,7 @@ def _resolved(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Exp
   named = lambda field: resolve_lib.resolve(config[field], field)
   net, loss, tx, source = map(named, ("model", "objective", "optimizer", "data"))
   _check_sizes(net)
+  _check_times(loss, config.reach)
   sharding.check_batch(config.batch_size, loss.keywords.get("group_size", 1), mesh)
   source = functools.partial(source, batch_size=config.batch_size, seed=config.seed)
   batch = next(source())
@@ -175,6 +178,19 @@ def _check_sizes(net: Any) -> None:
   for field in ("width", "depth", "heads"):
     if getattr(net, field, 1) < 1:
       raise ConfigError(f"model.{field}={getattr(net, field)}: set it to 1 or more.")
+
+
+def _check_times(loss: Any, reach: Any) -> None:
+  """What would train on something else than it says."""
+  sample_times, streams = loss.keywords["sample_times"], loss.keywords.get("streams", 1)
+  pattern = sample_times.keywords.get("pattern")
+  if (getattr(pattern, "func", pattern) is times.two_stream) != (streams == 2):
+    raise ConfigError(
+      f"objective.streams={streams}: 2 goes with objective.sample_times.pattern.name="
+      "core.times.two_stream, and that pattern with 2; change one of the two."
+    )
+  if reach != 1.0 and "reach" not in inspect.signature(sample_times).parameters:
+    raise ConfigError(f"reach={reach}: objective.sample_times has none; leave it at 1.0.")
 
 
 def _check_labels(cond: dict[str, np.ndarray], classes: int) -> None:

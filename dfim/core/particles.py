@@ -2,9 +2,14 @@
 
 A rule is `rule(y, z, x_t, times, f, *, kernel, group_size, ...) -> (mmd2, weight_of)`: the
 discrepancy of each group, and how a weight w(s, t) of the times' shape is reduced to that shape.
+What its zero means: `example`, the law of a whole example is right; `token`, each token's marginal
+law, which is blind to how tokens depend on one another; `sequence`, the joint law of the tokens
+that move, together with those that do not; `prefix`, the law of each token given those before it,
+where they stand still. Source: IMM equation 67, and docs/fusion.md for the last three.
 """
 
 from collections.abc import Callable
+import math
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +48,156 @@ def example(
   del x_t
   one_per_group = lambda a: a.reshape(-1, group_size)[:, 0]
   cloud = lambda a: a.reshape(-1, group_size, a[0].size)
-  c_out = one_per_group(jnp.where(times.active, jnp.abs(f.c_out(times.s, times.t)), 1.0))
-  scale = jnp.where(one_per_group(times.active), 1.0 / (c_out * y[0].size), 0.0)
+  unit = 1.0 / (_c_out(times, f, one_per_group) * y[0].size)
+  scale = jnp.where(one_per_group(times.active), unit, 0.0)
   return mmd.mmd2(cloud(y), cloud(z), kernel, scale), one_per_group
+
+
+def token(
+  y: Array,
+  z: Array,
+  x_t: Array,
+  times: times_lib.Times,
+  f: parameterization.Parameterization,
+  *,
+  kernel: mmd.Kernel,
+  group_size: int,
+) -> tuple[Array, Callable[[Array], Array]]:
+  """A particle is one token: `[G, T]` discrepancies, each token's by itself.
+
+  Arguments as in `example`; `y` `[B, T, ...]`, times `[B, T, 1, ...]` or shared by all tokens.
+  """
+  return _each_token(y, z, times, f, kernel, group_size, None)
+
+
+def sequence(
+  y: Array,
+  z: Array,
+  x_t: Array,
+  times: times_lib.Times,
+  f: parameterization.Parameterization,
+  *,
+  kernel: mmd.Kernel,
+  group_size: int,
+  bandwidth: float = 1.0,
+) -> tuple[Array, Callable[[Array], Array]]:
+  """A particle is all tokens of a sequence: `[G]` discrepancies.
+
+  Each active token counts in units of its own |c_out|, a context token in units of
+  1 / `bandwidth`: without the context the loss would not see how what moves depends on it.
+  Weights are averaged over active tokens.
+
+  Args:
+    y: `[B, T, ...]`; see `example` for the others.
+    bandwidth: of the context; 0 leaves it out.
+  """
+  per_token = _per_token(y.shape[1], group_size)
+  active, size = per_token(times.active), math.prod(y.shape[2:])
+  unit = 1.0 / _c_out(times, f, per_token)
+  counted = size * jnp.sum(active | (bandwidth > 0.0), axis=-1)
+
+  def cloud(a: Array) -> Array:
+    moved, still = (_tokens(b, group_size) for b in (a, x_t))
+    scaled = jnp.where(active[..., None, None], unit[..., None, None] * moved, bandwidth * still)
+    return jnp.moveaxis(scaled, 1, 2).reshape(len(a) // group_size, group_size, -1)
+
+  def weight_of(w: Array) -> Array:
+    return jnp.sum(per_token(w) * active, axis=-1) / jnp.maximum(jnp.sum(active, axis=-1), 1)
+
+  return mmd.mmd2(cloud(y), cloud(z), kernel, 1.0 / jnp.maximum(counted, 1)), weight_of
+
+
+def prefix(
+  y: Array,
+  z: Array,
+  x_t: Array,
+  times: times_lib.Times,
+  f: parameterization.Parameterization,
+  *,
+  kernel: mmd.Kernel,
+  group_size: int,
+  bandwidth: float = 3.0,
+  averaged: bool = False,
+) -> tuple[Array, Callable[[Array], Array]]:
+  """A particle is one token, compared where the tokens before it are alike: `[G, T]`.
+
+  Each Gram matrix is multiplied by `likeness` of the prefixes in x_t, the same for both branches.
+  A large `bandwidth` compares a particle with itself alone, as M = 1 does; at 0 it is `token`.
+
+  Args:
+    y: `[B, T, ...]`; see `example` for the others.
+    bandwidth: see `likeness`.
+    averaged: see `likeness`.
+  """
+  factor = likeness(
+    x_t, group_size=group_size, bandwidth=bandwidth, averaged=averaged, streams=times.streams
+  )
+  return _each_token(y, z, times, f, kernel, group_size, factor)
+
+
+def likeness(
+  x_t: Array, *, group_size: int, bandwidth: float, averaged: bool = False, streams: int = 1
+) -> Array:
+  """How alike the prefixes of a group's particles are, `[G, T, M, M]`, in (0, 1].
+
+  exp(-bandwidth sum_{j<i} |x^j - x'^j| / D) with D numbers to a token. It falls with the length of
+  the prefix, so that long ones are told apart altogether, unless the sum is made a mean.
+
+  Args:
+    x_t: `[B, T, ...]`; of two `streams` the first is the prefix of the second.
+    group_size: M.
+    bandwidth: an inverse distance, 0 or more.
+    averaged: whether to take the mean over the prefix.
+    streams: see `streams`.
+  """
+  if bandwidth < 0.0:
+    raise ValueError(f"bandwidth={bandwidth}: set it to 0 or more.")
+  x = _tokens(x_t, group_size)
+  tokens = x.shape[1] // streams
+  context = x[:, :tokens]
+  apart = context[..., :, None, :] - context[..., None, :, :]
+  distance = jnp.sqrt(jnp.sum(jnp.square(apart), axis=-1)) / x.shape[-1]
+  before = jnp.cumsum(distance, axis=1) - distance
+  if averaged:
+    before = before / jnp.maximum(jnp.arange(tokens), 1).reshape(1, -1, 1, 1)
+  return jnp.tile(jnp.exp(-bandwidth * before), (1, streams, 1, 1))
+
+
+def _each_token(
+  y: Array,
+  z: Array,
+  times: times_lib.Times,
+  f: parameterization.Parameterization,
+  kernel: mmd.Kernel,
+  group_size: int,
+  factor: Array | None,
+) -> tuple[Array, Callable[[Array], Array]]:
+  """MMD^2 of each token of each group, `[G, T]`; context has none."""
+  per_token = _per_token(y.shape[1], group_size)
+  clouds = (_tokens(a, group_size) for a in (y, z))
+  unit = 1.0 / (_c_out(times, f, per_token) * math.prod(y.shape[2:]))
+  scale = jnp.where(per_token(times.active), unit, 0.0)
+  return mmd.mmd2(*clouds, kernel, scale, factor=factor), per_token
+
+
+def _tokens(a: Array, group_size: int) -> Array:
+  """`[B, T, ...]` to `[G, T, M, D]`."""
+  split = a.reshape(-1, group_size, a.shape[1], math.prod(a.shape[2:]))
+  return jnp.moveaxis(split, 1, 2)
+
+
+def _per_token(tokens: int, group_size: int) -> Callable[[Array], Array]:
+  """From what has the times' shape, equal within a group, to `[G, T]`."""
+
+  def per_token(a: Array) -> Array:
+    first = a.reshape(-1, group_size, a.shape[1])[:, 0]
+    return jnp.broadcast_to(first, (len(first), tokens))
+
+  return per_token
+
+
+def _c_out(
+  times: times_lib.Times, f: parameterization.Parameterization, per_group: Callable[[Array], Array]
+) -> Array:
+  """|c_out(s, t)|, the unit of what a jump moves; 1 where nothing moves."""
+  return per_group(jnp.where(times.active, jnp.abs(f.c_out(times.s, times.t)), 1.0))

@@ -5,10 +5,12 @@ A *pattern* says which times are drawn together. It is a function
 a time is shared; a config names it, `pattern=dict(name="core.times.example")`.
 A token that is not active is context: it conditions the others and stands still.
 Sources: IMM sections 3.3, 4.2 and appendix C.7; Diffusion Forcing (arXiv 2407.01392) algorithm 1
-for `token`; History-Guided Video Diffusion (2502.06764) A.5 for `uniform_future`.
+for `token`; History-Guided Video Diffusion (2502.06764) A.5 for `uniform_future`; Shortcut Models
+(2410.12557) and Dreamer 4 (2509.24527) for `dyadic`.
 """
 
 from collections.abc import Callable
+from collections.abc import Mapping as Named
 
 import flax.struct
 import jax
@@ -29,6 +31,7 @@ class Times:
   r: Array  # where the frozen model starts
   t: Array  # where the trained model starts
   active: Array  # bool; False is context, which stands still: s = r = t
+  streams: int = flax.struct.field(pytree_node=False, default=1)  # see `streams`
 
 
 def example(key: Array, shape: tuple[int, ...], *, t_max: float, t_min: float):
@@ -86,6 +89,67 @@ def next_token(key: Array, shape: tuple[int, ...], *, t_max: float, t_min: float
   t, _ = example(key_t, shape, t_max=t_max, t_min=t_min)
   position, at = _position(shape), _pivot(key_pivot, shape)
   return jnp.where(position < at, t_min, jnp.where(position > at, t_max, t)), position == at
+
+
+def two_stream(
+  key: Array,
+  shape: tuple[int, ...],
+  *,
+  t_max: float,
+  t_min: float,
+  noisy: float = 0.25,
+  highest: float = 1.0,
+  moving: Pattern = token,
+):
+  """A sequence beside itself, `shape[1] = 2 T`: context that never moves, then T tokens that do.
+
+  See `streams`. A token of the context is at a level of its own, uniform on
+  [t_min, min(t_max, highest)], with probability `noisy`, and clean, at t_min, otherwise. `moving`
+  is the pattern of the second half.
+  """
+  if shape[1] % 2:
+    raise ValueError(
+      f"two_stream of {shape[1]} tokens: set objective.streams=2, which doubles them."
+    )
+  if not (0.0 <= noisy <= 1.0 and t_min < highest <= 1.0):
+    raise ValueError(
+      f"noisy={noisy}, highest={highest}: set noisy in [0, 1], highest in (t_min, 1]."
+    )
+  half = (shape[0], shape[1] // 2, *shape[2:])
+  key_moving, key_noisy, key_level = jax.random.split(key, 3)
+  t, active = (
+    jnp.broadcast_to(a, (*half[:2], *a.shape[2:]))
+    for a in moving(key_moving, half, t_max=t_max, t_min=t_min)
+  )
+  level, _ = token(key_level, half, t_max=min(t_max, highest), t_min=t_min)
+  context = jnp.where(jax.random.bernoulli(key_noisy, noisy, t.shape), level, t_min)
+  still = jnp.zeros_like(active)
+  return jnp.concatenate([context, t], axis=1), jnp.concatenate([still, active], axis=1)
+
+
+def mixture(
+  key: Array,
+  shape: tuple[int, ...],
+  *,
+  t_max: float,
+  t_min: float,
+  patterns: Named[str, Pattern],
+  shares: Named[str, float],
+):
+  """Each example, or group, follows one of `patterns`, as often as `shares` says by name."""
+  if set(patterns) != set(shares) or min(shares.values()) < 0.0 or sum(shares.values()) <= 0.0:
+    raise ValueError(
+      f"shares={dict(shares)}: give one, 0 or more, to each of {', '.join(patterns)}."
+    )
+  key_which, *keys = jax.random.split(key, 1 + len(patterns))
+  odds = jnp.log(jnp.asarray([shares[name] for name in patterns], float))
+  which = jax.random.categorical(key_which, odds, shape=(shape[0], *[1] * (len(shape) - 1)))
+  tokens = (*shape[:2], *[1] * (len(shape) - 2))
+  t, active = jnp.zeros(tokens), jnp.zeros(tokens, bool)
+  for n, (pattern, key_n) in enumerate(zip(patterns.values(), keys, strict=True)):
+    drawn = pattern(key_n, shape, t_max=t_max, t_min=t_min)
+    t, active = (jnp.where(which == n, new, a) for new, a in zip(drawn, (t, active), strict=True))
+  return t, active
 
 
 def _uniform(key: Array, shape: tuple[int, ...], t_max: float, t_min: float):
@@ -158,6 +222,52 @@ def sample(
   each = lambda a: jnp.repeat(a, group_size, axis=0)
   times = Times(s=each(s), r=each(jnp.where(active, r, t)), t=each(t), active=each(active))
   return times if mask is None else _padded(times, mask, t_max)
+
+
+def dyadic(
+  key: Array,
+  shape: tuple[int, ...],
+  *,
+  path: interpolants.Path,
+  pattern: Pattern,
+  bootstrapped: int,
+  finest: int = 32,
+  t_max: float,
+  t_min: float,
+) -> Times:
+  """Times of shortcut models: t on a grid of 1, 2, 4 .. `finest` steps, s the next point below it.
+
+  The first `bootstrapped` examples have 1 .. finest / 2 steps, and r half-way between s and t. The
+  others have the finest grid, and r = t: nothing is bootstrapped.
+
+  Args:
+    key: one key.
+    shape: of the data, `[B, ...]`.
+    path: unused; of the objective.
+    pattern: who shares a time; what it draws is rounded up to the grid.
+    bootstrapped: how many examples.
+    finest: steps of the finest grid, a power of 2.
+    t_max: the highest time, in (0, 1].
+    t_min: the lowest time, in [0, t_max).
+
+  Raises:
+    ValueError: naming the field, before anything is compiled.
+  """
+  del path
+  check_ends(t_max, t_min)
+  levels = finest.bit_length() - 1
+  if finest < 2 or finest != 2**levels:
+    raise ValueError(f"finest={finest}: set it to a power of 2, 2 or more.")
+  key_t, key_steps = jax.random.split(key)
+  drawn, active = pattern(key_t, shape, t_max=t_max, t_min=t_min)
+  coarse = 2 ** jax.random.randint(key_steps, drawn.shape, 0, levels)
+  first = (jnp.arange(shape[0]) < bootstrapped).reshape(-1, *[1] * (len(shape) - 1))
+  steps = jnp.where(first, coarse, finest).astype(drawn.dtype)
+  n = jnp.clip(jnp.ceil((drawn - t_min) / (t_max - t_min) * steps), 1.0, steps)
+  at = lambda n: t_min + (t_max - t_min) * (n / steps)
+  moved = lambda u: jnp.where(active, u, drawn)
+  r = jnp.where(first, at(n - 0.5), at(n))
+  return Times(s=moved(at(n - 1.0)), r=moved(r), t=moved(at(n)), active=active)
 
 
 def _padded(times: Times, mask: Array, t_max: float) -> Times:

@@ -4,7 +4,8 @@ The objective passes `path, s, t` and `target`; a config gives the other argumen
 error of predicted noise by w weighs a clean sample's by w SNR and a velocity's by w alpha^2, with
 SNR = alpha^2 / sigma^2; below, both are written so that nothing is divided by zero at either end.
 Sources: IMM equation 13; Min-SNR (arXiv 2303.09556); Diffusion Forcing (2407.01392) B.1 and its
-released program for `fused_snr`; Simple diffusion 2 (2410.19324) for `sigmoid`.
+released program for `fused_snr`; Simple diffusion 2 (2410.19324) for `sigmoid`; Dreamer 4
+(2509.24527) for `linear`.
 """
 
 import jax
@@ -19,6 +20,20 @@ def uniform(path: interpolants.Path, s: Array, t: Array, *, target: str | None =
   """w = 1."""
   del path, s, target
   return jnp.ones_like(t)
+
+
+def linear(
+  path: interpolants.Path,
+  s: Array,
+  t: Array,
+  *,
+  clean: float = 1.0,
+  noise: float = 0.1,
+  target: str | None = None,
+) -> Array:
+  """From `clean` at t = 0 to `noise` at t = 1; the defaults are Dreamer 4's ramp."""
+  del path, s, target
+  return clean + (noise - clean) * t
 
 
 def imm(

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from dfim.core import conditions
 from dfim.core import interpolants
 from dfim.core import parameterization
+from dfim.core import streams as streams_lib
 from dfim.core import times as times_lib
 
 Array = jax.Array
@@ -30,6 +31,7 @@ def loss(
   sample_times: Callable[..., times_lib.Times],
   weight: Callable[..., Array],
   drop_rate: float = 0.0,
+  streams: int = 1,
 ) -> tuple[Array, dict[str, Array]]:
   """Weighted squared error of the raw output, averaged over the scalars of active tokens.
 
@@ -37,6 +39,7 @@ def loss(
   in the batch, bool `[B, T, 1, ...]`, is False on padding: what stands there is never read.
   """
   del frozen
+  apply, batch = streams_lib.lay_out(apply, batch, streams)
   x, cond, mask = batch["x"], batch.get("cond"), batch.get("mask")
   key_times, key_noise, key_drop, key_net = jax.random.split(key, 4)
   x = x if mask is None else jnp.where(mask, x, 0.0)

@@ -15,6 +15,7 @@ from dfim.core import conditions
 from dfim.core import interpolants
 from dfim.core import mmd
 from dfim.core import parameterization
+from dfim.core import streams as streams_lib
 from dfim.core import times as times_lib
 
 Array = jax.Array
@@ -35,6 +36,7 @@ def loss(
   group_size: int,
   drop_rate: float = 0.0,
   drop_in_target: bool = True,
+  streams: int = 1,
 ) -> tuple[Array, dict[str, Array]]:
   """Weighted MMD^2 of each group of particles, averaged over groups.
 
@@ -56,15 +58,18 @@ def loss(
     drop_rate: probability that an example's condition is dropped, for guidance.
     drop_in_target: whether the frozen model sees the dropped conditions too, as the paper's
       algorithm has it, or the full ones, as the released trainer does.
+    streams: 2 for a context that stands still beside what moves, see `core.streams`.
 
   Returns:
     The scalar loss, and metrics.
   """
-  x, cond = batch["x"], batch.get("cond")
   if "mask" in batch:
     raise ValueError("data: a batch with a mask, which only objectives.denoising.loss takes.")
+  apply, batch = streams_lib.lay_out(apply, batch, streams)
+  x, cond = batch["x"], batch.get("cond")
   key_times, key_noise, key_drop, key_net = jax.random.split(key, 4)
   times = sample_times(key_times, x.shape, path=f.path, group_size=group_size)
+  times = times.replace(streams=streams)
   s, r, t = times.s, times.r, times.t
   eps = f.sigma_data * interpolants.noise_like(key_noise, x)
   x_t = interpolants.interpolate(f.path, x, eps, t)
@@ -79,5 +84,6 @@ def loss(
     y, jax.lax.stop_gradient(z), x_t, times, f, kernel=kernel, group_size=group_size
   )
   w = jnp.where(times.active, weight(f.path, s, t, target=f.prediction), 0.0)
-  value = jnp.mean(weight_of(w) * distance)
-  return value, {"loss": value, "mmd2": jnp.mean(distance)}
+  moving = weight_of(times.active.astype(w.dtype))  # 0 where nothing moves, 1 elsewhere
+  value, mmd2 = (jnp.sum(a * distance) / jnp.sum(moving) for a in (weight_of(w), moving))
+  return value, {"loss": value, "mmd2": mmd2}
