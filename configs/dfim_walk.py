@@ -1,0 +1,39 @@
+"""The fusion on the turning walk: each point in one or two network calls, by moment matching.
+
+python -m dfim.main --config=configs/dfim_walk.py
+"""
+
+import ml_collections
+
+from configs import forcing_walk
+
+CALLS = (1, 2, 4)  # network calls a token
+
+
+def get_config(mode: str = "full") -> ml_collections.ConfigDict:
+  """`mode` is "full" or "smoke" (a few steps, for tests). All but the method is forcing_walk's."""
+  c = forcing_walk.get_config(mode)
+  c.objective = dict(
+    name="objectives.moment_matching.loss",
+    f=dict(
+      name="core.parameterization.SimpleEDM",
+      path=dict(name="core.interpolants.FlowMatching"),
+      sigma_data=0.5,
+    ),
+    sample_times=dict(
+      name="core.times.sample",
+      pattern=dict(name="core.times.two_stream"),
+      mapping=dict(name="core.mappings.eta_decrement", k=9.0),
+      s_at_t_min=0.3,
+      **forcing_walk.ENDS,
+    ),
+    particles=dict(name="core.particles.prefix", bandwidth=3.0),
+    kernel=dict(name="core.kernels.laplace"),
+    weight=dict(name="core.weights.imm", a=1.0, b=5.0),
+    group_size=4,
+    streams=2,
+  )
+  c.sampler.step = dict(name="samplers.jump.pushforward_step")
+  c.sampler.steps = c.evaluators.walk.steps = CALLS if mode == "full" else CALLS[:2]
+  c.evaluators.rollout.steps = 2
+  return c

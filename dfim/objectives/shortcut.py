@@ -1,0 +1,74 @@
+"""Shortcut forcing: one jump is to land where two jumps of half its length land.
+
+At the finest step the network regresses the data, as in `denoising`; longer steps are bootstrapped
+from its own shorter ones, each token with its own (t, step). The parameterization makes the form:
+`EulerFlow` with a uniform weight is the velocity form of Shortcut Models (arXiv 2410.12557, section
+3.2, equation 5); `Identity` with `weights.linear` is Dreamer 4's x-prediction in x-space with its
+ramp (2509.24527, section 3.2, equation 7). Sampling is `jump.pushforward` down a uniform grid.
+"""
+
+from collections.abc import Callable
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dfim.core import conditions
+from dfim.core import interpolants
+from dfim.core import parameterization
+from dfim.core import streams as streams_lib
+from dfim.core import times as times_lib
+
+Array = jax.Array
+
+
+def loss(
+  apply: parameterization.Apply,
+  params: Any,
+  frozen: Any,
+  batch: dict[str, Any],
+  key: Array,
+  *,
+  f: parameterization.Parameterization,
+  sample_times: Callable[..., times_lib.Times],
+  weight: Callable[..., Array],
+  share: float = 0.25,
+  drop_rate: float = 0.0,
+  streams: int = 1,
+) -> tuple[Array, dict[str, Array]]:
+  """Weighted squared error of the raw output, averaged over the scalars of active tokens.
+
+  Arguments as in `moment_matching.loss`, and:
+
+  Args:
+    sample_times: `times.dyadic` with a pattern.
+    share: of the batch, in (0, 1), whose steps are bootstrapped, under `frozen`.
+  """
+  if "mask" in batch:
+    raise ValueError("data: a batch with a mask, which only objectives.denoising.loss takes.")
+  if not 0.0 < share < 1.0:
+    raise ValueError(f"share={share}: set it above 0 and below 1.")
+  apply, batch = streams_lib.lay_out(apply, batch, streams)
+  x, cond = batch["x"], batch.get("cond")
+  first = round(share * len(x))
+  key_times, key_noise, key_drop, key_net = jax.random.split(key, 4)
+  times = sample_times(key_times, x.shape, path=f.path, bootstrapped=first)
+  s, r, t = times.s, times.r, times.t
+  eps = f.sigma_data * interpolants.noise_like(key_noise, x)
+  x_t = interpolants.interpolate(f.path, x, eps, t)
+  dropped = conditions.drop(key_drop, cond, drop_rate)
+  net = functools.partial(apply, rngs=dict(dropout=key_net))
+
+  cut = lambda tree: jax.tree.map(lambda a: a[:first], tree)
+  middle = f(net, frozen, *cut((x_t, r, t, dropped)))
+  landed = f(net, frozen, middle, *cut((s, r, dropped)))
+  direct = interpolants.interpolate(f.path, x, eps, s)
+  x_s = jax.lax.stop_gradient(jnp.concatenate([landed, direct[first:]]))
+  y = f(net, params, x_t, s, t, dropped)
+
+  active = times.active
+  error = jnp.square((y - x_s) / jnp.where(active, f.c_out(s, t), 1.0))  # of the raw output
+  where = jnp.broadcast_to(active, x.shape)
+  value = jnp.mean(weight(f.path, s, t, target=f.prediction) * error, where=where)
+  return value, {"loss": value, "mse": jnp.mean(error, where=where)}
