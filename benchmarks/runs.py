@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Iterable
+import fnmatch
 import json
 import pathlib
 import statistics
@@ -13,7 +14,7 @@ import ml_collections
 
 from dfim import train
 
-_ROWS = flags.DEFINE_list("rows", None, "Rows to train, all by default; 'none' to make the table.")
+_ROWS = flags.DEFINE_list("rows", None, "Rows to train, wildcards too; 'none' to make the table.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
 _QUICK = flags.DEFINE_bool("quick", False, "A few steps of each, to see that it runs.")
 
@@ -21,8 +22,9 @@ Row = Callable[[str], ml_collections.ConfigDict]  # (mode) -> config
 
 
 def asked(rows: Iterable[str]) -> list[str]:
-  """Those of `rows` that --rows names, all by default."""
-  return list(rows) if _ROWS.value is None else [row for row in _ROWS.value if row in rows]
+  """Those of `rows` that --rows names or matches, all by default."""
+  wanted = ["*"] if _ROWS.value is None else _ROWS.value
+  return [row for row in rows if any(fnmatch.fnmatchcase(row, one) for one in wanted)]
 
 
 def train_seeds(row: str, config_of: Row, workdir: pathlib.Path) -> None:

@@ -33,6 +33,8 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     group_size=4,
     streams=2,
   )
+  if mode == "full":
+    c.model.width = 64
   c.sampler.step = dict(name="samplers.jump.pushforward_step")
   c.sampler.steps = c.evaluators.walk.steps = CALLS if mode == "full" else CALLS[:2]
   c.evaluators.rollout.steps = 2

@@ -1,0 +1,166 @@
+"""The fusion and its rivals on the turning walk: quality against calls, and what each choice does.
+
+python -m benchmarks.fusion --rows='final *' --seeds=0,1,2
+python -m benchmarks.fusion --rows='screen *' --seeds=0
+
+All rows have the network, the optimizer, the batch and the data of configs/dfim_walk.py. `final`
+rows are the methods, each sampled down its own best grid, after 3,000 steps, and the rivals that
+take less time a step once more at as many tokens x steps, and at as many seconds. `screen` rows are
+the fusion with one choice changed, after half of the steps. A row and a seed are an ordinary run in
+<workdir>/<row>/<seed>: what is done is not done again, what was stopped resumes. At the end
+`table.md` and `figure.png` in <workdir> show all that is there.
+"""
+
+import functools
+import pathlib
+from typing import Any
+
+from absl import app
+from absl import flags
+import ml_collections
+
+from benchmarks import runs
+from configs import dfim_walk
+from configs import forcing_walk
+from dfim import progress
+
+_WORKDIR = flags.DEFINE_string(
+  "workdir", "runs/benchmark_fusion", "Where the runs and the table are."
+)
+
+CALLS = (1, 2, 4, 8, 16)  # of rivals; the fusion is scored at its config's
+TWO_STREAM = dict(name="core.times.two_stream")
+ONE_STREAM = dict(  # what a token is sampled from, a clean past, must be met in training
+  name="core.times.mixture",
+  patterns=dict(
+    pivot=dict(name="core.times.pivot"), context=dict(name="core.times.context", rate=0.3)
+  ),
+  shares=dict(pivot=0.5, context=0.5),
+)
+
+
+def changed(config: ml_collections.ConfigDict, fields: dict[str, Any]) -> ml_collections.ConfigDict:
+  """`config` with dotted fields set."""
+  for name, value in fields.items():
+    *path, last = name.split(".")
+    functools.reduce(lambda node, key: node[key], path, config)[last] = value
+  return config
+
+
+def fusion(steps: float = 1.0, **fields: Any) -> runs.Row:
+  """configs/dfim_walk.py with fields of its objective set, `__` for a dot; steps as a multiple."""
+  dotted = {"objective." + name.replace("__", "."): value for name, value in fields.items()}
+
+  def config(mode: str) -> ml_collections.ConfigDict:
+    c = changed(dfim_walk.get_config(mode), dotted)
+    c.steps = int(steps * c.steps)
+    del c.evaluators.rollout
+    return c
+
+  return config
+
+
+def rival(objective: dict[str, Any], step: dict[str, Any], streams: int, steps: float) -> runs.Row:
+  """The fusion's config with another objective, and another way to sample."""
+
+  def config(mode: str) -> ml_collections.ConfigDict:
+    c = fusion(steps)(mode)
+    times = dict(pattern=TWO_STREAM if streams == 2 else ONE_STREAM, **forcing_walk.ENDS)
+    c.objective = {**objective, "streams": streams}
+    c.objective.sample_times = {**objective["sample_times"], **times}
+    c.sampler.step = step
+    c.sampler.steps = c.evaluators.walk.steps = CALLS if mode == "full" else CALLS[:2]
+    return c
+
+  return config
+
+
+def forcing(streams: int = 1, steps: float = 1.0) -> runs.Row:
+  """Diffusion Forcing: denoising, sampled by DDIM."""
+  objective = dict(
+    name="objectives.denoising.loss",
+    f=of("EulerFlow"),
+    sample_times=dict(name="core.times.sample"),
+    weight=dict(name="core.weights.uniform"),
+  )
+  step = dict(name="samplers.jump.ancestral_step", eta=0.0)
+  return rival(objective, step, streams, steps)
+
+
+def shortcut(prediction: str, streams: int = 1, steps: float = 1.0) -> runs.Row:
+  """Shortcut forcing: of the velocity, or Dreamer 4's of x."""
+  form = dict(
+    velocity=dict(f=of("EulerFlow"), weight=dict(name="core.weights.uniform")),
+    x=dict(f=of("Identity"), weight=dict(name="core.weights.linear", clean=1.0, noise=0.1)),
+  )[prediction]
+  objective = dict(
+    name="objectives.shortcut.loss", sample_times=dict(name="core.times.dyadic", finest=32), **form
+  )
+  return rival(objective, dict(name="samplers.jump.pushforward_step"), streams, steps)
+
+
+def of(name: str) -> dict[str, Any]:
+  """A parameterization of the straight path."""
+  path = dict(name="core.interpolants.FlowMatching")
+  return dict(name=f"core.parameterization.{name}", path=path, sigma_data=0.5)
+
+
+FINAL = {
+  "fusion": fusion(),
+  "M=1": fusion(group_size=1),
+  "data MMD": fusion(sample_times__mapping=dict(name="core.mappings.to_target")),
+  "forcing": forcing(),
+  "forcing two_stream": forcing(streams=2),
+  "forcing equal tokens": forcing(steps=2.0),
+  **{f"shortcut {p}": shortcut(p) for p in ("velocity", "x")},
+  **{f"shortcut {p} two_stream": shortcut(p, streams=2) for p in ("velocity", "x")},
+  **{f"shortcut {p} equal tokens": shortcut(p, steps=2.0) for p in ("velocity", "x")},
+}
+IMM = "core.weights.imm"
+SCREEN = {
+  "default": {},
+  **{f"M={m}": dict(group_size=m) for m in (1, 2, 8, 16)},
+  "weight uniform": dict(weight=dict(name="core.weights.uniform")),
+  "s at t_min 0": dict(sample_times__s_at_t_min=0.0),
+  "s at t_min .5": dict(sample_times__s_at_t_min=0.5),
+  "k=7": dict(sample_times__mapping__k=7.0),
+  "k=11": dict(sample_times__mapping__k=11.0),
+}
+ROWS = {
+  **{f"final {name}": row for name, row in FINAL.items()},
+  **{f"screen {name}": fusion(steps=0.5, **fields) for name, fields in SCREEN.items()},
+}
+
+
+def main(_) -> None:
+  """Trains what is missing, then writes the table and the figure."""
+  progress.show_log()
+  workdir = pathlib.Path(_WORKDIR.value)
+  for row in runs.asked(ROWS):
+    runs.train_seeds(row, ROWS[row], workdir)
+  found = {row: [s["walk"] for s in seeds] for row, seeds in runs.collect(workdir, ROWS).items()}
+  if found:
+    (workdir / "table.md").write_text(table(found))
+    print(table(found))
+
+
+def table(found: dict[str, list[dict[str, Any]]]) -> str:
+  """Markdown: joint / turn distance times 1,000 at each number of calls, median and range."""
+  lines = [
+    "Joint / turn distance, times 1,000 (see dfim.metrics.sequences); calls a token across.",
+    "",
+    "| row | seeds | " + " | ".join(map(str, CALLS)) + " |",
+    "|---" * (len(CALLS) + 2) + "|",
+  ]
+  for row, seeds in found.items():
+    cells = []
+    for k in CALLS:
+      at = [s[f"{k} steps"] for s in seeds if f"{k} steps" in s]
+      both = [runs.cell([1000 * a[name] for a in at]) for name in ("joint", "turn") if at]
+      cells.append(" / ".join(both))
+    lines.append(f"| {row} | {len(seeds)} | " + " | ".join(cells) + " |")
+  return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+  app.run(main)
