@@ -16,7 +16,7 @@ from dfim import train
 
 _ROWS = flags.DEFINE_list("rows", None, "Rows to train, wildcards too; 'none' to make the table.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
-_QUICK = flags.DEFINE_bool("quick", False, "A few steps of each, to see that it runs.")
+QUICK = flags.DEFINE_bool("quick", False, "Small networks and a few steps, to see that it runs.")
 
 Row = Callable[[str], ml_collections.ConfigDict]  # (mode) -> config
 
@@ -30,7 +30,7 @@ def asked(rows: Iterable[str]) -> list[str]:
 def train_seeds(row: str, config_of: Row, workdir: pathlib.Path) -> None:
   """Trains and scores a row with each of --seeds."""
   for seed in _SEEDS.value:
-    run(config_of("smoke" if _QUICK.value else "full"), int(seed), folder(workdir, row, seed))
+    run(config_of("smoke" if QUICK.value else "full"), int(seed), folder(workdir, row, seed))
 
 
 def folder(workdir: pathlib.Path, row: str, seed: str) -> pathlib.Path:

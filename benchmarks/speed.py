@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from benchmarks import runs
 from configs import flow_digits
 from dfim import experiment as experiment_lib
 from dfim import sample
@@ -33,7 +34,6 @@ _CONFIG = flags.DEFINE_string("config_name", "imm_digits", "A moment-matching co
 _OUT = flags.DEFINE_string("out", "runs/benchmark_speed/table.md", "Where the table goes.")
 _ROUNDS = flags.DEFINE_integer("rounds", 40, "Rounds over everything that is timed.")
 _DIT = flags.DEFINE_bool("dit", False, "A small DiT in the place of the config's network.")
-_QUICK = flags.DEFINE_bool("quick", False, "The small network, two rounds: to see that it runs.")
 
 Array = jax.Array
 Call = Callable[[], Any]
@@ -54,12 +54,12 @@ ROWS = (  # what is timed, what it is divided by, the greatest ratio aimed at
 def main(_) -> None:
   """Times everything, prints the table and writes it."""
   config = importlib.import_module(f"configs.{_CONFIG.value}").get_config(
-    "smoke" if _QUICK.value else "full"
+    "smoke" if runs.QUICK.value else "full"
   )
   if _DIT.value:  # the network is nearly all of its step, as it is at scale
     dit = dict(name="models.dit.DiT", patch=2, width=128, depth=4, heads=4, num_classes=10)
     config.model = ml_collections.ConfigDict(dit)
-  chunk, rounds = (32, 2) if _QUICK.value else (500, _ROUNDS.value)
+  chunk, rounds = (32, 2) if runs.QUICK.value else (500, _ROUNDS.value)
   sampling, programs = sampling_calls(config, chunk)
   seconds = measure({**training_calls(config), **sampling}, rounds)
   text = f"{conditions(config, chunk, rounds)}\n\n{table(seconds)}\n{programs_line(programs)}\n"

@@ -190,7 +190,7 @@ def _check_times(loss: Any, reach: Any) -> None:
       "core.times.two_stream, and that pattern with 2; change one of the two."
     )
   if reach != 1.0 and "reach" not in inspect.signature(sample_times).parameters:
-    raise ConfigError(f"reach={reach}: objective.sample_times has none; leave it at 1.0.")
+    raise ConfigError("reach: only core.times.sample has one; leave it at 1.0.")
 
 
 def _check_labels(cond: dict[str, np.ndarray], classes: int) -> None:

@@ -10,6 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 SMOKE = "--config=configs/imm_digits.py:smoke"
 WALK, SERIES = (f"--config=configs/forcing_{name}.py:smoke" for name in ("walk", "series"))
+FUSION = "--config=configs/dfim_walk.py:smoke"
 
 
 def run(*flags, workdir=None):
@@ -52,6 +53,10 @@ WRONG = {
   "no series": (
     [SERIES, "--config.data.series.name=data.forecasting.ett", "--config.data.series.path=/no.csv"],
     "dfim: data.series.path: no file /no.csv",
+  ),
+  "one stream": (
+    [FUSION, "--config.objective.streams=1"],
+    "dfim: objective.streams=1: 2 goes with objective.sample_times.pattern.name=",
   ),
   "nothing to sample": ([SMOKE, "--mode=sample"], "no checkpoint"),
   "nothing to score": ([SMOKE, "--mode=eval"], "no checkpoint"),

@@ -85,12 +85,18 @@ def sequence(
 
   Each active token counts in units of its own |c_out|, a context token in units of
   1 / `bandwidth`: without the context the loss would not see how what moves depends on it.
-  Weights are averaged over active tokens.
+  Weights are averaged over active tokens. Takes one stream: beside the data of the tokens that
+  move, the right outputs are not what the frozen model's look like.
 
   Args:
     y: `[B, T, ...]`; see `example` for the others.
     bandwidth: of the context; 0 leaves it out.
   """
+  if times.streams == 2 or bandwidth < 0.0:
+    raise ValueError(
+      f"sequence with streams={times.streams}, bandwidth={bandwidth}: takes one stream, for the"
+      " context of two holds the very tokens that move; and a bandwidth of 0 or more."
+    )
   per_token = _per_token(y.shape[1], group_size)
   active, size = per_token(times.active), math.prod(y.shape[2:])
   unit = 1.0 / _c_out(times, f, per_token)
@@ -152,7 +158,7 @@ def likeness(
   """
   if bandwidth < 0.0:
     raise ValueError(f"bandwidth={bandwidth}: set it to 0 or more.")
-  x = _tokens(x_t, group_size)
+  x = _tokens(jax.lax.stop_gradient(x_t), group_size)
   tokens = x.shape[1] // streams
   context = x[:, :tokens]
   apart = context[..., :, None, :] - context[..., None, :, :]

@@ -137,13 +137,16 @@ def mixture(
   shares: Named[str, float],
 ):
   """Each example, or group, follows one of `patterns`, as often as `shares` says by name."""
-  if set(patterns) != set(shares) or min(shares.values()) < 0.0 or sum(shares.values()) <= 0.0:
+  if any(getattr(pattern, "func", pattern) is two_stream for pattern in patterns.values()):
+    raise ValueError("mixture of two_stream: mix what moves, two_stream's `moving`, instead.")
+  odds = [shares.get(name, -1.0) for name in patterns]
+  if set(patterns) != set(shares) or min(odds, default=-1.0) < 0.0 or sum(odds) <= 0.0:
     raise ValueError(
       f"shares={dict(shares)}: give one, 0 or more, to each of {', '.join(patterns)}."
     )
   key_which, *keys = jax.random.split(key, 1 + len(patterns))
-  odds = jnp.log(jnp.asarray([shares[name] for name in patterns], float))
-  which = jax.random.categorical(key_which, odds, shape=(shape[0], *[1] * (len(shape) - 1)))
+  ones = [1] * (len(shape) - 1)
+  which = jax.random.categorical(key_which, jnp.log(jnp.asarray(odds)), shape=(shape[0], *ones))
   tokens = (*shape[:2], *[1] * (len(shape) - 2))
   t, active = jnp.zeros(tokens), jnp.zeros(tokens, bool)
   for n, (pattern, key_n) in enumerate(zip(patterns.values(), keys, strict=True)):

@@ -85,5 +85,7 @@ def loss(
   )
   w = jnp.where(times.active, weight(f.path, s, t, target=f.prediction), 0.0)
   moving = weight_of(times.active.astype(w.dtype))  # 0 where nothing moves, 1 elsewhere
-  value, mmd2 = (jnp.sum(a * distance) / jnp.sum(moving) for a in (weight_of(w), moving))
+  value, mmd2 = (
+    jnp.sum(a * distance) / jnp.maximum(jnp.sum(moving), 1.0) for a in (weight_of(w), moving)
+  )
   return value, {"loss": value, "mmd2": mmd2}

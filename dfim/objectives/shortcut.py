@@ -47,11 +47,11 @@ def loss(
   """
   if "mask" in batch:
     raise ValueError("data: a batch with a mask, which only objectives.denoising.loss takes.")
-  if not 0.0 < share < 1.0:
-    raise ValueError(f"share={share}: set it above 0 and below 1.")
   apply, batch = streams_lib.lay_out(apply, batch, streams)
   x, cond = batch["x"], batch.get("cond")
   first = round(share * len(x))
+  if not 0 < first < len(x):
+    raise ValueError(f"share={share} of a batch of {len(x)}: some are to be bootstrapped, not all.")
   key_times, key_noise, key_drop, key_net = jax.random.split(key, 4)
   times = sample_times(key_times, x.shape, path=f.path, bootstrapped=first)
   s, r, t = times.s, times.r, times.t

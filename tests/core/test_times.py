@@ -14,8 +14,28 @@ from dfim.core import times
 PATH = interpolants.FlowMatching()
 ENDS = dict(t_max=0.994, t_min=0.006)
 sample = functools.partial(times.sample, path=PATH, pattern=times.example, **ENDS)
-ALL_ACTIVE = [times.example, times.token, functools.partial(times.uniform_future, past=2)]
-WITH_CONTEXT = [times.context, times.pivot, times.next_token]
+TWO_STREAM = functools.partial(times.two_stream, moving=times.pivot)
+
+
+def mixture(**patterns):
+  shares = {name: 1.0 for name in patterns}
+  return functools.partial(times.mixture, patterns=patterns, shares=shares)
+
+
+ALL_ACTIVE = [
+  times.example,
+  times.token,
+  functools.partial(times.uniform_future, past=2),
+  mixture(one=times.example, many=times.token),
+]
+WITH_CONTEXT = [
+  times.context,
+  times.pivot,
+  times.next_token,
+  times.two_stream,
+  TWO_STREAM,
+  mixture(one=times.example, past=times.pivot),
+]
 
 
 def name_of(pattern):
@@ -36,7 +56,7 @@ def test_times_have_the_rank_of_x_and_are_ordered(pattern, key):
 @pytest.mark.parametrize("pattern", WITH_CONTEXT, ids=name_of)
 def test_context_stands_still(pattern, key):
   mapping = functools.partial(mappings.eta_decrement, k=8.0)
-  drawn = sample(key, (256, 5, 3), pattern=pattern, mapping=mapping, group_size=4)
+  drawn = sample(key, (256, 6, 3), pattern=pattern, mapping=mapping, group_size=4)
   still = (drawn.s == drawn.t) & (drawn.r == drawn.t)
   assert jnp.all(still == ~drawn.active)
   assert 0 < jnp.mean(drawn.active) < 1
@@ -79,12 +99,104 @@ def test_next_token_is_teacher_forcing(key):
   assert np.all(t[position > at] == np.float32(ENDS["t_max"]))
 
 
+@pytest.mark.parametrize("moving", [times.token, times.example, times.pivot], ids=name_of)
+def test_two_streams_are_context_that_stands_and_the_moving_pattern(moving, key):
+  seen = {}
+
+  def spy(key, shape, **ends):
+    assert shape == (64, 5, 3) and ends == ENDS
+    seen["moving"] = moving(key, shape, **ends)
+    return seen["moving"]
+
+  t, active = times.two_stream(key, (64, 10, 3), moving=spy, **ENDS)
+  assert t.shape == active.shape == (64, 10, 1)
+  assert not jnp.any(active[:, :5])
+  for found, drawn in zip((t, active), seen["moving"], strict=True):
+    np.testing.assert_array_equal(found[:, 5:], jnp.broadcast_to(drawn, (64, 5, 1)))
+
+
+@pytest.mark.parametrize("noisy", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("highest", [0.4, 1.0])
+def test_the_context_of_two_streams_is_clean_or_noisy_at_its_rate(noisy, highest, key):
+  t, _ = times.two_stream(key, (4000, 10, 1), noisy=noisy, highest=highest, **ENDS)
+  context, moving = np.split(np.asarray(t[..., 0]), 2, axis=1)
+  clean = context == np.float32(ENDS["t_min"])
+  assert abs(np.mean(clean) - (1 - noisy)) < 0.015
+  if noisy:
+    top = min(highest, ENDS["t_max"])
+    expected = ENDS["t_min"] + (top - ENDS["t_min"]) * np.linspace(0.1, 0.9, 9)
+    found = np.quantile(context[~clean], np.linspace(0.1, 0.9, 9))
+    np.testing.assert_allclose(found, expected, atol=0.03)
+    assert 0.97 * top < np.max(context) <= np.float32(top)
+    together = np.corrcoef(context[~clean], moving[~clean])[0, 1]
+    assert abs(together) < 0.06, "a level of its own"
+
+
+@pytest.mark.parametrize(
+  "tokens,wrong,message",
+  [
+    (5, {}, "two_stream of 5 tokens: set objective.streams=2"),
+    (6, dict(noisy=1.5), "noisy=1.5"),
+    (6, dict(highest=0.006), "highest=0.006"),
+    (6, dict(highest=1.1), "highest=1.1"),
+  ],
+)
+def test_two_streams_that_cannot_be_are_named(tokens, wrong, message, key):
+  with pytest.raises(ValueError, match=message):
+    times.two_stream(key, (4, tokens, 1), **wrong, **ENDS)
+
+
+PARTS = dict(one=times.example, many=times.token, next=times.next_token)
+
+
+def parts_of(t, active):
+  """Which of PARTS each row followed, bool `[3, B]`."""
+  t, active = (np.asarray(a[..., 0]) for a in (t, active))
+  shared, all_active = np.all(t == t[:, :1], axis=1), np.all(active, axis=1)
+  return np.array([shared & all_active, ~shared & all_active, np.sum(active, axis=1) == 1])
+
+
+@pytest.mark.parametrize("shares", [(5.0, 2.0, 3.0), (0.0, 0.4, 0.6), (0, 0, 1)], ids=str)
+def test_each_row_of_a_mixture_follows_one_pattern_at_its_share(shares, key):
+  by_name = dict(reversed(list(zip(PARTS, shares, strict=True))))  # by name, not by order
+  followed = parts_of(*times.mixture(key, (4000, 5, 2), patterns=PARTS, shares=by_name, **ENDS))
+  np.testing.assert_array_equal(followed.sum(axis=0), 1)
+  expected = np.array(shares) / sum(shares)
+  np.testing.assert_allclose(followed.mean(axis=1), expected, atol=0.03)
+  assert not np.any(followed[expected == 0])
+
+
+def test_a_group_follows_one_pattern_of_a_mixture(key):
+  pattern = functools.partial(times.mixture, patterns=PARTS, shares=dict(one=1, many=1, next=1))
+  drawn = sample(key, (240, 5, 2), pattern=pattern, group_size=4)
+  for a in (drawn.s, drawn.t, drawn.active):
+    groups = np.asarray(a).reshape(60, 4, 5)
+    assert np.all(groups == groups[:, :1])
+  assert np.all(parts_of(drawn.t, drawn.active).any(axis=1))
+
+
+@pytest.mark.parametrize(
+  "shares",
+  [dict(one=1.0), dict(one=1.0, two=1.0), dict(one=-1.0, many=2.0), dict(one=0.0, many=0.0)],
+  ids=str,
+)
+def test_shares_that_name_no_mixture_are_refused(shares, key):
+  patterns = dict(one=times.example, many=times.token)
+  with pytest.raises(ValueError, match="shares=.*to each of one, many"):
+    times.mixture(key, (4, 5, 1), patterns=patterns, shares=shares, **ENDS)
+
+
+def test_a_mixture_of_two_streams_is_refused(key):
+  with pytest.raises(ValueError, match="mix what moves, two_stream's `moving`"):
+    mixture(one=times.two_stream)(key, (4, 6, 1), **ENDS)
+
+
 @pytest.mark.parametrize("pattern", [*ALL_ACTIVE, *WITH_CONTEXT], ids=name_of)
 def test_padding_is_pure_noise_and_not_active(pattern, key):
-  mask = (np.arange(5) < np.arange(1, 9)[:, None])[..., None]
-  drawn = sample(key, (8, 5, 2), pattern=pattern, mask=mask)
+  mask = (np.arange(6) < np.arange(1, 9)[:, None])[..., None]
+  drawn = sample(key, (8, 6, 2), pattern=pattern, mask=mask)
   for u in (drawn.s, drawn.r, drawn.t):
-    assert u.shape == (8, 5, 1)
+    assert u.shape == (8, 6, 1)
     assert jnp.all(jnp.where(mask, True, u == jnp.float32(ENDS["t_max"])))
   assert not jnp.any(drawn.active & ~mask)
 
@@ -166,3 +278,72 @@ def test_without_a_mapping_r_is_t(key):
 def test_wrong_fields_are_named(wrong, message, key):
   with pytest.raises(ValueError, match=message):
     sample(key, (8, 1), **wrong)
+
+
+def dyadic(key, shape=(4096, 6, 2), *, pattern=times.token, bootstrapped=1024, finest=8, **ends):
+  given = dict(pattern=pattern, bootstrapped=bootstrapped, finest=finest)
+  return times.dyadic(key, shape, path=PATH, **given, **{**ENDS, **ends})
+
+
+def dyadic_rows(drawn, rows, t_max, t_min):
+  """Number of steps and number of the step, `[N]` each, and r's place between s and t."""
+  s, r, t = (np.asarray(u[rows], np.float64).ravel() for u in (drawn.s, drawn.r, drawn.t))
+  steps = (t_max - t_min) / (t - s)
+  return steps, (t - t_min) / (t - s), (r - s) / (t - s)
+
+
+@pytest.mark.parametrize("ends", [ENDS, dict(t_max=1.0, t_min=0.0)], ids=["inside", "whole"])
+@pytest.mark.parametrize("finest", [2, 8, 32])
+def test_dyadic_jumps_are_halves_of_halves_on_their_grid(finest, ends, key):
+  drawn = dyadic(key, finest=finest, **ends)
+  levels = finest.bit_length() - 1
+  steps, n, place = dyadic_rows(drawn, slice(1024), **ends)
+  j = np.log2(steps)
+  np.testing.assert_allclose(j, np.rint(j), atol=1e-4)
+  np.testing.assert_allclose(np.bincount(np.rint(j).astype(int)) / len(j), 1 / levels, atol=0.03)
+  np.testing.assert_allclose(n, np.rint(n), atol=1e-3)
+  np.testing.assert_allclose(place, 0.5, atol=1e-4)
+  for k in range(levels):
+    on_level = np.rint(n[np.rint(j) == k])
+    np.testing.assert_array_equal(np.unique(on_level), np.arange(1, 2**k + 1))
+  steps, n, place = dyadic_rows(drawn, slice(1024, None), **ends)
+  np.testing.assert_allclose(steps, finest, rtol=1e-4)
+  np.testing.assert_allclose(
+    np.bincount(np.rint(n).astype(int))[1:] / len(n), 1 / finest, atol=0.02
+  )
+  np.testing.assert_array_equal(drawn.r[1024:], drawn.t[1024:])
+  np.testing.assert_allclose(jnp.max(drawn.t), ends["t_max"], rtol=1e-6)
+  assert jnp.min(drawn.s) == jnp.float32(ends["t_min"])
+
+
+@pytest.mark.parametrize(
+  "pattern", [times.example, times.token, times.pivot, TWO_STREAM], ids=name_of
+)
+def test_dyadic_times_round_a_pattern_up_and_leave_its_context(pattern, key):
+  seen = {}
+
+  def spy(*args, **ends):
+    seen["t"], seen["active"] = pattern(*args, **ends)
+    return seen["t"], seen["active"]
+
+  drawn = dyadic(key, (256, 6, 2), pattern=spy, bootstrapped=128)
+  np.testing.assert_array_equal(drawn.active, seen["active"])
+  above, active = drawn.t - seen["t"], drawn.active
+  assert jnp.all(jnp.where(active, (above >= -1e-6) & (above <= drawn.t - drawn.s + 1e-6), True))
+  for u in (drawn.s, drawn.r, drawn.t):
+    assert u.shape == seen["t"].shape
+    np.testing.assert_array_equal(u[~active], seen["t"][~active])
+
+
+@pytest.mark.parametrize(
+  "wrong,message",
+  [
+    (dict(finest=3), "finest=3: set it to a power of 2"),
+    (dict(finest=1), "finest=1"),
+    (dict(finest=0), "finest=0"),
+    (dict(t_max=1.2), "t_max=1.2"),
+  ],
+)
+def test_a_dyadic_grid_that_cannot_be_is_named(wrong, message, key):
+  with pytest.raises(ValueError, match=message):
+    dyadic(key, **wrong)

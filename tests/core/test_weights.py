@@ -53,6 +53,12 @@ def test_imm_weight_table(float64):
   np.testing.assert_allclose(imm(COSINE, t, t, a=1.0)[:-1], cosine[:-1], rtol=1e-5)
 
 
+def test_linear_weight_runs_from_clean_to_noise():
+  t = jnp.array([0.0, 0.5, 1.0])
+  np.testing.assert_allclose(weights.linear(FM, t, t), [1.0, 0.55, 0.1], rtol=1e-6)
+  np.testing.assert_allclose(weights.linear(FM, t, t, clean=0.0, noise=4.0), [0.0, 2.0, 4.0])
+
+
 BY_RELEASED_NAME = dict(pred_noise="eps", pred_x0="x0", pred_v="v")
 LEVELS = jnp.array([0, 999, 500, 250, 900])  # of the worked example of the paper sheet
 

@@ -1,6 +1,7 @@
 """The transformer of sequences: exact causality, its band, and a cache that equals one pass."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -29,13 +30,13 @@ def perturbed(net, dtype=jnp.float32):
   return jax.tree.map(noise, jax.eval_shape(net.init, jax.random.key(0), *inputs()))
 
 
-def influence(net, argument):
+def influence(net, argument, **given):
   """Gradient sizes `[T, T]`: how token i's output depends on what token j is given."""
   params, args = perturbed(net), list(inputs())
 
   def outputs(a):
     args[argument] = a
-    return jnp.sum(jax.jit(net.apply)(params, *args), axis=(0, 2))
+    return jnp.sum(jax.jit(functools.partial(net.apply, **given))(params, *args), axis=(0, 2))
 
   slope = jax.jacobian(outputs)(args[argument])
   return jax.tree.map(lambda a: np.abs(a).sum(axis=(1, 3)), slope)
@@ -91,6 +92,33 @@ def test_the_cache_equals_one_banded_pass(splits, window):
   assert int(cache.length) == TOKENS
 
 
+@pytest.mark.parametrize("window", [None, 2])
+def test_what_moves_sees_itself_and_the_context_before_it_alone(window):
+  """Of two streams; within a window of w the context reaches w - 1 back for each block."""
+  half, net = TOKENS // 2, dataclasses.replace(NET, window=window, depth=2)
+  found = influence(net, 0, streams=2) > 0
+  back = np.arange(half)[:, None] - np.arange(half)[None]
+  past = (back >= 0) & (back <= 2 * ((window or TOKENS) - 1))
+  none = np.zeros_like(past)
+  expected = np.block([[past, none], [past & (back > 0), back == 0]])
+  np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("window", [None, 3])
+def test_each_token_that_moves_meets_what_it_meets_when_it_is_sampled(window):
+  """Alone behind a cache of the context tokens before it, each at its own levels."""
+  half, net = TOKENS // 2, dataclasses.replace(NET, window=window, depth=2)
+  params, args = perturbed(net), inputs()
+  both = jax.jit(functools.partial(net.apply, streams=2))(params, *args)
+  part = lambda i: jax.tree.map(lambda a: a[:, i : i + 1], args)
+  apply, cache = jax.jit(net.apply), net.empty_cache(BATCH, half)
+  for i in range(half):
+    moved, _ = apply(params, *part(half + i), cache=cache)
+    stood, cache = apply(params, *part(i), cache=cache)
+    np.testing.assert_allclose(both[:, half + i], moved[:, 0], atol=1e-5)
+    np.testing.assert_allclose(both[:, i], stood[:, 0], atol=1e-5)
+
+
 def test_a_cache_larger_than_needed_changes_nothing():
   net = dataclasses.replace(NET, window=3)
   params, args = perturbed(net), inputs()
@@ -135,3 +163,10 @@ def test_a_cache_needs_a_size_and_causality():
     both.init(jax.random.key(0), *inputs(), cache=NET.empty_cache(BATCH, 4))
   with pytest.raises(ValueError, match="is no sequence"):
     NET.init(jax.random.key(0), jnp.ones((2, 2)), jnp.ones((2, 1)), jnp.ones((2, 1)))
+
+
+def test_two_streams_take_causality_and_no_cache():
+  both = dataclasses.replace(NET, causal=False)
+  for net, given in ((NET, dict(cache=NET.empty_cache(BATCH, 4))), (both, {})):
+    with pytest.raises(ValueError, match="streams=2: takes model.causal=True, and no cache"):
+      net.init(jax.random.key(0), *inputs(), streams=2, **given)

@@ -100,3 +100,26 @@ def test_equal_times_make_it_full_sequence_diffusion(key):
     tokens = denoising.loss(flat, 2.0, None, dict(x=x), key, **args)[0]
     whole = denoising.loss(flat, 2.0, None, dict(x=x.reshape(8, 10, 1)), key, **args)[0]
   np.testing.assert_allclose(tokens, whole, rtol=1e-5)
+
+
+def test_two_streams_regress_what_moves_alone(key):
+  """The context's error is never counted, and the network is told of the streams."""
+
+  def spied(x, action):
+    seen = {}
+
+    def spy(params, x, s, t, cond, *, rngs, streams):
+      assert streams == 2
+      seen.update(t=t, action=cond["action"])
+      return jnp.where(jnp.arange(10)[None, :, None] < 5, jnp.nan, jnp.ones_like(x))
+
+    pattern = functools.partial(times_lib.two_stream, noisy=0.0)
+    given = dict(f=FS[2], sample_times=sample_times(pattern), weight=weights.uniform, streams=2)
+    batch = dict(x=x, cond=dict(action=action))
+    return denoising.loss(spy, None, None, batch, key, **given)[0], seen
+
+  value, seen = jax.jit(spied)(jnp.zeros((8, 5, 2)), jnp.ones((8, 5, 3)))
+  np.testing.assert_allclose(value, 1.0, rtol=1e-6)
+  assert seen["action"].shape == (8, 10, 3)
+  clean = np.asarray(seen["t"][..., 0]) == np.float32(0.05)
+  np.testing.assert_array_equal(clean, np.tile(np.arange(10) < 5, (8, 1)))

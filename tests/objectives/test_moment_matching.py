@@ -16,6 +16,7 @@ from dfim.core import parameterization as pz
 from dfim.core import particles
 from dfim.core import times as times_lib
 from dfim.core import weights
+from dfim.models import causal_transformer
 from dfim.objectives import moment_matching
 
 FM = interpolants.FlowMatching()
@@ -232,3 +233,85 @@ def test_value_at_initialisation():
     weight=functools.partial(weights.imm, a=1.0, b=5.0),
   )
   np.testing.assert_allclose(value, 0.0035, rtol=0.15)
+
+
+def tokens(params, x, s, t, cond=None, *, rngs=None):
+  """A causal network of tokens that looks at every earlier one."""
+  return jnp.tanh(params["a"] * jnp.cumsum(x, axis=1) + params["b"] * (s - t))
+
+
+@pytest.mark.parametrize("rule", ["example", "prefix", "sequence"])
+def test_the_value_is_the_mean_over_what_moves_and_its_gradient_of_params(rule):
+  """Tokens, or groups, that stand still are not counted."""
+
+  def pattern(key, shape, *, t_max, t_min):
+    of = times_lib.example if rule == "example" else times_lib.context
+    t, active = of(key, shape, t_max=t_max, t_min=t_min)
+    return t, active.at[:2].set(False)
+
+  x, of_group = 0.5 * jax.random.normal(jax.random.key(7), (32, 5, 3)), getattr(particles, rule)
+  draw = sample_times(pattern=pattern)
+  of = lambda *both: loss(*both, dict(x=x), tokens, particles=of_group, sample_times=draw)
+
+  def by_hand():
+    f, k = pz.EulerFlow(FM), jax.random.split(jax.random.key(0), 4)
+    times = draw(k[0], x.shape, path=FM, group_size=4)
+    eps = 0.5 * jax.random.normal(k[1], x.shape)
+    at = lambda u: interpolants.interpolate(FM, x, eps, u)
+    y = f(tokens, PARAMS, at(times.t), times.s, times.t)
+    z = f(tokens, PARAMS, at(times.r), times.s, times.r)
+    distance, _ = of_group(y, z, at(times.t), times, f, kernel=kernels.laplace, group_size=4)
+    return distance, times.active[::4, :, 0], weights.imm(FM, times.s, times.t)[::4, :, 0]
+
+  both = jax.jit(lambda *p: (jax.value_and_grad(of, (0, 1), has_aux=True)(*p), by_hand()))
+  with jax.debug_key_reuse(False):
+    ((value, metrics), (of_params, of_frozen)), (distance, active, w) = both(PARAMS, PARAMS)
+  assert all(np.isfinite(g) and g != 0 for g in jax.tree.leaves(of_params))
+  assert all(g == 0 for g in jax.tree.leaves(of_frozen))
+  active = np.asarray(active)
+  if distance.ndim == 1:
+    w = np.sum(w, axis=1, where=active) / np.maximum(np.sum(active, axis=1), 1)
+    active = np.any(active, axis=1)
+  assert 0 < np.mean(active) < 1
+  np.testing.assert_allclose(metrics["mmd2"], np.mean(distance, where=active), rtol=1e-5)
+  np.testing.assert_allclose(value, np.mean(w * distance, where=active), rtol=1e-5)
+
+
+def test_in_two_streams_what_moves_is_matched_given_the_context_before_it_alone():
+  """In the loss itself: who depends on the data of whom, what context costs, what is trained."""
+  net = causal_transformer.CausalTransformer(width=16, depth=1, heads=2)
+  rng = np.random.default_rng(3)
+  draw = lambda *shape: jnp.asarray(rng.normal(0, 0.5, shape), jnp.float32)
+  x, cond, one = draw(8, 5, 2), dict(action=draw(8, 5, 3)), jnp.ones((1, 5, 1))
+  params = jax.eval_shape(net.init, jax.random.key(0), x, one, one, cond)
+  params = jax.tree.map(lambda p: draw(*p.shape) / np.sqrt(np.prod(p.shape[:-1])), params)
+
+  def outputs(params, frozen, x):
+    seen = {}
+
+    def spy(y, z, x_t, times, f, **given):
+      x_t = jax.lax.stop_gradient(x_t)  # as in training, where nothing is learned of it
+      distance, weight_of = particles.prefix(y, z, x_t, times, f, **given)
+      seen.update(y=y, x_t=x_t, times=times, distance=distance)
+      return distance, weight_of
+
+    given = dict(streams=2, sample_times=sample_times(pattern=times_lib.two_stream))
+    batch = dict(x=x, cond=cond)
+    value, _ = loss(params, frozen, batch, net.apply, particles=spy, **given)
+    return jnp.append(jnp.sum(seen["y"], axis=(0, 2)), value), seen
+
+  rows = jax.jit(jax.jacrev(outputs, (0, 1, 2), has_aux=True))
+  (of_params, of_frozen, of_x), seen = rows(params, params, x)
+  depends = np.any(np.asarray(of_x[:-1]) != 0, axis=(1, 3))
+  np.testing.assert_array_equal(depends, np.concatenate([np.eye(5), np.tri(5)]))
+  np.testing.assert_array_equal(seen["y"][:, :5], seen["x_t"][:, :5])
+  assert seen["times"].streams == 2 and not np.any(seen["times"].active[:, :5])
+  np.testing.assert_allclose(seen["distance"][:, :5], 0.0, atol=1e-6)
+  assert np.all(seen["distance"][:, 5:] > 1e-4)
+  assert all(np.all(np.isfinite(g)) and np.any(g[-1] != 0) for g in jax.tree.leaves(of_params))
+  assert all(np.all(g[-1] == 0) for g in jax.tree.leaves(of_frozen))
+
+
+def test_a_mask_is_refused(batch):
+  with pytest.raises(ValueError, match="data: a batch with a mask"):
+    loss(PARAMS, PARAMS, dict(batch, mask=jnp.ones((32, 1), bool)))

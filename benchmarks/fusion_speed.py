@@ -1,0 +1,125 @@
+"""How fast the fusion and its rivals are: milliseconds a training step, tokens a second drawn.
+
+python -m benchmarks.fusion_speed
+
+In turns in one run, as `benchmarks.speed` does. All have one network, so what tells them apart is
+what a step computes, and how many calls a token takes. `network only` is those calls, and the one
+that remembers the token, of the jitted network with its cache. On one device.
+"""
+
+import functools
+
+from absl import app
+from absl import flags
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from benchmarks import fusion
+from benchmarks import runs
+from benchmarks import speed
+from dfim import experiment as experiment_lib
+from dfim import sample
+
+_ROUNDS = flags.DEFINE_integer("fusion_rounds", 7, "Rounds over everything.")
+_LARGEST = flags.DEFINE_integer("largest", 2000, "Sequences drawn at once, at most.")
+
+TRAINED = (  # the first is what the others' steps are compared with
+  "fusion",
+  "M=1",
+  "data MMD",
+  "forcing",
+  "forcing two_stream",
+  "shortcut velocity",
+  "shortcut x",
+  "shortcut velocity two_stream",
+  "shortcut x two_stream",
+)
+DRAWN = {  # how many calls a token each is drawn with
+  "fusion": (1, 2),
+  "M=1": (1, 2),
+  "shortcut x two_stream": (1, 2, 4),
+  "forcing": (4, 8, 16),
+}
+
+
+def main(_) -> None:
+  """Times everything and prints both tables."""
+  mode = "smoke" if runs.QUICK.value else "full"
+  configs = {name: fusion.FINAL[name](mode) for name in TRAINED}
+  steps = speed.measure({name: training(c) for name, c in configs.items()}, _ROUNDS.value)
+  drawn = {
+    (name, calls, batch): drawing(configs[name], calls, batch)
+    for name, each in DRAWN.items()
+    for calls in each
+    for batch in (1, _LARGEST.value)
+  }
+  tokens = configs["fusion"].data.tokens
+  alone = {
+    (calls, batch): network(configs["fusion"], calls, batch, tokens)
+    for calls in sorted({calls for each in DRAWN.values() for calls in each})
+    for batch in (1, _LARGEST.value)
+  }
+  seconds = speed.measure({**drawn, **alone}, _ROUNDS.value, repeats=1)
+  rates = {key: key[-1] * tokens / np.median(value) for key, value in seconds.items()}
+  print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}.\n")
+  print(training_table(steps), drawing_table(rates, _LARGEST.value), sep="\n")
+
+
+def training(config: ml_collections.ConfigDict) -> speed.Call:
+  """The training step as `train` runs it."""
+  experiment = experiment_lib.build(config, devices=jax.devices()[:1])
+  return speed.step_call(experiment, next(experiment.batches(0)))
+
+
+def drawing(config: ml_collections.ConfigDict, calls: int, batch: int) -> speed.Call:
+  """Whole sequences, end to end, with weights of step 0."""
+  config = ml_collections.ConfigDict(config)
+  config.sampler.update(chunk=batch, steps=(calls,))
+  experiment = experiment_lib.build(config, devices=jax.devices()[:1])
+  params = sample.averaged(experiment.first_state())
+  return functools.partial(sample.make_draw(experiment), params, batch, calls)
+
+
+def network(config: ml_collections.ConfigDict, calls: int, batch: int, tokens: int) -> speed.Call:
+  """For each token, `calls` jitted calls of the network with its cache, and one to remember."""
+  experiment = experiment_lib.build(config, devices=jax.devices()[:1])
+  params = sample.averaged(experiment.first_state())
+  apply = jax.jit(experiment.apply)
+  t, empty = jnp.ones((1, 1, 1)), experiment.net.empty_cache(batch)
+
+  def call() -> jax.Array:
+    x, cache = jnp.zeros((batch, 1, *experiment.batch["x"].shape[2:])), empty
+    for _ in range(tokens):
+      for _ in range(calls):
+        x, _ = apply(params, x, t, t, None, cache=cache)
+      _, cache = apply(params, x, t, t, None, cache=cache)
+    return x
+
+  return call
+
+
+def training_table(seconds: dict[str, np.ndarray]) -> str:
+  """Markdown: milliseconds a step, and the median over rounds of its ratio to the fusion's."""
+  lines = ["| objective | ms a step | of the fusion's |", "|---|--:|--:|"]
+  for name, each in seconds.items():
+    ratio = np.median(each / seconds[TRAINED[0]])
+    lines.append(f"| {name} | {1e3 * np.median(each):.3g} | {ratio:.2f} |")
+  return "\n".join(lines) + "\n"
+
+
+def drawing_table(rates: dict[tuple, float], largest: int) -> str:
+  """Markdown: tokens a second end to end, and of the network alone, at both batches."""
+  sizes = (1, largest)
+  titles = [f"{what}, batch {b}" for what in ("end to end", "network only") for b in sizes]
+  lines = [f"| drawn by | calls a token | {' | '.join(titles)} |", "|---|--:|--:|--:|--:|--:|"]
+  for name, each in DRAWN.items():
+    for calls in each:
+      row = [rates[name, calls, b] for b in sizes] + [rates[calls, b] for b in sizes]
+      lines.append(f"| {name} | {calls} | {' | '.join(f'{r:,.0f}' for r in row)} |")
+  return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+  app.run(main)

@@ -1,0 +1,281 @@
+"""Particles of sequences: plain double sums, and which mistake each rule can see."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dfim.core import interpolants
+from dfim.core import kernels
+from dfim.core import parameterization as pz
+from dfim.core import particles
+from dfim.core import times as times_lib
+
+F = pz.EulerFlow(interpolants.FlowMatching())  # |c_out| = (t - s) / 2
+GROUPS, M, TOKENS, DIM = 3, 4, 6, (2, 2)
+SIZE = 4
+RULES = dict(
+  token=particles.token,
+  prefix=particles.prefix,
+  averaged=functools.partial(particles.prefix, averaged=True),
+  sequence=particles.sequence,
+)
+
+
+@pytest.fixture(params=RULES)
+def name(request):
+  return request.param
+
+
+@functools.cache
+def compiled(name, **given):
+  given = dict(kernel=kernels.laplace, group_size=M) | given
+  return jax.jit(lambda y, z, x_t, times: RULES[name](y, z, x_t, times, F, **given)[0])
+
+
+def clouds(seed=0):
+  rng = np.random.default_rng(seed)
+  return tuple(0.5 * rng.normal(size=(GROUPS * M, TOKENS, *DIM)) for _ in range(3))
+
+
+def some_times(streams=1):
+  """Each group its own times and context; the last group's tokens are all context."""
+  rng = np.random.default_rng(1)
+  t = rng.uniform(0.4, 0.9, (GROUPS, TOKENS))
+  active = rng.uniform(size=t.shape) < 0.6
+  active[:, -1], active[-1] = True, False
+  if streams == 2:
+    active[:, : TOKENS // 2] = False
+  s = np.where(active, t - rng.uniform(0.1, 0.3, t.shape), t)
+  each = lambda a: np.repeat(a, M, axis=0)[..., None, None]
+  return times_lib.Times(each(s), each(t), each(t), each(active), streams), s, t, active
+
+
+def double_sum(y, z, gram, factor):
+  """MMD^2 `[...]` of `[..., M, D]` by two loops."""
+  m = y.shape[-2]
+  total = 0.0
+  for j in range(m):
+    for k in range(m):
+      pair = lambda a, b: gram(a[..., j, :] - b[..., k, :])  # noqa: B023
+      total += factor[..., j, k] * (pair(y, y) + pair(z, z) - 2 * pair(y, z)) / m**2
+  return total
+
+
+def laplace(difference, scale):
+  return np.exp(-scale * np.sqrt(np.maximum(np.sum(difference**2, axis=-1), 1e-8)))
+
+
+def by_token(a):
+  return np.moveaxis(a.reshape(GROUPS, M, TOKENS, SIZE), 1, 2)
+
+
+def alike(x, bandwidth, averaged):
+  """The factor of prefixes `[G, T, M, M]`, by loops over tokens and particles."""
+  factor = np.ones((*x.shape[:2], M, M))
+  for i in range(1, x.shape[1]):
+    for j in range(M):
+      for k in range(M):
+        each = np.linalg.norm(x[:, :i, j] - x[:, :i, k], axis=-1) / SIZE
+        apart = each.mean(axis=1) if averaged else each.sum(axis=1)
+        factor[:, i, j, k] = np.exp(-bandwidth * apart)
+  return factor
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+@pytest.mark.parametrize(
+  "name,bandwidth", [("token", 0.0), ("prefix", 3.0), ("averaged", 3.0)], ids=str
+)
+def test_tokens_equal_a_plain_double_sum(name, bandwidth, streams, float64):
+  y, z, x_t = clouds()
+  times, s, t, active = some_times(streams)
+  given = dict(bandwidth=bandwidth) if bandwidth else {}
+  found = compiled(name, **given)(y, z, x_t, times)
+  factor = alike(by_token(x_t)[:, : TOKENS // streams], bandwidth, name == "averaged")
+  factor = np.tile(factor, (1, streams, 1, 1))
+  scale = np.where(active, 1 / (0.5 * np.where(active, t - s, 1.0) * SIZE), 0.0)
+  expected = double_sum(by_token(y), by_token(z), lambda d: laplace(d, scale), factor)
+  np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("bandwidth", [0.0, 0.5, 2.0])
+def test_sequences_equal_a_plain_double_sum(bandwidth, float64):
+  y, z, x_t = clouds()
+  times, s, t, active = some_times()
+  found = compiled("sequence", bandwidth=bandwidth)(y, z, x_t, times)
+  for g in range(GROUPS):
+    parts = [[], []]
+    for i in range(TOKENS):
+      for part, a in zip(parts, (y, z), strict=True):
+        rows = slice(g * M, (g + 1) * M)
+        moved = a[rows, i].reshape(M, SIZE) / (0.5 * max(t[g, i] - s[g, i], 1e-9))
+        still = bandwidth * x_t[rows, i].reshape(M, SIZE)
+        part.append(moved if active[g, i] else still)
+    counted = SIZE * (TOKENS if bandwidth else max(active[g].sum(), 1))
+    gram = lambda d: laplace(d, 1 / counted)  # noqa: B023
+    whole = (np.concatenate(part, axis=-1) for part in parts)
+    np.testing.assert_allclose(found[g], double_sum(*whole, gram, np.ones((M, M))), atol=1e-12)
+
+
+def test_weights_are_of_each_token_or_the_mean_over_those_that_move(name):
+  y, z, x_t = clouds()
+  times, _, t, active = some_times()
+  given = dict(kernel=kernels.laplace, group_size=M)
+  found = jax.jit(lambda u: RULES[name](y, z, x_t, times, F, **given)[1](u))(times.t)
+  mean = np.sum(t, axis=1, where=active) / np.maximum(active.sum(axis=1), 1)
+  np.testing.assert_allclose(found, mean if name == "sequence" else t, rtol=1e-6)
+
+
+def test_a_time_that_tokens_share_is_the_time_of_each(name):
+  y, z, x_t = clouds()
+  times = times_lib.Times(*(np.full((GROUPS * M, 1, 1, 1), u) for u in (0.2, 0.5, 0.6, True)))
+  each = jax.tree.map(lambda a: np.repeat(a, TOKENS, axis=1), times)
+  shared, of_each = (compiled(name)(y, z, x_t, u) for u in (times, each))
+  np.testing.assert_allclose(shared, of_each, rtol=1e-6)
+
+
+def test_a_prefix_without_bandwidth_is_a_token():
+  y, z, x_t = clouds()
+  prefix, token = compiled("prefix", bandwidth=0.0), compiled("token")
+  found, expected = (of(y, z, x_t, some_times()[0]) for of in (prefix, token))
+  np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["prefix", "averaged"])
+def test_a_prefix_of_great_bandwidth_compares_a_particle_with_itself(name, float64):
+  given = (*clouds(), some_times()[0])
+  found = compiled(name, bandwidth=1e5)(*given)
+  alone = compiled(name, bandwidth=1e5, group_size=1)(*given).reshape(GROUPS, M, TOKENS)
+  np.testing.assert_allclose(found[:, 1:], alone.mean(1)[:, 1:] / M, rtol=1e-9, atol=1e-14)
+  np.testing.assert_allclose(found[:, 0], compiled("token")(*given)[:, 0], rtol=1e-9)
+
+
+def test_context_is_no_discrepancy_and_has_no_gradient(name):
+  y, z, x_t = clouds()
+  times, *_, active = some_times()
+  found, back = jax.vjp(lambda y: compiled(name)(y, z, x_t, times), jnp.asarray(y, jnp.float32))
+  (slope,) = back(jnp.ones_like(found))
+  still = ~active if found.ndim == 2 else ~active.any(axis=1)
+  np.testing.assert_array_equal(np.asarray(found) == 0.0, still)
+  moved = np.any(np.asarray(slope) != 0.0, axis=(2, 3))
+  np.testing.assert_array_equal(moved, np.repeat(active, M, axis=0))
+
+
+def test_particles_may_be_permuted_within_their_group(name):
+  y, z, x_t = clouds()
+  order = np.concatenate([M * g + np.random.default_rng(g).permutation(M) for g in range(GROUPS)])
+  found = compiled(name)(y, z, x_t, some_times()[0])
+  permuted = compiled(name)(y[order], z[order], x_t[order], some_times()[0])
+  np.testing.assert_allclose(permuted, found, rtol=1e-4, atol=1e-6)
+
+
+def test_groups_keep_to_themselves(name):
+  y, z, x_t = clouds()
+  found = compiled(name)(y, z, x_t, some_times()[0])
+  y[: M // 2], x_t[: M // 2] = y[: M // 2] + 1.0, x_t[: M // 2] - 1.0
+  changed = compiled(name)(y, z, x_t, some_times()[0])
+  np.testing.assert_array_equal(changed[1:], found[1:])
+  assert np.any(np.abs(changed[0] - found[0]) > 1e-3)
+
+
+LARGE, LOT = 300, 4  # particles of a group, groups
+BLIND_TO_CONTEXT = "sequence without context"
+CONDITIONAL = "the law given a context that stands"
+JOINT = "how tokens that jump together depend on each other"
+SEES = {  # what is wrong: the rules that see it, the others being blind to it
+  "nothing": (),
+  "a marginal law": ("token", "prefix", "sequence", BLIND_TO_CONTEXT),
+  CONDITIONAL: ("prefix", "sequence"),
+  JOINT: ("sequence", BLIND_TO_CONTEXT),
+}
+
+
+def outputs(wrong):
+  """`y`, `z` and `x_t` of two tokens of unit variance, the first of which moves for JOINT only."""
+  rng = np.random.default_rng(2)
+  normal = lambda: rng.normal(size=(LOT * LARGE, 1))
+  pair = lambda a, b: np.stack([a, b], axis=1)
+  if wrong == JOINT:
+    same = normal()
+    return pair(normal(), normal()), pair(same, same), pair(normal(), normal())
+  x = normal()
+  of_x = lambda: 0.9 * x + np.sqrt(1 - 0.9**2) * normal()
+  y = normal() if wrong == CONDITIONAL else of_x() + (wrong == "a marginal law")
+  return pair(x, y), pair(x, of_x()), pair(x, normal())
+
+
+@pytest.mark.parametrize("wrong", SEES)
+def test_each_rule_sees_what_it_is_for(wrong):
+  """Two clouds of one law differ by 2 (1 - E k) / M, the floor."""
+  active = np.ones((LOT * LARGE, 2, 1), bool)
+  active[:, 0] = wrong == JOINT
+  t = np.where(active, 1.0, 0.1)
+  times = times_lib.Times(np.where(active, 0.0, t), t, t, active)
+  for rule in ("token", "prefix", "sequence", BLIND_TO_CONTEXT):
+    name, given = (rule, {}) if rule in RULES else ("sequence", dict(bandwidth=0.0))
+    found = compiled(name, group_size=LARGE, **given)(*outputs(wrong), times)
+    found, floor = np.mean(found if found.ndim == 1 else found[:, 1]), 2.0 / LARGE
+    assert (found > 3 * floor) if rule in SEES[wrong] else (found < 1.5 * floor), (rule, found)
+
+
+def likeness(x, **given):
+  given = dict(bandwidth=3.0) | given
+  return np.asarray(jax.jit(functools.partial(particles.likeness, **given))(x))
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+@pytest.mark.parametrize("averaged", [True, False])
+def test_likeness_is_a_kernel_of_prefixes(averaged, streams, float64):
+  found = likeness(clouds()[2], group_size=M, averaged=averaged, streams=streams)
+  assert found.shape == (GROUPS, TOKENS, M, M)
+  np.testing.assert_array_equal(np.diagonal(found, axis1=2, axis2=3), 1.0)
+  np.testing.assert_array_equal(found[:, 0], 1.0)
+  assert np.all((found > 0) & (found <= 1)) and np.any(found[:, 1] < 1)
+  np.testing.assert_array_equal(found, np.swapaxes(found, 2, 3))
+  assert np.min(np.linalg.eigvalsh(found)) > -1e-12
+
+
+def test_likeness_falls_with_length_unless_averaged(float64):
+  x = np.tile(clouds()[2][:, :1], (1, TOKENS, 1, 1))  # every token as far apart
+  apart, mean = (-np.log(likeness(x, group_size=M, averaged=a)[0, :, 0, 1]) for a in (False, True))
+  np.testing.assert_allclose(apart, np.arange(TOKENS) * apart[1], rtol=1e-6)
+  np.testing.assert_allclose(mean[1:], apart[1], rtol=1e-6)
+
+
+def test_the_first_of_two_streams_is_the_prefix_of_both():
+  x = clouds()[2]
+  found = likeness(x, group_size=M, streams=2)
+  first = likeness(x[:, : TOKENS // 2], group_size=M)
+  np.testing.assert_array_equal(found, np.tile(first, (1, 2, 1, 1)))
+
+
+def test_a_negative_bandwidth_is_refused():
+  with pytest.raises(ValueError, match="bandwidth=-1.0: set it to 0 or more"):
+    likeness(clouds()[2], group_size=M, bandwidth=-1.0)
+
+
+@pytest.mark.parametrize("streams,bandwidth", [(2, 1.0), (1, -1.0)])
+def test_a_sequence_takes_one_stream_and_no_negative_bandwidth(streams, bandwidth):
+  times, *_ = some_times(streams)
+  with pytest.raises(ValueError, match=f"streams={streams}, bandwidth={bandwidth}: takes one"):
+    particles.sequence(
+      *clouds(), times, F, kernel=kernels.laplace, group_size=M, bandwidth=bandwidth
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("t", [0.006 + 2e-5, 0.5, 0.994])
+def test_gradients_are_finite_where_particles_meet(name, dtype, t):
+  """Every particle twice, y on z, and a jump no longer than the gap."""
+  y = jnp.asarray(np.repeat(clouds()[0][::2], 2, axis=0), dtype)
+  t = np.full((GROUPS * M, TOKENS, 1, 1), t, np.float32)
+  s = t - np.float32(1e-5)
+  s[:, 0] = 0.006
+  times = times_lib.Times(s, t, t, np.ones_like(t, bool))
+  for z in (y, -y):
+    found, back = jax.vjp(lambda y_: compiled(name)(y_, z, y, times), y)  # noqa: B023
+    (slope,) = back(jnp.ones_like(found))
+    assert slope.dtype == dtype
+    assert np.all(np.isfinite(found)) and np.all(np.isfinite(np.asarray(slope, np.float32)))

@@ -1,0 +1,42 @@
+"""Two streams: what a token has one of stands twice, context first; nothing else changes."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dfim.core import streams
+
+BATCH = dict(
+  x=np.arange(24.0).reshape(2, 4, 3),
+  mask=np.ones((2, 4, 1), bool),
+  cond=dict(label=np.arange(2), augment=np.ones((2, 9)), action=np.arange(16.0).reshape(2, 4, 2)),
+)
+
+
+def test_one_stream_changes_nothing():
+  apply, batch = streams.lay_out(print, BATCH, 1)
+  assert apply is print and batch is BATCH
+
+
+def test_two_streams_double_what_every_token_has_one_of():
+  apply, batch = streams.lay_out(lambda *args, **given: (args, given), BATCH, 2)
+  assert apply(1, rngs=2) == ((1,), dict(streams=2, rngs=2))
+  cond, before = batch["cond"], BATCH["cond"]
+  for twice, once in (
+    (batch["x"], BATCH["x"]),
+    (batch["mask"], BATCH["mask"]),
+    (cond["action"], before["action"]),
+  ):
+    np.testing.assert_array_equal(twice, np.concatenate([once, once], axis=1))
+  assert cond["label"] is before["label"] and cond["augment"] is before["augment"]
+
+
+def test_no_condition_stays_none():
+  _, batch = streams.lay_out(print, dict(x=jnp.ones((2, 4, 3)), cond=None), 2)
+  assert batch["x"].shape == (2, 8, 3) and batch["cond"] is None
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_other_numbers_of_streams_are_refused(number):
+  with pytest.raises(ValueError, match=f"streams={number}: set it to 1"):
+    streams.lay_out(print, BATCH, number)

@@ -1,0 +1,140 @@
+"""Why what is conditioned on must stand still, in closed form: docs/fusion.md.
+
+Two tokens of unit variance and correlation RHO on the straight path; all is Gaussian, every map
+linear, and the frozen network's answer perfect. The first token is the prefix of the second.
+"""
+
+import numpy as np
+import pytest
+
+from dfim.core import interpolants
+from dfim.core import kernels
+from dfim.core import parameterization as pz
+from dfim.core import particles
+from dfim.core import times as times_lib
+
+RHO, S = 0.9, 0.05
+PREFIX_LEVELS = [0.0, 0.1, 0.5, 0.9, 0.994]
+
+
+def covariance(t, u):
+  """Of the two tokens at levels `t` with the same two, same noise, at levels `u`: `[2, 2]`."""
+  t, u = np.asarray(t), np.asarray(u)
+  return (1 - t)[:, None] * [[1, RHO], [RHO, 1]] * (1 - u) + np.diag(t * u)
+
+
+def given_prefix(w, at, t):
+  """Slope and variance of `w . x_at` given the first token of x_t."""
+  variance, with_prefix = covariance(t, t)[0, 0], w @ covariance(at, t)[:, 0]
+  slope = with_prefix / variance
+  return slope, w @ covariance(at, at) @ w - with_prefix * slope
+
+
+def pushed(w, r, t):
+  """The linear jump from x_t whose law given its prefix is that of the target `w . x_r`."""
+  slope, variance = given_prefix(w, r, t)
+  own_slope, own_variance = given_prefix(np.array([0.0, 1.0]), t, t)
+  gain = np.sqrt(variance / own_variance)
+  return np.array([slope - gain * own_slope, gain])
+
+
+def perfect(s, u, r):
+  """The jump of token 2 from r to s that is right given a prefix at level u."""
+  return pushed(np.array([0.0, 1.0]), (u, s), (u, r))
+
+
+def clean_slope(slope, u):
+  """A slope on x_u of the prefix, on the prefix's clean estimate E[x^1 | x_u^1] instead."""
+  return slope * ((1 - u) ** 2 + u**2) / (1 - u)
+
+
+@pytest.mark.parametrize("u", PREFIX_LEVELS)
+def test_frozen_prefix_leaves_the_law_of_the_target_exact(u):
+  """At every level: .855 = (1 - s) RHO on the clean estimate, and the right spread."""
+  slope, variance = given_prefix(perfect(S, u, 0.6), (u, 0.6), (u, 0.65))
+  with_prefix, power = (1 - S) * RHO * (1 - u), (1 - u) ** 2 + u**2
+  np.testing.assert_allclose(slope, with_prefix / power, rtol=1e-12)
+  np.testing.assert_allclose(clean_slope(slope, u), 0.855, rtol=1e-12)
+  np.testing.assert_allclose(variance, (1 - S) ** 2 + S**2 - with_prefix**2 / power, rtol=1e-12)
+
+
+def test_moving_prefix_steepens_the_target():
+  """x_t of the prefix holds news of x that x_r has lost: from .5 to .45, .898 for .855."""
+  slope, variance = given_prefix(perfect(S, 0.45, 0.6), (0.45, 0.6), (0.5, 0.65))
+  np.testing.assert_allclose(clean_slope(slope, 0.5), 0.898, atol=5e-4)
+  np.testing.assert_allclose(slope, 0.898, atol=5e-4)  # at .5 the estimate is x_t itself
+  _, right = given_prefix(np.array([0.0, 1.0]), (0.5, S), (0.5, 0.65))
+  assert variance < 0.99 * right, "and too sure"
+
+
+def induction(prefix_moves, steps=425):
+  """Slope on x_t of the prefix after token 2 has gone from s to t = .9 in equal steps."""
+  w, levels = np.array([0.0, 1.0]), np.linspace(S, 0.9, steps + 1)
+  at = lambda u: (u if prefix_moves else 0.9, u)
+  for r, t in zip(levels[:-1], levels[1:], strict=True):
+    w = pushed(w, at(r), at(t))
+  return given_prefix(w, at(0.9), at(0.9))[0]
+
+
+def test_frozen_prefix_carried_through_the_induction_stays_exact():
+  np.testing.assert_allclose(induction(False), (1 - S) * RHO * 0.1 / 0.82, rtol=1e-9)
+  np.testing.assert_allclose(induction(False), 0.104, atol=5e-4)
+
+
+def test_moving_prefix_carried_through_the_induction_ends_far_off():
+  """Both tokens move together, in steps of .002: .558 for .104; no step is small enough."""
+  np.testing.assert_allclose(induction(True), 0.558, atol=5e-4)
+  np.testing.assert_allclose(induction(True, steps=8500), 0.560, atol=5e-4)
+
+
+GRID = np.linspace(-6.0, 6.0, 241)  # of the prefix, standard normal
+DENSITY = np.exp(-(GRID**2) / 2) / np.sum(np.exp(-(GRID**2) / 2))
+SLOPES = np.array([-0.9, -0.5, 0.0, 0.5, 0.8, 0.9, 0.95])
+
+
+def prefix_mmd2(a, b, bandwidth):
+  """Of the laws N(a x, 1 - a^2) and N(b x, 1 - b^2) given x, Gaussian kernel, by quadrature."""
+  factor = np.exp(-bandwidth * np.abs(GRID[:, None] - GRID[None]))
+
+  def mean(a, b):
+    shift = a * GRID[:, None] - b * GRID[None]
+    width = 1.0 + (1 - a**2) + (1 - b**2)
+    return DENSITY @ (factor * np.exp(-(shift**2) / (2 * width)) / np.sqrt(width)) @ DENSITY
+
+  return mean(a, a) + mean(b, b) - 2 * mean(a, b)
+
+
+def sequence_mmd2(a, b):
+  """Of two pairs of unit variance and correlations a, b, Gaussian kernel, in closed form."""
+  mean = lambda c: 1.0 / np.sqrt(np.linalg.det(np.eye(2) + 0.5 * c))
+  pair = lambda a, b: np.array([[2.0, a + b], [a + b, 2.0]])
+  return mean(pair(a, a)) + mean(pair(b, b)) - 2 * mean(pair(a, b))
+
+
+def test_no_prefix_loss_is_the_right_conditional_and_no_sequence_loss_the_right_joint():
+  """Marginals are right throughout, and the loss without a factor is blind."""
+  for loss in (lambda a: prefix_mmd2(a, RHO, 3.0), lambda a: sequence_mmd2(a, RHO)):
+    found = np.array([loss(a) for a in SLOPES])
+    np.testing.assert_allclose(found[SLOPES == RHO], 0.0, atol=1e-14)
+    assert np.all(found[SLOPES != RHO] > 1e-5)
+    assert np.all(np.diff(found[SLOPES <= RHO]) < 0), "the less, the nearer"
+  np.testing.assert_allclose([prefix_mmd2(a, RHO, 0.0) for a in SLOPES], 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", ["prefix", "sequence"])
+def test_the_rules_tend_to_their_population_values(rule):
+  """1,500 particles; a cloud's own diagonal adds less than 2 / 1,500."""
+  rng, size = np.random.default_rng(0), 1500
+  x = rng.normal(size=(2, size)) if rule == "sequence" else np.tile(rng.normal(size=size), (2, 1))
+  second = lambda a, x: a * x + np.sqrt(1 - a**2) * rng.normal(size=size)
+  y, z = (
+    np.stack([x, second(a, x)], axis=1)[..., None] for a, x in zip((-0.5, RHO), x, strict=True)
+  )
+  moves = np.array([rule == "sequence", True])[None, :, None] & np.ones((size, 1, 1), bool)
+  t = moves.astype(float)
+  times = times_lib.Times(np.zeros_like(t), t, t, moves)
+  f = pz.EulerFlow(interpolants.FlowMatching(), sigma_data=1.0)  # |c_out| = t - s = 1
+  given = dict(kernel=kernels.rbf, group_size=size)
+  found = np.asarray(getattr(particles, rule)(y, z, y, times, f, **given)[0]).ravel()[-1]
+  expected = prefix_mmd2(-0.5, RHO, 3.0) if rule == "prefix" else sequence_mmd2(-0.5, RHO)
+  assert abs(found - expected) < 2 / size + 0.05 * expected

@@ -1,0 +1,43 @@
+"""Configs that would train on something else than they say are refused, field and fix named."""
+
+import jax
+import pytest
+
+from configs import dfim_walk
+from dfim import experiment
+
+TOKEN, TWO_STREAM = (dict(name=f"core.times.{name}") for name in ("token", "two_stream"))
+
+
+def refused(config, message):
+  with pytest.raises(experiment.ConfigError, match=message) as said:
+    experiment.build(config, devices=jax.devices()[:1])
+  assert "\n" not in str(said.value)
+
+
+@pytest.mark.parametrize("streams,pattern", [(2, TOKEN), (1, TWO_STREAM)], ids=str)
+def test_two_streams_and_their_pattern_go_together(streams, pattern):
+  config = dfim_walk.get_config("smoke")
+  config.objective.streams = streams
+  config.objective.sample_times.pattern = pattern
+  refused(config, f"^objective.streams={streams}: 2 goes with .*two_stream")
+
+
+SCHEDULE = dict(name="optax.constant_schedule", value=0.5)
+
+
+@pytest.mark.parametrize("reach", [0.5, SCHEDULE], ids=str)
+def test_a_reach_is_refused_where_nothing_can_reach(reach):
+  config = dfim_walk.get_config("smoke")
+  times = config.objective.sample_times
+  config.objective = dict(
+    name="objectives.shortcut.loss",
+    f=config.objective.f.to_dict(),
+    sample_times=dict(
+      name="core.times.dyadic", pattern=TOKEN, t_max=times.t_max, t_min=times.t_min
+    ),
+    weight=dict(name="core.weights.uniform"),
+  )
+  experiment.build(config, devices=jax.devices()[:1])
+  config.reach = reach
+  refused(config, "^reach: only core.times.sample has one; leave it at 1.0")
