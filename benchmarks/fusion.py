@@ -69,6 +69,7 @@ def rival(objective: dict[str, Any], step: dict[str, Any], streams: int, steps: 
     c.objective = {**objective, "streams": streams}
     c.objective.sample_times = {**objective["sample_times"], **times}
     c.sampler.step = step
+    c.sampler.grid = dict(name="core.grids.uniform", **forcing_walk.ENDS)
     c.sampler.steps = c.evaluators.walk.steps = CALLS if mode == "full" else CALLS[:2]
     return c
 
@@ -119,12 +120,31 @@ FINAL = {
 IMM = "core.weights.imm"
 SCREEN = {
   "default": {},
-  **{f"M={m}": dict(group_size=m) for m in (1, 2, 8, 16)},
+  **{f"M={m}": dict(group_size=m) for m in (1, 2, 4, 8, 32)},
+  **{f"k={k:g}": dict(sample_times__mapping__k=k) for k in (5.0, 7.0)},
+  "eta decrement, k=9": dict(sample_times__mapping=dict(name="core.mappings.eta_decrement", k=9.0)),
+  "eta decrement, k=11": dict(
+    sample_times__mapping=dict(name="core.mappings.eta_decrement", k=11.0)
+  ),
   "weight uniform": dict(weight=dict(name="core.weights.uniform")),
-  "s at t_min 0": dict(sample_times__s_at_t_min=0.0),
-  "s at t_min .5": dict(sample_times__s_at_t_min=0.5),
-  "k=7": dict(sample_times__mapping__k=7.0),
-  "k=11": dict(sample_times__mapping__k=11.0),
+  **{f"weight imm, b={b:g}": dict(weight__b=b) for b in (0.0, 4.0)},
+  **{f"bandwidth {b:g}": dict(particles__bandwidth=b) for b in (0.3, 3.0)},
+  "particles token": dict(particles=dict(name="core.particles.token")),
+  **{f"s at t_min {p:g}": dict(sample_times__s_at_t_min=p) for p in (0.0, 0.6)},
+  "context clean": dict(sample_times__pattern__noisy=0.0),
+  "context half noisy": dict(sample_times__pattern__noisy=0.5),
+  **{
+    f"one stream, {name}": dict(streams=1, sample_times__pattern=pattern)
+    for name, pattern in (
+      ("token", dict(name="core.times.token")),
+      ("pivot and context", ONE_STREAM),
+    )
+  },
+  "one stream, sequence": dict(
+    streams=1,
+    sample_times__pattern=ONE_STREAM,
+    particles=dict(name="core.particles.sequence", bandwidth=1.0),
+  ),
 }
 ROWS = {
   **{f"final {name}": row for name, row in FINAL.items()},
