@@ -8,11 +8,14 @@ rows are the methods, each sampled down its own best grid, after 3,000 steps, an
 take less time a step once more at as many tokens x steps, and at as many seconds. `screen` rows are
 the fusion with one choice changed, after half of the steps. A row and a seed are an ordinary run in
 <workdir>/<row>/<seed>: what is done is not done again, what was stopped resumes. At the end
-`table.md` and `figure.png` in <workdir> show all that is there.
+`table.md` and `figure.png` in <workdir> show all that is there; training seconds in the figure are
+steps times the `speed.json` that benchmarks.fusion_speed leaves there.
 """
 
 import functools
+import json
 import pathlib
+import statistics
 from typing import Any
 
 from absl import app
@@ -161,6 +164,8 @@ def main(_) -> None:
   found = {row: [s["walk"] for s in seeds] for row, seeds in runs.collect(workdir, ROWS).items()}
   if found:
     (workdir / "table.md").write_text(table(found))
+    speed = workdir / "speed.json"
+    figure(found, json.loads(speed.read_text()) if speed.exists() else {}, workdir / "figure.png")
     print(table(found))
 
 
@@ -180,6 +185,34 @@ def table(found: dict[str, list[dict[str, Any]]]) -> str:
       cells.append(" / ".join(both))
     lines.append(f"| {row} | {len(seeds)} | " + " | ".join(cells) + " |")
   return "\n".join(lines) + "\n"
+
+
+def figure(found: dict[str, list[Any]], step_ms: dict[str, float], path: pathlib.Path) -> None:
+  """Turn distance of the `final` rows: against calls, and at two calls against training seconds."""
+  from matplotlib import pyplot as plt
+
+  left, right = plt.figure(figsize=(10, 4)).subplots(1, 2, sharey=True)
+  for row, seeds in found.items():
+    kind, _, name = row.partition(" ")
+    if kind != "final":
+      continue
+    calls = [k for k in CALLS if f"{k} steps" in seeds[0]]
+    turns = [sorted(s[f"{k} steps"]["turn"] for s in seeds) for k in calls]
+    line = left.plot(calls, [statistics.median(v) for v in turns], marker=".", label=name)[0]
+    left.fill_between(calls, [v[0] for v in turns], [v[-1] for v in turns], alpha=0.2)
+    method = name.removesuffix(" equal tokens")
+    if method in step_ms:
+      seconds = FINAL[name]("full").steps * step_ms[method] / 1000
+      median = statistics.median(turns[calls.index(2)])
+      low, high = median - turns[calls.index(2)][0], turns[calls.index(2)][-1] - median
+      right.errorbar(seconds, median, [[low], [high]], fmt="o", color=line.get_color())
+  left.set(xscale="log", yscale="log", xlabel="calls a token", ylabel="turn distance")
+  left.set_xticks(CALLS, map(str, CALLS))
+  left.minorticks_off()
+  left.legend(frameon=False, fontsize=7)
+  right.set(xlabel="training seconds, at two calls a token")
+  left.figure.savefig(path, dpi=150, bbox_inches="tight")
+  plt.close(left.figure)
 
 
 if __name__ == "__main__":

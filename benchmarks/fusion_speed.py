@@ -2,12 +2,15 @@
 
 python -m benchmarks.fusion_speed
 
-In turns in one run, as `benchmarks.speed` does. All have one network, so what tells them apart is
-what a step computes, and how many calls a token takes. `network only` is those calls, and the one
-that remembers the token, of the jitted network with its cache. On one device.
+In turns in one run, as `benchmarks.speed` does, on one device. All have one network, so what tells
+them apart is what a step computes, and how many calls a token takes. `network only` is those calls,
+and the one that remembers the token, of the jitted network with its cache. Leaves `speed.json`
+beside the table of benchmarks.fusion.
 """
 
 import functools
+import json
+import pathlib
 
 from absl import app
 from absl import flags
@@ -22,7 +25,8 @@ from benchmarks import speed
 from dfim import experiment as experiment_lib
 from dfim import sample
 
-_ROUNDS = flags.DEFINE_integer("fusion_rounds", 7, "Rounds over everything.")
+_ROUNDS = flags.DEFINE_integer("speed_rounds", 7, "Rounds over everything.")
+_OUT = flags.DEFINE_string("out", "runs/benchmark_fusion/speed.json", "Where the times go.")
 _LARGEST = flags.DEFINE_integer("largest", 2000, "Sequences drawn at once, at most.")
 
 TRAINED = (  # the first is what the others' steps are compared with
@@ -63,6 +67,9 @@ def main(_) -> None:
   }
   seconds = speed.measure({**drawn, **alone}, _ROUNDS.value, repeats=1)
   rates = {key: key[-1] * tokens / np.median(value) for key, value in seconds.items()}
+  path = pathlib.Path(_OUT.value)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(json.dumps({name: 1e3 * np.median(each) for name, each in steps.items()}))
   print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}.\n")
   print(training_table(steps), drawing_table(rates, _LARGEST.value), sep="\n")
 

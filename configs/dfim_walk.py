@@ -30,7 +30,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     particles=dict(name="core.particles.prefix", bandwidth=1.0),
     kernel=dict(name="core.kernels.laplace"),
     weight=dict(name="core.weights.imm", a=1.0, b=2.0),
-    group_size=16,
+    group_size=16 if mode == "full" else 4,
     streams=2,
   )
   if mode == "full":

@@ -1,0 +1,53 @@
+"""The benchmark of the fusion trains the rows that it is asked for and shows what is there."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import fusion
+from configs import dfim_walk
+from dfim import resolve
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def test_rows_are_trained_once_and_make_a_table_and_a_figure(tmp_path):
+  flags = ["--rows=final fusion,final forcing", "--seeds=0", "--quick", f"--workdir={tmp_path}"]
+  (tmp_path / "speed.json").write_text(json.dumps({"fusion": 2.0, "forcing": 1.0}))
+  for n in range(2):
+    run = command("fusion", flags)
+    assert run.returncode == 0, run.stderr
+    assert ("step 6/6" in run.stderr) == (n == 0)  # the second time there is nothing to do
+  assert (tmp_path / "table.md").read_text().strip() == run.stdout.strip()
+  rows = [line.split(" | ")[0] for line in run.stdout.splitlines() if line[:2] == "| "]
+  assert rows == ["| row", "| final fusion", "| final forcing"]
+  assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_speeds_are_reported_for_every_rival(tmp_path):
+  flags = ["--quick", "--speed_rounds=1", "--largest=2", f"--out={tmp_path}/speed.json"]
+  run = command("fusion_speed", flags)
+  assert run.returncode == 0, run.stderr
+  assert set(json.loads((tmp_path / "speed.json").read_text())) < set(fusion.FINAL)
+  assert run.stdout.count("\n| forcing |") == 4
+
+
+@pytest.mark.parametrize("row", [*fusion.ROWS])
+def test_every_row_names_what_there_is_and_differs_from_the_default_as_it_says(row):
+  config, default = fusion.ROWS[row]("full"), dfim_walk.get_config("full")
+  assert resolve.resolve(config.objective, "objective").func
+  same = row in ("final fusion", "screen default")
+  assert (config.objective == default.objective) == same
+  assert config.optimizer.learning_rate.decay_steps == config.steps
+  for field in ("model", "data", "batch_size", "ema", "seed"):
+    assert config[field] == default[field]
+
+
+def command(benchmark, flags):
+  env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+  line = [sys.executable, "-m", f"benchmarks.{benchmark}", *flags]
+  return subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True, timeout=500)
