@@ -4,9 +4,9 @@ python -m benchmarks.fusion --rows='final *' --seeds=0,1,2
 python -m benchmarks.fusion --rows='screen *' --seeds=0
 
 All rows have the network, the optimizer, the batch and the data of configs/dfim_walk.py. `final`
-rows are the methods, each sampled down its own best grid, after 3,000 steps, and the rivals that
-take less time a step once more at as many tokens x steps, and at as many seconds. `screen` rows are
-the fusion with one choice changed, after half of the steps. A row and a seed are an ordinary run in
+rows are the methods, each sampled down its own best grid, after 3,000 steps, and the rivals of one
+stream once more at as many tokens x steps. `other` rows are another walk. `screen` rows are the
+fusion with one choice changed, after half of the steps. A row and a seed are an ordinary run in
 <workdir>/<row>/<seed>: what is done is not done again, what was stopped resumes. At the end
 `table.md` and `figure.png` in <workdir> show all that is there; training seconds in the figure are
 steps times the `speed.json` that benchmarks.fusion_speed leaves there.
@@ -120,7 +120,6 @@ FINAL = {
   **{f"shortcut {p} two_stream": shortcut(p, streams=2) for p in ("velocity", "x")},
   **{f"shortcut {p} equal tokens": shortcut(p, steps=2.0) for p in ("velocity", "x")},
 }
-IMM = "core.weights.imm"
 SCREEN = {
   "default": {},
   **{f"M={m}": dict(group_size=m) for m in (1, 2, 4, 8, 32)},
@@ -149,8 +148,18 @@ SCREEN = {
     particles=dict(name="core.particles.sequence", bandwidth=1.0),
   ),
 }
+OTHER = ("fusion", "M=1", "forcing", "shortcut velocity", "shortcut velocity two_stream")
+
+
+def elsewhere(row: runs.Row) -> runs.Row:
+  """The same on another walk: eight tokens, three branches, wider turns."""
+  fields = {"data.tokens": 8, "data.branches": 3, "data.angle": 80.0}
+  return lambda mode: changed(row(mode), fields)
+
+
 ROWS = {
   **{f"final {name}": row for name, row in FINAL.items()},
+  **{f"other {name}": elsewhere(FINAL[name]) for name in OTHER},
   **{f"screen {name}": fusion(steps=0.5, **fields) for name, fields in SCREEN.items()},
 }
 
