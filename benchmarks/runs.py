@@ -8,6 +8,7 @@ import pathlib
 import statistics
 from typing import Any
 
+from absl import app
 from absl import flags
 from absl import logging
 import ml_collections
@@ -24,6 +25,9 @@ Row = Callable[[str], ml_collections.ConfigDict]  # (mode) -> config
 def asked(rows: Iterable[str]) -> list[str]:
   """Those of `rows` that --rows names or matches, all by default."""
   wanted = ["*"] if _ROWS.value is None else _ROWS.value
+  for one in wanted:
+    if one != "none" and not fnmatch.filter(rows, one):
+      raise app.UsageError(f"--rows={one}: no such row; there are: {'; '.join(rows)}")
   return [row for row in rows if any(fnmatch.fnmatchcase(row, one) for one in wanted)]
 
 

@@ -1,6 +1,10 @@
 """The fusion on the turning walk: each point in one or two network calls, by moment matching.
 
 python -m dfim.main --config=configs/dfim_walk.py
+
+Time: about six minutes on two CPU cores, one of them scores.
+Score: joint / turn distance .00086 / .00078 at one call a token, .00080 / .0012 at two; medians of
+three seeds (docs/fusion.md).
 """
 
 import ml_collections

@@ -19,6 +19,7 @@ from dfim import sharding
 from dfim import train_state
 from dfim.core import parameterization
 from dfim.core import times
+from dfim.core import weights
 
 Array = jax.Array
 ConfigError = resolve_lib.ConfigError
@@ -115,7 +116,7 @@ def _resolved(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Exp
   named = lambda field: resolve_lib.resolve(config[field], field)
   net, loss, tx, source = map(named, ("model", "objective", "optimizer", "data"))
   _check_sizes(net)
-  _check_times(loss, config.reach)
+  _check_times(loss, net, config.reach)
   sharding.check_batch(config.batch_size, loss.keywords.get("group_size", 1), mesh)
   source = functools.partial(source, batch_size=config.batch_size, seed=config.seed)
   batch = next(source())
@@ -180,14 +181,26 @@ def _check_sizes(net: Any) -> None:
       raise ConfigError(f"model.{field}={getattr(net, field)}: set it to 1 or more.")
 
 
-def _check_times(loss: Any, reach: Any) -> None:
+def _check_times(loss: Any, net: Any, reach: Any) -> None:
   """What would train on something else than it says."""
-  sample_times, streams = loss.keywords["sample_times"], loss.keywords.get("streams", 1)
-  pattern = sample_times.keywords.get("pattern")
+  sample_times, streams = loss.keywords.get("sample_times"), loss.keywords.get("streams", 1)
+  pattern = getattr(sample_times, "keywords", {}).get("pattern")
+  if pattern is None:
+    raise ConfigError("objective.sample_times: give it a name, a pattern, t_max and t_min.")
   if (getattr(pattern, "func", pattern) is times.two_stream) != (streams == 2):
     raise ConfigError(
       f"objective.streams={streams}: 2 goes with objective.sample_times.pattern.name="
       "core.times.two_stream, and that pattern with 2; change one of the two."
+    )
+  if streams == 2 and "streams" not in inspect.signature(type(net).__call__).parameters:
+    raise ConfigError(
+      f"objective.streams=2: {type(net).__name__} has one stream; set model.name="
+      "models.causal_transformer.CausalTransformer."
+    )
+  weight = loss.keywords.get("weight")
+  if streams == 2 and getattr(weight, "func", weight) is weights.fused_snr:
+    raise ConfigError(
+      "objective.weight: fused_snr would take the context for the past; use another."
     )
   if reach != 1.0 and "reach" not in inspect.signature(sample_times).parameters:
     raise ConfigError("reach: only core.times.sample has one; leave it at 1.0.")

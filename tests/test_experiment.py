@@ -3,6 +3,7 @@
 import jax
 import pytest
 
+from benchmarks import fusion
 from configs import dfim_walk
 from dfim import experiment
 
@@ -41,3 +42,23 @@ def test_a_reach_is_refused_where_nothing_can_reach(reach):
   experiment.build(config, devices=jax.devices()[:1])
   config.reach = reach
   refused(config, "^reach: only core.times.sample has one; leave it at 1.0")
+
+
+@pytest.mark.parametrize(
+  "field,value,message",
+  [
+    ("objective.weight", dict(name="core.weights.fused_snr"), "^objective.weight: fused_snr"),
+    (
+      "model",
+      dict(name="models.released_transformer.ReleasedTransformer"),
+      "^objective.streams=2: ReleasedTransformer has one stream",
+    ),
+    ("objective.sample_times", dict(name="core.times.sample"), "^objective.sample_times: give it"),
+    ("objective.particles", dict(name="core.particles.example"), "particles.example with times"),
+    ("objective.sample_times.s_at_t_min", 3.0, "s_at_t_min=3.0: a probability"),
+  ],
+)
+def test_what_two_streams_cannot_use_is_refused(field, value, message):
+  config = dfim_walk.get_config("smoke")
+  fusion.changed(config, {field: value})
+  refused(config, message)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from configs import consistency_digits
+from configs import dfim_walk
 from configs import flow_digits
 from configs import imm_digits
 from configs import imm_toy
@@ -21,6 +22,7 @@ CONFIGS = dict(
   flow=flow_digits.get_config,
   consistency=consistency_digits.get_config,
   toy=imm_toy.get_config,
+  fusion=dfim_walk.get_config,
 )
 
 
@@ -95,3 +97,17 @@ def test_reach_shortens_the_jumps_as_its_schedule_says():
     state, metrics = step(state, {}, jax.random.key(1))
     seen.append(float(metrics["length"]))
   assert max(seen[:2]) <= 0.1 + 1e-6 and min(seen[2:]) > 0.5
+
+
+@pytest.mark.slow  # six minutes
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_ten_seeds_of_the_fusion_stay_finite(dtype):
+  config = dfim_walk.get_config()
+  config.model.dtype = dtype
+  experiment = experiment_lib.build(config, devices=jax.devices()[:1])
+  step = train.step_of(experiment)
+  for seed in range(10):
+    state, batches = experiment.init(jax.random.key(seed)), experiment.batches(300 * seed)
+    for _ in range(300):
+      state, metrics = step(state, next(batches), jax.random.key(seed))
+    assert int(metrics["skipped"]) == 0 and np.isfinite(metrics["loss"])

@@ -46,6 +46,11 @@ def example(
     MMD^2 of each group, `[G]`, and a function from `[B, 1, ...]` to `[G]`.
   """
   del x_t
+  if any(size != 1 for size in times.t.shape[1:]):
+    raise ValueError(
+      f"particles.example with times of shape {times.t.shape}: one time for each example; choose"
+      " core.times.example, or particles of tokens."
+    )
   one_per_group = lambda a: a.reshape(-1, group_size)[:, 0]
   cloud = lambda a: a.reshape(-1, group_size, a[0].size)
   unit = 1.0 / (_c_out(times, f, one_per_group) * y[0].size)
@@ -147,7 +152,9 @@ def likeness(
   """How alike the prefixes of a group's particles are, `[G, T, M, M]`, in (0, 1].
 
   exp(-bandwidth sum_{j<i} |x^j - x'^j| / D) with D numbers to a token. It falls with the length of
-  the prefix, so that long ones are told apart altogether, unless the sum is made a mean.
+  the prefix, so that long ones are told apart altogether, unless the sum is made a mean; and it
+  rises with D, for a distance grows as sqrt(D) alone: give wide tokens a larger bandwidth.
+  Conditions (labels, actions) are not compared: laws are matched as mixed over them.
 
   Args:
     x_t: `[B, T, ...]`; of two `streams` the first is the prefix of the second.

@@ -17,7 +17,7 @@ Array = jax.Array
 
 
 def lay_out(
-  apply: Callable[..., Any], batch: dict[str, Any], streams: int
+  apply: Callable[..., Any], batch: dict[str, Any], streams: int, *, padded: bool = False
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
   """The network and the batch as an objective is to use them.
 
@@ -25,14 +25,17 @@ def lay_out(
     apply: the network.
     batch: `x` `[B, T, ...]`, and optionally `mask` and `cond`.
     streams: 1, which changes nothing, or 2.
+    padded: whether the objective takes a mask.
 
   Returns:
     The network told of the streams, and the batch with everything that a token has one of twice
     over: `[B, 2 T, ...]`, context first.
 
   Raises:
-    ValueError: for another number of streams.
+    ValueError: for another number of streams, or a mask that the objective does not take.
   """
+  if "mask" in batch and not padded:
+    raise ValueError("data: a batch with a mask, which only objectives.denoising.loss takes.")
   if streams not in (1, 2):
     raise ValueError(f"streams={streams}: set it to 1, or to 2 for a context beside what moves.")
   if streams == 1:

@@ -209,6 +209,8 @@ def sample(
     ValueError: naming the field, before anything is compiled.
   """
   _check(shape, group_size, t_max, t_min, gap)
+  if not 0.0 <= s_at_t_min <= 1.0:
+    raise ValueError(f"s_at_t_min={s_at_t_min}: a probability lies in [0, 1].")
   key_t, key_s, key_corner = jax.random.split(key, 3)
   groups = (shape[0] // group_size, *shape[1:])
   t, active = pattern(key_t, groups, t_max=t_max, t_min=t_min)
@@ -246,7 +248,7 @@ def dyadic(
   Args:
     key: one key.
     shape: of the data, `[B, ...]`.
-    path: unused; of the objective.
+    path: unused.
     pattern: who shares a time; what it draws is rounded up to the grid.
     bootstrapped: how many examples.
     finest: steps of the finest grid, a power of 2.

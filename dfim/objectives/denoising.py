@@ -39,7 +39,7 @@ def loss(
   in the batch, bool `[B, T, 1, ...]`, is False on padding: what stands there is never read.
   """
   del frozen
-  apply, batch = streams_lib.lay_out(apply, batch, streams)
+  apply, batch = streams_lib.lay_out(apply, batch, streams, padded=True)
   x, cond, mask = batch["x"], batch.get("cond"), batch.get("mask")
   key_times, key_noise, key_drop, key_net = jax.random.split(key, 4)
   x = x if mask is None else jnp.where(mask, x, 0.0)

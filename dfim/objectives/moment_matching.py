@@ -63,8 +63,6 @@ def loss(
   Returns:
     The scalar loss, and metrics.
   """
-  if "mask" in batch:
-    raise ValueError("data: a batch with a mask, which only objectives.denoising.loss takes.")
   apply, batch = streams_lib.lay_out(apply, batch, streams)
   x, cond = batch["x"], batch.get("cond")
   key_times, key_noise, key_drop, key_net = jax.random.split(key, 4)
@@ -84,8 +82,11 @@ def loss(
     y, jax.lax.stop_gradient(z), x_t, times, f, kernel=kernel, group_size=group_size
   )
   w = jnp.where(times.active, weight(f.path, s, t, target=f.prediction), 0.0)
-  moving = weight_of(times.active.astype(w.dtype))  # 0 where nothing moves, 1 elsewhere
-  value, mmd2 = (
-    jnp.sum(a * distance) / jnp.maximum(jnp.sum(moving), 1.0) for a in (weight_of(w), moving)
-  )
+  value, mmd2 = (_mean(distance, weight_of, a, times.active) for a in (w, times.active))
   return value, {"loss": value, "mmd2": mmd2}
+
+
+def _mean(distance: Array, weight_of: Callable[[Array], Array], w: Array, active: Array) -> Array:
+  """The weighted mean over what moves."""
+  weights, moving = (weight_of(a.astype(distance.dtype)) for a in (w, active))
+  return jnp.sum(weights * distance) / jnp.maximum(jnp.sum(moving), 1.0)

@@ -45,8 +45,6 @@ def loss(
     sample_times: `times.dyadic` with a pattern.
     share: of the batch, in (0, 1), whose steps are bootstrapped, under `frozen`.
   """
-  if "mask" in batch:
-    raise ValueError("data: a batch with a mask, which only objectives.denoising.loss takes.")
   apply, batch = streams_lib.lay_out(apply, batch, streams)
   x, cond = batch["x"], batch.get("cond")
   first = round(share * len(x))

@@ -14,12 +14,12 @@ BATCH = dict(
 
 
 def test_one_stream_changes_nothing():
-  apply, batch = streams.lay_out(print, BATCH, 1)
+  apply, batch = streams.lay_out(print, BATCH, 1, padded=True)
   assert apply is print and batch is BATCH
 
 
 def test_two_streams_double_what_every_token_has_one_of():
-  apply, batch = streams.lay_out(lambda *args, **given: (args, given), BATCH, 2)
+  apply, batch = streams.lay_out(lambda *args, **given: (args, given), BATCH, 2, padded=True)
   assert apply(1, rngs=2) == ((1,), dict(streams=2, rngs=2))
   cond, before = batch["cond"], BATCH["cond"]
   for twice, once in (
@@ -39,4 +39,9 @@ def test_no_condition_stays_none():
 @pytest.mark.parametrize("number", [0, 3])
 def test_other_numbers_of_streams_are_refused(number):
   with pytest.raises(ValueError, match=f"streams={number}: set it to 1"):
-    streams.lay_out(print, BATCH, number)
+    streams.lay_out(print, BATCH, number, padded=True)
+
+
+def test_a_mask_is_refused_by_objectives_that_take_none():
+  with pytest.raises(ValueError, match="a batch with a mask"):
+    streams.lay_out(print, BATCH, 1)

@@ -17,22 +17,28 @@ RHO, S = 0.9, 0.05
 PREFIX_LEVELS = [0.0, 0.1, 0.5, 0.9, 0.994]
 
 
-def covariance(t, u):
-  """Of the two tokens at levels `t` with the same two, same noise, at levels `u`: `[2, 2]`."""
+def covariance(t, u, fresh=False):
+  """Of the two tokens at levels `t` with the same two at levels `u`: `[2, 2]`.
+
+  They have the noise in common; or the prefix has gone from `u` up to `t` by `fresh` noise.
+  """
   t, u = np.asarray(t), np.asarray(u)
-  return (1 - t)[:, None] * [[1, RHO], [RHO, 1]] * (1 - u) + np.diag(t * u)
+  noise = t * u
+  if fresh:
+    noise[0] = (1 - t[0]) / (1 - u[0]) * u[0] ** 2
+  return (1 - t)[:, None] * [[1, RHO], [RHO, 1]] * (1 - u) + np.diag(noise)
 
 
-def given_prefix(w, at, t):
+def given_prefix(w, at, t, fresh=False):
   """Slope and variance of `w . x_at` given the first token of x_t."""
-  variance, with_prefix = covariance(t, t)[0, 0], w @ covariance(at, t)[:, 0]
+  variance, with_prefix = covariance(t, t)[0, 0], w @ covariance(t, at, fresh)[0]
   slope = with_prefix / variance
   return slope, w @ covariance(at, at) @ w - with_prefix * slope
 
 
-def pushed(w, r, t):
+def pushed(w, r, t, fresh=False):
   """The linear jump from x_t whose law given its prefix is that of the target `w . x_r`."""
-  slope, variance = given_prefix(w, r, t)
+  slope, variance = given_prefix(w, r, t, fresh)
   own_slope, own_variance = given_prefix(np.array([0.0, 1.0]), t, t)
   gain = np.sqrt(variance / own_variance)
   return np.array([slope - gain * own_slope, gain])
@@ -67,12 +73,12 @@ def test_moving_prefix_steepens_the_target():
   assert variance < 0.99 * right, "and too sure"
 
 
-def induction(prefix_moves, steps=425):
+def induction(prefix_moves, steps=425, fresh=False):
   """Slope on x_t of the prefix after token 2 has gone from s to t = .9 in equal steps."""
   w, levels = np.array([0.0, 1.0]), np.linspace(S, 0.9, steps + 1)
   at = lambda u: (u if prefix_moves else 0.9, u)
   for r, t in zip(levels[:-1], levels[1:], strict=True):
-    w = pushed(w, at(r), at(t))
+    w = pushed(w, at(r), at(t), fresh)
   return given_prefix(w, at(0.9), at(0.9))[0]
 
 
@@ -85,6 +91,11 @@ def test_moving_prefix_carried_through_the_induction_ends_far_off():
   """Both tokens move together, in steps of .002: .558 for .104; no step is small enough."""
   np.testing.assert_allclose(induction(True), 0.558, atol=5e-4)
   np.testing.assert_allclose(induction(True, steps=8500), 0.560, atol=5e-4)
+
+
+def test_moving_prefix_of_fresh_noise_is_exact():
+  """Then x_t of the prefix says nothing that x_r does not: it is the shared noise that tells."""
+  np.testing.assert_allclose(induction(True, fresh=True), induction(False), rtol=1e-9)
 
 
 GRID = np.linspace(-6.0, 6.0, 241)  # of the prefix, standard normal
