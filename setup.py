@@ -41,10 +41,11 @@ setuptools.setup(
     "tensorflow": ["tensorflow-cpu>=2.18", "tensorboard>=2.18"],
     # figures of the benchmarks and of the Colabs
     "plot": ["matplotlib>=3.8"],
-    # the test suite: runner, time limits, executed notebooks, style
+    # the test suite: runner, time limits, two processes at a time, executed notebooks, style
     "test": [
       "pytest>=8",
       "pytest-timeout>=2.3",
+      "pytest-xdist>=3.6",
       "nbclient>=0.10",
       "ipykernel>=6",
       "matplotlib>=3.8",
