@@ -24,10 +24,10 @@ demo: setup
 	@echo "One-step digits above their nearest training digits: $(CURDIR)/runs/demo/eval/3000_images_nearest.png"
 
 test: setup
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2
 
 slow: setup
-	$(RUN) -m pytest -m 'slow or not slow'
+	$(RUN) -m pytest -n 2 -m 'slow or not slow'
 
 lint: setup
 	$(VENV)/bin/ruff check .
