@@ -26,7 +26,7 @@ from dfim import experiment as experiment_lib
 from dfim import sample
 
 _ROUNDS = flags.DEFINE_integer("speed_rounds", 7, "Rounds over everything.")
-_OUT = flags.DEFINE_string("out", "runs/benchmark_fusion/speed.json", "Where the times go.")
+_TIMES = flags.DEFINE_string("times", "runs/benchmark_fusion/speed.json", "Where the times go.")
 _LARGEST = flags.DEFINE_integer("largest", 2000, "Sequences drawn at once, at most.")
 
 TRAINED = (  # the first is what the others' steps are compared with
@@ -67,7 +67,7 @@ def main(_) -> None:
   }
   seconds = speed.measure({**drawn, **alone}, _ROUNDS.value, repeats=1)
   rates = {key: key[-1] * tokens / np.median(value) for key, value in seconds.items()}
-  path = pathlib.Path(_OUT.value)
+  path = pathlib.Path(_TIMES.value)
   path.parent.mkdir(parents=True, exist_ok=True)
   path.write_text(json.dumps({name: 1e3 * np.median(each) for name, each in steps.items()}))
   print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}.\n")

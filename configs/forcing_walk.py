@@ -21,14 +21,14 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c.steps = 3000 if full else 6
   c.batch_size = 256 if full else 32
   c.data = dict(name="data.walk.walk", tokens=6, angle=50.0, branches=2, spread=5.0)
-  tokens = c.data.get_ref("tokens")
-  fresh = {name: c.data.get_ref(name) for name in ("angle", "branches", "spread")}
+  of_data = lambda name: c.data.get_ref(name).identity()  # follows the data, does not lead them
+  fresh = lambda: {name: of_data(name) for name in ("angle", "branches", "spread")}
   c.model = dict(
     name="models.causal_transformer.CausalTransformer",
     width=96 if full else 16,
     depth=3 if full else 1,
     heads=4 if full else 2,
-    window=tokens,
+    window=of_data("tokens"),
   )
   c.objective = dict(
     name="objectives.denoising.loss",
@@ -51,7 +51,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     method=dict(
       name="samplers.rollout.rollout",
       levels=dict(name="core.grids.autoregressive"),
-      window=tokens,
+      window=of_data("tokens"),
       chunk=1,
     ),
     step=dict(name="samplers.jump.ancestral_step", eta=0.0),
@@ -65,12 +65,14 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c.evaluators = dict(
     walk=dict(
       name="evaluators.sequences.scores",
-      reference=dict(name="data.walk.load", size=size, tokens=tokens, **fresh),
+      reference=dict(name="data.walk.load", size=size, tokens=of_data("tokens"), **fresh()),
       steps=CALLS if full else CALLS[:2],
     ),
     rollout=dict(
       name="evaluators.sequences.rollout",
-      reference=dict(name="data.walk.load", size=min(size, 4000), tokens=4 * tokens, **fresh),
+      reference=dict(
+        name="data.walk.load", size=min(size, 4000), tokens=4 * of_data("tokens"), **fresh()
+      ),
       steps=16 if full else 2,
     ),
   )

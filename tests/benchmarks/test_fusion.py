@@ -29,7 +29,7 @@ def test_rows_are_trained_once_and_make_a_table_and_a_figure(tmp_path):
 
 
 def test_speeds_are_reported_for_every_rival(tmp_path):
-  flags = ["--quick", "--speed_rounds=1", "--largest=2", f"--out={tmp_path}/speed.json"]
+  flags = ["--quick", "--speed_rounds=1", "--largest=2", f"--times={tmp_path}/speed.json"]
   run = command("fusion_speed", flags)
   assert run.returncode == 0, run.stderr
   assert set(json.loads((tmp_path / "speed.json").read_text())) < set(fusion.FINAL)
