@@ -4,7 +4,7 @@ python -m benchmarks.fusion --rows='final *' --seeds=0,1,2
 python -m benchmarks.fusion --rows='screen *' --seeds=0
 
 All rows have the network, the optimizer, the batch and the data of configs/dfim_walk.py. `final`
-rows are the methods, each sampled down its own best grid, after 3,000 steps, and the rivals of one
+rows are the methods, each down the grid that suits it, after 3,000 steps, and the rivals of one
 stream once more at as many tokens x steps. `other` rows are another walk. `screen` rows are the
 fusion with one choice changed, after half of the steps. A row and a seed are an ordinary run in
 <workdir>/<row>/<seed>: what is done is not done again, what was stopped resumes. At the end
@@ -213,9 +213,10 @@ def figure(found: dict[str, list[Any]], step_ms: dict[str, float], path: pathlib
     method = name.removesuffix(" equal tokens")
     if method in step_ms:
       seconds = FINAL[name]("full").steps * step_ms[method] / 1000
-      median = statistics.median(turns[calls.index(2)])
-      low, high = median - turns[calls.index(2)][0], turns[calls.index(2)][-1] - median
-      right.errorbar(seconds, median, [[low], [high]], fmt="o", color=line.get_color())
+      at_two = turns[calls.index(2)]
+      median = statistics.median(at_two)
+      spread = [[median - at_two[0]], [at_two[-1] - median]]
+      right.errorbar(seconds, median, spread, fmt="o", color=line.get_color())
   left.set(xscale="log", yscale="log", xlabel="calls a token", ylabel="turn distance")
   left.set_xticks(CALLS, map(str, CALLS))
   left.minorticks_off()

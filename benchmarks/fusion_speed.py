@@ -8,9 +8,11 @@ and the one that remembers the token, of the jitted network with its cache. Leav
 beside the table of benchmarks.fusion.
 """
 
+from collections.abc import Callable
 import functools
 import json
 import pathlib
+from typing import Any
 
 from absl import app
 from absl import flags
@@ -60,8 +62,10 @@ def main(_) -> None:
     for batch in (1, _LARGEST.value)
   }
   tokens = configs["fusion"].data.tokens
+  one = experiment_lib.build(configs["fusion"], devices=jax.devices()[:1])
+  apply, params = jax.jit(one.apply), sample.averaged(one.first_state())
   alone = {
-    (calls, batch): network(configs["fusion"], calls, batch, tokens)
+    (calls, batch): network(one, functools.partial(apply, params), calls, batch)
     for calls in sorted({calls for each in DRAWN.values() for calls in each})
     for batch in (1, _LARGEST.value)
   }
@@ -89,19 +93,19 @@ def drawing(config: ml_collections.ConfigDict, calls: int, batch: int) -> speed.
   return functools.partial(sample.make_draw(experiment), params, batch, calls)
 
 
-def network(config: ml_collections.ConfigDict, calls: int, batch: int, tokens: int) -> speed.Call:
-  """For each token, `calls` jitted calls of the network with its cache, and one to remember."""
-  experiment = experiment_lib.build(config, devices=jax.devices()[:1])
-  params = sample.averaged(experiment.first_state())
-  apply = jax.jit(experiment.apply)
+def network(
+  experiment: experiment_lib.Experiment, apply: Callable[..., Any], calls: int, batch: int
+) -> speed.Call:
+  """For each token, `calls` calls of the network with its cache, and one to remember."""
+  tokens, size = experiment.batch["x"].shape[1:]
   t, empty = jnp.ones((1, 1, 1)), experiment.net.empty_cache(batch)
 
   def call() -> jax.Array:
-    x, cache = jnp.zeros((batch, 1, *experiment.batch["x"].shape[2:])), empty
+    x, cache = jnp.zeros((batch, 1, size)), empty
     for _ in range(tokens):
       for _ in range(calls):
-        x, _ = apply(params, x, t, t, None, cache=cache)
-      _, cache = apply(params, x, t, t, None, cache=cache)
+        x, _ = apply(x, t, t, None, cache=cache)
+      _, cache = apply(x, t, t, None, cache=cache)
     return x
 
   return call
