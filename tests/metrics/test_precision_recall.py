@@ -1,0 +1,112 @@
+"""Precision, recall, density and coverage against their definitions, pair by pair."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from dfim.metrics import precision_recall
+
+
+def normal(seed, *shape):
+  return np.random.default_rng(seed).normal(size=shape)
+
+
+def by_definition(x, y, k, k_density):
+  def radius(points, i, k):
+    return sorted(np.linalg.norm(points[i] - p) for j, p in enumerate(points) if j != i)[k - 1]
+
+  inside = lambda point, points, i, k: np.linalg.norm(point - points[i]) <= radius(points, i, k)
+  return dict(
+    precision=np.mean([any(inside(b, x, i, k) for i in range(len(x))) for b in y]),
+    recall=np.mean([any(inside(a, y, j, k) for j in range(len(y))) for a in x]),
+    density=sum(inside(b, x, i, k_density) for b in y for i in range(len(x)))
+    / (k_density * len(y)),
+    coverage=np.mean([any(inside(b, x, i, k_density) for b in y) for i in range(len(x))]),
+  )
+
+
+@pytest.mark.parametrize("memory", [1, 500, 2**20])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("k, k_density", [(1, 2), (3, 5)])
+def test_agrees_with_the_definition(memory, dtype, k, k_density):
+  x, y = normal(0, 25, 3), 0.8 * normal(1, 18, 3) + 1.0
+  expected = by_definition(x, y, k, k_density)
+  assert all(0 < value < 1 for value in expected.values())
+  found = precision_recall.scores(x, y, k=k, k_density=k_density, dtype=dtype, memory=memory)
+  assert found == pytest.approx(expected)
+
+
+def test_a_set_holds_itself():
+  x = normal(0, 200, 6)
+  found = precision_recall.scores(x, x, dtype=np.float64)
+  assert {found[name] for name in ("precision", "recall", "coverage")} == {1.0}
+
+
+def test_sets_apart_share_nothing():
+  x = normal(0, 100, 6)
+  found = precision_recall.scores(x, x + 100)
+  assert found == dict(precision=0.0, recall=0.0, density=0.0, coverage=0.0)
+
+
+def test_fresh_data_have_a_density_of_one():
+  found = precision_recall.scores(normal(0, 1500, 8), normal(1, 1500, 8))
+  assert found["density"] == pytest.approx(1, abs=0.05)
+  # Of the 2n - 1 other points, data or samples alike, none of the k nearest is a sample.
+  n, k = 1500, 5
+  expected = 1 - np.prod([(n - 1 - i) / (2 * n - 1 - i) for i in range(k)])
+  assert found["coverage"] == pytest.approx(expected, abs=0.02)
+
+
+def test_a_lost_mode_costs_recall_and_coverage_but_no_precision():
+  modes = np.array([[0.0, 0.0], [50.0, 0.0]])[np.arange(300) % 2]
+  x = modes + normal(0, 300, 2)
+  y = normal(1, 300, 2)
+  found = precision_recall.scores(x, y)
+  assert found["precision"] > 0.9 and found["recall"] < 0.55 and found["coverage"] < 0.55
+  back = precision_recall.scores(y, x)
+  assert back["precision"] == found["recall"] and back["recall"] == found["precision"]
+
+
+def test_one_outlier_of_the_data_fools_precision_more_than_density():
+  x, y = normal(0, 300, 4), normal(1, 300, 4) + 8
+  outlier = np.concatenate([x[:-1], np.full((1, 4), 8.0)])
+  before, after = (precision_recall.scores(a, y) for a in (x, outlier))
+  assert after["precision"] - before["precision"] > 0.9
+  assert after["density"] - before["density"] < 0.3
+
+
+def test_features_far_from_zero_keep_their_distances():
+  x, y = normal(0, 60, 4), normal(1, 60, 4)
+  plain, far = (precision_recall.scores(x + shift, y + shift) for shift in (0, 1e5))
+  assert far == pytest.approx(plain)
+
+
+def test_memory_is_of_blocks_not_of_all_pairs():
+  x, y = normal(0, 3000, 4).astype(np.float32), normal(1, 3000, 4).astype(np.float32)
+  tracemalloc.start()
+  precision_recall.scores(x, y, memory=2**20)
+  peak = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  assert peak < 6 * 2**20 < 3000 * 3000 * 4
+
+
+def test_images_are_flattened():
+  x, y = normal(0, 30, 2, 2, 1), normal(1, 30, 2, 2, 1)
+  flat = precision_recall.scores(x.reshape(30, 4), y.reshape(30, 4))
+  assert precision_recall.scores(x, y) == flat
+
+
+@pytest.mark.parametrize(
+  "x, y, how, message",
+  [
+    (normal(0, 9, 3), normal(1, 9, 2), {}, r"\(9, 3\) and \(9, 2\)"),
+    (normal(0, 9, 3), np.full((9, 3), np.nan), {}, "not finite"),
+    (normal(0, 5, 3), normal(1, 9, 3), {}, "k=3, k_density=5 of 5 reference points"),
+    (normal(0, 9, 3), normal(1, 3, 3), {}, "and 3 samples"),
+    (normal(0, 9, 3), normal(1, 9, 3), dict(k=0), "k=0"),
+  ],
+)
+def test_refuses_what_has_no_neighbours(x, y, how, message):
+  with pytest.raises(ValueError, match=message):
+    precision_recall.scores(x, y, **how)
