@@ -2,6 +2,8 @@
 
 python -m dfim.main --config=configs/imm_digits.py
 python -m dfim.main --config=configs/imm_digits.py --mode=sample
+python -m dfim.main --config=configs/imm_digits.py --mode=export --out=exported
+python -m dfim.main --config=configs/imm_digits.py --mode=import --weights=exported --workdir=new
 """
 
 import pathlib
@@ -10,12 +12,14 @@ import sys
 from absl import app
 from absl import flags
 import jax
+import ml_collections
 from ml_collections import config_flags
 
 from dfim import evaluate
 from dfim import progress
 from dfim import sample
 from dfim import train
+from dfim.released import runs
 from dfim.resolve import ConfigError
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -26,7 +30,13 @@ _CONFIG = config_flags.DEFINE_config_file(
   accept_new_attributes=True,  # any argument may be set; `resolve` refuses misspelt ones
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; runs/<config> by default.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "sample"], "What to do.")
+_MODE = flags.DEFINE_enum(
+  "mode", "train", ["train", "eval", "sample", "export", "import"], "What to do."
+)
+_OUT = flags.DEFINE_string("out", None, "With --mode=export: the new folder to write.")
+_WEIGHTS = flags.DEFINE_string("weights", None, "With --mode=import: a file, or what export wrote.")
+_PREFIX = flags.DEFINE_string("prefix", "", "What its parameters' names start with: ema.model.")
+_PICKLE = flags.DEFINE_bool("allow_pickle", False, "Read the arrays of a pickle; runs no code.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of many processes: pod, SLURM, MPI.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port, where no cluster tells it.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator.")
@@ -47,14 +57,24 @@ def main(argv: list[str]) -> None:
   name, _, mode = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
   workdir = _WORKDIR.value or f"runs/{pathlib.Path(name).stem}{'_' if mode else ''}{mode}"
   try:
-    run = dict(train=train.train, eval=evaluate.evaluate, sample=sample.sample)[_MODE.value]
-    run(_CONFIG.value, workdir)
+    _run(_CONFIG.value, workdir)
   except ConfigError as error:
     sys.exit(_refuse(str(error)))
   except FloatingPointError as error:
     sys.exit(f"dfim: {error} The last checkpoint is in {workdir}.")
   except KeyboardInterrupt:
     sys.exit(f"dfim: stopped. The same command goes on from the last checkpoint in {workdir}.")
+
+
+def _run(config: ml_collections.ConfigDict, workdir: str) -> None:
+  if _MODE.value == "export":
+    runs.export_run(config, workdir, _OUT.value)
+  elif _MODE.value == "import":
+    given = dict(prefix=_PREFIX.value, allow_pickle=_PICKLE.value)
+    runs.import_weights(config, workdir, _WEIGHTS.value, **given)
+  else:
+    run = dict(train=train.train, eval=evaluate.evaluate, sample=sample.sample)[_MODE.value]
+    run(config, workdir)
 
 
 def _parse(argv: list[str]) -> list[str]:

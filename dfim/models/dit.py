@@ -1,7 +1,6 @@
-"""The diffusion transformer of IMM's latents: adaLN-Zero, fixed positions.
+"""The diffusion transformer of IMM's latents: adaLN-Zero, fixed positions."""
 
-Released sizes (depth, width, heads), patch 2: S 12/384/6, B 12/768/12, L 24/1024/16, XL 28/1152/16.
-"""
+import functools
 
 import flax.linen as nn
 import jax
@@ -11,10 +10,22 @@ import numpy as np
 from dfim.models import layers
 
 Array = jax.Array
+SIZES = {  # of the paper's ImageNet runs (table 5), with patch 2: DiT(**SIZES["XL"])
+  "S": dict(depth=12, width=384, heads=6),
+  "B": dict(depth=12, width=768, heads=12),
+  "L": dict(depth=24, width=1024, heads=16),
+  "XL": dict(depth=28, width=1152, heads=16),
+}
+STACKED = "blocks"  # with `scan`, where the parameters of all blocks are
 
 
 class DiT(nn.Module):
-  """(x, s, t, cond) -> G for images with one time each."""
+  """(x, s, t, cond) -> G for images with one time each.
+
+  With `remat` a block's activations are computed again in the backward pass, not kept. With `scan`
+  the blocks are one program run `depth` times: it compiles in the time of one block, and what were
+  the parameters of block0, block1 ... are stacked on a first axis, under `STACKED`.
+  """
 
   patch: int = 2
   width: int = 384
@@ -26,6 +37,8 @@ class DiT(nn.Module):
   second_time: str = "s"
   time_scale: float = 1000.0
   dtype: str | None = None
+  remat: bool = False
+  scan: bool = False
 
   @nn.compact
   def __call__(
@@ -40,9 +53,7 @@ class DiT(nn.Module):
     )(s[:, 0], t[:, 0], cond)
     h = layers.dense(self.width, self.dtype, "input")(patchify(x, self.patch))
     h += jnp.asarray(positions(grid, self.width), h.dtype)
-    for i in range(self.depth):
-      block = Block(self.heads, self.mlp_ratio, self.dropout, self.dtype, name=f"block{i}")
-      h = block(h, emb, train)
+    h = self._blocks(h, emb, train)
     shift, scale = layers.Modulation(2, self.width, self.dtype, name="output_modulation")(emb)
     h = layers.modulated_norm(h, shift, scale)
     out = nn.Dense(
@@ -52,6 +63,24 @@ class DiT(nn.Module):
       name="output",
     )(h)
     return unpatchify(out, grid, self.patch).astype(jnp.float32)
+
+  def _blocks(self, h: Array, emb: Array, train: bool) -> Array:
+    # A scan keeps XLA from merging the second computation with the first by itself.
+    again = nn.remat(Block, prevent_cse=not self.scan, static_argnums=(3,))
+    block = functools.partial(
+      again if self.remat else Block, self.heads, self.mlp_ratio, self.dropout, self.dtype
+    )
+    if not self.scan:
+      for i in range(self.depth):
+        h = block(name=f"block{i}")(h, emb, train)
+      return h
+    layer = nn.scan(
+      lambda blocks, h, _: (blocks(h, emb, train), None),
+      variable_axes={"params": 0},
+      split_rngs={"params": True, "dropout": True},
+      length=self.depth,
+    )
+    return layer(block(name=STACKED), h, None)[0]
 
   def _check_sizes(self, x: Array) -> None:
     if x.shape[1] % self.patch or x.shape[2] % self.patch:

@@ -20,6 +20,7 @@ NETS = {  # network, shape of one example
   "mlp_tokens": (MLP(16, 2, CLASSES), (5, 2)),
   "unet": (UNet(8, (1, 2), 1, (), num_classes=CLASSES), (4, 4, 1)),
   "dit": (DiT(2, 16, 2, 2, num_classes=CLASSES), (4, 6, 1)),
+  "dit_scan": (DiT(2, 16, 2, 2, num_classes=CLASSES, remat=True, scan=True), (4, 6, 1)),
   "causal_transformer": (CausalTransformer(16, 2, 2, num_classes=CLASSES), (5, 2)),
 }
 BATCH = 4

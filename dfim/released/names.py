@@ -1,0 +1,169 @@
+"""From the released programs' names and layouts to ours, and our own as flat names.
+
+Names are paths joined by dots: "blocks.0.attn.qkv.weight" there, "block0.qkv.kernel" here. Ours are
+left alone by the table, so one reader serves both. Blocks are always numbered in a file, however
+the network keeps them (`DiT.scan` stacks them).
+"""
+
+from collections.abc import Mapping
+import math
+import re
+from typing import Any
+
+import flax.traverse_util
+import jax
+import numpy as np
+
+from dfim.models import dit
+
+Path = tuple[str, ...]
+
+RENAME = tuple(  # to ours, in this order
+  (re.compile(pattern), new)
+  for pattern, new in [
+    # IMM's DDPM++ U-Net
+    (r"^map_layer(\d)_s", r"map_s.layer\1"),
+    (r"^map_layer(\d)", r"map_t.layer\1"),
+    (r"^(enc|dec)\.", r"\1_"),
+    # IMM's DiT
+    (r"^([st])_embedder\.mlp\.0", r"conditioning.\1.layer0"),
+    (r"^([st])_embedder\.mlp\.2", r"conditioning.\1.layer1"),
+    (r"^y_embedder\.embedding_table\.weight", r"conditioning.label.table.embedding"),
+    (r"^x_embedder\.proj", r"input"),
+    (r"^final_layer\.adaLN_modulation\.1", r"output_modulation.linear"),
+    (r"^final_layer\.linear", r"output"),
+    (r"adaLN_modulation\.1", r"modulation.linear"),
+    (r"^blocks\.(\d+)\.(attn\.|mlp\.)?", r"block\1."),
+    # Diffusion Forcing's transformer
+    (r"^transformer\.layers\.(\d+)\.(self_attn\.)?", r"block\1."),
+    (r"in_proj_", r"qkv."),
+    (r"out_proj", r"proj"),
+    (r"linear([12])", r"fc\1"),
+    (r"^init_mlp\.0", r"input0"),
+    (r"^init_mlp\.2", r"input1"),
+    (r"^out\.", r"output."),
+  ]
+)
+
+
+def to_params(arrays: Mapping[str, np.ndarray], wanted: Any, *, prefix: str = "") -> Any:
+  """The parameters of one of our networks, from a released program's or from `to_arrays`.
+
+  Args:
+    arrays: by name, in the released layouts: torch's `[O, I, H, W]` and `[O, I]`.
+    wanted: the network's tree of shapes and types, as `jax.eval_shape(net.init, ...)` gives it.
+    prefix: what the parameters' names start with; arrays without it are not looked at.
+
+  Returns:
+    Arrays in a tree like `wanted`, of its types.
+
+  Raises:
+    ValueError: one line, naming the first parameter that is missing, left over, of another shape
+      or not finite, or a constant of the released network that ours does not share.
+  """
+  leaves = flax.traverse_util.flatten_dict(wanted["params"])
+  shapes = {".".join(p): s for path, leaf in leaves.items() for p, s in _unstacked(path, leaf)}
+  found = _converted({n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)})
+  _check_names(found, shapes, arrays, prefix)
+  for name, (old, value) in found.items():
+    if value.shape != shapes[name]:
+      raise ValueError(f"{old}, our {name}, is {value.shape} there and {shapes[name]} in ours.")
+    if not np.all(np.isfinite(value)):
+      raise ValueError(f"{old}, our {name}, holds values that are not finite.")
+  params = {path: _stacked(path, leaf, found) for path, leaf in leaves.items()}
+  return {"params": flax.traverse_util.unflatten_dict(params)}
+
+
+def to_arrays(params: Any) -> dict[str, np.ndarray]:
+  """Our parameters by flat names, such as "block0.qkv.kernel"; in our layouts."""
+  leaves = flax.traverse_util.flatten_dict(jax.device_get(params["params"]))
+  arrays = {}
+  for path, leaf in leaves.items():
+    parts = leaf if path[0] == dit.STACKED else [leaf]
+    names = [".".join(p) for p, _ in _unstacked(path, leaf)]
+    arrays |= dict(zip(names, map(np.asarray, parts), strict=True))
+  return arrays
+
+
+def _unstacked(path: Path, leaf: Any) -> list[tuple[Path, tuple[int, ...]]]:
+  """The numbered blocks' paths and shapes that a leaf stands for; of other leaves, its own."""
+  if path[0] != dit.STACKED:
+    return [(path, leaf.shape)]
+  return [((f"block{i}", *path[1:]), leaf.shape[1:]) for i in range(leaf.shape[0])]
+
+
+def _stacked(path: Path, leaf: Any, found: Mapping[str, tuple[str, np.ndarray]]) -> np.ndarray:
+  """What the leaf at `path` holds: one parameter, or those of all blocks."""
+  values = [found[".".join(p)][1].astype(leaf.dtype) for p, _ in _unstacked(path, leaf)]
+  return np.stack(values) if path[0] == dit.STACKED else values[0]
+
+
+def _converted(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, np.ndarray]]:
+  """Our name of each parameter, to its name there and its value in our layout."""
+  found = {}
+  for old, value in arrays.items():
+    if old.rpartition(".")[2] in _CONSTANTS:
+      _CONSTANTS[old.rpartition(".")[2]](old, value)
+      continue
+    name, value = _ours(old, value)
+    if name in found:
+      raise ValueError(f"{old} and {found[name][0]} are both our {name}; give a narrower prefix.")
+    found[name] = old, value
+  return found
+
+
+def _ours(old: str, value: np.ndarray) -> tuple[str, np.ndarray]:
+  name = old
+  for pattern, new in RENAME:
+    name = pattern.sub(new, name)
+  module, _, leaf = name.rpartition(".")
+  if leaf != "weight":
+    return name, value
+  if value.ndim == 1:
+    return f"{module}.scale", value
+  if value.ndim in (2, 4):
+    value = np.moveaxis(value, (0, 1), (-1, -2))
+  if old.startswith("x_embedder"):  # here a linear layer on flattened patches
+    value = value.reshape(-1, value.shape[-1])
+  return f"{module}.kernel", value
+
+
+def _check_names(
+  found: Mapping[str, Any], shapes: Mapping[str, Any], arrays: Mapping[str, Any], prefix: str
+) -> None:
+  missing = [name for name in shapes if name not in found]
+  if missing:
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    hint = _other_prefix(arrays, shapes, prefix)
+    raise ValueError(f"our {missing[0]}{more}: absent from the file{hint}.")
+  extra = [old for name, (old, _) in found.items() if name not in shapes]
+  if extra:
+    more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
+    raise ValueError(f"{extra[0]}{more}: left over, this network has no such parameter.")
+
+
+def _other_prefix(arrays: Mapping[str, Any], shapes: Mapping[str, Any], prefix: str) -> str:
+  """Where the parameters seem to be, if not under `prefix`; else what there is."""
+  for name, value in arrays.items():
+    for cut in re.finditer(r"[./]", name):
+      start = name[: cut.end()]
+      if start != prefix and _ours(name[cut.end() :], value)[0] in shapes:
+        return f" under prefix {prefix!r}; try prefix {start!r}"
+  return f" under prefix {prefix!r}; it has {', '.join(list(arrays)[:3])} ..."
+
+
+def _check_filter(name: str, value: np.ndarray) -> None:
+  """The U-Net resamples with [1, 1] / 2 on each axis, which is not a parameter of ours."""
+  if value.shape[-2:] != (2, 2) or not np.allclose(value, 0.25, rtol=0, atol=1e-6):
+    raise ValueError(f"{name} of shape {value.shape}: our U-Net resamples with the filter [1, 1].")
+
+
+def _check_positions(name: str, value: np.ndarray) -> None:
+  """Ours are computed; on a square grid they must be those of the file."""
+  side = math.isqrt(value.shape[1]) if value.ndim == 3 else 0
+  ours = dit.positions((side, side), value.shape[-1]) if side else np.zeros(0)
+  if ours.shape != value.shape or not np.allclose(value, ours, rtol=0, atol=1e-5):
+    raise ValueError(f"{name} of shape {value.shape}: not our positions of a square of patches.")
+
+
+_CONSTANTS = dict(resample_filter=_check_filter, pos_embed=_check_positions)

@@ -1,0 +1,285 @@
+"""Pickles as data: what a released file holds, without running anything that it asks for.
+
+Nothing is imported by a name in a file. A name of the allow-list stands for a constructor of this
+module that checks its arguments and returns numbers, a dictionary or an inert `Module`; any other
+name is refused. Three containers are read: a pickle (numpy arrays, or whole networks as
+"EDM" (Karras et al., 2022) saves them, whose source code is never looked at), and PyTorch's files
+of tensors, zip archives and the older streams.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+import io
+import math
+import os
+import pathlib
+import pickle
+from typing import Any
+from typing import IO
+import zipfile
+
+import ml_dtypes
+import numpy as np
+
+STORAGES = {
+  "FloatStorage": np.dtype("<f4"),
+  "DoubleStorage": np.dtype("<f8"),
+  "HalfStorage": np.dtype("<f2"),
+  "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+  "LongStorage": np.dtype("<i8"),
+  "IntStorage": np.dtype("<i4"),
+  "ShortStorage": np.dtype("<i2"),
+  "CharStorage": np.dtype("<i1"),
+  "ByteStorage": np.dtype("<u1"),
+  "BoolStorage": np.dtype(np.bool_),
+}
+LAYERS = ("torch.nn.modules.", "timm.layers.", "timm.models.")  # networks: inert containers here
+TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # of PyTorch's older streams
+MOST_PARTS = 100_000  # dictionaries, networks and arrays in a file
+
+
+class Refused(ValueError):
+  """A pickle asks for something that is not an array, or says what cannot be."""
+
+
+class Module:
+  """A network as a file describes it: its attributes, and no behaviour."""
+
+  def __init__(self, *args: Any, **kwargs: Any):
+    del args, kwargs  # what its constructor was given
+
+  def __setstate__(self, state: Any) -> None:
+    object.__setattr__(self, "state", state)
+
+
+def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+  """The arrays of a pickle or a PyTorch file, by the names on the way to each, joined by dots.
+
+  Raises:
+    ValueError: one line, for what is not on the allow-list, is damaged, or is no such file.
+  """
+  try:
+    if zipfile.is_zipfile(path):
+      with zipfile.ZipFile(path) as archive:
+        return _arrays(_zip(archive))
+    return _arrays(_stream(io.BytesIO(pathlib.Path(path).read_bytes())))
+  except Refused as error:
+    raise ValueError(f"{path}: {error}") from None
+  except Exception as error:  # a hostile or damaged pickle may raise anything; it has run nothing
+    line = " ".join(f"{type(error).__name__}, {error}".split())[:120]
+    raise ValueError(f"{path} is no sound pickle: {line}.") from None
+
+
+class _Constructor:
+  """What a name of the allow-list stands for; cannot be altered by a file."""
+
+  __slots__ = ("_call",)
+
+  def __init__(self, call: Callable[..., Any]):
+    self._call = call
+
+  def __call__(self, *args: Any) -> Any:
+    return self._call(*args)
+
+  def __setstate__(self, state: Any) -> None:
+    raise Refused("it alters a function.")
+
+
+class _Unpickler(pickle.Unpickler):
+  """A pickle's data; `storage(dtype, key, count)` finds those of tensors outside of it."""
+
+  def __init__(
+    self, file: IO[bytes], storage: Callable[[np.dtype, str, int], np.ndarray] | None = None
+  ):
+    super().__init__(file, encoding="latin1")
+    self._storage = storage
+
+  def find_class(self, module: str, name: str) -> Any:
+    """What stands for a name in the file; nothing is imported."""
+    full = f"{module}.{name}"
+    if full == "collections.OrderedDict":
+      return OrderedDict
+    if full == "dnnlib.util.EasyDict":
+      return dict
+    if module.startswith(LAYERS) and "." not in name:
+      return Module
+    if module == "torch" and name in STORAGES:
+      return name
+    if full in _CONSTRUCTORS:
+      return _Constructor(_CONSTRUCTORS[full])
+    raise Refused(
+      f"it asks for {full[:80]}, and only arrays are read from pickles: where you trust the file,"
+      " save its arrays as npz or safetensors with the program that it comes from."
+    )
+
+  def persistent_load(self, pid: Any) -> np.ndarray:
+    """The storage of a tensor, `[count]`."""
+    kind, storage, key, _, count, *_ = pid
+    if kind != "storage" or self._storage is None or type(count) is not int or count < 0:
+      raise Refused(f"it refers to {str(pid)[:80]}, which is not in it.")
+    return self._storage(STORAGES[storage], str(key), count)
+
+
+def _zip(archive: zipfile.ZipFile) -> Any:
+  """The object in a file of `torch.save`."""
+  pickles = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
+  if len(pickles) != 1:
+    raise Refused("a zip archive without the one data.pkl of PyTorch's files.")
+  root = pickles[0].removesuffix("data.pkl")
+  if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
+    raise Refused("its numbers are not little-endian.")
+
+  def storage(dtype: np.dtype, key: str, count: int) -> np.ndarray:
+    info = archive.getinfo(f"{root}data/{key}")
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size != count * dtype.itemsize:
+      raise Refused(f"storage {key[:40]} is compressed, or not of {count} {dtype}.")
+    return np.frombuffer(archive.read(info), dtype)
+
+  if archive.getinfo(pickles[0]).compress_type != zipfile.ZIP_STORED:
+    raise Refused("its pickle is compressed, which PyTorch's never are.")
+  return _Unpickler(io.BytesIO(archive.read(pickles[0])), storage).load()
+
+
+def _stream(file: io.BytesIO) -> Any:
+  """The object of a plain pickle, or of one of PyTorch's older streams."""
+  first = _Unpickler(file).load()
+  return _old_torch(file) if type(first) is int and first == TORCH_MAGIC else first
+
+
+def _old_torch(file: io.BytesIO) -> Any:
+  """Behind the magic number: version, system, object, keys, then the storages in their order."""
+  if _Unpickler(file).load() != 1001 or not _Unpickler(file).load()["little_endian"]:
+    raise Refused("another version of PyTorch's streams, or not little-endian.")
+  storages, left = {}, len(file.getbuffer())
+
+  def storage(dtype: np.dtype, key: str, count: int) -> np.ndarray:
+    nonlocal left
+    if key not in storages:
+      left -= count * dtype.itemsize
+      if left < 0:
+        raise Refused(f"storage {key[:40]} of {count} {dtype} is more than the file holds.")
+      storages[key] = np.zeros(count, dtype)
+    return storages[key]  # filled below; tensors are views of it
+
+  found = _Unpickler(file, storage).load()
+  for key in _Unpickler(file).load():
+    count = int.from_bytes(file.read(8), "little")
+    if count != len(storages[key]):
+      raise Refused(f"storage {key[:40]} is of {count}, not of {len(storages[key])}.")
+    data = file.read(storages[key].nbytes)
+    storages[key][:] = np.frombuffer(data, storages[key].dtype)
+  return found
+
+
+def _load_from_bytes(data: bytes) -> Any:
+  return _stream(io.BytesIO(data))
+
+
+def _rebuild_tensor(
+  storage: np.ndarray, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *rest: Any
+) -> np.ndarray:
+  """A view of a storage; what would reach out of it, or repeat it, is refused."""
+  del rest  # requires_grad, hooks, metadata
+  numbers = (offset, *shape, *strides)
+  whole = isinstance(storage, np.ndarray) and all(type(n) is int and n >= 0 for n in numbers)
+  if not whole or len(shape) != len(strides) or math.prod(shape) > storage.size:
+    raise Refused(f"a tensor of shape {str(shape)[:80]} and strides {str(strides)[:80]}.")
+  last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+  if math.prod(shape) and last >= storage.size:
+    raise Refused(f"a tensor of shape {str(shape)[:80]} in a storage of {storage.size}.")
+  steps = [stride * storage.itemsize for stride in strides]
+  return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps, writeable=False)
+
+
+def _rebuild_parameter(data: Any, *rest: Any) -> Any:
+  del rest  # requires_grad, hooks
+  return data
+
+
+def _reconstruct_persistent_obj(meta: Any) -> Module:
+  """An EDM network: its state; its source code stays text."""
+  module = Module()
+  module.__setstate__(dict(meta)["state"])
+  return module
+
+
+class _Dtype:
+  """numpy.dtype's pickle: a name such as "f4", then its byte order."""
+
+  def __init__(self, name: Any, *rest: Any):
+    del rest  # align, copy
+    self.dtype = np.dtype(name) if isinstance(name, str) else None
+    if self.dtype is None or self.dtype.kind not in "biuf" or self.dtype.fields:
+      raise Refused(f"arrays of {str(name)[:40]}; numbers alone are read.")
+
+  def __setstate__(self, state: Any) -> None:
+    order = state[1] if state[1] in ("<", ">", "|", "=") else "<"
+    self.dtype = self.dtype.newbyteorder(order)
+
+
+class _Array:
+  """numpy.ndarray's pickle: version, shape, type, order, bytes."""
+
+  def __init__(self, *args: Any):
+    del args  # class, empty shape, type code
+    self.value = None
+
+  def __setstate__(self, state: Any) -> None:
+    _, shape, dtype, fortran, data = state
+    self.value = _from_bytes(data, dtype, shape, "F" if fortran else "C")
+
+
+def _from_bytes(data: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
+  data = data.encode("latin1") if isinstance(data, str) else data  # of Python 2
+  if not isinstance(data, bytes | bytearray | pickle.PickleBuffer) or type(dtype) is not _Dtype:
+    raise Refused("an array of Python objects.")
+  return np.frombuffer(data, dtype.dtype).reshape(shape, order=order)
+
+
+def _scalar(dtype: Any, data: Any) -> np.ndarray:
+  return _from_bytes(data, dtype, (), "C")
+
+
+_CONSTRUCTORS = {
+  "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+  "torch._utils._rebuild_parameter": _rebuild_parameter,
+  "torch.storage._load_from_bytes": _load_from_bytes,
+  "torch.Size": tuple,
+  "builtins.set": set,
+  "torch_utils.persistence._reconstruct_persistent_obj": _reconstruct_persistent_obj,
+  "numpy.dtype": _Dtype,
+  "numpy.ndarray": _Array,
+  "numpy.core.multiarray._reconstruct": _Array,
+  "numpy._core.multiarray._reconstruct": _Array,
+  "numpy.core.multiarray.scalar": _scalar,
+  "numpy._core.multiarray.scalar": _scalar,
+  "numpy.core.numeric._frombuffer": _from_bytes,
+  "numpy._core.numeric._frombuffer": _from_bytes,
+}
+
+
+def _arrays(found: Any) -> dict[str, np.ndarray]:
+  """The arrays in dictionaries and networks, by path; a network's by the names of its layers."""
+  arrays, todo, parts = {}, [("", found)], 0
+  while todo:
+    path, value = todo.pop()
+    parts += 1
+    if parts > MOST_PARTS:
+      raise Refused(f"it holds more than {MOST_PARTS} parts.")
+    if isinstance(value, _Array):
+      value = value.value
+    if isinstance(value, np.ndarray):
+      arrays[path.removeprefix(".")] = value
+    for name, part in _parts(value).items():
+      todo.append((f"{path}.{name}", part))
+  if not arrays:
+    raise Refused("it holds no arrays.")
+  return arrays
+
+
+def _parts(value: Any) -> dict[str, Any]:
+  if isinstance(value, Module):
+    state = getattr(value, "state", {})
+    groups = [state.get(f"_{kind}") or {} for kind in ("parameters", "buffers", "modules")]
+    return {name: part for group in groups for name, part in dict(group).items()}
+  return dict(value) if isinstance(value, dict) else {}
