@@ -25,6 +25,7 @@ _WORKDIR = flags.DEFINE_string(
 )
 
 CALLS = (1, 2, 4, 8, 16, 64)
+ETA, LOG_SNR = "eta_decrement", "log_snr_decrement"  # the paper's mapping, and imm_digits'
 
 
 def imm(mode: str, **changes) -> ml_collections.ConfigDict:
@@ -50,11 +51,16 @@ def imm_reach(mode: str) -> ml_collections.ConfigDict:
   return c
 
 
-def particles(m: int, kernel: str, k: float, batch_size: int = 256):
+def particles(m: int, kernel: str, k: float, batch_size: int = 256, mapping: str = ETA):
   """M particles, a kernel, the step of r(s, t), and the batch that the groups divide."""
 
   def config(mode: str) -> ml_collections.ConfigDict:
-    c = imm(mode, group_size=m, kernel__name=f"core.kernels.{kernel}", sample_times__mapping__k=k)
+    c = imm(
+      mode,
+      group_size=m,
+      kernel__name=f"core.kernels.{kernel}",
+      sample_times__mapping=dict(name=f"core.mappings.{mapping}", k=k),
+    )
     c.batch_size = batch_size
     return c
 
@@ -67,6 +73,11 @@ ROWS = {
   "flow_equal_seconds": flow_equal_seconds,
   "consistency": consistency_digits.get_config,
   "imm_reach": imm_reach,
+  **{
+    f"M={m} log-SNR k=8": particles(m, "laplace", 8.0, mapping=LOG_SNR)
+    for m in (1, 2, 8, 16)  # 4 is imm
+  },
+  "M=4 laplace k=12": particles(4, "laplace", 12.0),
   **{f"M={m} laplace k=10": particles(m, "laplace", 10.0) for m in (1, 2, 4, 8, 16)},
   **{
     f"M=1 {kernel} k={k:g}": particles(1, kernel, k)

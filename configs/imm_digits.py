@@ -14,8 +14,8 @@ import ml_collections
 ENDS = dict(t_max=0.994, t_min=0.006)  # of training and of sampling
 
 
-def objective(*, k: float, group_size: int) -> dict[str, Any]:
-  """IMM on the straight path, with the paper's kernel and weight (table 5)."""
+def objective(*, mapping: str, k: float, group_size: int) -> dict[str, Any]:
+  """IMM on the straight path, with the paper's kernel and weight (table 5), and a mapping."""
   return dict(
     name="objectives.moment_matching.loss",
     f=dict(
@@ -26,7 +26,7 @@ def objective(*, k: float, group_size: int) -> dict[str, Any]:
     sample_times=dict(
       name="core.times.sample",
       pattern=dict(name="core.times.example"),
-      mapping=dict(name="core.mappings.eta_decrement", k=k),
+      mapping=dict(name=f"core.mappings.{mapping}", k=k),
       **ENDS,
     ),
     particles=dict(name="core.particles.example"),
@@ -47,7 +47,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c.model = dict(
     name="models.mlp.MLP", width=256 if full else 32, depth=3, flatten=True, num_classes=10
   )
-  c.objective = objective(k=12.0, group_size=4)
+  c.objective = objective(mapping="log_snr_decrement", k=8.0, group_size=4)
   c.objective.drop_rate = 0.1
   c.optimizer = dict(
     name="optax.adam",
