@@ -1,12 +1,10 @@
 """Image sets of one's own: an .npz file, a folder of pictures, a prepared tfds set.
 
 Batches are `x [B, H, W, C]`, uint8 pixels as x / 127.5 - 1, and `cond.label [B]` where the set has
-labels; see `arrays` for the contract. Pixels stay uint8 in memory until their batch. With `flip`
-each image is mirrored with probability 1/2, by coins of (seed, n). Nothing is ever downloaded.
+labels; see `arrays` for the contract, and `pixels` for `flip` and `augment`. Nothing is ever
+downloaded.
 """
 
-from collections.abc import Callable
-from collections.abc import Iterator
 import os
 import pathlib
 from typing import Any
@@ -16,8 +14,9 @@ import numpy as np
 from PIL import Image
 
 from dfim.data import arrays
+from dfim.data import augment as augment_lib
+from dfim.data import pixels
 
-Batches = Iterator[dict[str, Any]]
 _SUFFIXES = {".png", ".jpg", ".jpeg"}
 
 
@@ -28,10 +27,12 @@ def npz(
   *,
   path: str | os.PathLike,
   flip: bool = False,
+  augment: augment_lib.EDM | None = None,
   process: tuple[int, int] = (0, 1),
-) -> Batches:
+) -> pixels.Batches:
   """Batches of an .npz file with "x" or "images", and perhaps "y" or "labels"; see `load_npz`."""
-  return _in_memory(_read_npz(path), batch_size, seed, start, flip, process)
+  how = dict(flip=flip, augment=augment)
+  return pixels.in_memory(_read_npz(path), batch_size, seed, start, process, **how)
 
 
 def folder(
@@ -42,10 +43,12 @@ def folder(
   path: str | os.PathLike,
   size: int,
   flip: bool = False,
+  augment: augment_lib.EDM | None = None,
   process: tuple[int, int] = (0, 1),
-) -> Batches:
+) -> pixels.Batches:
   """Batches of the PNG and JPEG files under `path`; see `load_folder`."""
-  return _in_memory(_read_folder(path, size), batch_size, seed, start, flip, process)
+  how = dict(flip=flip, augment=augment)
+  return pixels.in_memory(_read_folder(path, size), batch_size, seed, start, process, **how)
 
 
 def tfds(
@@ -58,9 +61,10 @@ def tfds(
   data_dir: str | os.PathLike | None = None,
   size: int | None = None,
   flip: bool = False,
+  augment: augment_lib.EDM | None = None,
   threads: int = 4,
   process: tuple[int, int] = (0, 1),
-) -> Batches:
+) -> pixels.Batches:
   """Batches of a prepared tfds set, read by `threads` threads ahead of time, without tensorflow.
 
   Batch n is the same as that of the set in memory: the order comes from `arrays.rows`, and grain
@@ -70,7 +74,7 @@ def tfds(
   import grain  # heavy, and part of an extra that only this function needs
 
   take = arrays.rows(len(records), batch_size, seed, process=process)
-  finish = _finish(batch_size, seed, flip, process)
+  finish = pixels.finish(batch_size, seed, process, flip=flip, augment=augment)
   read = lambda n: finish(n, _decode(records, take(n), size))
   options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
   numbers = grain.MapDataset.range(next(arrays.count_from(start)), 2**62)
@@ -84,7 +88,7 @@ def load_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
     FileNotFoundError: no such file.
     ValueError: no uint8 images `[N, H, W]` or `[N, H, W, C]`, or not as many labels; a pickle.
   """
-  return _scaled(_read_npz(path))
+  return pixels.scaled(_read_npz(path))
 
 
 def load_folder(path: str | os.PathLike, size: int) -> dict[str, np.ndarray]:
@@ -97,7 +101,7 @@ def load_folder(path: str | os.PathLike, size: int) -> dict[str, np.ndarray]:
     FileNotFoundError: no such folder, or no PNG or JPEG in it.
     ValueError: a file that is not a picture.
   """
-  return _scaled(_read_folder(path, size))
+  return pixels.scaled(_read_folder(path, size))
 
 
 def load_tfds(
@@ -120,41 +124,7 @@ def load_tfds(
     ImportError: the packages that read it are missing.
   """
   records = _records(dataset, split, data_dir)
-  return _scaled(_decode(records, np.arange(len(records)), size))
-
-
-def _in_memory(
-  data: dict[str, np.ndarray],
-  batch_size: int,
-  seed: int,
-  start: int,
-  flip: bool,
-  process: tuple[int, int],
-) -> Batches:
-  """Batches of uint8 arrays `x` and, perhaps, `label`."""
-  batches = arrays.batches(data, batch_size, seed, start, process=process)
-  return map(_finish(batch_size, seed, flip, process), arrays.count_from(start), batches)
-
-
-def _finish(
-  batch_size: int, seed: int, flip: bool, process: tuple[int, int]
-) -> Callable[[int, dict[str, np.ndarray]], dict[str, Any]]:
-  """A function from (n, uint8 rows of batch n) to the batch that a network sees."""
-  part = arrays.share(batch_size, process)
-
-  def finish(n: int, data: dict[str, np.ndarray]) -> dict[str, Any]:
-    data = _scaled(data)
-    if flip:
-      coins = np.random.default_rng((seed, n, 1)).random(batch_size)[part] < 0.5
-      data["x"] = np.where(coins[:, None, None, None], data["x"][:, :, ::-1], data["x"])
-    return dict(x=data["x"]) | ({"cond": dict(label=data["label"])} if "label" in data else {})
-
-  return finish
-
-
-def _scaled(data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """uint8 to float32 in [-1, 1]; labels as they are."""
-  return data | dict(x=data["x"].astype(np.float32) / np.float32(127.5) - 1)
+  return pixels.scaled(_decode(records, np.arange(len(records)), size))
 
 
 def _read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:

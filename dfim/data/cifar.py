@@ -1,0 +1,109 @@
+"""CIFAR-10 in one file: an .npz of lossless WebP pictures, a third of the size of the originals.
+
+Of each split, "train" (50,000) and "test" (10,000), it holds `<split>_bytes`, uint8, all pictures
+end to end; `<split>_offsets` `[N + 1]`, where each begins, and the end; `<split>_labels` `[N]`. No
+registry carries the pictures; `pack` makes the file from a prepared tfds set:
+
+  python -c "from dfim.data import cifar; cifar.pack('cifar10.npz', '~/tensorflow_datasets')"
+
+Source of the pictures: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
+"""
+
+import functools
+import io
+import os
+import pathlib
+import zipfile
+
+import numpy as np
+from PIL import Image
+
+from dfim import files
+from dfim.data import augment as augment_lib
+from dfim.data import images
+from dfim.data import pixels
+
+SPLITS = ("train", "test")
+_FETCH = (
+  'pack one from a prepared tfds set, python -c "from dfim.data import cifar; '
+  "cifar.pack('{path}', '~/tensorflow_datasets')\", or set data.name=data.images.tfds"
+)
+
+
+def cifar10(
+  batch_size: int,
+  seed: int,
+  start: int = 0,
+  *,
+  path: str | os.PathLike,
+  split: str = "train",
+  flip: bool = False,
+  augment: augment_lib.EDM | None = None,
+  process: tuple[int, int] = (0, 1),
+) -> pixels.Batches:
+  """Batches `x [B, 32, 32, 3]` and `cond.label [B]`; see `arrays` for the contract and `load`."""
+  how = dict(flip=flip, augment=augment)
+  return pixels.in_memory(_read(path, split), batch_size, seed, start, process, **how)
+
+
+def load(path: str | os.PathLike, split: str = "test") -> dict[str, np.ndarray]:
+  """All of a split, `x [N, 32, 32, 3]` float32 in [-1, 1] and `label [N]` int32.
+
+  The pictures of a split are decoded once in a process, in about ten seconds, and stay in memory
+  as uint8.
+
+  Raises:
+    FileNotFoundError: no such file; names the command that makes it.
+    ValueError: no such split, or the file is damaged.
+  """
+  return pixels.scaled(_read(path, split))
+
+
+def pack(path: str | os.PathLike, data_dir: str | os.PathLike, dataset: str = "cifar10") -> None:
+  """Writes the file from a set that tfds has prepared in `data_dir`.
+
+  Raises:
+    FileNotFoundError, ValueError: see `images.load_tfds`.
+  """
+  data = {}
+  for split in SPLITS:
+    x, labels = (images.load_tfds(dataset, split, data_dir)[name] for name in ("x", "label"))
+    raw = [_encode(np.rint(127.5 * (one + 1)).astype(np.uint8)) for one in x]
+    data[f"{split}_bytes"] = np.frombuffer(b"".join(raw), np.uint8)
+    data[f"{split}_offsets"] = np.cumsum([0, *map(len, raw)])
+    data[f"{split}_labels"] = labels.astype(np.uint8)
+  files.replace(pathlib.Path(path), lambda file: np.savez(file, **data))
+
+
+def _encode(image: np.ndarray) -> bytes:
+  file = io.BytesIO()
+  Image.fromarray(image).save(file, "WEBP", lossless=True)
+  return file.getvalue()
+
+
+def _read(path: str | os.PathLike, split: str) -> dict[str, np.ndarray]:
+  path = pathlib.Path(path).expanduser()
+  if split not in SPLITS:
+    raise ValueError(f"data.split: {split!r} is not one of {', '.join(SPLITS)}")
+  if not path.is_file():
+    raise FileNotFoundError(f"data.path: no file {path}; {_FETCH.format(path=path)}")
+  return _decoded(path, split, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=len(SPLITS))
+def _decoded(path: pathlib.Path, split: str, changed: int) -> dict[str, np.ndarray]:
+  """The split of the file that was last `changed` then; whoever gets it must not write to it."""
+  del changed
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      raw, offsets, labels = (file[f"{split}_{name}"] for name in ("bytes", "offsets", "labels"))
+    ends = zip(offsets[:-1], offsets[1:], strict=True)
+    x = np.stack([np.asarray(Image.open(io.BytesIO(raw[i:j].tobytes()))) for i, j in ends])
+    if x.dtype != np.uint8 or x.shape[1:] != (32, 32, 3) or len(labels) != len(x):
+      raise ValueError(f"{len(labels)} labels of images {list(x.shape)}")
+  except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+    fix = f"make it anew: {_FETCH.format(path=path)}"
+    raise ValueError(
+      f"data.path: {path} is damaged ({' '.join(str(error).split())}); {fix}"
+    ) from None
+  return dict(x=x, label=labels.astype(np.int32))

@@ -1,0 +1,142 @@
+"""Latents of an image autoencoder, read from a cache that its encoder has filled once.
+
+The cache is a folder of arrays in .npy files, which are mapped and not read into memory:
+
+  mean.npy   float16 or float32 [N, H, W, C]   the posterior's mean, raw: not scaled by .18215
+  std.npy    the same                          its standard deviation
+  label.npy  integers [N], or no such file     the classes, from 0
+
+IMM's are of ImageNet at 256 x 256, cut to centred squares and not mirrored, in the latents of
+Stable Diffusion's VAE, H = W = 32 and C = 4 (arXiv 2503.07565, appendix I.1). Any encoder does:
+
+  mean = np.lib.format.open_memmap("mean.npy", "w+", np.float16, (N, 32, 32, 4))   # std alike
+  mean[rows], std[rows] = encoder(images[rows])          # channels last
+  np.save("label.npy", labels)
+
+The paper names the decoder sd-vae-ft-mse, the released configuration sd-vae-ft-ema; their encoders
+are one and the same. For another VAE give its own `channel_mean` and `channel_std`, here and to
+`to_latents`.
+"""
+
+from collections.abc import Sequence
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from dfim.data import arrays
+from dfim.data import pixels
+
+# Of raw latents of ImageNet, by channel: arXiv 2503.07565, appendix I.1.
+CHANNEL_MEAN = (0.86488, -0.27787343, 0.21616915, 0.3738409)
+CHANNEL_STD = (4.85503674, 5.31922414, 3.93725398, 3.9870003)
+SIGMA_DATA = 0.5  # the std of what a network sees
+_NOISE = 1  # which stream of random numbers
+
+
+def latents(
+  batch_size: int,
+  seed: int,
+  start: int = 0,
+  *,
+  path: str | os.PathLike,
+  channel_mean: Sequence[float] = CHANNEL_MEAN,
+  channel_std: Sequence[float] = CHANNEL_STD,
+  process: tuple[int, int] = (0, 1),
+) -> pixels.Batches:
+  """Batches `x [B, H, W, C]`, and `cond.label [B]` where there are labels.
+
+  Each latent is drawn anew from its posterior, mean + std noise, whenever it comes: row i of batch
+  n has noise of (seed, n, i). Then every channel is brought to a mean of 0 and a std of .5.
+
+  Raises:
+    FileNotFoundError: no cache.
+    ValueError: arrays that do not belong together, or another number of channels.
+  """
+  data = _read(path)
+  moments = _moments(channel_mean, channel_std, data["mean"].shape[-1])
+  part = arrays.share(batch_size, process)
+  numbers = range(batch_size)[part]
+
+  def finish(n: int, rows: dict[str, np.ndarray]) -> dict[str, Any]:
+    shape = rows["mean"].shape[1:]
+    noise = [np.random.default_rng((seed, n, _NOISE, i)) for i in numbers]
+    noise = np.stack([rng.standard_normal(shape, np.float32) for rng in noise])
+    x = _normalised(rows["mean"] + rows["std"] * noise, *moments)
+    return dict(x=x) | ({"cond": dict(label=rows["label"])} if "label" in rows else {})
+
+  batches = arrays.batches(data, batch_size, seed, start, process=process)
+  return map(finish, arrays.count_from(start), batches)
+
+
+def load(
+  path: str | os.PathLike,
+  channel_mean: Sequence[float] = CHANNEL_MEAN,
+  channel_std: Sequence[float] = CHANNEL_STD,
+) -> dict[str, np.ndarray]:
+  """All of the means as a network would see them, `x [N, H, W, C]`, and `label [N]` if there is.
+
+  Raises:
+    FileNotFoundError, ValueError: see `latents`.
+  """
+  data = _read(path)
+  x = _normalised(data.pop("mean"), *_moments(channel_mean, channel_std, data["std"].shape[-1]))
+  return dict(x=x) | {k: data[k] for k in ("label",) if k in data}
+
+
+def to_latents(
+  x: np.ndarray,
+  channel_mean: Sequence[float] = CHANNEL_MEAN,
+  channel_std: Sequence[float] = CHANNEL_STD,
+) -> np.ndarray:
+  """Samples `[..., C]` back to raw latents, which the VAE's decoder takes: the inverse."""
+  mean, std = _moments(channel_mean, channel_std, x.shape[-1])
+  return np.asarray(x, np.float32) / SIGMA_DATA * std + mean
+
+
+def _normalised(raw: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+  return (np.asarray(raw, np.float32) - mean) / std * np.float32(SIGMA_DATA)
+
+
+def _moments(
+  mean: Sequence[float], std: Sequence[float], channels: int
+) -> tuple[np.ndarray, np.ndarray]:
+  for field, value in dict(channel_mean=mean, channel_std=std).items():
+    if len(value) != channels:
+      raise ValueError(
+        f"data.{field}: {len(value)} numbers for {channels} channels; give one for each"
+      )
+  return np.asarray(mean, np.float32), np.asarray(std, np.float32)
+
+
+def _read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+  """The mapped `mean` and `std` `[N, H, W, C]` and, perhaps, int32 `label [N]`."""
+  path = pathlib.Path(path).expanduser()
+  data = {name: _mapped(path / f"{name}.npy") for name in ("mean", "std")}
+  mean, std = data["mean"], data["std"]
+  if mean.ndim != 4 or mean.shape != std.shape or {mean.dtype.kind, std.dtype.kind} != {"f"}:
+    raise ValueError(
+      f"data.path: {path} needs floating mean.npy and std.npy [N, H, W, C], has {mean.dtype} "
+      f"{list(mean.shape)} and {std.dtype} {list(std.shape)}"
+    )
+  if not (path / "label.npy").exists():
+    return data
+  label = _mapped(path / "label.npy")
+  if label.shape != mean.shape[:1] or label.dtype.kind not in "iu":
+    raise ValueError(
+      f"data.path: {path} needs {len(mean)} integers in label.npy, has {label.dtype} "
+      f"{list(label.shape)}"
+    )
+  return data | dict(label=label.astype(np.int32))
+
+
+def _mapped(path: pathlib.Path) -> np.ndarray:
+  if not path.is_file():
+    raise FileNotFoundError(
+      f"data.path: no file {path}; encode the images once with a VAE, as dfim/data/latents.py says"
+    )
+  try:
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+  except (ValueError, EOFError, OSError) as error:
+    raise ValueError(f"data.path: {path} is damaged ({error}); write it anew") from None
