@@ -12,6 +12,7 @@ from typing import Any
 
 import flax.traverse_util
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dfim.models import dit
@@ -68,6 +69,8 @@ def to_params(arrays: Mapping[str, np.ndarray], wanted: Any, *, prefix: str = ""
   for name, (old, value) in found.items():
     if value.shape != shapes[name]:
       raise ValueError(f"{old}, our {name}, is {value.shape} there and {shapes[name]} in ours.")
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+      raise ValueError(f"{old}, our {name}, is {value.dtype}, not of floating-point numbers.")
     if not np.all(np.isfinite(value)):
       raise ValueError(f"{old}, our {name}, holds values that are not finite.")
   params = {path: _stacked(path, leaf, found) for path, leaf in leaves.items()}

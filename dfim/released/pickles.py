@@ -64,7 +64,7 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
         return _arrays(_zip(archive))
     return _arrays(_stream(io.BytesIO(pathlib.Path(path).read_bytes())))
   except Refused as error:
-    raise ValueError(f"{path}: {error}") from None
+    raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
   except Exception as error:  # a hostile or damaged pickle may raise anything; it has run nothing
     line = " ".join(f"{type(error).__name__}, {error}".split())[:120]
     raise ValueError(f"{path} is no sound pickle: {line}.") from None
@@ -108,7 +108,7 @@ class _Unpickler(pickle.Unpickler):
     if full in _CONSTRUCTORS:
       return _Constructor(_CONSTRUCTORS[full])
     raise Refused(
-      f"it asks for {full[:80]}, and only arrays are read from pickles: where you trust the file,"
+      f"it asks for {full[:80]!a}, and only arrays are read from pickles: where you trust the file,"
       " save its arrays as npz or safetensors with the program that it comes from."
     )
 
@@ -236,6 +236,12 @@ def _from_bytes(data: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
   return np.frombuffer(data, dtype.dtype).reshape(shape, order=order)
 
 
+def _encode(text: str, encoding: str) -> bytes:
+  """How protocols 0 to 2 write bytes."""
+  del encoding  # latin1
+  return text.encode("latin1")
+
+
 def _scalar(dtype: Any, data: Any) -> np.ndarray:
   return _from_bytes(data, dtype, (), "C")
 
@@ -244,8 +250,10 @@ _CONSTRUCTORS = {
   "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
   "torch._utils._rebuild_parameter": _rebuild_parameter,
   "torch.storage._load_from_bytes": _load_from_bytes,
+  "_codecs.encode": _encode,
   "torch.Size": tuple,
   "builtins.set": set,
+  "__builtin__.set": set,  # as Python 2 called it, and protocol 2 still does
   "torch_utils.persistence._reconstruct_persistent_obj": _reconstruct_persistent_obj,
   "numpy.dtype": _Dtype,
   "numpy.ndarray": _Array,

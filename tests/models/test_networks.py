@@ -13,6 +13,7 @@ from dfim.models.causal_transformer import CausalTransformer
 from dfim.models.dit import DiT
 from dfim.models.mlp import MLP
 from dfim.models.unet import UNet
+from dfim.released import names
 
 CLASSES = 3
 NETS = {  # network, shape of one example
@@ -168,12 +169,65 @@ def test_bfloat16_still_embeds_close_times_apart(case):
   assert min(map(gap, a, b)) > 1e-3
 
 
+def test_bfloat16_tells_s_from_t_at_the_smallest_gap_of_the_paper(case):
+  net, shape = dataclasses.replace(case[0], dtype="bfloat16", second_time="t-s"), case[1]
+  assert gap(run(net, shape, s=0.75), run(net, shape, s=0.75 - 1e-4)) > 1e-3
+
+
 def test_gradient_is_finite_also_where_the_times_meet(case):
   net, shape = case
   grad = quick_jit(jax.grad(lambda params, *args: jnp.sum(net.apply(params, *args) ** 2)))
   for s, t in [(0.0, 0.0), (0.0, 1.0)]:
     grads = jax.tree.leaves(grad(perturbed(net, shape), *inputs(shape, s=s, t=t)))
     assert all(jnp.all(jnp.isfinite(g)) for g in grads) and max(gap(g, 0) for g in grads) > 0
+
+
+def value_and_gradient(net, shape, params, dropout):
+  """In training; gradients by flat names, blocks numbered."""
+  rngs = {"dropout": jax.random.key(3)} if dropout else None
+  net = dataclasses.replace(net, dropout=dropout)
+  apply = lambda params: net.apply(params, *inputs(shape), train=True, rngs=rngs)
+  value, grads = quick_jit(jax.value_and_grad(lambda p: jnp.mean(apply(p) ** 2)))(params)
+  return value, names.to_arrays(grads)
+
+
+@pytest.mark.parametrize(
+  "name, fields, dropout",
+  [
+    ("unet", dict(remat=True), 0.5),  # the second computation drops what the first dropped
+    ("dit", dict(remat=True), 0.5),
+    ("dit", dict(scan=True), 0.0),  # a scan draws its masks in another order
+    ("dit", dict(scan=True, remat=True), 0.0),
+  ],
+  ids=str,
+)
+def test_remat_and_scan_change_no_value_and_no_gradient(name, fields, dropout):
+  net, shape = NETS[name]
+  other = dataclasses.replace(net, **fields)
+  params = perturbed(net, shape)
+  theirs = names.to_params(names.to_arrays(params), perturbed(other, shape))
+  value, grads = value_and_gradient(net, shape, params, dropout)
+  other_value, other_grads = value_and_gradient(other, shape, theirs, dropout)
+  assert set(grads) == set(other_grads) and max(gap(g, 0) for g in grads.values()) > 0.01
+  close(other_value, value)
+  for key, grad in grads.items():
+    close(other_grads[key], grad)
+
+
+@pytest.mark.parametrize(
+  "name, scan", [("unet", {}), ("dit", {}), ("dit", {"scan": True})], ids=str
+)
+def test_remat_keeps_fewer_activations(name, scan):
+  net, shape = NETS[name]
+  args = inputs(shape)
+
+  def kept(remat):
+    tried = dataclasses.replace(net, remat=remat)
+    backward = lambda params: jax.vjp(lambda p: tried.apply(p, *args), params)[1]
+    arrays = jax.tree.leaves(jax.eval_shape(backward, perturbed(tried, shape)))
+    return sum(a.size for a in arrays)  # with the parameters, which are no activations
+
+  assert kept(True) < 0.75 * kept(False)
 
 
 def test_mlp_tokens_see_their_own_times_only():
