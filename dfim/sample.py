@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 import functools
+import hashlib
 import inspect
 import itertools
+import json
 import pathlib
 from typing import Any
 
@@ -19,6 +21,7 @@ from dfim import files
 from dfim import pictures
 from dfim import workdir as workdir_lib
 from dfim.core import interpolants
+from dfim.metrics import adm
 from dfim.resolve import config_errors
 from dfim.resolve import ConfigError
 from dfim.resolve import resolve
@@ -34,6 +37,7 @@ DEFAULTS = dict(
   chunk=500,
   limits=(-1.0, 1.0),
   count=64,
+  adm=0,  # images to write for ADM's evaluation suite, see `write_adm`
   # of sequences alone, whose method is samplers.rollout.rollout:
   step=None,  # such as samplers.jump.ancestral_step
   cached=False,  # keep keys and values of finished tokens
@@ -133,6 +137,8 @@ def _options(config: Any) -> dict[str, Any]:
     )
   if not options["steps"] or min(options["chunk"], options["count"]) < 1:
     raise ConfigError("sampler: steps must not be empty, chunk and count at least 1.")
+  if options["adm"] < 0:
+    raise ConfigError(f"sampler.adm={options['adm']}: give a number of images, or 0 for none.")
   if not callable(options["grid"]):
     raise ConfigError("sampler.grid.steps: give the numbers of steps in sampler.steps instead.")
   if options["step"] is None and "step_of" in inspect.signature(options["method"]).parameters:
@@ -285,9 +291,15 @@ def sample(config: ml_collections.ConfigDict, workdir: str, *, devices: Any = No
   """Draws `config.sampler.count` samples from the newest checkpoint (`--mode=sample`).
 
   Writes `samples/<step>_<n>.png`, n from 1 on so that nothing is overwritten, and beside it an
-  `.npz` with an array `[count, ...]` for each number of steps; returns the picture's path.
+  `.npz` with an array `[count, ...]` for each number of steps; returns the picture's path. And what
+  `write_adm` writes, if `config.sampler.adm` says so.
   """
   experiment = experiment_lib.build(config, devices=devices)
+  if experiment.config.sampler.get("adm", DEFAULTS["adm"]):
+    with config_errors("sampler.adm"):
+      adm.check(experiment.batch["x"].shape[1:])
+      if jax.process_count() > 1:
+        raise ValueError("one file is written by one process; sample on one machine of the run")
   draw, state = restored(experiment, workdir)
   drawn = draw_each(experiment, draw, state)
   names = (f"{int(state.seen)}_{n}.png" for n in itertools.count(1))
@@ -297,4 +309,32 @@ def sample(config: ml_collections.ConfigDict, workdir: str, *, devices: Any = No
   arrays = {f"steps_{steps}": x for steps, x in drawn.items()}
   files.replace(path.with_suffix(".npz"), lambda file: np.savez(file, **arrays))
   logging.info("Wrote %s, and the samples themselves beside it.", path)
+  write_adm(experiment, draw, state, path.parent)
   return path
+
+
+def write_adm(
+  experiment: experiment_lib.Experiment, draw: Draw, state: Any, folder: pathlib.Path
+) -> list[pathlib.Path]:
+  """`config.sampler.adm` images for each number of steps, as ADM's evaluation suite reads them.
+
+  `adm_<step>_<steps>_steps_<count>_<sampler>.npz` in `folder`: uint8 `[count, H, W, 3]`, a single
+  channel repeated, and labels where the network has classes. The last part of the name is a hash of
+  the sampler's fields that a sample depends on. What is there stays; what a killed run has drawn is
+  kept, and the same command goes on. Returns the paths, none where `adm` is 0.
+  """
+  sampler = {**DEFAULTS, **experiment.config.sampler.to_dict()}
+  count, limits = sampler["adm"], sampler["limits"]
+  shape = (count, *experiment.batch["x"].shape[1:3], 3)
+  classes = getattr(experiment.net, "num_classes", 0)
+  labels = np.arange(count) % classes if classes else None
+  kept = {k: v for k, v in sampler.items() if k not in ("steps", "chunk", "count", "adm")}
+  how = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:6]
+  paths = []
+  for steps in sampler["steps"] if count else ():
+    path = folder / f"adm_{int(state.seen)}_{steps}_steps_{count}_{how}.npz"
+    images = functools.partial(adm.drawn, draw, averaged(state), count, steps, limits)
+    adm.write(path, images, shape, labels)
+    logging.info("ADM's suite reads %s.", path)
+    paths.append(path)
+  return paths

@@ -198,3 +198,70 @@ def test_an_image_has_no_context():
   experiment = build()
   with pytest.raises(ValueError, match="only a rollout goes on from a context"):
     sample.make_draw(experiment)(params_of(experiment), 2, 1, context=np.zeros((2, 4, 8, 1)))
+
+
+@pytest.fixture(scope="module")
+def digits_state():
+  experiment = build()
+  state = experiment.first_state()
+  return state.replace(ema={decay: params_of(experiment) for decay in state.ema})
+
+
+def write_adm(state, folder, **sampler):
+  """Where ADM's files of 12 images are, and what they hold."""
+  experiment = build(**{"adm": 12, "steps": (1,), **sampler})
+  paths = sample.write_adm(experiment, sample.make_draw(experiment), state, folder)
+  return paths, [dict(np.load(path)) for path in paths]
+
+
+def test_adm_reads_pixels_and_labels_of_each_number_of_steps(tmp_path, digits_state):
+  paths, found = write_adm(digits_state, tmp_path, steps=(1, 2), count=3)
+  assert [path.name.rpartition("_")[0] for path in paths] == [
+    "adm_0_1_steps_12",
+    "adm_0_2_steps_12",
+  ]
+  for arrays in found:
+    assert arrays["arr_0"].shape == (12, 8, 8, 3) and arrays["arr_0"].dtype == np.uint8
+    np.testing.assert_array_equal(arrays["arr_1"], np.arange(12) % 10)
+  assert np.any(found[0]["arr_0"] != found[1]["arr_0"])
+  draw = sample.make_draw(build(steps=(1,)))
+  grey = (sample.averaged(digits_state), 12, 1)
+  expected = np.rint((draw(*grey) + 2 / 3) / (4 / 3) * 255).clip(0, 255)
+  assert np.abs(found[0]["arr_0"] - expected).max() <= 1, "limits of black and white, grey repeated"
+
+
+def test_adm_images_do_not_depend_on_the_chunk_or_on_a_kill(tmp_path, digits_state):
+  (path,), (whole,) = write_adm(digits_state, tmp_path / "whole")
+  killed = tmp_path / "killed" / f"{path.name}.part"
+  killed.parent.mkdir()
+  killed.write_bytes(whole["arr_0"].tobytes()[: 5 * 8 * 8 * 3 + 7])  # five images and a bit
+  (again,), (found,) = write_adm(digits_state, killed.parent, chunk=5)
+  assert again.name == path.name and not killed.exists()
+  off = np.abs(found["arr_0"].astype(int) - whole["arr_0"])
+  assert off.max() <= 1 and np.mean(off > 0) < 0.01, "rounding at most"
+
+
+def test_adm_files_of_another_sampler_lie_beside(tmp_path, digits_state):
+  (first,), (found,) = write_adm(digits_state, tmp_path)
+  (other,), (changed,) = write_adm(digits_state, tmp_path, seed=1)
+  assert first != other and np.any(found["arr_0"] != changed["arr_0"])
+  before = first.stat().st_mtime_ns
+  write_adm(digits_state, tmp_path)
+  assert first.stat().st_mtime_ns == before and len(list(tmp_path.iterdir())) == 2
+
+
+def test_no_adm_file_unless_asked_for(tmp_path, digits_state):
+  assert write_adm(digits_state, tmp_path, adm=0) == ([], [])
+
+
+def test_adm_takes_no_sequences(tmp_path):
+  config = forcing_walk.get_config("smoke")
+  config.sampler.adm = 8
+  with pytest.raises(ConfigError, match=r"sampler.adm: samples of shape \[6, 2\] are no images"):
+    sample.sample(config, str(tmp_path / "run"), devices=jax.devices()[:1])
+  assert not (tmp_path / "run").exists()
+
+
+def test_a_negative_number_of_adm_images_is_told():
+  with pytest.raises(ConfigError, match="sampler.adm=-1: give a number of images"):
+    sample.make_draw(build(adm=-1))

@@ -4,7 +4,13 @@ Source: M. Heusel et al., GANs Trained by a Two Time-Scale Update Rule, arXiv 17
 only where the features are those of the Inception network; name yours beside the number.
 """
 
+import os
+import pathlib
+import zipfile
+
 import numpy as np
+
+from dfim import files
 
 
 def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -35,6 +41,34 @@ def frechet_distance(
   overlap = np.linalg.svd(_root(cov1) @ _root(cov2), compute_uv=False).sum()
   distance = np.sum((mean1 - mean2) ** 2) + np.trace(cov1) + np.trace(cov2) - 2 * overlap
   return max(float(distance), 0.0)
+
+
+def save(path: str | os.PathLike, mean: np.ndarray, cov: np.ndarray) -> None:
+  """Writes moments as the field's programs do: an .npz with `mu` and `sigma`."""
+  files.replace(path, lambda file: np.savez(file, mu=mean, sigma=cov))
+
+
+def load(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
+  """The moments of an .npz with `mu` `[D]` and `sigma` `[D, D]`, in float64.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: it is damaged, or holds something else.
+  """
+  path = pathlib.Path(path).expanduser()
+  if not path.is_file():
+    raise FileNotFoundError(f"no reference statistics {path}; docs/scores.md says how to get some")
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      mean, cov = (np.asarray(file[name], np.float64) for name in ("mu", "sigma"))
+  except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+    line = " ".join(str(error).split())
+    raise ValueError(f"{path}: no .npz with numbers mu and sigma ({line})") from None
+  if mean.ndim != 1 or cov.shape != 2 * mean.shape or not np.isfinite(cov).all():
+    raise ValueError(
+      f"{path}: mu {list(mean.shape)} and sigma {list(cov.shape)} are no finite [D] and [D, D]"
+    )
+  return mean, cov
 
 
 def _root(cov: np.ndarray) -> np.ndarray:

@@ -48,6 +48,12 @@ def test_takes_any_size_of_image(shape):
   assert classifier.features(params, x, batch_size=4).shape == (4, classifier.WIDTH)
 
 
+@pytest.mark.parametrize("side, hidden", [(8, 2 * 2), (16, 4 * 4), (28, 4 * 4), (32, 4 * 4)])
+def test_larger_images_are_halved_once_more(side, hidden):
+  params = classifier.train(np.zeros((2, side, side, 1)), np.arange(2), steps=1, batch_size=2)
+  assert params["hidden"].shape == (hidden * 64, classifier.WIDTH)
+
+
 def test_refuses_what_are_not_labelled_images():
   with pytest.raises(ValueError, match="are not images"):
     classifier.train(FEW[0][..., 0], FEW[1])

@@ -67,3 +67,28 @@ def test_orthogonal_planes_share_nothing():
   zero = np.zeros(2)
   found = frechet.frechet_distance(zero, np.diag([1.0, 0.0]), zero, np.diag([0.0, 4.0]))
   np.testing.assert_allclose(found, 5.0)
+
+
+def test_saved_moments_come_back(tmp_path):
+  path, moments = tmp_path / "a.npz", frechet.moments(cloud(0, 50, 4))
+  frechet.save(path, *moments)
+  assert sorted(np.load(path).files) == ["mu", "sigma"]
+  for a, b in zip(frechet.load(path), moments, strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_load_refuses_what_are_no_moments(tmp_path):
+  path = tmp_path / "a.npz"
+  with pytest.raises(FileNotFoundError, match="no reference statistics .*a.npz; docs/scores.md"):
+    frechet.load(path)
+  path.write_bytes(b"junk")
+  with pytest.raises(ValueError, match="a.npz: no .npz with numbers mu and sigma"):
+    frechet.load(path)
+  for arrays in (dict(mu=np.zeros(3)), dict(mu=np.array(["a"]), sigma=np.zeros((1, 1)))):
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match="no .npz with numbers mu and sigma"):
+      frechet.load(path)
+  for sigma in (np.zeros((2, 3)), np.full((3, 3), np.nan)):
+    np.savez(path, mu=np.zeros(3), sigma=sigma)
+    with pytest.raises(ValueError, match=r"mu \[3\] and sigma"):
+      frechet.load(path)

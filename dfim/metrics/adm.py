@@ -1,0 +1,90 @@
+"""Samples as pixels, and as the file of them that ADM's evaluation suite reads.
+
+Source of the format: the program of P. Dhariwal and A. Nichol, Diffusion Models Beat GANs, arXiv
+2105.05233: an .npz with uint8 `[N, H, W, 3]` as "arr_0" and, where there are classes, labels `[N]`
+as "arr_1".
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import math
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from dfim import files
+from dfim import pictures
+
+_PIECE = 1000  # samples in memory at a time: 800 MB of 256 x 256 pixels in float32
+
+
+def pixels(x: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+  """Images `[N, H, W, 1 | 3]` as uint8 `[N, H, W, 3]`; a single channel is repeated.
+
+  Values at `limits` become 0 and 255, what lies beyond is clipped.
+
+  Raises:
+    ValueError: no images of 1 or 3 channels, or numbers that are not finite.
+  """
+  check(x.shape[1:])
+  if not np.isfinite(x).all():
+    raise ValueError("samples: some are not finite; look at the weights")
+  one_column = pictures.image_grid(x, 1, limits=limits)
+  return np.broadcast_to(one_column.reshape(x.shape), (*x.shape[:3], 3))
+
+
+def check(shape: tuple[int, ...]) -> None:
+  """Raises ValueError unless samples of `shape` are images of 1 or 3 channels."""
+  if len(shape) != 3 or shape[-1] not in (1, 3):
+    raise ValueError(
+      f"samples of shape {list(shape)} are no images [H, W, 1 | 3]; decode latents first"
+    )
+
+
+def drawn(
+  draw: Callable[..., np.ndarray],
+  params: Any,
+  count: int,
+  steps: int,
+  limits: tuple[float, float],
+  first: int = 0,
+) -> Iterator[np.ndarray]:
+  """Samples `first` to `count` of `sample.make_draw`'s `draw` as `pixels`, piece by piece."""
+  for n in range(first, count, _PIECE):
+    yield pixels(draw(params, min(_PIECE, count - n), steps, first=n), limits)
+
+
+def write(
+  path: str | os.PathLike,
+  images: Callable[[int], Iterator[np.ndarray]],
+  shape: tuple[int, int, int, int],
+  labels: np.ndarray | None = None,
+) -> None:
+  """Writes `path`, in one move at the end; a file that is there already stays as it is.
+
+  What comes is kept in `path` with ".part" behind, so that the same call goes on where a killed one
+  was: at the first image that is not there in full.
+
+  Args:
+    path: ends in ".npz".
+    images: from the index of the first image that is wanted, uint8 `[n, H, W, 3]` at a time.
+    shape: of all of them, `(N, H, W, 3)`.
+    labels: `[N]`, where there are classes.
+  """
+  path = pathlib.Path(path)
+  if path.exists():
+    return
+  path.parent.mkdir(parents=True, exist_ok=True)
+  part = path.with_name(f"{path.name}.part")
+  with open(part, "ab") as file:
+    size = math.prod(shape[1:])
+    done = file.tell() // size
+    file.truncate(done * size)
+    for piece in images(done):
+      file.write(piece.tobytes())
+      file.flush()
+  arrays = [np.memmap(part, np.uint8, "r", shape=shape), *([] if labels is None else [labels])]
+  files.replace(path, lambda file: np.savez(file, *arrays))
+  part.unlink()

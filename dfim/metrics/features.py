@@ -1,0 +1,47 @@
+"""What feature spaces share: a network over many images, and a name for its weights."""
+
+from collections.abc import Callable
+import functools
+import hashlib
+from typing import Any
+
+import jax
+import numpy as np
+
+Array = jax.Array
+Network = Callable[[Any, Array], Array]  # (params, x [B, ...]) -> [B, D]
+
+
+def in_batches(network: Network, params: Any, x: np.ndarray, batch_size: int) -> np.ndarray:
+  """`network` on all of x; the last batch is filled up with zeros, so that one program serves.
+
+  Args:
+    network: compiled once for each function object, so pass the same one again.
+    params: its weights.
+    x: `[N, ...]`, N >= 1, of whatever type the network takes.
+    batch_size: images at a time.
+  """
+  parts = []
+  for n in range(0, len(x), batch_size):
+    batch = x[n : n + batch_size]
+    padding = [(0, batch_size - len(batch))] + [(0, 0)] * (x.ndim - 1)
+    parts.append(jax.device_get(_run(network, params, np.pad(batch, padding))))
+  return np.concatenate(parts)[: len(x)]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _run(network: Network, params: Any, x: Array) -> Array:
+  return network(params, x)
+
+
+def digest(arrays: dict[str, Any], digits: int = 6) -> str:
+  """Hexadecimal digits of the sha256 of what arrays are called, their shapes, types and bytes.
+
+  The same numbers have the same digest whatever file they came in.
+  """
+  found = hashlib.sha256()
+  for name, array in sorted(arrays.items()):
+    array = np.ascontiguousarray(array)
+    found.update(f"{name} {array.shape} {array.dtype}".encode())
+    found.update(array.data)
+  return found.hexdigest()[:digits]

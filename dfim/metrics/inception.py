@@ -1,0 +1,268 @@
+"""The features of FID: Inception-v3 as the TensorFlow graph of 2015-12-05 has it, 2048 of pool 3.
+
+Weights are the user's own file of pytorch-fid's state dict, which ports that graph; see `params_of`
+and `evaluators.fid`. The network is torchvision's Inception-v3 but for its poolings inside of the
+mixed blocks: averages do not count the padding, and the last block takes a maximum.
+
+Sources: C. Szegedy et al., Rethinking the Inception Architecture, arXiv 1512.00567; M. Heusel et
+al., arXiv 1706.08500; the blocks' widths and names are those of pytorch-fid and torchvision.
+
+Not verified here: no copy of the weights could be had, so no FID of this module was ever compared
+with one of the released programs. What was: the architecture against torch with random weights.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dfim.metrics import features as features_lib
+
+Array = jax.Array
+Params = dict[str, Array]
+Unit = Callable[..., Array]  # (name, x, channels, kernel, stride, padding) -> conv, norm, ReLU of x
+
+WIDTH = 2048  # features
+SIDE = 299  # pixels, to which images are resized
+RESIZES = ("tensorflow", "pytorch")
+_EPSILON = 1e-3  # of the batch norms
+_EXACT = jax.lax.Precision.HIGHEST  # or a GPU computes in TF32 and a TPU in bfloat16
+
+
+def features(
+  params: Params, images: np.ndarray, *, resize: str = "tensorflow", batch_size: int = 64
+) -> np.ndarray:
+  """uint8 images `[N, H, W, 3]` to float32 `[N, 2048]`.
+
+  Args:
+    params: `params_of`'s.
+    images: of any size; float images lack the rounding to 256 levels that image files have.
+    resize: how they become 299 x 299 in [-1, 1], bilinear and without antialiasing in both cases.
+      "tensorflow" as the graph itself, ADM's suite and StyleGAN2-ADA's (hence EDM's and IMM's) do:
+      pixel i of 299 looks at H i / 299, and x / 128 - 1. "pytorch" as pytorch-fid does: at
+      H (i + 1/2) / 299 - 1/2, and x / 127.5 - 1. Their FIDs differ: compare like with like.
+    batch_size: images at a time; it changes nothing else.
+
+  Raises:
+    ValueError: other images, or no such `resize`.
+  """
+  if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or not len(images):
+    raise ValueError(
+      f"inception: needs uint8 images [N, H, W, 3], not {images.dtype} {list(images.shape)}"
+    )
+  if resize not in RESIZES:
+    raise ValueError(f"resize={resize!r}: give one of {', '.join(RESIZES)}")
+  return features_lib.in_batches(_FROM_PIXELS[resize], params, images, batch_size)
+
+
+def pool3(params: Params, x: Array) -> Array:
+  """The network alone: `[B, 299, 299, 3]` in [-1, 1] to `[B, 2048]`."""
+
+  def unit(name: str, x: Array, *args: Any, **kwargs: Any) -> Array:
+    y = _convolve(x, params[f"{name}.kernel"], *args, **kwargs)
+    return jax.nn.relu(y + params[f"{name}.bias"][None, None, None])
+
+  return _network(unit, x)
+
+
+def params_of(arrays: Mapping[str, np.ndarray]) -> Params:
+  """The network's weights from pytorch-fid's state dict, by its names.
+
+  Each batch norm of running moments, being linear, goes into the kernel and bias of the convolution
+  before it, in float64. The dict's classifier, `fc`, and its counts of batches are not used.
+
+  Args:
+    arrays: such as "Mixed_5b.branch1x1.conv.weight" `[64, 192, 1, 1]` (out, in, height, width),
+      and "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var" beside it.
+
+  Raises:
+    ValueError: naming the first that is missing, of another shape or not finite.
+  """
+  params = {}
+  for name, (height, width, before, channels) in kernels().items():
+    weight = _checked(arrays, f"{name}.conv.weight", (channels, before, height, width))
+    gain, bias, mean, variance = (
+      _checked(arrays, f"{name}.bn.{part}", (channels,))
+      for part in ("weight", "bias", "running_mean", "running_var")
+    )
+    scale = gain / np.sqrt(variance + _EPSILON)
+    kernel = np.moveaxis(weight, (2, 3), (0, 1)).swapaxes(2, 3) * scale[None, None, None]
+    params[f"{name}.kernel"] = jnp.asarray(kernel, jnp.float32)
+    params[f"{name}.bias"] = jnp.asarray(bias - mean * scale, jnp.float32)
+  return params
+
+
+@functools.cache
+def kernels() -> dict[str, tuple[int, int, int, int]]:
+  """The shape of every kernel, (height, width, in, out), by the name of its convolution."""
+  found = {}
+
+  def unit(name: str, x: Array, channels: int, kernel: tuple[int, int] = (1, 1), **how: Any):
+    found[name] = (*kernel, x.shape[-1], channels)
+    return _convolve(x, jnp.zeros(found[name]), channels, kernel, **how)
+
+  jax.eval_shape(functools.partial(_network, unit), jnp.zeros((1, SIDE, SIDE, 3)))
+  return found
+
+
+def name_of(params: Params) -> str:
+  """What every result in this feature space names: "inception-2015 sha256:3f9ac2..."."""
+  return f"inception-2015 sha256:{features_lib.digest(params, 12)}"
+
+
+def _checked(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]) -> np.ndarray:
+  """The array in float64."""
+  if name not in arrays:
+    raise ValueError(f"no parameter {name}; this takes the state dict of pytorch-fid's Inception")
+  array = np.asarray(arrays[name], np.float64)
+  if array.shape != shape:
+    raise ValueError(f"{name} has shape {list(array.shape)}, pytorch-fid's has {list(shape)}")
+  if not np.isfinite(array).all():
+    raise ValueError(f"{name} has numbers that are not finite; fetch the file anew")
+  return array
+
+
+def _network(unit: Unit, x: Array) -> Array:
+  x = unit("Conv2d_1a_3x3", x, 32, (3, 3), stride=2, padding="VALID")
+  x = unit("Conv2d_2a_3x3", x, 32, (3, 3), padding="VALID")
+  x = unit("Conv2d_2b_3x3", x, 64, (3, 3))
+  x = unit("Conv2d_3b_1x1", _halved(x), 80)
+  x = unit("Conv2d_4a_3x3", x, 192, (3, 3), padding="VALID")
+  x = _halved(x)
+  for name, pooled in dict(Mixed_5b=32, Mixed_5c=64, Mixed_5d=64).items():
+    x = _block_a(_within(unit, name), x, pooled)
+  x = _block_b(_within(unit, "Mixed_6a"), x)
+  for name, inner in dict(Mixed_6b=128, Mixed_6c=160, Mixed_6d=160, Mixed_6e=192).items():
+    x = _block_c(_within(unit, name), x, inner)
+  x = _block_d(_within(unit, "Mixed_7a"), x)
+  x = _block_e(_within(unit, "Mixed_7b"), x, _average)
+  x = _block_e(_within(unit, "Mixed_7c"), x, _maximum)
+  return jnp.mean(x, (1, 2))
+
+
+def _block_a(unit: Unit, x: Array, pooled: int) -> Array:
+  """`[B, 35, 35, C]` to `[B, 35, 35, 224 + pooled]`."""
+  five = unit("branch5x5_2", unit("branch5x5_1", x, 48), 64, (5, 5))
+  three = unit("branch3x3dbl_1", x, 64)
+  for name in ("branch3x3dbl_2", "branch3x3dbl_3"):
+    three = unit(name, three, 96, (3, 3))
+  pool = unit("branch_pool", _average(x), pooled)
+  return jnp.concatenate([unit("branch1x1", x, 64), five, three, pool], -1)
+
+
+def _block_b(unit: Unit, x: Array) -> Array:
+  """`[B, 35, 35, C]` to `[B, 17, 17, 480 + C]`."""
+  halve = dict(kernel=(3, 3), stride=2, padding="VALID")
+  three = unit("branch3x3dbl_2", unit("branch3x3dbl_1", x, 64), 96, (3, 3))
+  three = unit("branch3x3dbl_3", three, 96, **halve)
+  return jnp.concatenate([unit("branch3x3", x, 384, **halve), three, _halved(x)], -1)
+
+
+def _block_c(unit: Unit, x: Array, inner: int) -> Array:
+  """`[B, 17, 17, C]` to `[B, 17, 17, 768]`; kernels of 7 along one axis, then the other."""
+  row, column = (1, 7), (7, 1)
+  seven = unit("branch7x7_2", unit("branch7x7_1", x, inner), inner, row)
+  seven = unit("branch7x7_3", seven, 192, column)
+  double = unit("branch7x7dbl_1", x, inner)
+  for n, kernel in ((2, column), (3, row), (4, column)):
+    double = unit(f"branch7x7dbl_{n}", double, inner, kernel)
+  double = unit("branch7x7dbl_5", double, 192, row)
+  pool = unit("branch_pool", _average(x), 192)
+  return jnp.concatenate([unit("branch1x1", x, 192), seven, double, pool], -1)
+
+
+def _block_d(unit: Unit, x: Array) -> Array:
+  """`[B, 17, 17, C]` to `[B, 8, 8, 512 + C]`."""
+  halve = dict(kernel=(3, 3), stride=2, padding="VALID")
+  three = unit("branch3x3_2", unit("branch3x3_1", x, 192), 320, **halve)
+  seven = unit("branch7x7x3_2", unit("branch7x7x3_1", x, 192), 192, (1, 7))
+  seven = unit("branch7x7x3_4", unit("branch7x7x3_3", seven, 192, (7, 1)), 192, **halve)
+  return jnp.concatenate([three, seven, _halved(x)], -1)
+
+
+def _block_e(unit: Unit, x: Array, pool: Callable[[Array], Array]) -> Array:
+  """`[B, 8, 8, C]` to `[B, 8, 8, 2048]`; two branches end in a row and a column side by side."""
+  three = unit("branch3x3_1", x, 384)
+  double = unit("branch3x3dbl_2", unit("branch3x3dbl_1", x, 448), 384, (3, 3))
+  fork = lambda name, y: [unit(f"{name}a", y, 384, (1, 3)), unit(f"{name}b", y, 384, (3, 1))]
+  ends = [*fork("branch3x3_2", three), *fork("branch3x3dbl_3", double)]
+  pooled = unit("branch_pool", pool(x), 192)
+  return jnp.concatenate([unit("branch1x1", x, 320), *ends, pooled], -1)
+
+
+def _within(unit: Unit, block: str) -> Unit:
+  return lambda name, *args, **kwargs: unit(f"{block}.{name}", *args, **kwargs)
+
+
+def _convolve(
+  x: Array,
+  weights: Array,
+  channels: int,
+  kernel: tuple[int, int] = (1, 1),
+  stride: int = 1,
+  padding: str = "SAME",
+) -> Array:
+  del channels, kernel  # the weights' own
+  return jax.lax.conv_general_dilated(
+    x,
+    weights,
+    (stride, stride),
+    padding,
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    precision=_EXACT,
+  )
+
+
+def _window(x: Array, start: float, combine: Callable[..., Array], stride: int, padding: str):
+  return jax.lax.reduce_window(x, start, combine, (1, 3, 3, 1), (1, stride, stride, 1), padding)
+
+
+def _halved(x: Array) -> Array:
+  """The maximum of 3 x 3 pixels, every other one."""
+  return _window(x, -jnp.inf, jax.lax.max, 2, "VALID")
+
+
+def _maximum(x: Array) -> Array:
+  return _window(x, -jnp.inf, jax.lax.max, 1, "SAME")
+
+
+def _average(x: Array) -> Array:
+  """The mean over those of the 3 x 3 pixels that are within the image."""
+  count = _window(jnp.ones((1, *x.shape[1:3], 1)), 0.0, jax.lax.add, 1, "SAME")
+  return _window(x, 0.0, jax.lax.add, 1, "SAME") / count
+
+
+def _tensorflow(params: Params, images: Array) -> Array:
+  x = _resized(images.astype(jnp.float32), half_pixel=False)
+  return pool3(params, x / 128 - 1)
+
+
+def _pytorch(params: Params, images: Array) -> Array:
+  x = _resized(images.astype(jnp.float32), half_pixel=True)
+  return pool3(params, x / 127.5 - 1)
+
+
+_FROM_PIXELS = dict(tensorflow=_tensorflow, pytorch=_pytorch)
+
+
+def _resized(x: Array, *, half_pixel: bool) -> Array:
+  """`[B, H, W, C]` to `[B, 299, 299, C]`, one axis after the other."""
+  rows, columns = (_interpolation(n, SIDE, half_pixel) for n in x.shape[1:3])
+  x = jnp.einsum("ih,bhwc->biwc", rows, x, precision=_EXACT)
+  return jnp.einsum("jw,biwc->bijc", columns, x, precision=_EXACT)
+
+
+def _interpolation(size: int, to: int, half_pixel: bool) -> np.ndarray:
+  """`[to, size]`, in each row the weights of the two pixels that a new one lies between."""
+  at = np.arange(to) * size / to
+  if half_pixel:
+    at = ((np.arange(to) + 0.5) * size / to - 0.5).clip(0)
+  low = np.floor(at).astype(int)
+  weights = np.zeros((to, size))
+  np.add.at(weights, (np.arange(to), low), 1 - (at - low))
+  np.add.at(weights, (np.arange(to), np.minimum(low + 1, size - 1)), at - low)
+  return weights.astype(np.float32)

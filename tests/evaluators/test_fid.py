@@ -1,0 +1,107 @@
+"""FID from files, with a network that stands in for Inception where only the bookkeeping counts."""
+
+import re
+
+import numpy as np
+import pytest
+
+from dfim.evaluators import fid
+from dfim.metrics import frechet
+from dfim.metrics import inception
+from dfim.released import safetensors
+from dfim.resolve import ConfigError
+from dfim.resolve import resolve
+from tests.metrics import test_inception
+
+RNG = np.random.default_rng(0)
+DATA = dict(x=RNG.uniform(-1, 1, (40, 4, 4, 1)).astype(np.float32))
+
+
+@pytest.fixture
+def small(monkeypatch):
+  """Eight means of pixels as features."""
+  calls = []
+
+  def features(params, images, *, resize, batch_size=64):
+    calls.append((resize, batch_size, images.dtype, images.shape))
+    return images.reshape(len(images), 8, -1).mean(-1) * params["scale"]
+
+  monkeypatch.setattr(inception, "features", features)
+  return calls
+
+
+def draw(params, count, steps, first=0):
+  """Sample i is image i of the data, less a shift that falls with `steps`."""
+  return DATA["x"][np.arange(first, first + count) % 40] - params / steps
+
+
+NETWORK = dict(scale=np.ones(()))
+
+
+def test_data_score_zero_and_what_is_off_scores_more(small, tmp_path):
+  path = tmp_path / "stats.npz"
+  digest = fid.write_statistics(path, NETWORK, DATA)
+  how = dict(network=NETWORK, reference=frechet.load(path), samples=40, steps=(1, 4))
+  values, figures = fid.scores(draw, 0.0, **how)
+  assert values["1 steps"]["fid"] < 1e-6 and figures == {}
+  off, _ = fid.scores(draw, 0.5, **how)
+  assert off["1 steps"]["fid"] > 2 * off["4 steps"]["fid"] > 0.1
+  assert values["reference"] == f"sha256:{digest}"
+  assert re.fullmatch(r"inception-2015 sha256:[0-9a-f]{12}", values["features"])
+  assert values["resize"] == "tensorflow" and values["samples"] == 40
+  assert {dtype for _, _, dtype, _ in small} == {np.dtype(np.uint8)}
+  assert {shape[1:] for *_, shape in small} == {(4, 4, 3)}
+
+
+def test_reference_images_add_precision_and_coverage(small, tmp_path):
+  fid.write_statistics(tmp_path / "a.npz", NETWORK, DATA)
+  reference = frechet.load(tmp_path / "a.npz")
+  how = dict(network=NETWORK, reference=reference, images=DATA, steps=(1,))
+  for samples in (20, 60):  # fewer and more than there are reference images
+    row = fid.scores(draw, 0.0, samples=samples, **how)[0]["1 steps"]
+    assert row["precision"] == row["recall"] == row["coverage"] == 1.0
+  row = fid.scores(draw, 2.0, samples=40, **how)[0]["1 steps"]
+  assert row["precision"] == row["coverage"] == 0.0
+
+
+def test_resize_and_batch_size_reach_the_network(small):
+  moments = np.zeros(8), np.eye(8)
+  how = dict(resize="pytorch", batch_size=5, samples=6, steps=(1,))
+  values, _ = fid.scores(draw, 0.0, network=NETWORK, reference=moments, **how)
+  assert {call[:2] for call in small} == {("pytorch", 5)} and values["resize"] == "pytorch"
+
+
+def test_a_missing_file_of_weights_is_named_with_the_command(tmp_path):
+  path = tmp_path / "inception.npz"
+  spec = dict(name="evaluators.fid.network", path=str(path))
+  with pytest.raises(ConfigError) as error:
+    resolve(spec, "evaluators.fid.network")
+  line = str(error.value)
+  assert str(path) in line and "\n" not in line
+  assert f"curl -L -o {tmp_path}/pt_inception-2015-12-05-6726825d.pth https://github.com/" in line
+
+
+def test_files_of_either_kind_hold_the_same_network(tmp_path):
+  arrays = test_inception.state_dict()
+  np.savez(tmp_path / "a.npz", **arrays)
+  safetensors.write(tmp_path / "a.safetensors", arrays)
+  expected = inception.name_of(inception.params_of(arrays))
+  for suffix in (".npz", ".safetensors"):
+    assert inception.name_of(fid.network(tmp_path / f"a{suffix}")) == expected
+
+
+def test_a_wrong_file_of_weights_names_the_first_parameter(tmp_path):
+  path = tmp_path / "other.npz"
+  np.savez(path, **{"conv1.weight": np.zeros(3)})
+  with pytest.raises(ValueError, match="other.npz: no parameter Conv2d_1a_3x3.conv.weight"):
+    fid.network(path)
+
+
+def test_statistics_are_of_inceptions_features(tmp_path):
+  path = tmp_path / "a.npz"
+  frechet.save(path, np.zeros(3), np.eye(3))
+  with pytest.raises(ValueError, match="a.npz: of 3 features, Inception's are 2048"):
+    fid.statistics(path)
+  frechet.save(path, np.zeros(2048), np.eye(2048, dtype=np.float32))
+  mean, cov = fid.statistics(path)
+  assert mean.shape == (2048,) and cov.dtype == np.float64

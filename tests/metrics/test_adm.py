@@ -1,0 +1,104 @@
+"""ADM's file of samples: what its suite reads, and a killed export that goes on."""
+
+import numpy as np
+import pytest
+
+from dfim.metrics import adm
+
+LIMITS = (-1.0, 1.0)
+
+
+def test_pixels_are_rounded_and_clipped_and_grey_is_repeated():
+  x = np.array([-1.0, -2.0, 0.0, 1.0, 3.0, 1 / 127.5]).reshape(1, 2, 3, 1)
+  found = adm.pixels(x, LIMITS)
+  assert found.dtype == np.uint8 and found.shape == (1, 2, 3, 3)
+  for channel in range(3):
+    np.testing.assert_array_equal(found[..., channel].ravel(), [0, 0, 128, 255, 255, 128])
+
+
+def test_pixels_of_uint8_come_back():
+  images = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), np.uint8)
+  for low, high in (LIMITS, (-2 / 3, 2 / 3)):
+    x = (low + (high - low) * (images / 255)).astype(np.float32)
+    np.testing.assert_array_equal(adm.pixels(x, (low, high)), images)
+
+
+@pytest.mark.parametrize(
+  "x, message",
+  [
+    (np.zeros((2, 4, 4, 4)), r"shape \[4, 4, 4\] are no images .*decode latents"),
+    (np.zeros((2, 6, 2)), r"shape \[6, 2\]"),
+    (np.full((1, 2, 2, 3), np.nan), "not finite"),
+  ],
+)
+def test_refuses_what_are_no_images(x, message):
+  with pytest.raises(ValueError, match=message):
+    adm.pixels(x, LIMITS)
+
+
+COUNT, SHAPE = 7, (7, 2, 3, 3)
+ALL = np.random.default_rng(1).integers(0, 256, SHAPE, np.uint8)
+
+
+def pieces(size, until=COUNT):
+  """Samples from an index on, `size` at a time, and a kill at `until`."""
+
+  def images(first):
+    for n in range(first, COUNT, size):
+      if n + size > until:
+        raise KeyboardInterrupt
+      yield ALL[n : n + size]
+
+  return images
+
+
+def read(path):
+  with np.load(path, allow_pickle=False) as file:
+    return dict(file)
+
+
+def test_writes_what_the_suite_reads(tmp_path):
+  path, labels = tmp_path / "new" / "a.npz", np.arange(COUNT) % 3
+  adm.write(path, pieces(1), SHAPE, labels)
+  found = read(path)
+  assert sorted(found) == ["arr_0", "arr_1"] and found["arr_0"].dtype == np.uint8
+  np.testing.assert_array_equal(found["arr_0"], ALL)
+  np.testing.assert_array_equal(found["arr_1"], labels)
+  assert [p.name for p in path.parent.iterdir()] == ["a.npz"]
+  adm.write(tmp_path / "b.npz", pieces(1), SHAPE)
+  assert sorted(read(tmp_path / "b.npz")) == ["arr_0"]
+
+
+def test_a_killed_export_goes_on_in_pieces_of_any_size(tmp_path):
+  path = tmp_path / "a.npz"
+  with pytest.raises(KeyboardInterrupt):
+    adm.write(path, pieces(2, until=5), SHAPE)
+  assert not path.exists()
+  part = tmp_path / "a.npz.part"
+  assert part.stat().st_size == 4 * 18
+  part.write_bytes(part.read_bytes()[:-5])  # killed in the middle of a write
+  asked = []
+  adm.write(path, lambda first: asked.append(first) or pieces(1)(first), SHAPE)
+  assert asked == [3]
+  np.testing.assert_array_equal(read(path)["arr_0"], ALL)
+
+
+def test_nothing_is_overwritten(tmp_path):
+  path = tmp_path / "a.npz"
+  path.write_bytes(b"mine")
+  adm.write(path, pytest.fail, SHAPE)
+  assert path.read_bytes() == b"mine"
+
+
+def test_samples_are_drawn_by_index(monkeypatch):
+  monkeypatch.setattr(adm, "_PIECE", 3)
+  calls = []
+
+  def draw(params, count, steps, first):
+    calls.append((count, first))
+    indices = np.arange(first, first + count).reshape(-1, 1, 1, 1)
+    return np.broadcast_to(params * steps * indices, (count, 2, 2, 1))
+
+  found = np.concatenate(list(adm.drawn(draw, 2, 8, 5, (0.0, 255.0), first=1)))
+  assert calls == [(3, 1), (3, 4), (1, 7)]
+  np.testing.assert_array_equal(found[:, 0, 0, 0], 10 * np.arange(1, 8))
