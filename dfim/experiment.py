@@ -35,6 +35,7 @@ FIELDS = dict(  # every top-level field of a config, with its type
   reach=(dict, float),
   ema=tuple,
   refresh_every=int,
+  accumulate=int,
   fsdp=bool,
   sampler=dict,
   evaluators=dict,
@@ -44,7 +45,9 @@ FIELDS = dict(  # every top-level field of a config, with its type
   sample_every=int,
   eval_every=int,
 )
-DEFAULTS = dict(reach=1.0, refresh_every=1, fsdp=False, evaluators={}, keep_checkpoints=3)
+DEFAULTS = dict(
+  reach=1.0, refresh_every=1, accumulate=1, fsdp=False, evaluators={}, keep_checkpoints=3
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +120,8 @@ def _resolved(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Exp
   net, loss, tx, source = map(named, ("model", "objective", "optimizer", "data"))
   _check_sizes(net)
   _check_times(loss, net, config.reach)
-  sharding.check_batch(config.batch_size, loss.keywords.get("group_size", 1), mesh)
+  group_size = loss.keywords.get("group_size", 1)
+  sharding.check_batch(config.batch_size, group_size, mesh, config.accumulate)
   source = functools.partial(source, batch_size=config.batch_size, seed=config.seed)
   batch = next(source())
   _warn_of_scale(batch["x"], loss.keywords["f"].sigma_data)
@@ -138,12 +142,13 @@ def _resolved(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Exp
 
 def _check_step(experiment: Experiment) -> None:
   """Traces the loss without computing it: shapes and times that do not fit raise here."""
-  params = experiment.shapes.params
+  params, count = experiment.shapes.params, experiment.config.accumulate
+  part = lambda a: jax.ShapeDtypeStruct((a.shape[0] // count, *a.shape[1:]), a.dtype)
   jax.eval_shape(
     functools.partial(experiment.loss, functools.partial(experiment.apply, train=True)),
     params,
     params,
-    experiment.batch,
+    jax.tree.map(part, experiment.batch),
     jax.random.key(0),
   )
 
@@ -160,7 +165,8 @@ def _completed(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     value = values[field]
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
       raise ConfigError(f"{field}={value!r}: wants {_kinds(kind)}.")
-  for field in ("steps", "batch_size", "refresh_every", "log_every", "checkpoint_every"):
+  positive = ("steps", "batch_size", "refresh_every", "accumulate", "log_every", "checkpoint_every")
+  for field in positive:
     if values[field] < 1:
       raise ConfigError(f"{field}={values[field]}: set it to 1 or more.")
   if values["seed"] < 0:

@@ -42,18 +42,37 @@ def put_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:
   )
 
 
-def check_batch(batch_size: int, group_size: int, mesh: jax.sharding.Mesh) -> None:
-  """Refuses groups of particles that are empty, or that would straddle devices.
+def micro_batches(batch: Any, count: int, group_size: int) -> Any:
+  """`[B, ...]` to `[count, B / count, ...]`, whole groups dealt out in turn like cards.
+
+  Every device keeps its rows, which consecutive micro-batches would not: the first would be the
+  first device's. The deal does not depend on the devices, so neither does the step.
+  """
+
+  def deal(a: Array) -> Array:
+    hands = a.reshape(-1, count, group_size, *a.shape[1:]).swapaxes(0, 1)
+    return hands.reshape(count, -1, *a.shape[1:])
+
+  return jax.tree.map(deal, batch)
+
+
+def check_batch(
+  batch_size: int, group_size: int, mesh: jax.sharding.Mesh, accumulate: int = 1
+) -> None:
+  """Refuses groups of particles that are empty, or that would straddle devices or micro-batches.
 
   Raises:
     ValueError: naming the fields and a batch size that fits.
   """
   if group_size < 1:
     raise ValueError(f"objective.group_size={group_size}: set it to 1 or more.")
-  unit = group_size * mesh.size
+  sizes = {"group_size": group_size, "devices": mesh.size}
+  if accumulate > 1:
+    sizes["accumulate"] = accumulate
+  unit = group_size * mesh.size * accumulate
   if batch_size % unit:
     fit = max(batch_size // unit, 1) * unit
     raise ValueError(
-      f"batch_size={batch_size}: not a multiple of group_size x devices ="
-      f" {group_size} x {mesh.size}; set batch_size={fit}."
+      f"batch_size={batch_size}: not a multiple of {' x '.join(sizes)} ="
+      f" {' x '.join(map(str, sizes.values()))}; set batch_size={fit}."
     )

@@ -15,6 +15,7 @@ from dfim import evaluate
 from dfim import experiment as experiment_lib
 from dfim import progress
 from dfim import sample
+from dfim import sharding
 from dfim import train_state
 from dfim import workdir as workdir_lib
 from dfim import writer as writer_lib
@@ -29,6 +30,7 @@ def make_step(
   *,
   refresh_every: int = 1,
   reach: Callable[[Array], Array] | float = 1.0,
+  accumulate: int = 1,
   places: Any = None,
 ) -> Callable[..., tuple[train_state.TrainState, dict[str, Array]]]:
   """Builds `step(state, batch, root) -> (state, metrics)`, compiled once; donates the state.
@@ -39,23 +41,57 @@ def make_step(
     tx: the optimizer.
     refresh_every: steps between copies of the weights into `frozen`.
     reach: the greatest t - s of `times.sample`, or a schedule of it by step. IMM uses 1.
+    accumulate: micro-batches whose gradients make one step, see `accumulated`.
     places: the state's shardings, kept from step to step; None leaves them to the compiler.
   """
   train_apply = functools.partial(apply, train=True)
+  group_size = getattr(loss, "keywords", {}).get("group_size", 1)
 
   @functools.partial(jax.jit, donate_argnames="state", out_shardings=(places, None))
   def step(state: train_state.TrainState, batch: dict[str, Any], root: Array):
     objective = _reaching(loss, reach(state.seen) if callable(reach) else reach)
     frozen = state.params if state.frozen is None else state.frozen
     key = jax.random.fold_in(root, state.seen)
-    of_params = lambda params: objective(train_apply, params, frozen, batch, key)
-    (value, metrics), grads = jax.value_and_grad(of_params, has_aux=True)(state.params)
+    gradient = jax.value_and_grad(functools.partial(objective, train_apply), has_aux=True)
+    of_part = lambda part, key: gradient(state.params, frozen, part, key)
+    (value, metrics), grads = accumulated(of_part, batch, key, accumulate, group_size)
     norm = optax.global_norm(grads)
     finite = jnp.isfinite(value) & jnp.isfinite(norm)
     state = train_state.advance(state, grads, finite, tx=tx, refresh_every=refresh_every)
     return state, {**metrics, "grad_norm": norm, "skipped": state.skipped}
 
   return step
+
+
+def accumulated(
+  gradient: Callable[[dict[str, Any], Array], tuple[Any, Any]],
+  batch: dict[str, Any],
+  key: Array,
+  count: int,
+  group_size: int,
+) -> tuple[Any, Any]:
+  """`gradient(batch, key)`, or its mean over `count` micro-batches, taken one after another.
+
+  Only one micro-batch's activations are held at a time. Each draws its times and noise from a key
+  of its own, so `count` changes the draws, not their law; and where an objective averages over
+  what moves, each micro-batch counts alike. Sums are in float32 at least.
+  """
+  if count == 1:
+    return gradient(batch, key)
+  parts = sharding.micro_batches(batch, count, group_size)
+  like = jax.eval_shape(gradient, jax.tree.map(lambda a: a[0], parts), key)
+
+  def add(total: Any, numbered: tuple[Array, dict[str, Any]]) -> tuple[Any, None]:
+    n, part = numbered
+    return jax.tree.map(jnp.add, total, gradient(part, jax.random.fold_in(key, n))), None
+
+  zero = lambda a: jnp.zeros(a.shape, jnp.promote_types(a.dtype, jnp.float32))
+  # No loop on a CPU, where it slows the gradient of a convolution: a small U-Net takes 0.6 s a step
+  # without micro-batches or with four unrolled, 8.5 s with four in a loop.
+  unroll = count if jax.default_backend() == "cpu" else 1
+  start = jax.tree.map(zero, like), (jnp.arange(count), parts)
+  total, _ = jax.lax.scan(add, *start, unroll=unroll)
+  return jax.tree.map(lambda a, like: (a / count).astype(like.dtype), total, like)
 
 
 def _reaching(loss: Callable[..., Any], reach: Array | float) -> Callable[..., Any]:
@@ -123,6 +159,7 @@ def step_of(
     experiment.tx,
     refresh_every=experiment.config.refresh_every,
     reach=experiment.reach,
+    accumulate=experiment.config.accumulate,
     places=experiment.places(),
   )
 

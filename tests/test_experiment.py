@@ -5,6 +5,7 @@ import pytest
 
 from benchmarks import fusion
 from configs import dfim_walk
+from configs import imm_digits
 from dfim import experiment
 
 TOKEN, TWO_STREAM = (dict(name=f"core.times.{name}") for name in ("token", "two_stream"))
@@ -22,6 +23,20 @@ def test_two_streams_and_their_pattern_go_together(streams, pattern):
   config.objective.streams = streams
   config.objective.sample_times.pattern = pattern
   refused(config, f"^objective.streams={streams}: 2 goes with .*two_stream")
+
+
+@pytest.mark.parametrize(
+  "accumulate,message",
+  [
+    (3, "^batch_size=64: not a multiple of group_size x devices x accumulate = 4 x 1 x 3; .*=60"),
+    (0, "^accumulate=0: set it to 1 or more"),
+    (2.0, "^accumulate=2.0: wants int"),
+  ],
+)
+def test_micro_batches_of_broken_groups_are_refused(accumulate, message):
+  config = imm_digits.get_config("smoke")
+  config.accumulate = accumulate
+  refused(config, message)
 
 
 SCHEDULE = dict(name="optax.constant_schedule", value=0.5)
