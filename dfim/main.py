@@ -16,10 +16,10 @@ import ml_collections
 from ml_collections import config_flags
 
 from dfim import evaluate
+from dfim import exchange
 from dfim import progress
 from dfim import sample
 from dfim import train
-from dfim.released import runs
 from dfim.resolve import ConfigError
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -68,10 +68,10 @@ def main(argv: list[str]) -> None:
 
 def _run(config: ml_collections.ConfigDict, workdir: str) -> None:
   if _MODE.value == "export":
-    runs.export_run(config, workdir, _OUT.value)
+    exchange.export_run(config, workdir, _OUT.value)
   elif _MODE.value == "import":
     given = dict(prefix=_PREFIX.value, allow_pickle=_PICKLE.value)
-    runs.import_weights(config, workdir, _WEIGHTS.value, **given)
+    exchange.import_weights(config, workdir, _WEIGHTS.value, **given)
   else:
     run = dict(train=train.train, eval=evaluate.evaluate, sample=sample.sample)[_MODE.value]
     run(config, workdir)

@@ -1,1 +1,1 @@
-"""Weights that cross the border: released programs' in, our own out, and in again."""
+"""Weights of others and our own as files: readers, a writer, names and layouts."""

@@ -8,11 +8,11 @@ import pytest
 
 from configs import imm_digits
 from dfim import checkpoint
+from dfim import exchange
 from dfim import experiment as experiment_lib
 from dfim import sample
 from dfim import train
 from dfim.released import names
-from dfim.released import runs
 from dfim.released import safetensors
 from dfim.resolve import ConfigError
 
@@ -33,7 +33,7 @@ def trained(tmp_path_factory):
   """A run of two steps, and what was exported from it."""
   folder = tmp_path_factory.mktemp("released")
   state = train.train(config_of(), str(folder / "run"), devices=ONE)
-  out = runs.export_run(config_of(), str(folder / "run"), str(folder / "out"), devices=ONE)
+  out = exchange.export_run(config_of(), str(folder / "run"), str(folder / "out"), devices=ONE)
   return folder / "run", out, sample.averaged(state)
 
 
@@ -45,7 +45,7 @@ def equal(a, b):
 
 def test_export_and_load_are_bit_exact(trained):
   _, out, averaged = trained
-  net, f, params = runs.load(out)
+  net, f, params = exchange.load(out)
   equal(params, jax.device_get(averaged))
   experiment = experiment_lib.build(config_of(), devices=ONE)
   assert (net, f) == (experiment.net, experiment.f)
@@ -63,7 +63,7 @@ def test_config_json_says_what_a_sampler_needs(trained):
 def test_an_imported_run_draws_the_same_samples_and_trains_on(trained, tmp_path):
   run, out, averaged = trained
   new = str(tmp_path / "new")
-  state = runs.import_weights(config_of(), new, str(out), devices=ONE)
+  state = exchange.import_weights(config_of(), new, str(out), devices=ONE)
   for tree in (state.params, *state.ema.values()):
     equal(jax.device_get(tree), jax.device_get(averaged))
   assert checkpoint.steps(new) == [0]
@@ -79,7 +79,7 @@ def test_a_file_alone_is_imported_under_a_prefix(trained, tmp_path):
   arrays = {f"ema/{name}": a for name, a in names.to_arrays(trained[2]).items()}
   np.savez(tmp_path / "net.npz", **arrays)
   new = str(tmp_path / "new")
-  runs.import_weights(config_of(), new, str(tmp_path / "net.npz"), prefix="ema/", devices=ONE)
+  exchange.import_weights(config_of(), new, str(tmp_path / "net.npz"), prefix="ema/", devices=ONE)
   assert checkpoint.steps(new) == [0]
 
 
@@ -91,9 +91,9 @@ def test_nothing_that_stands_there_is_written_over(trained, tmp_path):
   run, out, _ = trained
   before = {p: p.stat().st_mtime_ns for p in [*run.rglob("*"), *out.rglob("*")]}
   with refused("out=.* stands there already"):
-    runs.export_run(config_of(), str(run), str(out), devices=ONE)
+    exchange.export_run(config_of(), str(run), str(out), devices=ONE)
   with refused("workdir=.* stands there already"):
-    runs.import_weights(config_of(), str(run), str(out), devices=ONE)
+    exchange.import_weights(config_of(), str(run), str(out), devices=ONE)
   assert {p: p.stat().st_mtime_ns for p in [*run.rglob("*"), *out.rglob("*")]} == before
 
 
@@ -109,7 +109,9 @@ def test_weights_of_another_network_are_refused_before_anything_is_written(
   change, message, trained, tmp_path
 ):
   with refused(message):
-    runs.import_weights(config_of(**change), str(tmp_path / "new"), str(trained[1]), devices=ONE)
+    exchange.import_weights(
+      config_of(**change), str(tmp_path / "new"), str(trained[1]), devices=ONE
+    )
   assert not (tmp_path / "new").exists()
 
 
@@ -118,17 +120,17 @@ def test_another_f_or_missing_arguments_are_refused(trained, tmp_path):
   config = config_of()
   config.objective.f.sigma_data = 0.4
   with refused("objective.f.sigma_data=0.4 in this config, 0.5 in"):
-    runs.import_weights(config, new, str(trained[1]), devices=ONE)
+    exchange.import_weights(config, new, str(trained[1]), devices=ONE)
   with refused("weights: missing"):
-    runs.import_weights(config_of(), new, None, devices=ONE)
+    exchange.import_weights(config_of(), new, None, devices=ONE)
   with refused("out: missing"):
-    runs.export_run(config_of(), str(trained[0]), None, devices=ONE)
+    exchange.export_run(config_of(), str(trained[0]), None, devices=ONE)
   with refused("no such file"):
-    runs.import_weights(config_of(), new, str(tmp_path / "no.npz"), devices=ONE)
+    exchange.import_weights(config_of(), new, str(tmp_path / "no.npz"), devices=ONE)
   with refused("no config.json there"):
-    runs.import_weights(config_of(), new, str(tmp_path), devices=ONE)
+    exchange.import_weights(config_of(), new, str(tmp_path), devices=ONE)
   with refused("no checkpoint"):
-    runs.export_run(config_of(), new, str(tmp_path / "out"), devices=ONE)
+    exchange.export_run(config_of(), new, str(tmp_path / "out"), devices=ONE)
   assert not (tmp_path / "new").exists() and not (tmp_path / "out").exists()
 
 
@@ -146,7 +148,7 @@ def test_a_config_json_of_others_names_networks_and_paths_alone(name, field, tmp
   (tmp_path / "config.json").write_text(json.dumps(described))
   safetensors.write(tmp_path / "model.safetensors", {})
   with pytest.raises(ConfigError) as error:
-    runs.load(tmp_path)
+    exchange.load(tmp_path)
   assert "\n" not in str(error.value) and not (tmp_path / "trap").exists()
 
 
@@ -154,4 +156,4 @@ def test_a_config_json_of_others_names_networks_and_paths_alone(name, field, tmp
 def test_a_damaged_config_json_is_refused_in_one_line(text, tmp_path):
   (tmp_path / "config.json").write_text(text)
   with refused("config.json"):
-    runs.load(tmp_path)
+    exchange.load(tmp_path)
