@@ -20,9 +20,7 @@ from dfim.released import weights
 
 Moments = tuple[np.ndarray, np.ndarray]
 _FILE = "pt_inception-2015-12-05-6726825d.pth"
-_FETCH = (
-  "curl -L -o {path} https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/" + _FILE
-)
+_SOURCE = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{_FILE}"
 
 
 def network(path: str | os.PathLike) -> inception.Params:
@@ -37,7 +35,7 @@ def network(path: str | os.PathLike) -> inception.Params:
   path = pathlib.Path(path).expanduser()
   if not path.is_file():
     raise FileNotFoundError(
-      f"network.path: no file {path}; get it with {_FETCH.format(path=path.with_name(_FILE))}"
+      f"network.path: no file {path}; run curl -L -o {path.with_name(_FILE)} {_SOURCE} and pass that"
     )
   try:
     return inception.params_of(weights.read(path, allow_pickle=True))
