@@ -34,8 +34,9 @@ def network(path: str | os.PathLike) -> inception.Params:
   """
   path = pathlib.Path(path).expanduser()
   if not path.is_file():
+    fetched = path.with_name(_FILE)
     raise FileNotFoundError(
-      f"network.path: no file {path}; run curl -L -o {path.with_name(_FILE)} {_SOURCE} and pass that"
+      f"network.path: no file {path}; run curl -L -o {fetched} {_SOURCE} and pass {fetched}"
     )
   try:
     return inception.params_of(weights.read(path, allow_pickle=True))
