@@ -29,19 +29,23 @@ def image_grid(
 ) -> np.ndarray:
   """Lays `[N, H, W, C]` out in rows of `columns`, each pixel `scale` wide: uint8 `[H', W', C]`.
 
-  Values at `limits` become 0 and 255, values beyond are clipped, NaN is black. By default the grid
-  is about square; tiles that are left over are black. `gap` pixels of grey part the images.
+  By default the grid is about square; tiles that are left over are black. `gap` pixels of grey part
+  the images.
   """
   n, h, w, c = images.shape
   columns = columns or math.isqrt(n - 1) + 1
-  low, high = limits
-  unit = (np.nan_to_num(np.asarray(images, np.float32), nan=low) - low) / (high - low)
-  pixels = np.rint(255 * np.clip(unit, 0, 1)).astype(np.uint8)
-  tiles = np.pad(pixels, [(0, -n % columns), (0, 0), (0, 0), (0, 0)])
+  tiles = np.pad(pixels(images, limits), [(0, -n % columns), (0, 0), (0, 0), (0, 0)])
   tiles = np.pad(tiles, [(0, 0), (0, gap), (0, gap), (0, 0)], constant_values=128)
   rows = tiles.reshape(-1, columns, h + gap, w + gap, c).swapaxes(1, 2)
   grid = rows.reshape(-1, columns * (w + gap), c)
   return grid.repeat(scale, 0).repeat(scale, 1)
+
+
+def pixels(images: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+  """As uint8: values at `limits` become 0 and 255, values beyond are clipped, NaN is black."""
+  low, high = limits
+  unit = (np.nan_to_num(np.asarray(images, np.float32), nan=low) - low) / (high - low)
+  return np.rint(255 * np.clip(unit, 0, 1)).astype(np.uint8)
 
 
 def density(

@@ -31,8 +31,7 @@ def pixels(x: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
   check(x.shape[1:])
   if not np.isfinite(x).all():
     raise ValueError("samples: some are not finite; look at the weights")
-  one_column = pictures.image_grid(x, 1, limits=limits)
-  return np.broadcast_to(one_column.reshape(x.shape), (*x.shape[:3], 3))
+  return np.broadcast_to(pictures.pixels(x, limits), (*x.shape[:3], 3))
 
 
 def check(shape: tuple[int, ...]) -> None:
