@@ -48,15 +48,42 @@ def log_snr_decrement(
 
   The paper prints a minus, which would step towards noise: lambda falls with t.
   """
-  if t_min <= 0.0 or t_max >= 1.0:
+  if t_min <= 0.0:
     raise ValueError(
-      f"log_snr_decrement with t_min={t_min}, t_max={t_max}: log-SNR is infinite at 0 and 1;"
-      " set 0 < t_min and t_max < 1."
+      f"log_snr_decrement with t_min={t_min}: log-SNR is infinite at 0; set 0 < t_min."
     )
-  low, high = (interpolants.log_snr(path, jnp.asarray(u, t.dtype)) for u in (t_max, t_min))
-  # lambda = -2 log(eta), so a step in lambda is a factor of eta.
-  r = path.time(interpolants.eta(path, t) * jnp.exp(-0.5 * (high - low) * 2.0**-k))
-  return _between(s, r, t, min_gap)
+  # lambda = -2 log(eta)
+  return shifted_log_decrement(
+    path, s, t, t_max=t_max, t_min=t_min, k=k, shift=0.0, min_gap=min_gap
+  )
+
+
+def shifted_log_decrement(
+  path: interpolants.Path,
+  s: Array,
+  t: Array,
+  *,
+  t_max: float,
+  t_min: float,
+  k: float = 6.0,
+  shift: float = 0.2,
+  min_gap: float = 0.0,
+) -> Array:
+  """log(eta + shift) falls by 2^-k of its whole range: ours. Needs t_max < 1, shift + t_min > 0.
+
+  A step is proportional to eta + shift: equal steps of log-SNR where noise is much more than
+  `shift`, steps of eta, the paper's, where it is much less. With steps of log-SNR down to the least
+  noise the first levels of the induction take noise away that nobody sees, a little at a time, and
+  what they leave is in every jump from above.
+  """
+  if t_max >= 1.0 or shift < 0.0 or shift + t_min <= 0.0:
+    raise ValueError(
+      f"shifted_log_decrement with t_max={t_max}, t_min={t_min}, shift={shift}: set t_max < 1, and t_min or"
+      " shift above 0, neither below."
+    )
+  low, high = (interpolants.eta(path, jnp.asarray(u, t.dtype)) + shift for u in (t_min, t_max))
+  eta_r = (interpolants.eta(path, t) + shift) * (low / high) ** 2.0**-k - shift
+  return _between(s, path.time(jnp.maximum(eta_r, low - shift)), t, min_gap)
 
 
 def time_decrement(

@@ -14,6 +14,7 @@ FM, COSINE = ip.FlowMatching(), ip.Cosine()
 SMALL_STEPS = [
   mappings.eta_decrement,
   mappings.log_snr_decrement,
+  mappings.shifted_log_decrement,
   mappings.time_decrement,
   mappings.inverse_eta_increment,
 ]
@@ -74,6 +75,16 @@ def test_eta_decrement_on_the_cosine_path(float64):
   np.testing.assert_allclose(r, [0.0757351, 0.4873885, 0.8993910], atol=1e-7)
 
 
+@on_paths
+def test_the_shift_leads_from_steps_of_log_snr_to_steps_of_eta(path, float64):
+  t = jnp.linspace(0.05, 0.994, 50)
+  r = functools.partial(mappings.shifted_log_decrement, path, jnp.full_like(t, 0.006), t, **ENDS)
+  log_snr = mappings.log_snr_decrement(path, jnp.full_like(t, 0.006), t, k=8.0, **ENDS)
+  np.testing.assert_allclose(r(k=8.0, shift=0.0), log_snr, rtol=1e-12)
+  eta = mappings.eta_decrement(path, jnp.full_like(t, 0.006), t, k=8.0, **ENDS)
+  np.testing.assert_allclose(r(k=8.0, shift=1e7), eta, atol=2e-5)
+
+
 def test_to_target_lands_on_s():
   s, t = jnp.array([0.1, 0.2]), jnp.array([0.5, 0.9])
   np.testing.assert_array_equal(mappings.to_target(FM, s, t, **ENDS), s)
@@ -84,6 +95,9 @@ def test_to_target_lands_on_s():
   [
     (mappings.eta_decrement, dict(t_max=1.0, t_min=0.0), "t_max=1.0"),
     (mappings.log_snr_decrement, dict(t_max=0.9, t_min=0.0), "t_min=0.0"),
+    (mappings.shifted_log_decrement, dict(t_max=1.0, t_min=0.0), "t_max=1.0"),
+    (mappings.shifted_log_decrement, dict(t_max=0.9, t_min=0.0, shift=-0.1), "shift=-0.1"),
+    (mappings.shifted_log_decrement, dict(t_max=0.9, t_min=0.0, shift=0.0), "shift=0.0"),
     (mappings.inverse_eta_increment, dict(t_max=1.0, t_min=0.0), "t_min=0.0"),
   ],
 )
