@@ -78,8 +78,8 @@ def shifted_log_decrement(
   """
   if t_max >= 1.0 or shift < 0.0 or shift + t_min <= 0.0:
     raise ValueError(
-      f"shifted_log_decrement with t_max={t_max}, t_min={t_min}, shift={shift}: set t_max < 1, and t_min or"
-      " shift above 0, neither below."
+      f"shifted_log_decrement with t_max={t_max}, t_min={t_min}, shift={shift}: set t_max < 1, and"
+      " t_min or shift above 0, neither below."
     )
   low, high = (interpolants.eta(path, jnp.asarray(u, t.dtype)) + shift for u in (t_min, t_max))
   eta_r = (interpolants.eta(path, t) + shift) * (low / high) ** 2.0**-k - shift
