@@ -2,13 +2,19 @@
 
 import importlib
 import json
+import math
 import pathlib
+import struct
 
 import jax
 import numpy as np
 from PIL import Image
 import pytest
 
+from configs import flow_fashion
+from configs import imm_cifar
+from configs import imm_fashion
+from configs import imm_imagenet256
 from dfim import evaluate
 from dfim import experiment
 from dfim import sample
@@ -25,12 +31,33 @@ def module(request):
 
 @pytest.fixture
 def config(module, tmp_path):
-  config = module.get_config("smoke")
-  if config.data.name == "data.images.tfds":  # stand-in for a set that cannot travel
-    images = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), np.uint8)
-    np.savez(tmp_path / "images.npz", x=images)
-    config.data = dict(name="data.images.npz", path=str(tmp_path / "images.npz"))
+  return with_stand_in(module.get_config("smoke"), tmp_path)
+
+
+def with_stand_in(config, path):
+  """The config, reading noise that is written to `path` in place of data that cannot travel."""
+  rng = np.random.default_rng(0)
+  pixels, labels = rng.integers(0, 256, (64, 32, 32, 3), np.uint8), np.arange(64) % 10
+  if config.data.name in ("data.images.tfds", "data.cifar.cifar10"):
+    np.savez(path / "images.npz", x=pixels, y=labels)
+    how = {field: config.data[field] for field in ("flip", "augment")}
+    config.data = dict(name="data.images.npz", path=str(path / "images.npz"), **how)
+  elif config.data.name == "data.idx.idx":
+    for channel, prefix in enumerate(("train", "t10k")):
+      write_idx(path / f"{prefix}-images-idx3-ubyte", pixels[:, :28, :28, channel])
+      write_idx(path / f"{prefix}-labels-idx1-ubyte", labels)
+    config.data.path = str(path)
+  elif config.data.name == "data.latents.latents":
+    for name in ("mean", "std"):
+      np.save(path / f"{name}.npy", np.abs(rng.standard_normal((64, 32, 32, 4), np.float32)))
+    np.save(path / "label.npy", labels)
+    config.data.path = str(path)
   return config
+
+
+def write_idx(path, array):
+  header = struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+  path.write_bytes(header + array.astype(np.uint8).tobytes())
 
 
 def test_says_its_command_time_and_score(module):
@@ -60,7 +87,95 @@ def test_trains_samples_and_scores(config, tmp_path):
       assert drawn[f"steps_{steps}"].shape[0] == config.sampler.count
 
 
-def test_the_full_config_builds(module):
-  config = module.get_config()
-  if config.data.name != "data.images.tfds":
-    experiment.build(config, devices=jax.devices()[:1])
+def test_the_full_config_builds(module, tmp_path):
+  config = with_stand_in(module.get_config(), tmp_path)
+  experiment.build(config, devices=jax.devices()[:1])
+
+
+@pytest.mark.parametrize("mode", ["S", "B", "L", "best"])
+def test_the_other_sizes_of_imagenet_build(mode, tmp_path):
+  config = with_stand_in(imm_imagenet256.get_config(mode), tmp_path)
+  config.batch_size = 4
+  built = experiment.build(config, devices=jax.devices()[:1])
+  count = sum(math.prod(a.shape) for a in jax.tree.leaves(built.shapes.params))
+  paper = dict(S=33, B=130, L=458, best=675)[mode]  # millions, table 5
+  assert abs(count / 1e6 / paper - 1) < 0.02
+
+
+def test_the_gpu_modes_build(tmp_path):
+  for module in imm_fashion, flow_fashion:
+    config = with_stand_in(module.get_config("gpu"), tmp_path)
+    assert experiment.build(config, devices=jax.devices()[:1]).batch["x"].shape[1:] == (32, 32, 1)
+
+
+SHARED = dict(  # IMM, table 5, in all columns
+  batch_size=4096,
+  ema=(0.9999,),
+  **{
+    "model.time_scale": 1000.0,
+    "objective.f.path.name": "core.interpolants.FlowMatching",
+    "objective.f.sigma_data": 0.5,
+    "objective.group_size": 4,
+    "objective.kernel.name": "core.kernels.laplace",
+    "objective.sample_times.mapping.name": "core.mappings.eta_decrement",
+    "objective.sample_times.t_max": 0.994,
+    "optimizer.learning_rate": 1e-4,
+    "optimizer.b1": 0.9,
+    "optimizer.b2": 0.999,
+    "optimizer.eps": 1e-8,
+    "sampler.method.name": "samplers.jump.pushforward",
+  },
+)
+CIFAR = {
+  "steps": 400_000,
+  "data.flip": True,
+  "data.augment.rate": 0.12,
+  "model.augment_dim": 9,
+  "model.dropout": 0.2,
+  "model.second_time": "s",
+  "objective.f.name": "core.parameterization.SimpleEDM",
+  "objective.sample_times.mapping.k": 15.0,
+  "objective.sample_times.t_min": 0.006,
+  "objective.weight.a": 1.0,
+  "objective.weight.b": 5.0,
+  "optimizer.name": "optax.radam",
+  "sampler.grid.etas": (1.4,),
+  "sampler.steps": (2,),
+}
+XL = {
+  "steps": 1_200_000,
+  "model.depth": 28,
+  "model.width": 1152,
+  "model.heads": 16,
+  "model.patch": 2,
+  "model.second_time": "s",
+  "objective.drop_rate": 0.1,
+  "objective.f.name": "core.parameterization.EulerFlow",
+  "objective.sample_times.mapping.k": 12.0,
+  "objective.sample_times.mapping.min_gap": 0.0,
+  "objective.sample_times.t_min": 0.0,
+  "objective.weight.a": 1.0,
+  "objective.weight.b": 4.0,
+  "optimizer.name": "optax.adamw",
+  "optimizer.weight_decay": 0.0,
+  "sampler.grid.name": "core.grids.uniform",
+  "sampler.guidance": 1.5,
+}
+BEST = XL | {
+  "model.second_time": "t-s",
+  "objective.sample_times.mapping.min_gap": 1e-4,
+  "objective.weight.a": 2.0,
+}
+
+
+@pytest.mark.parametrize(
+  "module, mode, column",
+  [(imm_cifar, "full", CIFAR), (imm_imagenet256, "full", XL), (imm_imagenet256, "best", BEST)],
+)
+def test_a_recipe_is_its_column_of_table_5(module, mode, column):
+  config = module.get_config(mode)
+  for field, value in (SHARED | column).items():
+    found = config
+    for part in field.split("."):
+      found = found[part]
+    assert found == value, field
