@@ -11,8 +11,12 @@ from dfim import files
 
 
 def picture(x: np.ndarray, limits: tuple[float, float], columns: int = 20) -> np.ndarray:
-  """Images `[N, H, W, C]` as a grid, sequences `[N, T, D]` as lines, points `[N, 2]` as density."""
+  """Images `[N, H, W, C]` as a grid, sequences `[N, T, D]` as lines, points `[N, 2]` as density.
+
+  Of more than three channels, such as a latent's, the first three are shown; of two, the first.
+  """
   if x.ndim == 4:
+    x = x[..., : 3 if x.shape[-1] > 2 else 1]
     return image_grid(x, columns, max(1, 32 // x.shape[1]), gap=1, limits=limits)
   if x.ndim == 3:
     return tracks(x, limits, columns)

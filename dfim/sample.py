@@ -37,6 +37,7 @@ DEFAULTS = dict(
   chunk=500,
   limits=(-1.0, 1.0),
   count=64,
+  decode=None,  # (samples [count, ...]) -> what `sample` writes of them, such as raw latents
   adm=0,  # images to write for ADM's evaluation suite, see `write_adm`
   # of sequences alone, whose method is samplers.rollout.rollout:
   step=None,  # such as samplers.jump.ancestral_step
@@ -291,8 +292,9 @@ def sample(config: ml_collections.ConfigDict, workdir: str, *, devices: Any = No
   """Draws `config.sampler.count` samples from the newest checkpoint (`--mode=sample`).
 
   Writes `samples/<step>_<n>.png`, n from 1 on so that nothing is overwritten, and beside it an
-  `.npz` with an array `[count, ...]` for each number of steps; returns the picture's path. And what
-  `write_adm` writes, if `config.sampler.adm` says so.
+  `.npz` with an array `[count, ...]` for each number of steps, through `config.sampler.decode` if
+  there is one; returns the picture's path. And what `write_adm` writes, if `config.sampler.adm`
+  says so.
   """
   experiment = experiment_lib.build(config, devices=devices)
   if experiment.config.sampler.get("adm", DEFAULTS["adm"]):
@@ -306,7 +308,8 @@ def sample(config: ml_collections.ConfigDict, workdir: str, *, devices: Any = No
   paths = (pathlib.Path(workdir) / "samples" / name for name in names)
   path = next(path for path in paths if not path.exists())
   pictures.save_png(path, sheet(experiment, drawn))
-  arrays = {f"steps_{steps}": x for steps, x in drawn.items()}
+  decode = resolve(experiment.config.sampler.get("decode"), "sampler.decode") or np.asarray
+  arrays = {f"steps_{steps}": decode(x) for steps, x in drawn.items()}
   files.replace(path.with_suffix(".npz"), lambda file: np.savez(file, **arrays))
   logging.info("Wrote %s, and the samples themselves beside it.", path)
   write_adm(experiment, draw, state, path.parent)
@@ -328,7 +331,7 @@ def write_adm(
   shape = (count, *experiment.batch["x"].shape[1:3], 3)
   classes = getattr(experiment.net, "num_classes", 0)
   labels = np.arange(count) % classes if classes else None
-  kept = {k: v for k, v in sampler.items() if k not in ("steps", "chunk", "count", "adm")}
+  kept = {k: v for k, v in sampler.items() if k not in ("steps", "chunk", "count", "adm", "decode")}
   how = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:6]
   paths = []
   for steps in sampler["steps"] if count else ():

@@ -19,6 +19,7 @@ from dfim import evaluate
 from dfim import experiment
 from dfim import sample
 from dfim import train
+from dfim.data import latents
 
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "__init__")
@@ -85,6 +86,20 @@ def test_trains_samples_and_scores(config, tmp_path):
     drawn = np.load(sample.sample(config, str(workdir), **one).with_suffix(".npz"))
     for steps in config.sampler.steps:
       assert drawn[f"steps_{steps}"].shape[0] == config.sampler.count
+
+
+def test_samples_of_imagenet_leave_as_raw_latents(tmp_path):
+  config = with_stand_in(imm_imagenet256.get_config("smoke"), tmp_path)
+  config.steps, config.sampler.steps = 1, (1,)
+  workdir, one = str(tmp_path / "run"), dict(devices=jax.devices()[:1])
+  with jax.debug_key_reuse(False):
+    train.train(config, workdir, **one)
+    written = np.load(sample.sample(config, workdir, **one).with_suffix(".npz"))["steps_1"]
+    plain = config.copy_and_resolve_references()
+    plain.sampler.decode = None
+    x = np.load(sample.sample(plain, workdir, **one).with_suffix(".npz"))["steps_1"]
+  np.testing.assert_array_equal(written, latents.to_latents(x))
+  assert np.abs(written).max() > 3 * np.abs(x).max()
 
 
 def test_the_full_config_builds(module, tmp_path):

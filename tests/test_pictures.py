@@ -43,6 +43,14 @@ def test_points_become_a_density():
   assert image[0, 0, 0] == 255, "none: white"
 
 
+@pytest.mark.parametrize("channels, shown", [(1, 1), (2, 1), (3, 3), (4, 3)])
+def test_latents_are_shown_by_their_first_channels(channels, shown):
+  x = np.random.default_rng(0).uniform(-1, 1, (3, 2, 2, channels))
+  image = pictures.picture(x, (-1.0, 1.0))
+  np.testing.assert_array_equal(image, pictures.picture(x[..., :shown], (-1.0, 1.0)))
+  assert image.shape[2] == shown
+
+
 def test_panels_stand_below_each_other():
   sheet = pictures.panels(dict(a=np.zeros((4, 40, 1), np.uint8), b=np.zeros((4, 20, 3), np.uint8)))
   assert sheet.shape == (2 * (4 + 22), 40, 3)

@@ -23,5 +23,13 @@ def test_an_example_loses_all_its_conditions_or_none(key):
   np.testing.assert_array_equal(dropped["label"][~gone], COND["label"][~gone])
 
 
+def test_what_was_done_to_an_image_is_always_told(key):
+  cond = COND | dict(augment=jnp.ones((1000, 9)))
+  dropped = conditions.drop(key, cond, 1.0)
+  np.testing.assert_array_equal(dropped["label"], -1)
+  np.testing.assert_array_equal(dropped["augment"], 1.0)
+  np.testing.assert_array_equal(conditions.null(cond)["augment"], 0.0)  # of a sample: as it was
+
+
 def test_nothing_is_dropped_by_default():
   assert conditions.drop(jax.random.key(0), COND, 0.0) is COND

@@ -56,6 +56,41 @@ def test_golden_losses(case, float64):
   np.testing.assert_allclose(value, GOLDEN[case], rtol=1e-10)
 
 
+def test_both_passes_are_told_of_the_augmentation():
+  told = []
+
+  def apply(params, x, s, t, cond, *, rngs):
+    told.append(cond)
+    return params * x
+
+  batch = dict(x=jnp.ones((4, 2)), cond=dict(label=jnp.arange(4), augment=jnp.ones((4, 9))))
+  sample_times = functools.partial(
+    times_lib.sample,
+    pattern=times_lib.example,
+    mapping=mappings.eta_decrement,
+    t_max=0.994,
+    t_min=0.006,
+  )
+  moment_matching.loss(
+    apply,
+    jnp.ones(()),
+    jnp.ones(()),
+    batch,
+    jax.random.key(0),
+    f=pz.SimpleEDM(FM),
+    sample_times=sample_times,
+    particles=particles.example,
+    kernel=kernels.laplace,
+    weight=weights.imm,
+    group_size=2,
+    drop_rate=1.0,
+  )
+  assert len(told) == 2
+  for cond in told:
+    np.testing.assert_array_equal(cond["augment"], batch["cond"]["augment"])
+    np.testing.assert_array_equal(cond["label"], -1)
+
+
 def test_golden_loss_in_float32():
   value = worked_loss(jnp.array(Y), jnp.array(Z), pz.EulerFlow(FM), 2.0, 4.0)
   np.testing.assert_allclose(value, 0.80845445, rtol=1e-6)
