@@ -181,6 +181,7 @@ def sample(
   t_min: float,
   gap: float = 1e-5,
   s_at_t_min: float = 0.0,
+  s_at_r: float = 0.0,
   reach: float | Array = 1.0,
   mask: Array | None = None,
 ) -> Times:
@@ -202,6 +203,9 @@ def sample(
     gap: the least t - s of an active token.
     s_at_t_min: the probability that s is t_min itself: one-step sampling lands there, and under
       a uniform s it is a corner that is never trained.
+    s_at_r: the probability, of the rest, that s is as high as r, one small step below t, whose
+      target is the data at s: the induction's base, which a uniform s seldom shows where steps are
+      small. Without it the base is learnt last, and what it lacks is in every jump from above.
     reach: the greatest t - s. A schedule may grow it, see `train.make_step`.
     mask: bool, of x's rank; False is padding: pure noise, at t_max, and not active.
 
@@ -209,8 +213,11 @@ def sample(
     ValueError: naming the field, before anything is compiled.
   """
   _check(shape, group_size, t_max, t_min, gap)
-  if not 0.0 <= s_at_t_min <= 1.0:
-    raise ValueError(f"s_at_t_min={s_at_t_min}: a probability lies in [0, 1].")
+  for name, rate in dict(s_at_t_min=s_at_t_min, s_at_r=s_at_r).items():
+    if not 0.0 <= rate <= 1.0:
+      raise ValueError(f"{name}={rate}: a probability lies in [0, 1].")
+  if s_at_r and mapping is None:
+    raise ValueError(f"s_at_r={s_at_r}: there is no r without a mapping; leave it at 0.")
   key_t, key_s, key_corner = jax.random.split(key, 3)
   groups = (shape[0] // group_size, *shape[1:])
   t, active = pattern(key_t, groups, t_max=t_max, t_min=t_min)
@@ -220,6 +227,10 @@ def sample(
     t = jnp.minimum(path.snap(t), t_max)
   lowest = jnp.clip(t - reach, t_min, t - span)
   s = lowest + (t - span - lowest) * jax.random.uniform(key_s, t.shape)
+  if s_at_r:
+    one_step = mapping(path, jnp.full_like(t, t_min), t, t_max=t_max, t_min=t_min)
+    base = jax.random.bernoulli(jax.random.fold_in(key_s, 1), s_at_r, t.shape)
+    s = jnp.where(base, jnp.maximum(one_step, lowest), s)
   corner = jax.random.bernoulli(key_corner, s_at_t_min, t.shape) & (lowest <= t_min)
   s = jnp.where(corner, t_min, jnp.clip(s, t_min, t - span))
   s = jnp.where(active, s, t)
