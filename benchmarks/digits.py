@@ -136,7 +136,7 @@ def figure(found: dict[str, list[dict[str, float]]], path: pathlib.Path) -> None
   from matplotlib import pyplot as plt
 
   axes = plt.figure(figsize=(6, 4)).subplots()
-  for row in ("imm", "flow", "flow_equal_seconds", "consistency", "M=1 laplace k=10"):
+  for row in ("imm", "flow", "flow_equal_seconds", "consistency", "M=1 log-SNR k=8"):
     if row in found:
       values = [sorted(r[f"{k} steps"]["frechet"] for r in found[row]) for k in CALLS]
       axes.plot(CALLS, [statistics.median(v) for v in values], marker="o", label=row)

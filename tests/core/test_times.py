@@ -251,6 +251,15 @@ def test_everything_on_t_min_is_the_consistency_model(key):
   assert jnp.all(sample(key, (1000, 1), s_at_t_min=1.0).s == jnp.float32(0.006))
 
 
+def test_part_of_the_jumps_can_be_the_base_of_the_induction(key):
+  mapping = functools.partial(mappings.log_snr_decrement, k=6.0)
+  drawn = sample(key, (10_000, 1), mapping=mapping, s_at_r=0.3, s_at_t_min=0.5)
+  one_step = mapping(PATH, jnp.full_like(drawn.t, 0.006), drawn.t, **ENDS)
+  free = drawn.s != jnp.float32(0.006)
+  base = free & (drawn.s == one_step) & (drawn.r == drawn.s)
+  assert abs(jnp.sum(base) / jnp.sum(free) - 0.3) < 0.02
+
+
 def test_reach_bounds_the_length_of_a_jump(key):
   drawn = sample(key, (10_000, 1), reach=jnp.float32(0.1))
   length = drawn.t - drawn.s
@@ -269,6 +278,8 @@ def test_without_a_mapping_r_is_t(key):
   "wrong,message",
   [
     (dict(t_max=0.1, t_min=0.2), "t_min=0.2, t_max=0.1: set 0 <= t_min < t_max <= 1"),
+    (dict(s_at_r=0.5), "s_at_r=0.5: there is no r without a mapping"),
+    (dict(s_at_r=1.5), "s_at_r=1.5: a probability"),
     (dict(t_max=1.2), "t_max=1.2"),
     (dict(gap=0.0), "gap=0.0: set 0 < gap"),
     (dict(group_size=3), "group_size=3 does not divide batch_size=8"),
