@@ -125,6 +125,10 @@ SCREEN = {
   "default": {},
   **{f"M={m}": dict(group_size=m) for m in (1, 2, 4, 8, 32)},
   **{f"k={k:g}": dict(sample_times__mapping__k=k) for k in (5.0, 7.0)},
+  **{f"min_gap {g:g}": dict(sample_times__mapping__min_gap=g) for g in (0.0, 0.06)},
+  "shifted log": dict(
+    sample_times__mapping=dict(name="core.mappings.shifted_log_decrement", k=5.5, shift=0.2)
+  ),
   "eta decrement k=9": dict(sample_times__mapping=dict(name="core.mappings.eta_decrement", k=9.0)),
   "eta decrement k=11": dict(
     sample_times__mapping=dict(name="core.mappings.eta_decrement", k=11.0)
@@ -134,6 +138,7 @@ SCREEN = {
   **{f"bandwidth {b:g}": dict(particles__bandwidth=b) for b in (0.3, 3.0)},
   "particles token": dict(particles=dict(name="core.particles.token")),
   **{f"s at t_min {p:g}": dict(sample_times__s_at_t_min=p) for p in (0.0, 0.6)},
+  "s at r 0.25": dict(sample_times__s_at_r=0.25),
   "context clean": dict(sample_times__pattern__noisy=0.0),
   "context half noisy": dict(sample_times__pattern__noisy=0.5),
   **{
@@ -158,10 +163,16 @@ def elsewhere(row: runs.Row) -> runs.Row:
   return lambda mode: changed(row(mode), fields)
 
 
+def averaged_by(decay: float) -> runs.Row:
+  """The default, half as long, with another average of the weights."""
+  return lambda mode: changed(fusion(steps=0.5)(mode), {"ema": (decay,)})
+
+
 ROWS = {
   **{f"final {name}": row for name, row in FINAL.items()},
   **{f"other {name}": elsewhere(FINAL[name]) for name in OTHER},
   **{f"screen {name}": fusion(steps=0.5, **fields) for name, fields in SCREEN.items()},
+  **{f"screen EMA {decay:g}": averaged_by(decay) for decay in (0.99, 0.9995)},
 }
 
 
