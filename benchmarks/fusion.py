@@ -125,7 +125,7 @@ SCREEN = {
   "default": {},
   **{f"M={m}": dict(group_size=m) for m in (1, 2, 4, 8, 32)},
   **{f"k={k:g}": dict(sample_times__mapping__k=k) for k in (5.0, 7.0)},
-  **{f"min_gap {g:g}": dict(sample_times__mapping__min_gap=g) for g in (0.0, 0.06)},
+  **{f"min_gap {g:g}": dict(sample_times__mapping__min_gap=g) for g in (0.03, 0.06)},
   "shifted log": dict(
     sample_times__mapping=dict(name="core.mappings.shifted_log_decrement", k=5.5, shift=0.2)
   ),
