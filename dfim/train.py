@@ -72,9 +72,9 @@ def accumulated(
 ) -> tuple[Any, Any]:
   """`gradient(batch, key)`, or its mean over `count` micro-batches, taken one after another.
 
-  Only one micro-batch's activations are held at a time. Each draws its times and noise from a key
-  of its own, so `count` changes the draws, not their law; and where an objective averages over
-  what moves, each micro-batch counts alike. Sums are in float32 at least.
+  Each draws its times and noise from a key of its own, so `count` changes the draws, not their law;
+  and where an objective averages over what moves, each micro-batch counts alike. Sums are in
+  float32 at least. An accelerator holds one micro-batch's activations at a time; a CPU, all.
   """
   if count == 1:
     return gradient(batch, key)
