@@ -194,8 +194,8 @@ def value_and_gradient(net, shape, params, dropout):
 @pytest.mark.parametrize(
   "name, fields, dropout",
   [
-    ("unet", dict(remat=True), 0.5),  # the second computation drops what the first dropped
-    ("dit", dict(remat=True), 0.5),
+    pytest.param("unet", dict(remat=True), 0.5, marks=pytest.mark.slow),
+    ("dit", dict(remat=True), 0.5),  # the second computation drops what the first dropped
     ("dit", dict(scan=True), 0.0),  # a scan draws its masks in another order
     ("dit", dict(scan=True, remat=True), 0.0),
   ],
