@@ -23,9 +23,10 @@ from dfim.data import latents
 
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "__init__")
+SLOW = {"flow_fashion"}  # imm_fashion's network with flow_digits' loss
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=[pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in NAMES])
 def module(request):
   return importlib.import_module(f"configs.{request.param}")
 
