@@ -48,9 +48,10 @@ def log_snr_decrement(
 
   The paper prints a minus, which would step towards noise: lambda falls with t.
   """
-  if t_min <= 0.0:
+  if t_min <= 0.0 or t_max >= 1.0:
     raise ValueError(
-      f"log_snr_decrement with t_min={t_min}: log-SNR is infinite at 0; set 0 < t_min."
+      f"log_snr_decrement with t_min={t_min}, t_max={t_max}: log-SNR is infinite at 0 and 1;"
+      " set 0 < t_min and t_max < 1."
     )
   # lambda = -2 log(eta)
   return shifted_log_decrement(

@@ -95,6 +95,7 @@ def test_to_target_lands_on_s():
   [
     (mappings.eta_decrement, dict(t_max=1.0, t_min=0.0), "t_max=1.0"),
     (mappings.log_snr_decrement, dict(t_max=0.9, t_min=0.0), "t_min=0.0"),
+    (mappings.log_snr_decrement, dict(t_max=1.0, t_min=0.1), "t_max=1.0"),
     (mappings.shifted_log_decrement, dict(t_max=1.0, t_min=0.0), "t_max=1.0"),
     (mappings.shifted_log_decrement, dict(t_max=0.9, t_min=0.0, shift=-0.1), "shift=-0.1"),
     (mappings.shifted_log_decrement, dict(t_max=0.9, t_min=0.0, shift=0.0), "shift=0.0"),
