@@ -17,8 +17,7 @@ Score: not measured yet.
 import ml_collections
 
 from configs import imm_digits
-
-PATH = "/usr/share/datasets/fashion-mnist"  # of Debian's package
+from dfim.data import idx
 
 
 def get_config(mode: str = "full") -> ml_collections.ConfigDict:
@@ -29,7 +28,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c = imm_digits.get_config("full" if full else "smoke")
   c.steps = 4000 if full else 4
   c.batch_size = 512 if gpu else 128 if full else 32
-  c.data = dict(name="data.idx.idx", path=PATH, split="train")
+  c.data = dict(name="data.idx.idx", path=idx.FASHION, split="train")
   c.data.update(size=32, pool=1 if gpu else 2, limit=limit)
   c.model = dict(
     name="models.unet.UNet",
