@@ -67,6 +67,51 @@ def particles(m: int, kernel: str, k: float, batch_size: int = 256, mapping: str
   return config
 
 
+def replaced(**parts: dict) -> runs.Row:
+  """`imm_digits` with whole parts of its objective replaced."""
+
+  def config(mode: str) -> ml_collections.ConfigDict:
+    c = imm_digits.get_config(mode)
+    for part, value in parts.items():
+      c.objective[part] = ml_collections.ConfigDict(value)
+    return c
+
+  return config
+
+
+def form(name: str, path: str, sigma_data: float = 0.5) -> dict:
+  """A parameterization on a path."""
+  path = dict(name=f"core.interpolants.{path}")
+  return dict(name=f"core.parameterization.{name}", path=path, sigma_data=sigma_data)
+
+
+ORDERS = {  # the paper's section 7.5 on a small scale: imm_digits with one part replaced
+  **{
+    f"kernel {kernel}": replaced(kernel=dict(name=f"core.kernels.{kernel}"))
+    for kernel in ("rbf", "energy", "pseudo_huber")
+  },
+  **{
+    f"{name} {path}": replaced(f=form(name, path))
+    for name, path in (
+      ("Identity", "Cosine"),
+      ("Identity", "FlowMatching"),
+      ("SimpleEDM", "Cosine"),
+      ("SimpleEDM", "FlowMatching"),
+    )
+  },
+  **{
+    f"mapping {name} k={k:g}": particles(4, "laplace", k, mapping=name)
+    for name, k in (
+      ("time_decrement", 6.0),
+      ("time_decrement", 8.0),
+      ("inverse_eta_increment", 6.0),
+      ("inverse_eta_increment", 8.0),
+    )
+  },
+  "weight a=2": replaced(weight=dict(name="core.weights.imm", a=2.0, b=4.0)),
+  "weight uniform": replaced(weight=dict(name="core.weights.uniform")),
+}
+
 ROWS = {
   "imm": imm,
   "flow": flow_digits.get_config,
@@ -78,6 +123,7 @@ ROWS = {
     for m in (1, 2, 8, 16)  # 4 is imm
   },
   **{f"M={m} log-SNR k=8 batch=512": particles(m, "laplace", 8.0, 512, LOG_SNR) for m in (1, 2, 4)},
+  **ORDERS,
   "M=4 laplace k=12": particles(4, "laplace", 12.0),
   **{f"M={m} laplace k=10": particles(m, "laplace", 10.0) for m in (1, 2, 4, 8, 16)},
   **{
@@ -111,25 +157,9 @@ def main(_) -> None:
     runs.train_seeds(row, functools.partial(config_of, row), workdir)
   found = {row: [s["images"] for s in seeds] for row, seeds in runs.collect(workdir, ROWS).items()}
   if found:
-    (workdir / "table.md").write_text(table(found))
+    (workdir / "table.md").write_text(runs.image_table(found, CALLS))
     figure(found, workdir / "figure.png")
-    print(table(found))
-
-
-def table(found: dict[str, list[dict[str, float]]]) -> str:
-  """Markdown: the median over seeds of the Frechet distance, and its range."""
-  first = next(iter(found.values()))[0]
-  lines = [
-    f"Frechet distance in {first['features']}, {first['samples']} samples, against the training"
-    f" digits; held-out digits: {first['held out']['frechet']:.2f}.",
-    "",
-    "| row | seeds | " + " | ".join(map(str, CALLS)) + " |",
-    "|---" * (len(CALLS) + 2) + "|",
-  ]
-  for row, seeds in found.items():
-    cells = [runs.cell([r[f"{k} steps"]["frechet"] for r in seeds]) for k in CALLS]
-    lines.append(f"| {row} | {len(seeds)} | " + " | ".join(cells) + " |")
-  return "\n".join(lines) + "\n"
+    print(runs.image_table(found, CALLS))
 
 
 def figure(found: dict[str, list[dict[str, float]]], path: pathlib.Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Sequence
 import fnmatch
 import json
 import pathlib
@@ -63,3 +64,19 @@ def cell(values: list[float]) -> str:
   """The median, and the range where there are several."""
   text = f"{statistics.median(values):.3g}"
   return text if len(values) == 1 else f"{text} ({min(values):.3g}-{max(values):.3g})"
+
+
+def image_table(found: dict[str, list[dict[str, Any]]], calls: Sequence[int]) -> str:
+  """Markdown: the median over seeds of the Frechet distance after `calls`, and its range."""
+  first = next(iter(found.values()))[0]
+  lines = [
+    f"Frechet distance in {first['features']}, {first['samples']} samples, against the training"
+    f" set; held-out data: {first['held out']['frechet']:.2f}.",
+    "",
+    "| row | seeds | " + " | ".join(map(str, calls)) + " |",
+    "|---" * (len(calls) + 2) + "|",
+  ]
+  for row, seeds in found.items():
+    cells = [cell([r[f"{k} steps"]["frechet"] for r in seeds]) for k in calls]
+    lines.append(f"| {row} | {len(seeds)} | " + " | ".join(cells) + " |")
+  return "\n".join(lines) + "\n"

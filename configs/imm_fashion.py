@@ -26,7 +26,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   gpu = mode == "gpu"
   limit = 0.75 if gpu else 0.8  # gives the pixels a std of .50, sigma_data
   c = imm_digits.get_config("full" if full else "smoke")
-  c.steps = 4000 if full else 4
+  c.steps = 2000 if full else 4
   c.batch_size = 512 if gpu else 128 if full else 32
   c.data = dict(name="data.idx.idx", path=idx.FASHION, split="train")
   c.data.update(size=32, pool=1 if gpu else 2, limit=limit)
