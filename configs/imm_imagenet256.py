@@ -46,7 +46,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c.steps = 4 if smoke else 1_200_000
   c.batch_size = 32 if smoke else 4096
   c.accumulate = 1
-  c.fsdp = size == "XL"
+  c.fsdp = -1 if size == "XL" else 1
   c.data = dict(name="data.latents.latents", path="latents")
   c.model = dict(
     name="models.dit.DiT",

@@ -1,43 +1,92 @@
 """Checkpoints: the whole `TrainState`, saved in the background, atomically, by Orbax.
 
-The only file that knows Orbax (its v1 interface, still under `orbax.checkpoint.v1`).
+Each carries a manifest, see `manifest`, and is not believed before its checksums agree. The only
+file that knows Orbax (its v1 interface, still under `orbax.checkpoint.v1`).
 """
 
+from collections.abc import Iterator
+from collections.abc import Mapping
+import contextlib
+import itertools
 import pathlib
 from typing import Any
 
 from absl import logging
 import jax
+from jax.experimental import multihost_utils
+import ml_collections
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from dfim import manifest as manifest_lib
 from dfim.resolve import ConfigError
+
+
+class SaveError(RuntimeError):
+  """A checkpoint could not be written; those before it are whole."""
 
 
 class Checkpoints:
   """The folder `<workdir>/checkpoints/<step>`; a context manager, so that saves are finished."""
 
-  def __init__(self, workdir: str, *, every: int, keep: int):
-    """Saves each `every` steps (and when the scheduler preempts), keeps the last `keep`."""
-    policies = ocp.training.save_decision_policies
+  def __init__(self, workdir: str, config: ml_collections.ConfigDict):
+    """As often, and as many, as `config` says, which goes into every manifest."""
+    self._config = config.to_dict()
+    self._pending = None  # the save in the background, and its step
     self._manager = ocp.training.Checkpointer(
       folder(workdir),
-      save_decision_policy=policies.AnySavePolicy(
-        [policies.FixedIntervalPolicy(every), policies.PreemptionCheckpointingPolicy()]
+      save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(
+        config.checkpoint_every
       ),
-      preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+      preservation_policy=ocp.training.preservation_policies.LatestN(config.keep_checkpoints),
       cleanup_tmp_directories=True,  # what a killed save left behind
     )
 
   def __enter__(self) -> "Checkpoints":
     return self
 
-  def __exit__(self, *error: Any) -> None:
-    self._manager.close()
+  def __exit__(self, kind: Any, *error: Any) -> None:
+    try:
+      self._finish()
+    except SaveError:
+      if kind is None:  # else what is on its way says more
+        raise
+    finally:
+      with contextlib.suppress(Exception):  # raises the background's error once more
+        self._manager.close()
 
-  def save(self, step: int, state: Any, *, force: bool = False) -> None:
-    """Starts a save if one is due; waits only for the one before it."""
+  def save(self, step: int, state: Any, *, force: bool = False, pending: bool = False) -> None:
+    """Starts a save if one is due; waits only for the one before it.
+
+    `pending` is kept in the manifest: what was due after `step` is still to be done.
+
+    Raises:
+      SaveError: this save, or the one in the background, has failed.
+    """
+    if self._pending and not self._manager.is_saving_in_progress():
+      self._finish()
     if force or self._manager.should_save(step):
-      self._manager.save_async(step, state, force=force)
+      self._finish()
+      manifest = manifest_lib.make(step, state, self._config, pending=pending)
+      with _save_errors(step):
+        response = self._manager.save_async(step, state, force=force, custom_metadata=manifest)
+      self._pending = (response, step)
+
+  def _finish(self) -> None:
+    """Waits for the save in the background."""
+    if self._pending:
+      (response, step), self._pending = self._pending, None
+      with _save_errors(step):
+        response.result()
+
+
+@contextlib.contextmanager
+def _save_errors(step: int) -> Iterator[None]:
+  try:
+    yield
+  except Exception as error:  # of the file system, through any of the libraries below Orbax
+    cause = " ".join(str(error).split())[:300]
+    raise SaveError(f"the checkpoint of step {step} could not be written: {cause}") from error
 
 
 def folder(workdir: str) -> pathlib.Path:
@@ -46,36 +95,88 @@ def folder(workdir: str) -> pathlib.Path:
 
 
 def steps(workdir: str) -> list[int]:
-  """The steps that can be restored, ascending."""
+  """The steps that were saved, ascending; a save that was cut off has another name."""
   found = folder(workdir)
-  if not found.is_dir():
-    return []
-  names = [p.name for p in found.iterdir() if p.name.isdigit() and ocp.is_orbax_checkpoint(p)]
-  return sorted(map(int, names))
+  names = [p.name for p in found.iterdir() if p.is_dir()] if found.is_dir() else []
+  return sorted(int(name) for name in names if name.isdigit())
 
 
-def restore(workdir: str, abstract: Any) -> Any:
-  """The newest state, with the shapes and shardings of `abstract`.
+def restore(workdir: str, abstract: Any, *, set_aside: bool = False) -> Any:
+  """The newest whole state, with the shapes and shardings of `abstract`.
+
+  A damaged checkpoint is named and passed over; with `set_aside` it moves to `<workdir>/damaged`,
+  so that training can save that step again.
 
   Raises:
-    ConfigError: if there is none, or if it is another network's, naming the first difference.
+    ConfigError: if there is none, if all are damaged, or if the newest whole one is another
+      network's, naming the first difference.
   """
-  found = steps(workdir)
-  if not found:
+  saved, damaged = steps(workdir), []
+  if not saved:
     raise ConfigError(
       f"workdir={workdir}: no checkpoint in {folder(workdir)}; train first, or pass another"
       " --workdir."
     )
-  path = folder(workdir) / str(found[-1])
-  _refuse_another(path, abstract)
-  logging.info("Restoring %s", path)
-  return ocp.load(path, abstract, checkpointable_name="state")
+  for step in reversed(saved):
+    path = folder(workdir) / str(step)
+    state, why = _load(path, abstract)
+    if not why:
+      break
+    logging.error("%s is damaged: %s.", path, why)
+    damaged.append(path)
+  else:
+    raise ConfigError(
+      f"workdir={workdir}: every checkpoint is damaged (the newest: {why}); nothing was changed."
+      f" Restore {folder(workdir)} from a copy, or pass another --workdir to start anew."
+    )
+  if set_aside and jax.process_index() == 0:
+    for path in damaged:
+      _move_aside(path, pathlib.Path(workdir).absolute() / "damaged")
+  return state
 
 
-def _refuse_another(path: pathlib.Path, abstract: Any) -> None:
+def manifest(workdir: str) -> Mapping[str, Any] | None:
+  """The manifest of the newest checkpoint that has a whole one."""
+  for step in reversed(steps(workdir)):
+    with contextlib.suppress(Exception):  # whatever a damaged file does to its reader
+      return _read_manifest(folder(workdir) / str(step))
+  return None
+
+
+def _load(path: pathlib.Path, abstract: Any) -> tuple[Any, str]:
+  """The state, or why it cannot be believed; all processes agree on which.
+
+  Raises:
+    ConfigError: it is another network's.
+  """
+  state, why = None, ""
+  try:
+    manifest = _read_manifest(path)
+    _refuse_another(path, manifest, abstract)
+    state = ocp.load(path, abstract, checkpointable_name="state")
+    manifest_lib.check_arrays(manifest, state)
+    logging.info("Restored %s", path)
+  except ConfigError:
+    raise
+  except Exception as error:  # a damaged file may raise anything, in any of the libraries below
+    why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+  if jax.process_count() > 1:
+    failed = multihost_utils.process_allgather(np.array(bool(why)))
+    why = why or ("another process could not read it" if failed.any() else "")
+  return state, why
+
+
+def _read_manifest(path: pathlib.Path) -> Mapping[str, Any]:
+  """Of one checkpoint; raises whatever a damaged file makes of it."""
+  manifest = ocp.metadata(path, checkpointable_name="state").custom_metadata or {}
+  manifest_lib.check(manifest, int(path.name))
+  return manifest
+
+
+def _refuse_another(path: pathlib.Path, manifest: Mapping[str, Any], abstract: Any) -> None:
   """Compares names and shapes before any array is read."""
-  saved = _shapes(ocp.metadata(path, checkpointable_name="state").metadata)
-  wanted = _shapes(abstract)
+  saved = {name: shape for name, (shape, *_) in manifest["arrays"].items()}
+  wanted = manifest_lib.shapes_of(abstract)
   for name in [*wanted, *saved]:
     if saved.get(name) != wanted.get(name):
       raise ConfigError(
@@ -85,8 +186,10 @@ def _refuse_another(path: pathlib.Path, abstract: Any) -> None:
       )
 
 
-def _shapes(tree: Any) -> dict[str, str]:
-  """'params/Dense_0/kernel' -> 'float32[3, 4]'."""
-  flat = jax.tree_util.tree_flatten_with_path(tree)[0]
-  names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in flat]
-  return {n: f"{leaf.dtype}{list(leaf.shape)}" for n, (_, leaf) in zip(names, flat, strict=True)}
+def _move_aside(path: pathlib.Path, where: pathlib.Path) -> None:
+  """Into `where`, under a name that is free."""
+  where.mkdir(exist_ok=True)
+  names = (path.name if n == 0 else f"{path.name}.{n}" for n in itertools.count())
+  target = next(where / name for name in names if not (where / name).exists())
+  path.rename(target)
+  logging.error("%s is kept as %s; training goes on from before it.", path, target)

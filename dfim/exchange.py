@@ -92,9 +92,7 @@ def import_weights(
   init = lambda params: train_state.init(params, experiment.tx, **sizes)
   state = jax.jit(init, out_shardings=experiment.places())(params)
   workdir_lib.claim(workdir, config)
-  with checkpoint.Checkpoints(
-    workdir, every=config.checkpoint_every, keep=config.keep_checkpoints
-  ) as checkpoints:
+  with checkpoint.Checkpoints(workdir, config) as checkpoints:
     checkpoints.save(0, state, force=True)
   logging.info("Imported %s: --mode=sample, eval and train go on from %s.", path, workdir)
   return state

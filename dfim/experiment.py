@@ -36,7 +36,7 @@ FIELDS = dict(  # every top-level field of a config, with its type
   ema=tuple,
   refresh_every=int,
   accumulate=int,
-  fsdp=bool,
+  fsdp=int,
   sampler=dict,
   evaluators=dict,
   log_every=int,
@@ -45,9 +45,7 @@ FIELDS = dict(  # every top-level field of a config, with its type
   sample_every=int,
   eval_every=int,
 )
-DEFAULTS = dict(
-  reach=1.0, refresh_every=1, accumulate=1, fsdp=False, evaluators={}, keep_checkpoints=3
-)
+DEFAULTS = dict(reach=1.0, refresh_every=1, accumulate=1, fsdp=1, evaluators={}, keep_checkpoints=3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +78,7 @@ class Experiment:
 
   def places(self) -> train_state.TrainState:
     """The sharding of every array of the state."""
-    return sharding.of_state(self.shapes, self.mesh, fsdp=self.config.fsdp)
+    return sharding.of_state(self.shapes, self.mesh)
 
   def abstract_state(self) -> train_state.TrainState:
     """Shapes, dtypes and shardings of the state; allocates nothing."""
@@ -94,6 +92,10 @@ class Experiment:
     """The state at step 0, made in its places."""
     key = jax.random.key(self.config.seed)
     return jax.jit(self.init, out_shardings=self.places())(key)
+
+  def root(self) -> Array:
+    """The key of training; each step folds its number into it."""
+    return jax.random.fold_in(jax.random.key(self.config.seed), 1)
 
   def batches(self, start: int) -> Iterator[dict[str, Any]]:
     """This process's share of the training batches from number `start` on, on the devices."""
@@ -110,7 +112,7 @@ def build(config: ml_collections.ConfigDict, *, devices: Any = None) -> Experime
   """
   config = _completed(config)
   with resolve_lib.config_errors():
-    experiment = _resolved(config, sharding.make_mesh(devices))
+    experiment = _resolved(config, sharding.make_mesh(devices, config.fsdp))
     _check_step(experiment)
   return experiment
 

@@ -4,10 +4,16 @@ python -m dfim.main --config=configs/imm_digits.py
 python -m dfim.main --config=configs/imm_digits.py --mode=sample
 python -m dfim.main --config=configs/imm_digits.py --mode=export --out=exported
 python -m dfim.main --config=configs/imm_digits.py --mode=import --weights=exported --workdir=new
+python -m dfim.main --mode=replay --workdir=runs/imm_digits/replay/120
+
+Exit codes: 0 done, 2 refused before anything was written, 75 stopped by a signal and saved: run the
+same command again, 1 anything else.
 """
 
+import os
 import pathlib
 import sys
+import traceback
 
 from absl import app
 from absl import flags
@@ -15,9 +21,12 @@ import jax
 import ml_collections
 from ml_collections import config_flags
 
+from dfim import checkpoint
 from dfim import evaluate
 from dfim import exchange
+from dfim import preemption
 from dfim import progress
+from dfim import replay
 from dfim import sample
 from dfim import train
 from dfim.resolve import ConfigError
@@ -31,8 +40,9 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; runs/<config> by default.")
 _MODE = flags.DEFINE_enum(
-  "mode", "train", ["train", "eval", "sample", "export", "import"], "What to do."
+  "mode", "train", ["train", "eval", "sample", "export", "import", "replay"], "What to do."
 )
+_PROFILE = flags.DEFINE_string("profile", None, "First and last step to profile, as in 100:110.")
 _OUT = flags.DEFINE_string("out", None, "With --mode=export: the new folder to write.")
 _WEIGHTS = flags.DEFINE_string("weights", None, "With --mode=import: a file, or what export wrote.")
 _PREFIX = flags.DEFINE_string("prefix", "", "What its parameters' names start with: ema.model.")
@@ -48,33 +58,77 @@ def main(argv: list[str]) -> None:
   progress.show_log()
   if len(argv) > 1:
     sys.exit(_refuse(f"{argv[1]}: not a flag; flags look like --workdir=runs/mine."))
-  if _CONFIG.value is None:
+  if _CONFIG.value is None and _MODE.value != "replay":
     sys.exit(_refuse("--config: missing; pass for example --config=configs/imm_digits.py."))
   if _COORDINATOR.value and None in (_NUM_PROCESSES.value, _PROCESS_ID.value):
     sys.exit(_refuse("--coordinator: pass --num_processes and --process_id with it."))
   if _DISTRIBUTED.value or _COORDINATOR.value:
-    jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-  name, _, mode = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
-  workdir = _WORKDIR.value or f"runs/{pathlib.Path(name).stem}{'_' if mode else ''}{mode}"
+    where = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+    jax.distributed.initialize(*where, heartbeat_timeout_seconds=30)
   try:
-    _run(_CONFIG.value, workdir)
-  except ConfigError as error:
-    sys.exit(_refuse(str(error)))
-  except FloatingPointError as error:
-    sys.exit(f"dfim: {error} The last checkpoint is in {workdir}.")
-  except KeyboardInterrupt:
-    sys.exit(f"dfim: stopped. The same command goes on from the last checkpoint in {workdir}.")
+    _run(_CONFIG.value, _workdir())
+  except (Exception, KeyboardInterrupt) as error:
+    _leave(_exit_code(error))
 
 
-def _run(config: ml_collections.ConfigDict, workdir: str) -> None:
-  if _MODE.value == "export":
+def _workdir() -> str:
+  """The flag, or a folder named after the config."""
+  if _WORKDIR.value:
+    return _WORKDIR.value
+  if _CONFIG.value is None:
+    raise ConfigError("--workdir: missing; pass the bundle that a run which stopped has named.")
+  name, _, mode = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+  return f"runs/{pathlib.Path(name).stem}{'_' if mode else ''}{mode}"
+
+
+def _run(config: ml_collections.ConfigDict | None, workdir: str) -> None:
+  mode, profile = _MODE.value, _window(_PROFILE.value)
+  if mode == "train":
+    train.train(config, workdir, profile=profile)
+  elif mode == "replay":
+    replay.replay(workdir)
+  elif mode == "export":
     exchange.export_run(config, workdir, _OUT.value)
-  elif _MODE.value == "import":
+  elif mode == "import":
     given = dict(prefix=_PREFIX.value, allow_pickle=_PICKLE.value)
     exchange.import_weights(config, workdir, _WEIGHTS.value, **given)
   else:
-    run = dict(train=train.train, eval=evaluate.evaluate, sample=sample.sample)[_MODE.value]
-    run(config, workdir)
+    dict(eval=evaluate.evaluate, sample=sample.sample)[mode](config, workdir)
+
+
+def _window(text: str | None) -> tuple[int, int] | None:
+  """Steps from "100:110"."""
+  if text is None:
+    return None
+  first, _, last = text.partition(":")
+  if not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
+    raise ConfigError(f"--profile={text}: give the first and the last step, as in 100:110.")
+  return int(first), int(last)
+
+
+def _exit_code(error: BaseException) -> int:
+  """Says in one line why a run ended, or shows where, if dfim did not expect it."""
+  match error:
+    case ConfigError():
+      return _refuse(str(error))
+    case preemption.PreemptedError():
+      print(f"dfim: {error} The same command goes on from there.", file=sys.stderr)
+      return preemption.EXIT_CODE
+    case train.NonFiniteError() | checkpoint.SaveError():
+      print(f"dfim: {error}", file=sys.stderr)
+    case KeyboardInterrupt():
+      print("dfim: stopped. The same command goes on from the last checkpoint.", file=sys.stderr)
+    case _:
+      traceback.print_exception(error)
+  return 1
+
+
+def _leave(code: int) -> None:
+  """Ends this process; one of many that failed does so at once, for the others wait for it."""
+  if code != preemption.EXIT_CODE and jax.distributed.is_initialized():
+    sys.stderr.flush()
+    os._exit(code)
+  sys.exit(code)
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -1,8 +1,14 @@
-"""One line that says how far a run is: step, loss, it/s, img/s, ETA."""
+"""One line that says how far a run is: step, loss, it/s, img/s, ETA, and what it waits for."""
 
+from collections.abc import Iterator
+import contextlib
 import time
+from typing import Any
 
 from absl import logging
+import ml_collections
+
+SLOW = 0.1  # a share of the time that is worth a word
 
 
 def show_log() -> None:
@@ -12,22 +18,44 @@ def show_log() -> None:
 
 
 class Progress:
-  """Rates since the last line; the first line after a start includes compilation."""
+  """Rates since the last line, or since `start`."""
 
-  def __init__(self, step: int, steps: int, batch_size: int):
-    """A run that stands at `step` of `steps`."""
-    self._steps, self._batch_size = steps, batch_size
+  def __init__(self, config: ml_collections.ConfigDict, skipped: int):
+    """A run that has skipped so many steps."""
+    self._config, self._skipped = config, skipped
+    self._spent: dict[str, float] = {}
+
+  def start(self, step: int) -> None:
+    """Starts the clock after `step`, the first, which the compiler makes slow."""
     self._last = (step, time.monotonic())
+    self._spent.clear()
 
-  def line(self, step: int, loss: float) -> tuple[str, dict[str, float]]:
-    """The line for `step`, and its numbers by name."""
+  @contextlib.contextmanager
+  def spent(self, what: str) -> Iterator[None]:
+    """Counts the time inside as time that training waits for `what`."""
+    start = time.monotonic()
+    yield
+    self._spent[what] = self._spent.get(what, 0.0) + time.monotonic() - start
+
+  def line(self, step: int, metrics: dict[str, Any]) -> tuple[str, dict[str, float]]:
+    """The line for `step`, and its rates and waits by name; `metrics` are those of the step."""
     then, before = self._last
     self._last = (step, time.monotonic())
-    rate = (step - then) / max(self._last[1] - before, 1e-9)
-    left = int((self._steps - step) / rate)
-    eta = f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
-    text = (
-      f"step {step}/{self._steps}  loss {loss:.5g}  {rate:.1f} it/s"
-      f"  {rate * self._batch_size:.0f} img/s  ETA {eta}"
-    )
-    return text, dict(steps_per_second=rate)
+    new, self._skipped = int(metrics["skipped"]) - self._skipped, int(metrics["skipped"])
+    text = f"step {step}/{self._config.steps}  loss {float(metrics['loss']):.5g}"
+    text += f"  skipped {new} not finite" if new else ""
+    if step == then:
+      return text, {}
+    seconds = max(self._last[1] - before, 1e-9)
+    rate = (step - then) / seconds
+    text += f"  {rate:.1f} it/s  {rate * self._config.batch_size:.0f} img/s  ETA {self._eta(rate)}"
+    waits = {what: spent / seconds for what, spent in self._spent.items()}
+    self._spent.clear()
+    for what, share in waits.items():
+      text += f"  waiting for {what} {share:.0%} of the time" if share > SLOW else ""
+    rates = {f"waiting_for_{what}": share for what, share in waits.items()}
+    return text, dict(steps_per_second=rate, **rates)
+
+  def _eta(self, rate: float) -> str:
+    left = int((self._config.steps - self._last[0]) / rate)
+    return f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"

@@ -19,6 +19,7 @@ from dfim import checkpoint
 from dfim import experiment as experiment_lib
 from dfim import files
 from dfim import pictures
+from dfim import sharding
 from dfim import workdir as workdir_lib
 from dfim.core import interpolants
 from dfim.metrics import adm
@@ -161,7 +162,7 @@ def _one_chunk(
   shape = experiment.batch["x"].shape[1:]
   classes = getattr(experiment.net, "num_classes", 0)
   apply = guidance.classifier_free(experiment.apply, sampler["guidance"])
-  rows = jax.NamedSharding(experiment.mesh, jax.P("data"))
+  rows = sharding.of_rows(experiment.mesh)
   parts = functools.partial(_rollout_parts, experiment, sampler, apply)
 
   def one_chunk(

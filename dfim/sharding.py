@@ -8,38 +8,52 @@ import numpy as np
 Array = jax.Array
 
 
-def make_mesh(devices: Any = None) -> jax.sharding.Mesh:
-  """One axis, "data", over all devices, or those given.
+def make_mesh(devices: Any = None, fsdp: int = 1) -> jax.sharding.Mesh:
+  """All devices, or those given, as `[data, fsdp]`: batches are cut along both axes.
 
-  Auto axes: networks stay single-device programs and the compiler places their arrays.
+  A state is cut along the second, over `fsdp` devices, or all with -1. Auto axes: networks stay
+  single-device programs and the compiler places their arrays.
+
+  Raises:
+    ValueError: `fsdp` does not divide the devices.
   """
   devices = np.asarray(jax.devices() if devices is None else devices)
-  return jax.sharding.Mesh(devices, ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+  fsdp = len(devices) if fsdp == -1 else fsdp
+  if fsdp < 1 or len(devices) % fsdp:
+    raise ValueError(
+      f"fsdp={fsdp}: {len(devices)} devices; set it to a number that divides them, or -1 for all."
+    )
+  kinds = (jax.sharding.AxisType.Auto,) * 2
+  return jax.sharding.Mesh(devices.reshape(-1, fsdp), ("data", "fsdp"), axis_types=kinds)
 
 
-def of_state(tree: Any, mesh: jax.sharding.Mesh, *, fsdp: bool = False) -> Any:
-  """A sharding for each array of `tree`.
+def of_rows(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
+  """The first axis cut over all devices."""
+  return jax.NamedSharding(mesh, jax.P(("data", "fsdp")))
 
-  Replicated, or with `fsdp` cut along the largest axis that the mesh divides; arrays of fewer
-  than 2^16 numbers stay whole, for moving them costs more than it saves.
+
+def of_state(tree: Any, mesh: jax.sharding.Mesh) -> Any:
+  """A sharding for each array of `tree`, by one rule for every network.
+
+  Cut along the largest axis that the mesh's "fsdp" divides, and replicated along "data"; arrays of
+  fewer than 2^16 numbers stay whole, for moving them costs more than it saves.
   """
+  count = mesh.shape["fsdp"]
 
   def rule(array: Any) -> jax.sharding.NamedSharding:
-    fitting = [i for i, n in enumerate(array.shape) if n % mesh.size == 0]
-    if not fsdp or not fitting or np.prod(array.shape) < 2**16:
+    fitting = [i for i, n in enumerate(array.shape) if n % count == 0]
+    if count == 1 or not fitting or np.prod(array.shape) < 2**16:
       return jax.NamedSharding(mesh, jax.P())
     largest = max(fitting, key=lambda i: array.shape[i])
-    return jax.NamedSharding(mesh, jax.P(*[None] * largest, "data"))
+    return jax.NamedSharding(mesh, jax.P(*[None] * largest, "fsdp"))
 
   return jax.tree.map(rule, tree)
 
 
 def put_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:
   """This process's rows of a batch as one global array, cut along the mesh."""
-  sharding = jax.NamedSharding(mesh, jax.P("data"))
-  return jax.tree.map(
-    lambda a: jax.make_array_from_process_local_data(sharding, np.asarray(a)), batch
-  )
+  put = lambda a: jax.make_array_from_process_local_data(of_rows(mesh), np.asarray(a))
+  return jax.tree.map(put, batch)
 
 
 def micro_batches(batch: Any, count: int, group_size: int) -> Any:

@@ -2,156 +2,97 @@
 
 from collections.abc import Callable
 import functools
+import pathlib
 from typing import Any
 
 from absl import logging
 import jax
-import jax.numpy as jnp
 import ml_collections
-import optax
 
 from dfim import checkpoint
 from dfim import evaluate
 from dfim import experiment as experiment_lib
+from dfim import guard
+from dfim import preemption
 from dfim import progress
+from dfim import replay
 from dfim import sample
-from dfim import sharding
+from dfim import step as step_lib
+from dfim import telemetry
 from dfim import train_state
 from dfim import workdir as workdir_lib
 from dfim import writer as writer_lib
-
-Array = jax.Array
-
-
-def make_step(
-  apply: Callable[..., Array],
-  loss: Callable[..., tuple[Array, dict[str, Array]]],
-  tx: optax.GradientTransformation,
-  *,
-  refresh_every: int = 1,
-  reach: Callable[[Array], Array] | float = 1.0,
-  accumulate: int = 1,
-  places: Any = None,
-) -> Callable[..., tuple[train_state.TrainState, dict[str, Array]]]:
-  """Builds `step(state, batch, root) -> (state, metrics)`, compiled once; donates the state.
-
-  Args:
-    apply: the network's `apply`.
-    loss: an objective with its hyper-parameters bound, as `resolve` returns it.
-    tx: the optimizer.
-    refresh_every: steps between copies of the weights into `frozen`.
-    reach: the greatest t - s of `times.sample`, or a schedule of it by step. IMM uses 1.
-    accumulate: micro-batches whose gradients make one step, see `accumulated`.
-    places: the state's shardings, kept from step to step; None leaves them to the compiler.
-  """
-  train_apply = functools.partial(apply, train=True)
-  group_size = getattr(loss, "keywords", {}).get("group_size", 1)
-
-  @functools.partial(jax.jit, donate_argnames="state", out_shardings=(places, None))
-  def step(state: train_state.TrainState, batch: dict[str, Any], root: Array):
-    objective = _reaching(loss, reach(state.seen) if callable(reach) else reach)
-    frozen = state.params if state.frozen is None else state.frozen
-    key = jax.random.fold_in(root, state.seen)
-    gradient = jax.value_and_grad(functools.partial(objective, train_apply), has_aux=True)
-    of_part = lambda part, key: gradient(state.params, frozen, part, key)
-    (value, metrics), grads = accumulated(of_part, batch, key, accumulate, group_size)
-    norm = optax.global_norm(grads)
-    finite = jnp.isfinite(value) & jnp.isfinite(norm)
-    state = train_state.advance(state, grads, finite, tx=tx, refresh_every=refresh_every)
-    return state, {**metrics, "grad_norm": norm, "skipped": state.skipped}
-
-  return step
+from dfim.step import make_step
 
 
-def accumulated(
-  gradient: Callable[[dict[str, Any], Array], tuple[Any, Any]],
-  batch: dict[str, Any],
-  key: Array,
-  count: int,
-  group_size: int,
-) -> tuple[Any, Any]:
-  """`gradient(batch, key)`, or its mean over `count` micro-batches, taken one after another.
-
-  Each draws its times and noise from a key of its own, so `count` changes the draws, not their law;
-  and where an objective averages over what moves, each micro-batch counts alike. Sums are in
-  float32 at least. An accelerator holds one micro-batch's activations at a time; a CPU, all.
-  """
-  if count == 1:
-    return gradient(batch, key)
-  parts = sharding.micro_batches(batch, count, group_size)
-  like = jax.eval_shape(gradient, jax.tree.map(lambda a: a[0], parts), key)
-
-  def add(total: Any, numbered: tuple[Array, dict[str, Any]]) -> tuple[Any, None]:
-    n, part = numbered
-    return jax.tree.map(jnp.add, total, gradient(part, jax.random.fold_in(key, n))), None
-
-  zero = lambda a: jnp.zeros(a.shape, jnp.promote_types(a.dtype, jnp.float32))
-  # No loop on a CPU, where it slows the gradient of a convolution: a small U-Net takes 0.6 s a step
-  # without micro-batches or with four unrolled, 8.5 s with four in a loop.
-  unroll = count if jax.default_backend() == "cpu" else 1
-  start = jax.tree.map(zero, like), (jnp.arange(count), parts)
-  total, _ = jax.lax.scan(add, *start, unroll=unroll)
-  return jax.tree.map(lambda a, like: (a / count).astype(like.dtype), total, like)
-
-
-def _reaching(loss: Callable[..., Any], reach: Array | float) -> Callable[..., Any]:
-  """The objective whose times are at most `reach` apart."""
-  if isinstance(reach, float) and reach >= 1.0:
-    return loss
-  times = functools.partial(loss.keywords["sample_times"], reach=reach)
-  return functools.partial(loss, sample_times=times)
+class NonFiniteError(FloatingPointError):
+  """Too many steps running had a loss or gradient that was not finite."""
 
 
 def train(
-  config: ml_collections.ConfigDict, workdir: str, *, devices: Any = None
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  *,
+  devices: Any = None,
+  profile: tuple[int, int] | None = None,
 ) -> train_state.TrainState:
   """Trains what `config` describes, on from where `workdir` stands; returns the last state.
 
   The same call again resumes, bit for bit, also after a kill. Uses all devices, or those given.
+  `profile` are the first and the last step to profile.
 
   Raises:
     ConfigError: before anything is compiled or written.
-    FloatingPointError: if every step between two log lines had to be skipped.
+    NonFiniteError: after ten failed steps running; it names the bundle that replays the last.
+    PreemptedError: a signal asked to stop; all is saved.
+    SaveError: a checkpoint could not be written.
   """
   experiment = experiment_lib.build(config, devices=devices)
   config = experiment.config
   draw, evaluators = sample.make_draw(experiment), evaluate.build(config)
   workdir_lib.check(workdir, config)
-  state = start_state(experiment, workdir)
-  seen = int(state.seen)
-  step = step_of(experiment)
-  root = jax.random.fold_in(jax.random.key(config.seed), 1)
-  batches = experiment.batches(seen)
-  workdir_lib.claim(workdir, config)
-  with (
-    writer_lib.Writer(workdir, seen, active=jax.process_index() == 0) as writer,
-    checkpoint.Checkpoints(
-      workdir, every=config.checkpoint_every, keep=config.keep_checkpoints
-    ) as checkpoints,
-  ):
-    report = make_report(
-      writer,
-      progress.Progress(seen, config.steps, config.batch_size),
-      steps=seen,
-      skipped=int(state.skipped),
-    )
-    for n in range(seen + 1, config.steps + 1):
-      state, metrics = step(state, next(batches), root)
-      if is_due(n, config.log_every, config.steps):
-        report(n, jax.device_get(metrics))
-      if is_due(n, config.sample_every, config.steps):
-        drawn = sample.draw_each(experiment, draw, state)
-        writer.image(n, "samples", sample.sheet(experiment, drawn))
-      if evaluators and is_due(n, config.eval_every, config.steps):
-        writer.scalars(n, evaluate.flat(evaluate.run(evaluators, draw, state, workdir)))
-      checkpoints.save(n, state, force=n == config.steps)  # last: what a kill cut off is done again
+  with telemetry.Compilations() as compilations, preemption.watch() as notice:
+    state, pending = start_state(experiment, workdir)
+    seen = int(state.seen)
+    step, root, batches = step_of(experiment), experiment.root(), experiment.batches(seen)
+    failures = guard.Guard(int(state.skipped))
+    line = progress.Progress(config, int(state.skipped))
+    workdir_lib.claim(workdir, config)
+    with (
+      writer_lib.Writer(workdir, seen, active=jax.process_index() == 0) as writer,
+      checkpoint.Checkpoints(workdir, config) as checkpoints,
+      telemetry.Profile(workdir, profile) as profiler,
+    ):
+      report = make_report(experiment, writer, line, compilations)
+      look = make_look(experiment, writer, draw, evaluators, workdir)
+      if pending:
+        look(seen, state)
+      for n in range(seen + 1, config.steps + 1):
+        profiler.before(n, state)
+        with line.spent("data"):
+          batch = next(batches)
+        state, metrics = step(state, batch, root)
+        if n == seen + 1:  # compiled
+          jax.block_until_ready(state)
+          line.start(n)
+        if failures.failed(metrics["skipped"]):
+          raise _failed(replay.write(experiment, workdir, n, state, batch), n)
+        if is_due(n, config.log_every, config.steps):
+          report(n, jax.device_get(metrics))
+        stop = notice.reached(n)
+        if not stop:  # or there may be no time left to save; `pending` says that this is to be done
+          look(n, state)
+        with line.spent("saving"):
+          checkpoints.save(n, state, force=stop or n == config.steps, pending=stop)
+        if stop:
+          raise preemption.PreemptedError(f"stopped by a signal after step {n}, and saved.")
   logging.info("Done: %s/samples/%d.png", workdir, config.steps)
   return state
 
 
 def step_of(
   experiment: experiment_lib.Experiment,
-) -> Callable[..., tuple[train_state.TrainState, dict[str, Array]]]:
+) -> Callable[..., tuple[train_state.TrainState, dict[str, jax.Array]]]:
   """`make_step` with all that the experiment says."""
   return make_step(
     experiment.apply,
@@ -164,11 +105,14 @@ def step_of(
   )
 
 
-def start_state(experiment: experiment_lib.Experiment, workdir: str) -> train_state.TrainState:
-  """The newest checkpoint's state, or the one of step 0, laid out on the mesh."""
-  if checkpoint.steps(workdir):
-    return checkpoint.restore(workdir, experiment.abstract_state())
-  return experiment.first_state()
+def start_state(
+  experiment: experiment_lib.Experiment, workdir: str
+) -> tuple[train_state.TrainState, bool]:
+  """The newest checkpoint's state or that of step 0, and whether its samples are still to draw."""
+  if not checkpoint.steps(workdir):
+    return experiment.first_state(), False
+  state = checkpoint.restore(workdir, experiment.abstract_state(), set_aside=True)
+  return state, checkpoint.manifest(workdir)["pending"]
 
 
 def is_due(n: int, every: int, last: int) -> bool:
@@ -176,22 +120,53 @@ def is_due(n: int, every: int, last: int) -> bool:
   return n == last or (every > 0 and n % every == 0)
 
 
-def make_report(
-  writer: writer_lib.Writer, line: progress.Progress, *, steps: int, skipped: int
-) -> Callable[[int, dict[str, Any]], None]:
-  """Builds `report(step, metrics)`: the progress line, and the metrics in the writer.
+def make_look(
+  experiment: experiment_lib.Experiment,
+  writer: writer_lib.Writer,
+  draw: sample.Draw,
+  evaluators: dict[str, evaluate.Evaluator],
+  workdir: str,
+) -> Callable[[int, train_state.TrainState], None]:
+  """Builds `look(n, state)`: draws and scores what is due after step n."""
+  config = experiment.config
 
-  `steps` and `skipped` are where the run stands.
-  """
+  def look(n: int, state: train_state.TrainState) -> None:
+    if is_due(n, config.sample_every, config.steps):
+      drawn = sample.draw_each(experiment, draw, state)
+      writer.image(n, "samples", sample.sheet(experiment, drawn))
+    if evaluators and is_due(n, config.eval_every, config.steps):
+      writer.scalars(n, evaluate.flat(evaluate.run(evaluators, draw, state, workdir)))
+
+  return look
+
+
+def make_report(
+  experiment: experiment_lib.Experiment,
+  writer: writer_lib.Writer,
+  line: progress.Progress,
+  compilations: telemetry.Compilations,
+) -> Callable[[int, dict[str, Any]], None]:
+  """Builds `report(step, metrics)`: the progress line, and all numbers in the writer."""
+  devices = experiment.mesh.devices.flat
+  flops = functools.cache(functools.partial(step_lib.flops, experiment))
+  peak = telemetry.peak_flops(devices[0])
 
   def report(n: int, metrics: dict[str, Any]) -> None:
-    nonlocal skipped, steps
-    new, skipped = int(metrics["skipped"]) - skipped, int(metrics["skipped"])
-    text, rates = line.line(n, float(metrics["loss"]))
-    logging.info("%s%s", text, f"  skipped {new} not finite" if new else "")
-    writer.scalars(n, {**metrics, **rates})
-    if new and new == n - steps:
-      raise FloatingPointError(f"step {n}: loss or gradient not finite in {new} steps running.")
-    steps = n
+    text, rates = line.line(n, metrics)
+    if rates:
+      rates["flops_per_second"] = flops() * rates["steps_per_second"]
+      if peak:
+        rates["share_of_peak"] = rates["flops_per_second"] / (peak * len(devices))
+        text += f"  {rates['share_of_peak']:.0%} of peak"
+    logging.info("%s", text)
+    machine = dict(memory_bytes=telemetry.memory(devices[0]), compilations=compilations.count)
+    writer.scalars(n, {**metrics, **rates, **machine})
 
   return report
+
+
+def _failed(bundle: pathlib.Path, n: int) -> NonFiniteError:
+  return NonFiniteError(
+    f"step {n}: loss or gradient not finite in {guard.Guard.LIMIT} steps running. To see the last"
+    f" again: python -m dfim.main --mode=replay --workdir={bundle}"
+  )

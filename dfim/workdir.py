@@ -48,15 +48,18 @@ def claim(workdir: str, config: ml_collections.ConfigDict) -> None:
 
 
 def load(workdir: str) -> dict[str, Any]:
-  """The config that a folder's run was started with.
+  """The config that a folder's run was started with; its newest checkpoint has it too.
 
   Raises:
     ConfigError: if the folder has none.
   """
   path = pathlib.Path(workdir) / "config.json"
-  if not path.is_file():
-    raise ConfigError(f"workdir={workdir}: no config.json there; train first, or pass --config.")
-  return json.loads(path.read_text())
+  try:
+    return json.loads(path.read_text())
+  except (OSError, ValueError):
+    if manifest := checkpoint.manifest(workdir):
+      return manifest["config"]
+  raise ConfigError(f"workdir={workdir}: no config.json there; train first, or pass --config.")
 
 
 def _plain(config: ml_collections.ConfigDict) -> dict:

@@ -16,6 +16,7 @@ from configs import imm_digits
 from configs import imm_toy
 from dfim import experiment as experiment_lib
 from dfim import sharding
+from dfim import step as step_lib
 from dfim import train
 from dfim import train_state
 
@@ -35,7 +36,7 @@ def config(request):
 
 def run(config, devices, steps=2):
   experiment = experiment_lib.build(config, devices=devices)
-  state = train.start_state(experiment, "no_such_folder")
+  state = experiment.first_state()
   step = train.step_of(experiment)
   batches = experiment.batches(0)
   losses = []
@@ -48,7 +49,7 @@ def run(config, devices, steps=2):
 def test_one_and_eight_devices_agree(config):
   with jax.debug_key_reuse(False):  # keys are made anew, as two processes would
     one, state_one, _ = run(config, jax.devices()[:1])
-    config.fsdp = True
+    config.fsdp = -1
     eight, state_eight, step = run(config, jax.devices())
   np.testing.assert_allclose(one, eight, rtol=1e-4)
   assert step._cache_size() == 1, "compiled once"
@@ -59,17 +60,17 @@ def test_one_and_eight_devices_agree(config):
 
 
 def test_fsdp_cuts_large_arrays_along_their_largest_axis_that_fits():
-  mesh = sharding.make_mesh()
+  mesh = sharding.make_mesh(fsdp=4)
   shapes = dict(
     wide=jax.ShapeDtypeStruct((256, 512), jnp.float32),
     odd=jax.ShapeDtypeStruct((257, 513), jnp.float32),
     tall=jax.ShapeDtypeStruct((513, 256), jnp.float32),
     small=jax.ShapeDtypeStruct((8, 8), jnp.float32),
   )
-  cut = {k: v.spec for k, v in sharding.of_state(shapes, mesh, fsdp=True).items()}
+  cut = {k: v.spec for k, v in sharding.of_state(shapes, mesh).items()}
   whole = jax.P()
-  assert cut == dict(wide=jax.P(None, "data"), odd=whole, tall=jax.P(None, "data"), small=whole)
-  assert set(v.spec for v in sharding.of_state(shapes, mesh).values()) == {whole}
+  assert cut == dict(wide=jax.P(None, "fsdp"), odd=whole, tall=jax.P(None, "fsdp"), small=whole)
+  assert set(v.spec for v in sharding.of_state(shapes, sharding.make_mesh()).values()) == {whole}
 
 
 def test_groups_never_straddle_devices():
@@ -131,7 +132,7 @@ def test_micro_batches_are_steps_of_their_own_groups_and_keys(either_loop, key):
     jax.tree.map(lambda a: a + 0.01, params), params, part, key
   )
   with jax.debug_key_reuse(False):
-    got = jax.jit(lambda: train.accumulated(gradient, batch, key, 2, 4))()
+    got = jax.jit(lambda: step_lib.accumulated(gradient, batch, key, 2, 4))()
     rows = [np.arange(64).reshape(8, 2, 4)[:, n].ravel() for n in range(2)]
     each = [
       jax.jit(gradient)(jax.tree.map(lambda a, n=n: a[rows[n]], batch), jax.random.fold_in(key, n))
@@ -145,7 +146,7 @@ def test_micro_batches_are_steps_of_their_own_groups_and_keys(either_loop, key):
 def test_gradients_are_summed_in_float32(either_loop, key):
   gradient = lambda part, key: ((jnp.float32(0), {}), jnp.sum(part).astype(jnp.bfloat16))
   x = jnp.array([[256.0], [1.0], [1.0], [2.0]])  # 256 + 1 is 256 in bfloat16
-  _, mean = train.accumulated(gradient, x, key, 4, 1)
+  _, mean = step_lib.accumulated(gradient, x, key, 4, 1)
   assert mean.dtype == jnp.bfloat16 and float(mean) == 65.0
 
 

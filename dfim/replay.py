@@ -1,0 +1,117 @@
+"""A bundle of what a failing step had before it, and the step done again (`--mode=replay`).
+
+A bundle is a workdir of its own, `<workdir>/replay/<step>`: the state before the step as a
+checkpoint, `config.json`, and `batch_<process>.npz`, each process's rows of the batch.
+"""
+
+from collections.abc import Iterator
+import pathlib
+from typing import Any
+
+from absl import logging
+import jax
+import ml_collections
+import numpy as np
+
+from dfim import checkpoint
+from dfim import experiment as experiment_lib
+from dfim import files
+from dfim import manifest
+from dfim import sharding
+from dfim import step as step_lib
+from dfim import train_state
+from dfim import workdir as workdir_lib
+from dfim.resolve import config_errors
+from dfim.resolve import ConfigError
+
+
+def write(
+  experiment: experiment_lib.Experiment,
+  workdir: str,
+  step: int,
+  state: train_state.TrainState,
+  batch: dict[str, Any],
+) -> pathlib.Path:
+  """Writes the bundle of `step`, that of number `step`, which left `state` and was skipped."""
+  bundle = pathlib.Path(workdir) / "replay" / str(step)
+  config = experiment.config
+  workdir_lib.claim(str(bundle), config)
+  rows = {name: _local(a) for name, a in manifest.named(batch).items()}
+  path = bundle / f"batch_{jax.process_index()}.npz"
+  files.replace(path, lambda file: np.savez(file, **rows))
+  with checkpoint.Checkpoints(str(bundle), config) as checkpoints:
+    checkpoints.save(step - 1, state.replace(skipped=state.skipped - 1), force=True)
+  return bundle
+
+
+def replay(workdir: str, *, devices: Any = None) -> list[str]:
+  """Does the step of a bundle again, says what is not finite, and where it first was.
+
+  Returns:
+    Names of what is not finite: "batch/x", "loss", "params/Dense_0/kernel".
+
+  Raises:
+    ConfigError: `workdir` is no bundle.
+  """
+  config = ml_collections.ConfigDict(_tuples(workdir_lib.load(workdir)))
+  experiment = experiment_lib.build(config, devices=devices)
+  config = experiment.config
+  state = checkpoint.restore(workdir, experiment.abstract_state())
+  batch = _batch(experiment, pathlib.Path(workdir))
+  gradient = step_lib.make_gradient(
+    experiment.apply, experiment.loss, reach=experiment.reach, accumulate=config.accumulate
+  )
+  args = state, batch, experiment.root()
+  (loss, _), grads = jax.jit(gradient)(*args)
+  found = list(_not_finite({"batch": batch, "loss": loss, **_under_params(grads)}))
+  logging.info("Step %d again: loss %s.", int(state.seen) + 1, loss)
+  logging.info("Not finite: %s.", ", ".join(found) or "nothing; it does not happen again here")
+  if found and not found[0].startswith("batch"):
+    _show_where(gradient, *args)
+  return found
+
+
+def _show_where(gradient: Any, *args: Any) -> None:
+  """Lets JAX look for the first operation whose result is NaN."""
+  try:
+    with jax.debug_nans(True):
+      jax.jit(gradient)(*args)
+  except FloatingPointError as error:
+    logging.exception("The first NaN: %s", str(error).splitlines()[0])
+
+
+def _not_finite(tree: Any) -> Iterator[str]:
+  for name, a in manifest.named(tree).items():
+    if np.issubdtype(a.dtype, np.floating) and not bool(jax.numpy.isfinite(a).all()):
+      yield name
+
+
+def _under_params(grads: Any) -> dict[str, Any]:
+  """linen's trees are below "params" already."""
+  return grads if set(grads) == {"params"} else {"params": grads}
+
+
+def _local(a: jax.Array) -> np.ndarray:
+  """This process's rows, in order."""
+  shards = {s.index[0].start or 0: s for s in a.addressable_shards}
+  return np.concatenate([np.asarray(shards[start].data) for start in sorted(shards)])
+
+
+def _batch(experiment: experiment_lib.Experiment, bundle: pathlib.Path) -> dict[str, Any]:
+  path = bundle / f"batch_{jax.process_index()}.npz"
+  if not path.is_file():
+    raise ConfigError(
+      f"workdir={bundle}: no {path.name} there; pass what a run that stopped wrote, and as many"
+      " processes as it had."
+    )
+  with config_errors(str(path)), np.load(path, allow_pickle=False) as rows:
+    names = list(manifest.named(experiment.batch))
+    tree = jax.tree.unflatten(jax.tree.structure(experiment.batch), [rows[n] for n in names])
+  return sharding.put_batch(tree, experiment.mesh)
+
+
+def _tuples(value: Any) -> Any:
+  """JSON has lists where a config has tuples."""
+  if isinstance(value, dict):
+    return {k: _tuples(v) for k, v in value.items()}
+  return tuple(map(_tuples, value)) if isinstance(value, list) else value
