@@ -9,6 +9,15 @@ from absl import logging
 import ml_collections
 
 SLOW = 0.1  # a share of the time that is worth a word
+MACHINE = {  # what is logged of the machine: no two runs have it alike
+  "steps_per_second",
+  "flops_per_second",
+  "share_of_peak",
+  "waiting_for_data",
+  "waiting_for_saving",
+  "memory_bytes",
+  "compilations",
+}
 
 
 def show_log() -> None:

@@ -147,19 +147,19 @@ def make_report(
   compilations: telemetry.Compilations,
 ) -> Callable[[int, dict[str, Any]], None]:
   """Builds `report(step, metrics)`: the progress line, and all numbers in the writer."""
-  devices = experiment.mesh.devices.flat
+  device, count = experiment.mesh.local_devices[0], experiment.mesh.size
   flops = functools.cache(functools.partial(step_lib.flops, experiment))
-  peak = telemetry.peak_flops(devices[0])
+  peak = telemetry.peak_flops(device)
 
   def report(n: int, metrics: dict[str, Any]) -> None:
     text, rates = line.line(n, metrics)
     if rates:
       rates["flops_per_second"] = flops() * rates["steps_per_second"]
       if peak:
-        rates["share_of_peak"] = rates["flops_per_second"] / (peak * len(devices))
+        rates["share_of_peak"] = rates["flops_per_second"] / (peak * count)
         text += f"  {rates['share_of_peak']:.0%} of peak"
     logging.info("%s", text)
-    machine = dict(memory_bytes=telemetry.memory(devices[0]), compilations=compilations.count)
+    machine = dict(memory_bytes=telemetry.memory(device), compilations=compilations.count)
     writer.scalars(n, {**metrics, **rates, **machine})
 
   return report

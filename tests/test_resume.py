@@ -15,6 +15,7 @@ import pytest
 from configs import imm_digits
 from dfim import checkpoint
 from dfim import experiment as experiment_lib
+from dfim import progress
 from dfim import train
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -42,19 +43,9 @@ def run(config, workdir):
   return train.train(config, str(workdir), devices=jax.devices()[:1])
 
 
-MACHINE = {  # what no two runs have alike
-  "steps_per_second",
-  "flops_per_second",
-  "waiting_for_data",
-  "waiting_for_saving",
-  "memory_bytes",
-  "compilations",
-}
-
-
 def metrics(workdir):
   lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-  return [{k: v for k, v in line.items() if k not in MACHINE} for line in lines]
+  return [{k: v for k, v in line.items() if k not in progress.MACHINE} for line in lines]
 
 
 def assert_equal(one, two):

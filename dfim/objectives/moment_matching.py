@@ -78,12 +78,47 @@ def loss(
   y = f(net, params, x_t, s, t, dropped)
   z = f(net, jax.lax.stop_gradient(frozen), x_r, s, r, dropped if drop_in_target else cond)
 
+  grams = []  # of y with y, z with z, y with z
+
+  def kept(*args: Array) -> Array:
+    grams.append(kernel(*args))
+    return grams[-1]
+
   distance, weight_of = particles(
-    y, jax.lax.stop_gradient(z), x_t, times, f, kernel=kernel, group_size=group_size
+    y, jax.lax.stop_gradient(z), x_t, times, f, kernel=kept, group_size=group_size
   )
   w = jnp.where(times.active, weight(f.path, s, t, target=f.prediction), 0.0)
   value, mmd2 = (_mean(distance, weight_of, a, times.active) for a in (w, times.active))
-  return value, {"loss": value, "mmd2": mmd2}
+  alike = alike_by_time(grams[0], times, weight_of) if group_size > 1 else {}
+  return value, {"loss": value, "mmd2": mmd2, **alike}
+
+
+def alike_by_time(
+  gram: Array, times: times_lib.Times, weight_of: Callable[[Array], Array], bins: int = 4
+) -> dict[str, Array]:
+  """The mean kernel value of two different particles of a group, by bins of t.
+
+  Near 1 the kernel takes all particles for one, near 0 each is alone: in both cases nothing but its
+  own pair pulls at a particle. A bin that no group falls into has infinity.
+
+  Args:
+    gram: `[..., M, M]` of a group's particles, `[...]` as the particle rule groups them.
+    times: of the batch.
+    weight_of: from the times' shape to `[...]`, as the particle rule returns it.
+    bins: how many there are between t = 0 and 1.
+  """
+  m, dtype = gram.shape[-1], gram.dtype
+  apart = (jnp.sum(gram, axis=(-1, -2)) - jnp.trace(gram, axis1=-1, axis2=-2)) / (m * (m - 1))
+  t = weight_of(jnp.where(times.active, times.t, 0.0).astype(dtype))
+  moving = weight_of(times.active.astype(dtype)) > 0.0
+  place = jnp.minimum((t * bins).astype(jnp.int32), bins - 1)
+  found = {}
+  for n in range(bins):
+    here = moving & (place == n)
+    mean = jnp.sum(apart * here) / jnp.maximum(jnp.sum(here), 1)
+    name = f"kernel_t_{n / bins:.2f}_to_{(n + 1) / bins:.2f}"
+    found[name] = jnp.where(jnp.any(here), mean, jnp.inf)
+  return found
 
 
 def _mean(distance: Array, weight_of: Callable[[Array], Array], w: Array, active: Array) -> Array:

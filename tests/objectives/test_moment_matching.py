@@ -1,6 +1,7 @@
 """Moment matching: worked numbers, and what the loss must not depend on."""
 
 import functools
+import itertools
 
 import chex
 import jax
@@ -216,6 +217,32 @@ def test_the_consistency_model_is_one_particle_and_the_energy_kernel(batch):
   expected = jnp.mean(2 * scale[:, 0] * jnp.sum((y - z) ** 2, -1))
   np.testing.assert_allclose(value, expected, rtol=1e-3)
   assert metrics["mmd2"] > 0
+
+
+@pytest.mark.parametrize("group_size", [2, 4])
+def test_the_kernel_of_different_particles_is_told_by_time(batch, group_size):
+  without_dropout = lambda *args, rngs: apply(*args)
+  _, metrics = loss(PARAMS, PARAMS, batch, apply=without_dropout, group_size=group_size)
+  k = jax.random.split(jax.random.key(0), 4)
+  times = sample_times()(k[0], (32, 3), path=FM, group_size=group_size)
+  f, eps = pz.EulerFlow(FM), 0.5 * jax.random.normal(k[1], (32, 3))
+  x_t = interpolants.interpolate(FM, batch["x"], eps, times.t)
+  y = np.asarray(f(apply, PARAMS, x_t, times.s, times.t, batch["cond"]))
+  scale = 1 / (np.abs(f.c_out(times.s, times.t)) * 3)[:, 0]
+  found = [[] for _ in range(4)]
+  for g in range(0, 32, group_size):
+    pairs = itertools.permutations(range(g, g + group_size), 2)
+    values = [np.exp(-scale[g] * np.linalg.norm(y[i] - y[j])) for i, j in pairs]
+    found[int(4 * times.t[g, 0])].append(np.mean(values))
+  expected = [np.mean(v) if v else np.inf for v in found]
+  told = [float(v) for name, v in metrics.items() if name.startswith("kernel_t_")]
+  np.testing.assert_allclose(told, expected, rtol=1e-3)
+  assert len(set(told)) > 1
+
+
+def test_one_particle_has_no_other(batch):
+  _, metrics = loss(PARAMS, PARAMS, batch, group_size=1)
+  assert set(metrics) == {"loss", "mmd2"}
 
 
 def test_the_naive_objective_meets_data(batch):

@@ -1,7 +1,12 @@
 """What makes a trainer one that can be trusted, by experiment; `make trust` runs all of it."""
 
+from collections.abc import Callable
 import os
 import pathlib
+import socket
+import subprocess
+import sys
+import time
 
 import ml_collections
 
@@ -14,7 +19,9 @@ def scaled(quick: int, full: int) -> int:
   return full if FULL else quick
 
 
-def small(config: ml_collections.ConfigDict, *, steps: int, every: int) -> ml_collections.ConfigDict:
+def small(
+  config: ml_collections.ConfigDict, *, steps: int, every: int
+) -> ml_collections.ConfigDict:
   """A run of so many steps that saves `every` so many, and draws and scores next to nothing."""
   config.steps = steps
   config.optimizer = dict(name="optax.adam", learning_rate=1e-3)  # not of the number of steps
@@ -25,3 +32,46 @@ def small(config: ml_collections.ConfigDict, *, steps: int, every: int) -> ml_co
   config.checkpoint_every = every
   config.log_every = 1
   return config
+
+
+def trainer(workdir: os.PathLike, *flags: str) -> list[str]:
+  """The command of a run of `tests/trust/config.py`, which lasts until it is stopped."""
+  config = "--config=tests/trust/config.py"
+  return [sys.executable, "-m", "dfim.main", config, f"--workdir={workdir}", *flags]
+
+
+def start(command: list[str], *, devices: int = 1, **kwargs) -> subprocess.Popen:
+  """Starts a process of its own with so many CPU devices."""
+  env = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
+  kwargs = dict(stderr=subprocess.PIPE, text=True, cwd=ROOT) | kwargs
+  return subprocess.Popen(command, env={**env, "PYTHONPATH": str(ROOT)}, **kwargs)
+
+
+def start_all(count: int, command: list[str], *, devices: int = 1) -> list[subprocess.Popen]:
+  """Starts `command` in so many processes of one distributed run."""
+  with socket.socket() as s:  # a port that is free now
+    s.bind(("127.0.0.1", 0))
+    port = s.getsockname()[1]
+  where = f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}"
+  return [start([*command, *where, f"--process_id={i}"], devices=devices) for i in range(count)]
+
+
+def finish(processes: list[subprocess.Popen], seconds: float = 300) -> list[str]:
+  """What each printed, once all have ended well."""
+  try:
+    printed = [p.communicate(timeout=seconds)[1] for p in processes]
+  finally:
+    for p in processes:
+      p.kill()
+  for process, text in zip(processes, printed, strict=True):
+    assert process.returncode == 0, text
+  return printed
+
+
+def until(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 120) -> None:
+  """Waits for what `process` is to do."""
+  deadline = time.monotonic() + seconds
+  while not condition():
+    assert process.poll() is None, process.communicate()
+    assert time.monotonic() < deadline, "it takes too long"
+    time.sleep(0.005)

@@ -1,0 +1,158 @@
+"""Numbers that are not finite, signals, a full disk: the stated policy, and nothing lost."""
+
+import resource
+import signal
+import subprocess
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import imm_digits
+from dfim import checkpoint
+from dfim import experiment as experiment_lib
+from dfim import preemption
+from dfim import replay
+from dfim import train
+from dfim.core import kernels
+from dfim.data import digits
+from tests import trust
+from tests.trust import config as config_lib
+
+
+@pytest.fixture(autouse=True)
+def relaxed():
+  with jax.debug_key_reuse(False):  # the same seed starts several runs
+    yield
+
+
+def nan_batches(batch_size, seed, start=0, *, bad_from, process=(0, 1)):
+  """The digits, but from batch `bad_from` on one pixel is NaN."""
+  good = digits.digits(batch_size, seed, start, split="train", process=process)
+  for n, batch in enumerate(good, start):
+    if n >= bad_from:
+      batch["x"].flat[0] = np.nan
+    yield batch
+
+
+def bad_value(x, y, scale):
+  """A kernel that is infinite minus infinite where particles are far apart."""
+  k = kernels.laplace(x, y, scale)
+  return jnp.where(k < 0.5, jnp.log(0.0 * k) - jnp.log(0.0 * k), k)
+
+
+def bad_gradient(x, y, scale):
+  """A kernel that is right, with a gradient that is 0 / 0."""
+  return kernels.laplace(x, y, scale) + 0.0 * jnp.sum(jnp.sqrt(jnp.square(x - x)), axis=-1)
+
+
+HERE = "tests.trust.test_faults"
+FAULTS = dict(
+  batch=("data", dict(name=f"{HERE}.nan_batches", bad_from=3)),
+  kernel=("objective.kernel", dict(name=f"{HERE}.bad_value")),
+  gradient=("objective.kernel", dict(name=f"{HERE}.bad_gradient")),
+)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_not_finite_leaves_the_state_untouched_counts_stops_and_replays(fault, tmp_path):
+  fine, config = (trust.small(imm_digits.get_config("smoke"), steps=n, every=100) for n in (3, 40))
+  where, what = FAULTS[fault]
+  (config if where == "data" else config.objective)[where.split(".")[-1]] = what
+  good = 3 if fault == "batch" else 0
+  with pytest.raises(train.NonFiniteError, match=f"step {good + 10}: .* 10 steps running") as error:
+    train.train(config, str(tmp_path / "run"), devices=jax.devices()[:1])
+  bundle = tmp_path / "run" / "replay" / str(good + 10)
+  assert f"--mode=replay --workdir={bundle}" in str(error.value)
+
+  experiment = experiment_lib.build(fine, devices=jax.devices()[:1])
+  before = experiment.first_state()
+  if good:
+    before = train.train(fine, str(tmp_path / "fine"), devices=jax.devices()[:1])
+  state = checkpoint.restore(str(bundle), experiment.abstract_state())
+  assert int(state.step) == good and int(state.skipped) == 9
+  for a, b in zip(
+    *map(jax.tree.leaves, (before.replace(skipped=0), state.replace(skipped=0))), strict=True
+  ):
+    np.testing.assert_array_equal(a, b)
+
+  found = replay.replay(str(bundle), devices=jax.devices()[:1])
+  assert any(name.startswith("params/") for name in found)
+  assert ("batch/x" in found) == (fault == "batch")
+  assert ("loss" in found) == (fault != "gradient")
+
+
+def test_replay_takes_a_bundle_alone(tmp_path):
+  with pytest.raises(checkpoint.ConfigError, match="no config.json"):
+    replay.replay(str(tmp_path))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=["SIGTERM", "SIGUSR1"])
+def test_a_signal_saves_and_ends_with_a_code_for_the_scheduler(number, tmp_path):
+  process = trust.start(trust.trainer(tmp_path))
+  log = tmp_path / "metrics.jsonl"
+  trust.until(lambda: log.exists() and log.read_text().count("\n") > 3, process)
+  process.send_signal(number)
+  _, printed = process.communicate(timeout=60)
+  assert process.returncode == preemption.EXIT_CODE == 75, printed
+  (step,) = checkpoint.steps(str(tmp_path))
+  assert f"stopped by a signal after step {step}, and saved" in printed.splitlines()[-1]
+  assert len(log.read_text().splitlines()) == step, "the log ends where the checkpoint is"
+
+
+def test_stopped_by_a_signal_a_run_draws_later_what_was_due(tmp_path, monkeypatch):
+  config = trust.small(imm_digits.get_config("smoke"), steps=6, every=100)
+  config.sample_every = 3
+  whole = train.train(config, str(tmp_path / "whole"), devices=jax.devices()[:1])
+  monkeypatch.setattr(preemption.Notice, "reached", lambda self, step: step == 3)
+  with pytest.raises(preemption.PreemptedError):
+    train.train(config, str(tmp_path / "run"), devices=jax.devices()[:1])
+  drawn = lambda run: {p.name: p.read_bytes() for p in (tmp_path / run / "samples").glob("*.png")}
+  assert not (tmp_path / "run" / "samples").exists()
+  monkeypatch.undo()
+  resumed = train.train(config, str(tmp_path / "run"), devices=jax.devices()[:1])
+  assert drawn("run") == drawn("whole") and set(drawn("run")) == {"3.png", "6.png"}
+  for a, b in zip(*map(jax.tree.leaves, (whole, resumed)), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def limit_files(size: int):
+  """No file of this process grows beyond `size` bytes: what a full disk or quota does."""
+
+  def limit():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+  return limit
+
+
+def test_a_save_that_fails_stops_the_run_and_keeps_the_last_good_one(tmp_path):
+  run = trust.trainer(tmp_path, "--config.checkpoint_every=5")
+  trust.finish([trust.start([*run, "--config.steps=5"])])
+  failed = trust.start(run, preexec_fn=limit_files(20_000))
+  _, printed = failed.communicate(timeout=120)
+  assert failed.returncode == 1, printed
+  assert "\ndfim: the checkpoint of step 10 could not be written" in printed
+  assert checkpoint.steps(str(tmp_path)) == [5]
+  trust.finish([trust.start([*run, "--config.steps=12"])])
+  assert checkpoint.steps(str(tmp_path)) == [5, 10, 12]
+
+
+@pytest.mark.slow
+def test_a_full_disk_stops_the_run_and_keeps_the_last_good_one(tmp_path):
+  disk = tmp_path / "disk"
+  disk.mkdir()
+  mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)]
+  if subprocess.run(mount, capture_output=True).returncode:
+    pytest.skip("mounting a small tmpfs takes rights that this user lacks")
+  try:
+    flags = "--config.checkpoint_every=5", "--config.keep_checkpoints=1000"
+    failed = trust.start(trust.trainer(disk, *flags))
+    _, printed = failed.communicate(timeout=300)
+    assert failed.returncode == 1, printed
+    assert " could not be written" in printed
+    experiment = experiment_lib.build(config_lib.get_config(), devices=jax.devices()[:1])
+    state = checkpoint.restore(str(disk), experiment.abstract_state())
+    assert int(state.seen) == checkpoint.steps(str(disk))[-1]
+  finally:
+    subprocess.run(["umount", str(disk)], check=True)

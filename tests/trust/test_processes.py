@@ -1,0 +1,59 @@
+"""Two processes of one run: one is killed, one is told to stop.
+
+Once each here, ten times with `make trust`.
+"""
+
+import signal
+
+import pytest
+
+from dfim import checkpoint
+from dfim import preemption
+from tests import trust
+
+TIMES = trust.scaled(1, 10)
+PATIENCE = 60  # seconds for the other process to notice
+
+
+def running(workdir, every):
+  """Two processes that have trained some steps together."""
+  processes = trust.start_all(2, trust.trainer(workdir, f"--config.checkpoint_every={every}"))
+  log = workdir / "metrics.jsonl"
+  try:
+    trust.until(lambda: log.exists() and log.read_text().count("\n") > 5, processes[0])
+  except AssertionError as error:
+    processes[1].kill()
+    raise AssertionError(processes[1].communicate()[1]) from error
+  return processes
+
+
+@pytest.mark.parametrize("time", range(TIMES))
+def test_one_is_killed_and_the_other_ends_with_a_cause(time, tmp_path):
+  processes = running(tmp_path, every=5)
+  killed, other = processes[:: -1 if time % 2 else 1]  # the coordinator is the first
+  killed.send_signal(signal.SIGKILL)
+  try:
+    _, printed = other.communicate(timeout=PATIENCE)
+  finally:
+    other.kill()
+    killed.communicate()
+  assert other.returncode not in (0, preemption.EXIT_CODE), printed
+  causes = "connection", "heartbeat", "unavailable", "peer", "task"
+  assert any(word in printed.lower() for word in causes), printed
+  assert checkpoint.steps(str(tmp_path)), "what was saved before is there"
+
+
+@pytest.mark.parametrize("time", range(TIMES))
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=["SIGTERM", "SIGUSR1"])
+def test_one_is_told_to_stop_and_both_save_the_same_step(number, time, tmp_path):
+  processes = running(tmp_path, every=100_000)
+  processes[time % 2].send_signal(number)
+  try:
+    printed = [p.communicate(timeout=PATIENCE)[1] for p in processes]
+  finally:
+    for p in processes:
+      p.kill()
+  assert [p.returncode for p in processes] == [preemption.EXIT_CODE] * 2, printed
+  (step,) = checkpoint.steps(str(tmp_path))
+  for text in printed:
+    assert f"stopped by a signal after step {step}, and saved" in text
