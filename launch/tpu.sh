@@ -177,8 +177,8 @@ echo \$! > ~/dfim.pid; cd ~; sleep $grace; \
 if $ALIVE; then echo 'training started: see logs'; else tail -n 20 dfim.log >&2; exit 1; fi"
 }
 
-# SIGTERM is JAX's notice of preemption: Orbax saves at the next step that all workers reach. The
-# trainer itself goes on after that, so it is killed when the time for saving is over.
+# At SIGTERM the trainer saves at the next step that all workers reach and ends by itself, with exit
+# code 75. It is killed if it has not when the time for that is over.
 stop() {
   on_workers all "if $ALIVE; then kill -TERM \$(cat dfim.pid); \
 for _ in \$(seq $patience); do $ALIVE || exit 0; sleep 1; done; \

@@ -1,7 +1,8 @@
-"""launch/tpu.sh, without a TPU: what it prints, what it refuses, and what a stand-in gcloud sees.
+"""launch/tpu.sh without a TPU and launch/slurm.sh without SLURM: what they print, refuse and do.
 
-The stand-in runs `--command=...` in a local shell with a scratch HOME, so what the workers are told
-to do is executed here, with a small program in the place of dfim.main.
+The stand-in for gcloud runs `--command=...` in a local shell with a scratch HOME, so what the
+workers are told to do is executed here, with a small program in the place of dfim.main. So is the
+batch script that sbatch was given, with stand-ins for srun, squeue and scontrol.
 """
 
 import os
@@ -15,7 +16,9 @@ import time
 
 import pytest
 
-SCRIPT = pathlib.Path(__file__).parents[1] / "launch" / "tpu.sh"
+ROOT = pathlib.Path(__file__).parents[1]
+SCRIPT = ROOT / "launch" / "tpu.sh"
+SLURM = ROOT / "launch" / "slurm.sh"
 COMMANDS = ["create", "wait", "setup", "run", "logs", "resume", "delete"]
 FLAGS = [
   "--project=a-project",
@@ -68,7 +71,7 @@ TRAINER = """#!/bin/bash
 printf '%s\\n' "$@" > "$HOME/arguments"
 echo "step 1"
 [[ -e "$HOME/broken" ]] && { echo "config: no such key" >&2; exit 2; }
-trap 'echo saved; [[ -e "$HOME/polite" ]] && exit 0' TERM
+trap 'echo saved; [[ -e "$HOME/hangs" ]] || exit 75' TERM
 while true; do sleep .1; done
 """
 # a python3 whose pip installs nothing and whose uv makes an environment of stand-ins
@@ -431,8 +434,8 @@ def test_resume_renews_what_is_gone(call, worker, state, renewed):
 
 @pytest.mark.parametrize("leaves", [True, False])
 def test_resume_gives_a_running_trainer_time_to_save(call, worker, leaves):
-  if leaves:  # dfim.main itself stays until it is killed
-    (worker / "polite").touch()
+  if not leaves:
+    (worker / "hangs").touch()
   assert call("run", *FLAGS, gcloud=WORKER, DFIM_GRACE="1").returncode == 0
   first = (worker / "dfim.pid").read_text()
   (worker / "states").write_text("ACTIVE\nACTIVE\n")
@@ -448,14 +451,387 @@ def test_names_no_project():
   text = SCRIPT.read_text()
   assert "project=${DFIM_PROJECT:-} " in text
   assert set(re.findall(r"--project=(\S+)", text)) == {'"$project"'}
+  text = SLURM.read_text()
+  for what in ["partition", "account", "qos"]:
+    assert f"{what}=${{DFIM_{what.upper()}:-}}" in text
+    assert set(re.findall(rf"--{what}=(\S+)\"", text)) == {f"${what}"}
 
 
-def test_bash_parses_it():
-  subprocess.run(["bash", "-n", str(SCRIPT)], check=True)
-  assert os.access(SCRIPT, os.X_OK)
+@pytest.mark.parametrize("script", [SCRIPT, SLURM])
+def test_bash_parses_it(script):
+  subprocess.run(["bash", "-n", str(script)], check=True)
+  assert os.access(script, os.X_OK)
 
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not on the PATH")
-def test_shellcheck():
-  process = subprocess.run(["shellcheck", str(SCRIPT)], capture_output=True, text=True)
+@pytest.mark.parametrize("script", [SCRIPT, SLURM])
+def test_shellcheck(script):
+  process = subprocess.run(["shellcheck", str(script)], capture_output=True, text=True)
   assert process.returncode == 0, process.stdout
+
+
+JOB = ["--config=configs/imm_digits.py", "--workdir=/shared/my run's dir"]
+NOTE = """#!/bin/bash
+echo "$(basename "$0") $*" >> "$HOME/calls"
+"""
+SBATCH = """#!/bin/bash
+printf '%s\\n' "$@" > "$HOME/sbatch-arguments"
+cat > "$HOME/batch"
+[[ -e "$HOME/no-such-partition" ]] && { echo "sbatch: error: no" >&2; exit 1; }
+echo "4711;cluster"
+"""
+# as the real one: passes SIGUSR1 on, answers SIGTERM by killing
+SRUN = """#!/bin/bash
+printf '%s\\n' "$@" > "$HOME/srun-arguments"
+while [[ "$1" == --* ]]; do shift; done
+"$@" &
+trap 'kill -USR1 $!' USR1
+trap 'kill -KILL $!' TERM
+while true; do wait $!; code=$?; kill -0 $! 2> /dev/null || break; done
+wait $!
+"""
+SQUEUE = NOTE + 'cat "$HOME/state"\n'
+SCONTROL = NOTE + '[[ ! -e "$HOME/requeue" ]] || exit "$(cat "$HOME/requeue")"\n'
+# ends at once with the code that is asked for, or trains until it is told to save
+TASK = """#!/bin/bash
+printf '%s\\n' "$@" > "$HOME/arguments"
+trap 'sleep .5; echo saved; exit 75' USR1
+echo $$ > "$HOME/task.pid"
+[[ -e "$HOME/code" ]] && exit "$(cat "$HOME/code")"
+for _ in {1..600}; do sleep .05; done
+"""
+
+
+@pytest.fixture
+def login(tmp_path):
+  """A scratch HOME on a login node: `sbatch` keeps the script, all that is called is noted."""
+  tools = dict(sbatch=SBATCH, srun=SRUN, squeue=SQUEUE, scontrol=SCONTROL, scancel=NOTE, task=TASK)
+  for name, text in tools.items():
+    program(tmp_path, name, text)
+  (tmp_path / "state").write_text("RUNNING\n")
+  return tmp_path
+
+
+def on(login, **variables):
+  return {"PATH": f"{login / 'bin'}:{os.environ['PATH']}", "HOME": str(login), **variables}
+
+
+def slurm(login, *arguments, **variables):
+  where = dict(DFIM_PYTHON=str(login / "bin" / "task"), DFIM_LOGDIR=str(login / "logs"))
+  env = on(login, **where | variables)
+  options = dict(cwd=login, capture_output=True, text=True, timeout=60)
+  return subprocess.run(["bash", str(SLURM), *arguments], env=env, **options)
+
+
+def start_batch(login, *extra, **variables):
+  """Submits, and starts what sbatch was given, as SLURM would on the first node."""
+  process = slurm(login, "submit", *JOB, "--", *extra)
+  assert process.returncode == 0, process.stderr
+  env = on(login, SLURM_JOB_ID="4711", **variables)
+  pipe = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+  return subprocess.Popen(["bash", str(login / "batch")], env=env, cwd=login, **pipe)
+
+
+def wait_for(path):
+  for _ in range(200):
+    if path.exists() and path.read_text():
+      return path.read_text()
+    time.sleep(0.05)
+  raise AssertionError(f"no {path}")
+
+
+def requeues(login):
+  calls = login / "calls"
+  lines = calls.read_text().splitlines() if calls.exists() else []
+  return [line for line in lines if line.startswith("scontrol")]
+
+
+def nothing_ran(login):
+  return not any((login / made).exists() for made in ["calls", "sbatch-arguments", "batch", "logs"])
+
+
+@pytest.mark.parametrize(
+  "arguments, first",
+  [
+    (["submit", *JOB], "mkdir"),
+    (["status"], "squeue"),
+    (["logs", "--job=12"], "tail"),
+    (["logs", "--job=12", "--follow"], "tail"),
+    (["cancel", "--job=12"], "scancel"),
+    (["cancel", "--job=12", "--save"], "scontrol"),
+  ],
+)
+def test_slurm_dry_run_runs_nothing(login, arguments, first):
+  for variables, dry in [({}, ["--dry-run"]), (dict(DFIM_DRY_RUN="1"), [])]:
+    process = slurm(login, *arguments, *dry, **variables)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.split()[0] == first
+    assert nothing_ran(login)
+
+
+def test_slurm_dry_run_needs_no_slurm(tmp_path):
+  for tool in ["bash", "sed", "cat", "dirname"]:
+    (tmp_path / tool).symlink_to(shutil.which(tool))
+  command = [str(tmp_path / "bash"), str(SLURM), "submit", *JOB, f"--python={tmp_path / 'bash'}"]
+  options = dict(env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+  dry = subprocess.run([*command, "--dry-run"], **options)
+  assert dry.returncode == 0 and "sbatch " in dry.stdout, dry.stderr
+  real = subprocess.run(command, **options)
+  assert real.returncode == 1 and "sbatch is not on the PATH" in real.stderr
+
+
+def test_submit_asks_for_a_task_a_gpu(login):
+  asked = ["--nodes=2", "--gpus=h100:4", "--cpus=8", "--mem=64G", "--time=1-12", "--partition=p q"]
+  process = slurm(login, "submit", *JOB, *asked, "--account=a", "--qos", "low", "--notice=300")
+  assert process.returncode == 0, process.stderr
+  assert f"job 4711 'my run's dir': log in {login}/logs/4711.out" in process.stdout
+  assert (login / "sbatch-arguments").read_text().splitlines() == [
+    "--parsable",
+    "--job-name=my run's dir",
+    "--dependency=singleton",
+    "--nodes=2",
+    "--ntasks-per-node=4",
+    "--gres=gpu:h100:4",
+    "--cpus-per-task=8",
+    "--mem=64G",
+    "--time=1-12",
+    "--partition=p q",
+    "--account=a",
+    "--qos=low",
+    f"--chdir={ROOT}",
+    f"--output={login}/logs/%j.out",
+  ]
+  script = (login / "batch").read_text()
+  assert script.startswith("#!/usr/bin/env bash\n#SBATCH --requeue\n#SBATCH --open-mode=append\n")
+  assert "\n#SBATCH --signal=B:USR1@300\n" in script
+  assert "srun --kill-on-bad-exit=0 --wait=600 --cpus-per-task=8 " in script
+
+
+def test_slurm_environment_stands_in_for_flags(login):
+  given = dict(CONFIG=JOB[0].partition("=")[2], WORKDIR="/w/x/", NODES="3", GPUS="2", CPUS="4")
+  given |= dict(MEM="8G", TIME="60", NOTICE="30", PARTITION="p", ACCOUNT="a", QOS="q")
+  variables = {f"DFIM_{name}": value for name, value in given.items()}
+  assert slurm(login, "submit", "--qos=other", **variables).returncode == 0
+  arguments = (login / "sbatch-arguments").read_text().splitlines()
+  expected = "--nodes=3 --ntasks-per-node=2 --gres=gpu:2 --cpus-per-task=4 --mem=8G --time=60"
+  assert arguments[1:10] == [
+    "--job-name=x",
+    "--dependency=singleton",
+    *expected.split(),
+    "--partition=p",
+  ]
+  assert arguments[10:12] == ["--account=a", "--qos=other"]
+  assert "B:USR1@30\n" in (login / "batch").read_text()
+
+
+def test_only_what_was_asked_for_reaches_sbatch(login):
+  assert slurm(login, "submit", *JOB, "--name=n").returncode == 0
+  arguments = (login / "sbatch-arguments").read_text().splitlines()
+  assert arguments[1:6] == [
+    "--job-name=n",
+    "--dependency=singleton",
+    "--nodes=1",
+    "--ntasks-per-node=1",
+    "--gres=gpu:1",
+  ]
+  assert [argument.partition("=")[0] for argument in arguments[6:]] == ["--chdir", "--output"]
+  assert "--cpus-per-task" not in (login / "batch").read_text().replace("srun takes no --cpus", "")
+
+
+def test_the_batch_script_passes_every_argument_whole(login):
+  (login / "code").write_text("0")
+  extra = ["--config.batch_size=64", "--note=a b; $HOME 'it' \"is\""]
+  job = start_batch(login, *extra)
+  assert job.wait(60) == 0, job.stdout.read()
+  trainer = ["-m", "dfim.main", *JOB, "--distributed", *extra]
+  assert (login / "arguments").read_text().splitlines() == trainer
+  srun = ["--kill-on-bad-exit=0", "--wait=600", str(login / "bin" / "task"), *trainer]
+  assert (login / "srun-arguments").read_text().splitlines() == srun
+
+
+def test_pasted_submit_does_the_same(login):
+  extra = ["--", "--note=a b; $HOME"]
+  dry = slurm(login, "submit", *JOB, "--dry-run", *extra).stdout
+  subprocess.run(["bash", "-c", dry], env=on(login), check=True, capture_output=True, timeout=60)
+  pasted = [(login / name).read_text() for name in ["sbatch-arguments", "batch"]]
+  assert slurm(login, "submit", *JOB, *extra).returncode == 0
+  assert pasted == [(login / name).read_text() for name in ["sbatch-arguments", "batch"]]
+
+
+@pytest.mark.parametrize("cpus", [[], ["--cpus=8"]])
+def test_the_batch_script_is_sound(login, cpus):
+  assert slurm(login, "submit", *JOB, *cpus, "--", "--note=a 'b'").returncode == 0
+  subprocess.run(["bash", "-n", str(login / "batch")], check=True)
+  if shutil.which("shellcheck"):
+    process = subprocess.run(["shellcheck", str(login / "batch")], capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout
+
+
+@pytest.mark.parametrize(
+  "code, state, requeued",
+  [
+    (75, "RUNNING", True),
+    (143, "RUNNING", True),
+    (75, "COMPLETING", False),  # preempted or cancelled: SLURM has decided
+    (143, "COMPLETING", False),
+    (75, "PENDING", False),
+    (75, "", False),
+    (0, "RUNNING", False),
+    (1, "RUNNING", False),
+    (2, "RUNNING", False),
+    (137, "RUNNING", False),
+    (138, "RUNNING", False),
+  ],
+)
+def test_only_a_saved_job_that_still_runs_is_requeued(login, code, state, requeued):
+  (login / "code").write_text(str(code))
+  (login / "state").write_text(state)
+  job = start_batch(login)
+  output = job.communicate(timeout=60)[0]
+  assert job.returncode == code
+  assert requeues(login) == (["scontrol requeue 4711"] if requeued else [])
+  said = "done" if code == 0 else f"exit code {code}"
+  assert said in output or (code == 138 and "before the trainer listened" in output)
+
+
+@pytest.mark.parametrize("answer, refused", [(1, True), (143, False)])
+def test_a_requeue_that_slurm_refuses_is_said(login, answer, refused):
+  (login / "code").write_text("75")
+  (login / "requeue").write_text(str(answer))  # 143: the end of the job was faster
+  job = start_batch(login)
+  assert ("submit the same again" in job.communicate(timeout=60)[0]) == refused
+  assert job.returncode == 75 and len(requeues(login)) == 1
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_the_notice_reaches_the_trainer_which_gets_time_to_save(login, times):
+  job = start_batch(login, SLURM_RESTART_COUNT="2")
+  wait_for(login / "task.pid")
+  for _ in range(times):
+    job.send_signal(signal.SIGUSR1)
+    time.sleep(0.1)
+  output = job.communicate(timeout=60)[0]
+  assert job.returncode == 75, output
+  assert "requeued 2 times so far" in output
+  told, saved = output.index("told to save"), output.index("\nsaved\n")
+  assert told < saved < output.index("exit code 75: goes back")
+  assert requeues(login) == ["scontrol requeue 4711"]
+
+
+def test_the_end_of_the_job_is_left_to_slurm(login):
+  (login / "state").write_text("COMPLETING\n")
+  job = start_batch(login)
+  task = int(wait_for(login / "task.pid"))
+  job.send_signal(signal.SIGTERM)
+  time.sleep(0.3)
+  assert job.poll() is None  # it waits for the trainer, which SLURM tells
+  os.kill(task, signal.SIGUSR1)
+  output = job.communicate(timeout=60)[0]
+  assert job.returncode == 75 and "SLURM ends the job" in output and "saved" in output
+  assert requeues(login) == []
+
+
+def test_what_sbatch_refuses_is_a_failure(login):
+  (login / "no-such-partition").touch()
+  process = slurm(login, "submit", *JOB)
+  assert process.returncode == 1 and process.stdout == ""
+  assert "sbatch: error: no" in process.stderr and "sbatch did not take the job" in process.stderr
+
+
+def test_status_and_cancel(login):
+  assert slurm(login, "status").returncode == 0
+  assert slurm(login, "status", "--job=12").returncode == 0
+  assert slurm(login, "cancel", "--job=12").returncode == 0
+  assert slurm(login, "cancel", "--save", DFIM_JOB="13").returncode == 0
+  calls = (login / "calls").read_text().splitlines()
+  who = subprocess.run(["id", "-un"], capture_output=True, text=True).stdout.strip()
+  assert calls[0].startswith(f"squeue --user={who} --Format=JobID:10 ,Name:24 ")
+  assert calls[1].startswith(f"squeue --user={who} --jobs=12 --Format=")
+  later = ["scancel 12", "scontrol update JobId=13 Requeue=0", "scancel --batch --signal=USR1 13"]
+  assert calls[2:] == later
+
+
+def test_slurm_logs_are_the_newest_or_the_job_s(login):
+  process = slurm(login, "logs")
+  assert process.returncode == 1 and "no job has begun" in process.stderr
+  (login / "logs").mkdir()
+  for age, number in enumerate([3, 12, 7]):
+    path = login / "logs" / f"{number}.out"
+    path.write_text(f"log of {number}\n")
+    os.utime(path, (1e9 - age, 1e9 - age))
+  assert slurm(login, "logs").stdout == "log of 3\n"
+  assert slurm(login, "logs", "--job", "7").stdout == "log of 7\n"
+  process = slurm(login, "logs", "--job=8")
+  assert process.returncode == 1 and "not begun" in process.stderr
+  process = slurm(login, "logs", "--job=8", "--follow", "--dry-run")
+  assert shlex.split(process.stdout) == ["tail", "-n", "100", "-F", f"{login}/logs/8.out"]
+
+
+@pytest.mark.parametrize(
+  "arguments, words",
+  [
+    ([], "no command: submit, status, logs or cancel"),
+    (["run"], "unknown command 'run'"),
+    (["status", "logs"], "two commands"),
+    (["submit", "--gpu=1"], "unknown flag '--gpu=1'"),
+    (["submit", "--nodes"], "--nodes needs a value"),
+    (["submit", "--nodes", "--save"], "--nodes needs a value"),
+    (["logs", "--follow=yes"], "--follow takes no value"),
+    (["submit", JOB[1]], "DFIM_CONFIG is not set: pass --config "),
+    (["submit", JOB[0]], "DFIM_WORKDIR is not set: pass --workdir "),
+    (["cancel"], "DFIM_JOB is not set: pass --job "),
+    (["submit", *JOB, "--workdir=gs://b/x"], "--workdir 'gs://b/x' is a URL: give a folder"),
+    (["submit", *JOB, "--config=configs/none.py:smoke"], "--config 'configs/none.py' is no file"),
+    (["submit", *JOB, "--nodes=0"], "--nodes '0' is not a number of nodes: give"),
+    (["submit", *JOB, "--gpus=all"], "--gpus 'all' is not a number of GPUs: give"),
+    (["submit", *JOB, "--gpus=h100:"], "--gpus 'h100:' is not a number of GPUs: give"),
+    (["submit", *JOB, "--cpus=many"], "--cpus 'many' is not a number of cores: give"),
+    (["submit", *JOB, "--mem=64 GB"], "--mem '64 GB' is not an amount of memory: give"),
+    (["submit", *JOB, "--time=8h"], "--time '8h' is not a time limit: give"),
+    (["submit", *JOB, "--notice=2m"], "--notice '2m' is not a number of seconds: give"),
+    (["submit", *JOB, "--notice=0"], "--notice '0' is not a number of seconds: give"),
+    (["submit", *JOB, "--notice=70000"], "--notice '70000' is too long: give at most 65535"),
+    (["submit", *JOB, "--python=none/python"], "--python 'none/python' cannot be run in"),
+    (["submit", *JOB, "--save"], "--save is for cancel"),
+    (["cancel", "--job=1", "--follow"], "--follow is for logs"),
+    (["cancel", "--job=mine"], "--job 'mine' is not the number of a job"),
+    (["status", "--", "--config.steps=1"], "takes nothing after --"),
+  ],
+)
+def test_bad_usage_of_slurm_is_refused(login, arguments, words):
+  assert words in refused(slurm(login, *arguments))
+  assert nothing_ran(login)
+
+
+@pytest.mark.parametrize(
+  "limit, notice, fits",
+  [
+    ("3", "120", False),
+    ("3:01", "120", True),
+    ("0:03:00", "120", False),
+    ("0-0:04", "120", True),
+    ("1-0", "65535", True),
+    ("08:00:00", "28740", False),
+    ("0-08", "28739", True),
+    ("0", "120", True),  # no limit
+    ("UNLIMITED", "120", True),
+  ],
+)
+def test_a_time_limit_within_the_notice_is_refused(login, limit, notice, fits):
+  process = slurm(login, "submit", *JOB, f"--time={limit}", f"--notice={notice}", "--dry-run")
+  if fits:
+    assert process.returncode == 0, process.stderr
+  else:
+    assert f"--time '{limit}' leaves no time to train" in refused(process)
+  assert nothing_ran(login)
+
+
+def test_slurm_help(login):
+  process = slurm(login, "--help")
+  assert process.returncode == 0
+  flags = re.findall(r"--([a-z]+) \|", SLURM.read_text())
+  assert len(flags) > 10
+  for word in ["submit", "status", "logs", "cancel", "--save", "--dry-run", "--follow"]:
+    assert word in process.stdout
+  for flag in set(flags) - set("help save follow".split()):
+    assert f"--{flag} " in process.stdout and f"DFIM_{flag.upper()} " in process.stdout
