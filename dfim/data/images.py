@@ -5,6 +5,7 @@ labels; see `arrays` for the contract, and `pixels` for `flip` and `augment`. No
 downloaded.
 """
 
+import functools
 import os
 import pathlib
 from typing import Any
@@ -63,22 +64,29 @@ def tfds(
   flip: bool = False,
   augment: augment_lib.EDM | None = None,
   threads: int = 4,
+  workers: int = 0,
   process: tuple[int, int] = (0, 1),
 ) -> pixels.Batches:
-  """Batches of a prepared tfds set, read by `threads` threads ahead of time, without tensorflow.
+  """Batches of a prepared tfds set, read ahead of time, without tensorflow.
 
-  Batch n is the same as that of the set in memory: the order comes from `arrays.rows`, and grain
-  maps n to a batch, so that any start is exact. For the other arguments see `load_tfds`.
+  Batch n is the same as that of the set in memory, and depends on (seed, n) alone, whatever the
+  number of threads, workers and processes: the order comes from `arrays.rows`, and grain only maps
+  n to a batch. So starting at n is exact, and a checkpoint needs to hold no iterator, only n.
+
+  Args:
+    batch_size, seed, start, process: see `arrays`.
+    dataset, split, data_dir, size: see `load_tfds`.
+    flip, augment: see `pixels.finish`.
+    threads: that read ahead, of this process or of each worker.
+    workers: processes that read ahead, where one interpreter is too slow; 0: none. What they
+      promise, and what their errors are: `pixels.ahead`.
+
+  Raises:
+    ValueError, FileNotFoundError, ImportError: at once; see `load_tfds`.
   """
-  records = _records(dataset, split, data_dir)
-  import grain  # heavy, and part of an extra that only this function needs
-
-  take = arrays.rows(len(records), batch_size, seed, process=process)
-  finish = pixels.finish(batch_size, seed, process, flip=flip, augment=augment)
-  read = lambda n: finish(n, _decode(records, take(n), size))
-  options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
-  numbers = grain.MapDataset.range(next(arrays.count_from(start)), 2**62)
-  return iter(numbers.map(read).to_iter_dataset(options))
+  how = dict(flip=flip, augment=augment)
+  read = (dataset, split, data_dir, size, batch_size, seed, process, how)
+  return pixels.ahead(functools.partial(_open_tfds, *read), start, threads=threads, workers=workers)
 
 
 def load_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -199,6 +207,23 @@ def _square(image: Image.Image, size: int) -> np.ndarray:
   left, top = ((n - side) // 2 for n in image.size)
   square = image.crop((left, top, left + side, top + side))
   return np.asarray(square.resize((size, size), Image.Resampling.LANCZOS))
+
+
+def _open_tfds(
+  dataset: str,
+  split: str,
+  data_dir: str | os.PathLike | None,
+  size: int | None,
+  batch_size: int,
+  seed: int,
+  process: tuple[int, int],
+  how: dict[str, Any],
+) -> pixels.Read:
+  """Opens the set, in this process or in a worker; `how` is what `pixels.finish` takes."""
+  records = _records(dataset, split, data_dir)
+  take = arrays.rows(len(records), batch_size, seed, process=process)
+  finish = pixels.finish(batch_size, seed, process, **how)
+  return lambda n: finish(n, _decode(records, take(n), size))
 
 
 def _records(dataset: str, split: str, data_dir: str | os.PathLike | None) -> Any:

@@ -19,6 +19,7 @@ are one and the same. For another VAE give its own `channel_mean` and `channel_s
 """
 
 from collections.abc import Sequence
+import functools
 import os
 import pathlib
 from typing import Any
@@ -43,6 +44,7 @@ def latents(
   path: str | os.PathLike,
   channel_mean: Sequence[float] = CHANNEL_MEAN,
   channel_std: Sequence[float] = CHANNEL_STD,
+  workers: int = 0,
   process: tuple[int, int] = (0, 1),
 ) -> pixels.Batches:
   """Batches `x [B, H, W, C]`, and `cond.label [B]` where there are labels.
@@ -50,24 +52,16 @@ def latents(
   Each latent is drawn anew from its posterior, mean + std noise, whenever it comes: row i of batch
   n has noise of (seed, n, i). Then every channel is brought to a mean of 0 and a std of .5.
 
+  Batch n depends on (seed, n) alone, so a checkpoint needs to hold no iterator, only n. With
+  `workers` >= 1 that many processes map the cache and draw ahead of time, see `pixels.ahead`.
+
   Raises:
     FileNotFoundError: no cache.
     ValueError: arrays that do not belong together, or another number of channels.
+    ImportError: workers without grain.
   """
-  data = _read(path)
-  moments = _moments(channel_mean, channel_std, data["mean"].shape[-1])
-  part = arrays.share(batch_size, process)
-  numbers = range(batch_size)[part]
-
-  def finish(n: int, rows: dict[str, np.ndarray]) -> dict[str, Any]:
-    shape = rows["mean"].shape[1:]
-    noise = [np.random.default_rng((seed, n, _NOISE, i)) for i in numbers]
-    noise = np.stack([rng.standard_normal(shape, np.float32) for rng in noise])
-    x = _normalised(rows["mean"] + rows["std"] * noise, *moments)
-    return dict(x=x) | ({"cond": dict(label=rows["label"])} if "label" in rows else {})
-
-  batches = arrays.batches(data, batch_size, seed, start, process=process)
-  return map(finish, arrays.count_from(start), batches)
+  read = (path, channel_mean, channel_std, batch_size, seed, process)
+  return pixels.ahead(functools.partial(_open, *read), start, workers=workers)
 
 
 def load(
@@ -93,6 +87,32 @@ def to_latents(
   """Samples `[..., C]` back to raw latents, which the VAE's decoder takes: the inverse."""
   mean, std = _moments(channel_mean, channel_std, x.shape[-1])
   return np.asarray(x, np.float32) / SIGMA_DATA * std + mean
+
+
+def _open(
+  path: str | os.PathLike,
+  channel_mean: Sequence[float],
+  channel_std: Sequence[float],
+  batch_size: int,
+  seed: int,
+  process: tuple[int, int],
+) -> pixels.Read:
+  """Maps the cache, in this process or in a worker."""
+  data = _read(path)
+  moments = _moments(channel_mean, channel_std, data["mean"].shape[-1])
+  take = arrays.rows(len(data["mean"]), batch_size, seed, process=process)
+  numbers = range(batch_size)[arrays.share(batch_size, process)]
+
+  def read(n: int) -> dict[str, Any]:
+    index = take(n)
+    rows = {name: array[index] for name, array in data.items()}
+    shape = rows["mean"].shape[1:]
+    noise = [np.random.default_rng((seed, n, _NOISE, i)) for i in numbers]
+    noise = np.stack([rng.standard_normal(shape, np.float32) for rng in noise])
+    x = _normalised(rows["mean"] + rows["std"] * noise, *moments)
+    return dict(x=x) | ({"cond": dict(label=rows["label"])} if "label" in rows else {})
+
+  return read
 
 
 def _normalised(raw: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:

@@ -4,16 +4,27 @@ import builtins
 import importlib.util
 import io
 import itertools
+import json
+import os
+import pathlib
+import subprocess
+import sys
 import time
 
 import jax
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+import nbformat
 import numpy as np
 from PIL import Image
 import pytest
 import tensorflow_datasets as tfds
 
+from dfim.data import augment
 from dfim.data import images
 
+ROOT = pathlib.Path(__file__).parents[2]
 EXTRA = all(importlib.util.find_spec(m) for m in ("array_record", "grain", "importlib_resources"))
 needs_extra = pytest.mark.skipif(not EXTRA, reason="pip install -e '.[tfds]'")
 
@@ -239,3 +250,60 @@ def test_a_missing_extra_is_named(monkeypatch, missing):
   with pytest.raises(ImportError) as error:
     images.tfds(4, 0, dataset="cifar10")
   one_line(error, missing, "pip install -e '.[tfds]'")
+
+
+@needs_extra
+@pytest.mark.parametrize("how", [dict(threads=0), dict(workers=2, threads=1)])
+def test_tfds_reads_the_same_whoever_reads(data, how):
+  kwargs = dict(dataset="cifar10", data_dir=data / "tfds", size=4, flip=True, process=(1, 2))
+  kwargs |= dict(augment=augment.EDM(rate=1.0, threads=1))
+  one, other = (images.tfds(8, 3, 2, **kwargs, **more) for more in (how, {}))
+  for a, b in zip(itertools.islice(one, 5), other, strict=False):
+    assert_equal(a, b)
+
+
+CONFIG = """
+from configs import imm_digits
+
+def get_config():
+  config = imm_digits.get_config("smoke")
+  config.data = dict(name="data.images.tfds", dataset="cifar10", data_dir={path!r}, workers=0)
+  config.evaluators, config.sampler.steps = dict(), (1,)
+  return config
+"""
+
+
+@needs_extra
+@pytest.mark.slow
+def test_the_program_trains_the_same_with_workers(data, tmp_path):
+  (tmp_path / "config.py").write_text(CONFIG.format(path=str(data / "tfds")))
+  command = [sys.executable, "-m", "dfim.main", f"--config={tmp_path}/config.py"]
+  losses = []
+  for workers in "0", "2":
+    flags = [f"--config.data.workers={workers}", f"--workdir={tmp_path / workers}"]
+    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    subprocess.run([*command, *flags], cwd=ROOT, env=env, check=True, timeout=300)
+    lines = (tmp_path / workers / "metrics.jsonl").read_text().splitlines()
+    losses.append([json.loads(line).get("loss") for line in lines])
+  assert losses[0] == losses[1] and losses[0][0] is not None
+
+
+@needs_extra
+@pytest.mark.slow
+def test_a_notebook_reads_with_workers(data, monkeypatch):
+  monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+  code = (
+    "from dfim.data import images\n"
+    f"kwargs = dict(dataset='cifar10', data_dir={str(data / 'tfds')!r}, workers=2)\n"
+    "batches = images.tfds(4, 0, **kwargs)\n"
+    "[next(batches)['cond']['label'].tolist() for _ in range(5)]"
+  )
+  notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+  specs = KernelSpecManager(kernel_dirs=[])  # none but ipykernel's own: this interpreter
+  manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs)
+  resources = dict(metadata=dict(path=str(ROOT)))
+  NotebookClient(notebook, km=manager, resources=resources, timeout=120).execute()
+  batches = images.tfds(4, 0, dataset="cifar10", data_dir=data / "tfds")
+  labels = [next(batches)["cond"]["label"].tolist() for _ in range(5)]
+  shown = [o["data"]["text/plain"] for o in notebook.cells[0].outputs if "data" in o]
+  assert shown == [str(labels)]

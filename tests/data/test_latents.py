@@ -1,5 +1,6 @@
 """A cache of latents, written here."""
 
+import importlib.util
 import itertools
 
 import numpy as np
@@ -73,6 +74,14 @@ def test_any_start_and_any_process_see_the_same_samples(path):
   np.testing.assert_array_equal(third["x"], again["x"])
   np.testing.assert_array_equal(third["x"], np.concatenate([p["x"] for p in parts]))
   assert np.any(third["x"] != next(latents.latents(12, 4, 2, path=path))["x"])
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("grain"), reason="pip install -e '.[tfds]'")
+def test_workers_draw_the_same_samples(path):
+  here, there = (latents.latents(12, 3, 1, path=path, workers=n) for n in (0, 2))
+  for a, b in zip(itertools.islice(here, 6), there, strict=False):
+    np.testing.assert_array_equal(a["x"], b["x"])
+    np.testing.assert_array_equal(a["cond"]["label"], b["cond"]["label"])
 
 
 def test_without_labels_there_is_no_condition(path):
