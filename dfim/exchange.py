@@ -30,6 +30,7 @@ from dfim.resolve import ConfigError
 from dfim.resolve import resolve
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+MOST_BLOCKS = 1000  # of a network that a config.json of others describes
 # How a network is trained and computed, not what it is: these may differ from the weights' own.
 FREE = {"parent", "name", "remat", "scan", "dtype", "dropout"}
 
@@ -120,10 +121,12 @@ def network(folder: str | os.PathLike) -> tuple[Any, parameterization.Parameteri
       net = resolve(_ours(described["model"], "models."), f"{path}: model")
       f = resolve(_ours(described["f"], "core."), f"{path}: f")
       inputs = jax.tree.map(_example, described["inputs"], is_leaf=_is_example)
-    except (KeyError, AttributeError) as error:
+    except (KeyError, AttributeError, RecursionError) as error:
       raise ValueError(f"not as an export writes it, {error!r}") from None
     if not hasattr(net, "init") or not isinstance(f, parameterization.Parameterization):
       raise ValueError("model is no network, or f no parameterization")
+    if not 0 < getattr(net, "depth", 1) <= MOST_BLOCKS:  # each would be traced
+      raise ValueError(f"model.depth={net.depth}: from 1 to {MOST_BLOCKS} blocks are read")
     t = jnp.ones((1,) * inputs["x"].ndim)
     init = jax.eval_shape(net.init, jax.random.key(0), inputs["x"], t, t, inputs.get("cond"))
     return net, f, init

@@ -13,11 +13,11 @@ import functools
 import io
 import os
 import pathlib
-import zipfile
 
 import numpy as np
 from PIL import Image
 
+from dfim import archives
 from dfim import files
 from dfim.data import augment as augment_lib
 from dfim.data import images
@@ -94,16 +94,26 @@ def _read(path: str | os.PathLike, split: str) -> dict[str, np.ndarray]:
 def _decoded(path: pathlib.Path, split: str, changed: int) -> dict[str, np.ndarray]:
   """The split of the file that was last `changed` then; whoever gets it must not write to it."""
   del changed
+  names = [f"{split}_{name}" for name in ("bytes", "offsets", "labels")]
   try:
-    with np.load(path, allow_pickle=False) as file:
-      raw, offsets, labels = (file[f"{split}_{name}"] for name in ("bytes", "offsets", "labels"))
+    file = archives.read_npz(path, *names)
+    raw, offsets, labels = (file[name] for name in names)
     ends = zip(offsets[:-1], offsets[1:], strict=True)
-    x = np.stack([np.asarray(Image.open(io.BytesIO(raw[i:j].tobytes()))) for i, j in ends])
-    if x.dtype != np.uint8 or x.shape[1:] != (32, 32, 3) or len(labels) != len(x):
+    x = np.stack([_decode(raw[i:j].tobytes()) for i, j in ends])
+    if len(labels) != len(x):
       raise ValueError(f"{len(labels)} labels of images {list(x.shape)}")
-  except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+    labels = labels.astype(np.int32, casting="same_kind")
+  except Exception as error:  # of a damaged picture, whatever PIL raises
     fix = f"make it anew: {_FETCH.format(path=path)}"
     raise ValueError(
       f"data.path: {path} is damaged ({' '.join(str(error).split())}); {fix}"
     ) from None
-  return dict(x=x, label=labels.astype(np.int32))
+  return dict(x=x, label=labels)
+
+
+def _decode(data: bytes) -> np.ndarray:
+  """uint8 `[32, 32, 3]`; the size is looked at first."""
+  with Image.open(io.BytesIO(data)) as image:
+    if image.size != (32, 32) or image.mode != "RGB":
+      raise ValueError(f"a picture of {image.size} {image.mode}, not of 32 x 32 RGB")
+    return np.asarray(image)

@@ -227,6 +227,8 @@ def origins(
   if split not in parts:
     raise ValueError(f"data.split: {split!r} is not one of {', '.join(parts)}")
   begin, end = parts[split]
+  if count is not None and count < 1 or stride is not None and stride < 1:
+    raise ValueError(f"data.count, data.stride: {count}, {stride}; each must be 1 or more, or None")
   found = np.arange(max(begin, first), end - horizon + 1, stride or horizon)
   if not len(found):
     raise ValueError(f"data.horizon: {horizon} steps do not fit into rows {begin}-{end} ({split})")
@@ -294,6 +296,8 @@ class _View:
 
   def scale(self, series: Series) -> np.ndarray:
     """The std `[D]` of what is left, over all training windows; 1 for a constant."""
+    if not {"values", "calendar", "season", "cuts"} <= set(series):
+      raise ValueError("data.series: is none; name one, such as data.forecasting.ett")
     origin = np.arange(self.first, series["cuts"][0] - self.horizon + 1)
     if not len(origin):
       raise ValueError(
@@ -334,7 +338,8 @@ def _table(
   try:
     table = np.loadtxt(path, delimiter=",", ndmin=2, **options)
   except (ValueError, OSError, EOFError, zlib.error) as error:
-    raise ValueError(f"data.series.path: {path} cannot be read ({error})") from None
+    line = " ".join(str(error).split())[:200]
+    raise ValueError(f"data.series.path: {path} cannot be read ({line}); {where}") from None
   if table.shape[1] != columns or len(table) < least:
     raise ValueError(
       f"data.series.path: {path} has {len(table)} rows of {table.shape[1]} columns, not at least "

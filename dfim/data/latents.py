@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from dfim import archives
 from dfim.data import arrays
 from dfim.data import pixels
 
@@ -157,6 +158,6 @@ def _mapped(path: pathlib.Path) -> np.ndarray:
       f"data.path: no file {path}; encode the images once with a VAE, as dfim/data/latents.py says"
     )
   try:
-    return np.load(path, mmap_mode="r", allow_pickle=False)
-  except (ValueError, EOFError, OSError) as error:
+    return archives.map_npy(path)
+  except ValueError as error:
     raise ValueError(f"data.path: {path} is damaged ({error}); write it anew") from None

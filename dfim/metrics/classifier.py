@@ -8,13 +8,13 @@ each. They are no FID.
 
 import os
 import pathlib
-import zipfile
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from dfim import archives
 from dfim import files
 from dfim.metrics import features as features_lib
 
@@ -118,9 +118,8 @@ def load(path: str | os.PathLike, like: Params) -> Params:
     ValueError: it does not, or the file is damaged.
   """
   try:
-    with np.load(path, allow_pickle=False) as file:
-      params = {name: file[name] for name in file.files}
-  except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+    params = archives.read_npz(path)
+  except ValueError as error:
     raise ValueError(f"{path}: damaged ({error}); delete it to train the classifier anew") from None
   found, wanted = ({k: (a.shape, a.dtype) for k, a in tree.items()} for tree in (params, like))
   if found != wanted or not all(np.isfinite(a).all() for a in params.values()):

@@ -6,10 +6,10 @@ only where the features are those of the Inception network; name yours beside th
 
 import os
 import pathlib
-import zipfile
 
 import numpy as np
 
+from dfim import archives
 from dfim import files
 
 
@@ -59,11 +59,10 @@ def load(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
   if not path.is_file():
     raise FileNotFoundError(f"no reference statistics {path}; docs/scores.md says how to get some")
   try:
-    with np.load(path, allow_pickle=False) as file:
-      mean, cov = (np.asarray(file[name], np.float64) for name in ("mu", "sigma"))
-  except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
-    line = " ".join(str(error).split())
-    raise ValueError(f"{path}: no .npz with numbers mu and sigma ({line})") from None
+    file = archives.read_npz(path, "mu", "sigma")
+    mean, cov = (np.asarray(file[name], np.float64) for name in ("mu", "sigma"))
+  except (ValueError, KeyError, TypeError) as error:
+    raise ValueError(f"{path}: no .npz with numbers mu and sigma ({error})") from None
   if mean.ndim != 1 or cov.shape != 2 * mean.shape or not np.isfinite(cov).all():
     raise ValueError(
       f"{path}: mu {list(mean.shape)} and sigma {list(cov.shape)} are no finite [D] and [D, D]"

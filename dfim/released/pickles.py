@@ -9,11 +9,14 @@ of tensors, zip archives and the older streams.
 
 from collections import OrderedDict
 from collections.abc import Callable
+import functools
 import io
 import math
 import os
 import pathlib
 import pickle
+import pickletools
+import sys
 from typing import Any
 from typing import IO
 import zipfile
@@ -58,16 +61,31 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
   Raises:
     ValueError: one line, for what is not on the allow-list, is damaged, or is no such file.
   """
+  room = _Room(os.path.getsize(path))
   try:
     if zipfile.is_zipfile(path):
       with zipfile.ZipFile(path) as archive:
-        return _arrays(_zip(archive))
-    return _arrays(_stream(io.BytesIO(pathlib.Path(path).read_bytes())))
+        return _arrays(_zip(archive, room))
+    return _arrays(_stream(io.BytesIO(pathlib.Path(path).read_bytes()), room))
   except Refused as error:
     raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
   except Exception as error:  # a hostile or damaged pickle may raise anything; it has run nothing
     line = " ".join(f"{type(error).__name__}, {error}".split())[:120]
     raise ValueError(f"{path} is no sound pickle: {line}.") from None
+
+
+class _Room:
+  """The memory that a file may still ask for: its size some times over, for all of its pickles."""
+
+  def __init__(self, size: int):
+    self.size = size
+    self._left = 4 * size + 2**24
+
+  def take(self, count: int) -> None:
+    """Refuses a file that makes much out of little, such as by one large constant many times."""
+    self._left -= count
+    if self._left < 0:
+      raise Refused(f"it makes far more than its {self.size} bytes.")
 
 
 class _Constructor:
@@ -89,9 +107,14 @@ class _Unpickler(pickle.Unpickler):
   """A pickle's data; `storage(dtype, key, count)` finds those of tensors outside of it."""
 
   def __init__(
-    self, file: IO[bytes], storage: Callable[[np.dtype, str, int], np.ndarray] | None = None
+    self,
+    file: IO[bytes],
+    room: _Room,
+    storage: Callable[[np.dtype, str, int], np.ndarray] | None = None,
   ):
+    _check_sizes(file)
     super().__init__(file, encoding="latin1")
+    self._room = room
     self._storage = storage
 
   def find_class(self, module: str, name: str) -> Any:
@@ -105,12 +128,20 @@ class _Unpickler(pickle.Unpickler):
       return Module
     if module == "torch" and name in STORAGES:
       return name
+    if full == "torch.storage._load_from_bytes":
+      return _Constructor(lambda data: _stream(io.BytesIO(data), self._room))
     if full in _CONSTRUCTORS:
-      return _Constructor(_CONSTRUCTORS[full])
+      return _Constructor(functools.partial(self._call, _CONSTRUCTORS[full]))
     raise Refused(
       f"it asks for {full[:80]!a}, and only arrays are read from pickles: where you trust the file,"
       " save its arrays as npz or safetensors with the program that it comes from."
     )
+
+  def _call(self, function: Callable[..., Any], *args: Any) -> Any:
+    made = function(*args)
+    if isinstance(made, bytes | tuple | set):  # a copy; arrays are views
+      self._room.take(sys.getsizeof(made))
+    return made
 
   def persistent_load(self, pid: Any) -> np.ndarray:
     """The storage of a tensor, `[count]`."""
@@ -120,7 +151,16 @@ class _Unpickler(pickle.Unpickler):
     return self._storage(STORAGES[storage], str(key), count)
 
 
-def _zip(archive: zipfile.ZipFile) -> Any:
+def _check_sizes(file: IO[bytes]) -> None:
+  """Refuses lengths and places that the unpickler would make room for before it finds nothing."""
+  start = file.tell()
+  for count, (code, argument, _) in enumerate(pickletools.genops(file)):  # refuses false lengths
+    if "PUT" in code.name and argument > count:
+      raise Refused(f"it counts {argument} objects where there are {count} at most.")
+  file.seek(start)
+
+
+def _zip(archive: zipfile.ZipFile, room: _Room) -> Any:
   """The object in a file of `torch.save`."""
   pickles = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
   if len(pickles) != 1:
@@ -129,26 +169,30 @@ def _zip(archive: zipfile.ZipFile) -> Any:
   if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
     raise Refused("its numbers are not little-endian.")
 
+  @functools.cache
   def storage(dtype: np.dtype, key: str, count: int) -> np.ndarray:
     info = archive.getinfo(f"{root}data/{key}")
     if info.compress_type != zipfile.ZIP_STORED or info.file_size != count * dtype.itemsize:
       raise Refused(f"storage {key[:40]} is compressed, or not of {count} {dtype}.")
+    room.take(max(info.file_size, info.compress_size))
     return np.frombuffer(archive.read(info), dtype)
 
   if archive.getinfo(pickles[0]).compress_type != zipfile.ZIP_STORED:
     raise Refused("its pickle is compressed, which PyTorch's never are.")
-  return _Unpickler(io.BytesIO(archive.read(pickles[0])), storage).load()
+  room.take(archive.getinfo(pickles[0]).compress_size)
+  return _Unpickler(io.BytesIO(archive.read(pickles[0])), room, storage).load()
 
 
-def _stream(file: io.BytesIO) -> Any:
+def _stream(file: io.BytesIO, room: _Room) -> Any:
   """The object of a plain pickle, or of one of PyTorch's older streams."""
-  first = _Unpickler(file).load()
-  return _old_torch(file) if type(first) is int and first == TORCH_MAGIC else first
+  first = _Unpickler(file, room).load()
+  return _old_torch(file, room) if type(first) is int and first == TORCH_MAGIC else first
 
 
-def _old_torch(file: io.BytesIO) -> Any:
+def _old_torch(file: io.BytesIO, room: _Room) -> Any:
   """Behind the magic number: version, system, object, keys, then the storages in their order."""
-  if _Unpickler(file).load() != 1001 or not _Unpickler(file).load()["little_endian"]:
+  head = lambda: _Unpickler(file, room).load()
+  if head() != 1001 or not head()["little_endian"]:
     raise Refused("another version of PyTorch's streams, or not little-endian.")
   storages, left = {}, len(file.getbuffer())
 
@@ -158,21 +202,18 @@ def _old_torch(file: io.BytesIO) -> Any:
       left -= count * dtype.itemsize
       if left < 0:
         raise Refused(f"storage {key[:40]} of {count} {dtype} is more than the file holds.")
+      room.take(count * dtype.itemsize)
       storages[key] = np.zeros(count, dtype)
     return storages[key]  # filled below; tensors are views of it
 
-  found = _Unpickler(file, storage).load()
-  for key in _Unpickler(file).load():
+  found = _Unpickler(file, room, storage).load()
+  for key in head():
     count = int.from_bytes(file.read(8), "little")
     if count != len(storages[key]):
       raise Refused(f"storage {key[:40]} is of {count}, not of {len(storages[key])}.")
     data = file.read(storages[key].nbytes)
     storages[key][:] = np.frombuffer(data, storages[key].dtype)
   return found
-
-
-def _load_from_bytes(data: bytes) -> Any:
-  return _stream(io.BytesIO(data))
 
 
 def _rebuild_tensor(
@@ -249,7 +290,6 @@ def _scalar(dtype: Any, data: Any) -> np.ndarray:
 _CONSTRUCTORS = {
   "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
   "torch._utils._rebuild_parameter": _rebuild_parameter,
-  "torch.storage._load_from_bytes": _load_from_bytes,
   "_codecs.encode": _encode,
   "torch.Size": tuple,
   "builtins.set": set,

@@ -4,8 +4,10 @@ The library checks all of a header against the size of the file before it makes 
 """
 
 from collections.abc import Mapping
+import json
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -21,10 +23,25 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
     ValueError: one line, for a file that is cut short or whose header says what cannot be.
   """
   try:
-    return safetensors.numpy.load_file(path)
-  except (safetensors.SafetensorError, OSError, ValueError) as error:
+    arrays = safetensors.numpy.load_file(path)
+    _refuse_twins(path)
+    return arrays
+  except Exception as error:  # whatever the library makes of a type that numpy has not
     line = " ".join(str(error).split())[:120]
     raise ValueError(f"{path} is no sound safetensors file: {line}.") from None
+
+
+def _refuse_twins(path: str | os.PathLike) -> None:
+  """Of two entries by one name the library takes the last, and others may take the first."""
+  with open(path, "rb") as file:
+    header = file.read(int.from_bytes(file.read(8), "little"))
+  json.loads(header, object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  if len(dict(pairs)) < len(pairs):
+    raise ValueError("one name stands for two arrays")
+  return dict(pairs)
 
 
 def write(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:

@@ -4,10 +4,10 @@ from collections.abc import Callable
 import os
 import pathlib
 from typing import Any
-import zipfile
 
 import numpy as np
 
+from dfim import archives
 from dfim.released import names
 from dfim.released import pickles
 from dfim.released import safetensors
@@ -61,8 +61,6 @@ def load(
 
 def _npz(path: pathlib.Path) -> dict[str, np.ndarray]:
   try:
-    with np.load(path, allow_pickle=False) as archive:
-      return dict(archive.items())
-  except (ValueError, OSError, EOFError, MemoryError, AttributeError, zipfile.BadZipFile) as error:
-    line = " ".join(str(error).split())[:120]
-    raise ValueError(f"{path} is no sound npz of arrays: {line}.") from None
+    return archives.read_npz(path)
+  except ValueError as error:
+    raise ValueError(f"{path} is no sound npz of arrays: {str(error)[:120]}.") from None

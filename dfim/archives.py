@@ -1,0 +1,83 @@
+"""Reading .npz files that others made: plain arrays alone, and no more memory than they hold."""
+
+import math
+import os
+from typing import IO
+import zipfile
+
+import numpy as np
+
+_MOST = 1032  # to one: no deflated data are smaller
+_HEADERS = {
+  (1, 0): np.lib.format.read_array_header_1_0,
+  (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def read_npz(path: str | os.PathLike, *names: str) -> dict[str, np.ndarray]:
+  """The arrays of a file by name; those of `names` that are there, if any are asked for.
+
+  What a file says of its sizes is held against what it has before there is room made for it.
+
+  Raises:
+    ValueError: one line without the path, for pickled objects, for damage and for lies.
+  """
+  try:
+    with zipfile.ZipFile(path) as archive:
+      infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+      if len(infos) < len(archive.infolist()):
+        raise ValueError("two arrays have one name")
+      wanted = {name: info for name, info in infos.items() if not names or name in names}
+      for info in wanted.values():
+        _check(archive, info, os.path.getsize(path))
+      return {name: _array(archive, info) for name, info in wanted.items()}
+  except Exception as error:  # a damaged file may raise anything; nothing of it was run
+    raise ValueError(_line(error)) from None
+
+
+def map_npy(path: str | os.PathLike) -> np.ndarray:
+  """The array of an .npy file, mapped and not read into memory.
+
+  Raises:
+    ValueError: one line without the path, for pickled objects, for damage and for lies.
+  """
+  try:
+    with open(path, "rb") as file:
+      head = file.read(12)
+    if head[6:7] != b"\1" and int.from_bytes(head[8:12], "little") > 2**16:
+      raise ValueError("its header says that it is longer than any")
+    return np.lib.format.open_memmap(path, "r")
+  except Exception as error:  # as above
+    raise ValueError(_line(error)) from None
+
+
+def _line(error: Exception) -> str:
+  return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _check(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int) -> None:
+  """Refuses an entry whose header does not say what the file can hold."""
+  ratio = 1 if info.compress_type == zipfile.ZIP_STORED else _MOST
+  if not info.compress_size <= size or info.file_size > ratio * info.compress_size:
+    raise ValueError(f"{info.filename[:40]} says that it is larger than the file")
+  with archive.open(info) as file:
+    shape, dtype = _header(file)
+    if dtype.hasobject:
+      raise ValueError(f"{info.filename[:40]} holds Python objects, which are not read")
+    if (
+      min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != info.file_size - file.tell()
+    ):
+      raise ValueError(f"{info.filename[:40]} is not of the shape {str(shape)[:80]} that it says")
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+  version = np.lib.format.read_magic(file)
+  if version not in _HEADERS:
+    raise ValueError(f"version {version} of numpy's format, not 1 or 2")
+  shape, _, dtype = _HEADERS[version](file)
+  return shape, dtype
+
+
+def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+  with archive.open(info) as file:
+    return np.lib.format.read_array(file, allow_pickle=False)

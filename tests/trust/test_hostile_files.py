@@ -1,0 +1,549 @@
+"""Files of others run nothing, ask for no memory that they do not fill, and are refused in a line.
+
+What is made here is what a careless or hostile giver could hand over as data, weights, statistics
+or an exported network. A reader that believed it would leave a trap file behind, or ask for far
+more memory than `ALLOWED`: both are looked for after each refusal.
+"""
+
+import gzip
+import io
+import json
+import os
+import pickle
+import resource
+import struct
+import tracemalloc
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+
+from configs import imm_digits
+from dfim import archives
+from dfim import exchange
+from dfim.data import cifar
+from dfim.data import forecasting
+from dfim.data import idx
+from dfim.data import images
+from dfim.data import latents
+from dfim.evaluators import fid
+from dfim.metrics import classifier
+from dfim.metrics import frechet
+from dfim.metrics import inception
+from dfim.released import pickles
+from dfim.released import safetensors
+from dfim.released import weights
+from dfim.resolve import ConfigError
+
+ALLOWED = 50e6  # bytes; the files are of a few thousand
+# Of every npz that dfim reads: whatever a reader looks for, it finds what is hostile.
+NAMES = ["x", "y", "train_bytes", "train_offsets", "train_labels", "mu", "sigma", "w"]
+A = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+class Trap:
+  """Pickled as a call that leaves a file behind."""
+
+  def __init__(self, path):
+    self.path = str(path)
+
+  def __reduce__(self):
+    return (os.mkdir, (self.path,))
+
+
+def fixed(path):
+  """Of an importing run, whose new folder must not be made either."""
+  exchange.import_weights(
+    imm_digits.get_config("smoke"), str(path.parent / "trap"), str(path), allow_pickle=True
+  )
+
+
+# By reader: what it is given, the kind of error that its module documents, and what the line says.
+READERS = {
+  "data.images.npz": (lambda p: images.npz(4, 0, path=p), ".npz", "data.path: {}"),
+  "data.images.load_npz": (images.load_npz, ".npz", "data.path: {}"),
+  "data.images.folder": (lambda p: images.folder(4, 0, path=p.parent, size=8), ".png", "{}"),
+  "data.cifar": (lambda p: cifar.load(p, "train"), ".npz", "data.path: {}"),
+  "data.forecasting.ett": (forecasting.ett, ".csv", "data.series.path: {}"),
+  "data.forecasting.exchange": (forecasting.exchange, ".csv", "data.series.path: {}"),
+  "metrics.frechet": (frechet.load, ".npz", "{}: "),
+  "metrics.classifier": (lambda p: classifier.load(p, {}), ".npz", "{}: "),
+  "evaluators.fid npz": (fid.network, ".npz", "network.path: {}"),
+  "evaluators.fid pth": (fid.network, ".pth", "network.path: {}"),
+  "evaluators.fid safetensors": (fid.network, ".safetensors", "network.path: {}"),
+  "released.weights npz": (weights.read, ".npz", "{} is no sound npz"),
+  "released.weights safetensors": (weights.read, ".safetensors", "{} is no sound safetensors"),
+  "released.weights pt": (lambda p: weights.read(p, allow_pickle=True), ".pt", "{}"),
+  "released.weights refused": (weights.read, ".pkl", "weights={}: a pickle; pass allow_pickle"),
+  "import npz": (fixed, ".npz", "{}"),
+  "import safetensors": (fixed, ".safetensors", "{}"),
+  "import pkl": (fixed, ".pkl", "{}"),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled():
+  """What the readers compile by themselves, before memory is limited: XLA cannot take that."""
+  inception.kernels()
+
+
+@pytest.fixture
+def refused(tmp_path):
+  """`refused(read, message)`: the error's one line, once it is known that nothing else was done."""
+
+  def check(read, message, kind=ValueError):
+    before = sorted(tmp_path.rglob("*"))
+    with small(limited=kind is ValueError), pytest.raises(kind) as error:
+      read()
+    line = str(error.value)
+    assert "\n" not in line and message in line and len(line) < 1500, line
+    assert sorted(tmp_path.rglob("*")) == before, "it made a file"
+
+  return check
+
+
+class small:
+  """Fails if more than `ALLOWED` is asked for at a time, whether or not the machine would give it.
+
+  What numpy and Python ask for is traced. As some asking is done below them, the address space is
+  limited too while this lasts, so that no reader can hurt the machine either; not where a network
+  is traced, for XLA starts threads, and ends the process where it cannot.
+  """
+
+  def __init__(self, limited=True):
+    self.limited = limited
+
+  def __enter__(self):
+    with open("/proc/self/statm") as file:
+      now = int(file.read().split()[0]) * os.sysconf("SC_PAGESIZE")
+    self.limit = resource.getrlimit(resource.RLIMIT_AS)
+    if self.limited:
+      resource.setrlimit(resource.RLIMIT_AS, (now + 2**29, self.limit[1]))
+    tracemalloc.start()
+
+  def __exit__(self, kind, *error):
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    resource.setrlimit(resource.RLIMIT_AS, self.limit)
+    assert peak < ALLOWED, f"{peak / 1e6:.0f} MB were asked for"
+
+
+ASKED = dict(
+  numpy=lambda: np.ones(2**24), python=lambda: bytes(2**26), vain=lambda: np.empty(2**40)
+)
+
+
+@pytest.mark.parametrize("ask", ASKED.values(), ids=ASKED)
+def test_what_is_too_large_is_noticed_even_where_it_is_not_given(ask):
+  with pytest.raises(AssertionError, match="MB were asked for"), small():
+    ask()
+
+
+def npz(members, compression=zipfile.ZIP_STORED):
+  """Zip entries by name, each an npy header with bytes behind it, or bytes as they are."""
+  file = io.BytesIO()
+  with zipfile.ZipFile(file, "w", compression) as archive:
+    for name, data in members.items():
+      archive.writestr(name, data)
+  return file.getvalue()
+
+
+def npy(shape, data=b"", descr="|u1", version=(1, 0), order=False):
+  header = f"{{'descr': {descr!r}, 'fortran_order': {order}, 'shape': {shape}, }}\n".encode()
+  size = struct.pack("<H" if version == (1, 0) else "<I", len(header))
+  return b"\x93NUMPY" + bytes(version) + size + header + data
+
+
+def objects(trap):
+  """What `numpy.save` writes of an array of objects."""
+  file = io.BytesIO()
+  np.save(file, np.array([Trap(trap)], dtype=object))
+  return file.getvalue()
+
+
+def stream(trap):
+  """PyTorch's older format: magic number, version, system, the object, keys."""
+  system = dict(protocol_version=1001, little_endian=True)
+  parts = [pickles.TORCH_MAGIC, 1001, system, [Trap(trap)], []]
+  return b"".join(pickle.dumps(part, 2) for part in parts)
+
+
+PICKLED = {
+  "an array of objects in an npz": lambda t: npz({f"{n}.npy": objects(t) for n in NAMES}),
+  "records with objects in an npz": lambda t: npz(
+    {f"{n}.npy": npy((1,), pickle.dumps([Trap(t)]), [("a", "|O")]) for n in NAMES}
+  ),
+  "pickles in an npz": lambda t: npz({f"{n}.npy": pickle.dumps(Trap(t)) for n in NAMES}),
+  "an npy of objects": objects,
+  "a pickle": lambda t: pickle.dumps(dict(w=Trap(t))),
+  "a pickle of protocol 0": lambda t: pickle.dumps([Trap(t)], 0),
+  "a pickle in PyTorch's zip": lambda t: npz({"net/data.pkl": pickle.dumps([Trap(t)], 2)}),
+  "PyTorch's older stream": stream,
+  "a header that is code": lambda t: npz(
+    {f"{n}.npy": npy(f"(__import__('os').mkdir({str(t)!r}),)") for n in NAMES}
+  ),
+}
+IMPORTED = {  # a network is traced for each
+  "import npz": "an array of objects in an npz",
+  "import safetensors": "a pickle",
+  "import pkl": "a pickle in PyTorch's zip",
+}
+
+
+@pytest.mark.parametrize(
+  "reader, made",
+  [(r, m) for r in READERS for m in PICKLED if IMPORTED.get(r, m) == m],
+)
+def test_nothing_in_a_file_is_run(reader, made, refused, tmp_path):
+  read, suffix, said = READERS[reader]
+  path = tmp_path / f"file{suffix}"
+  path.write_bytes(PICKLED[made](tmp_path / "trap"))
+  kind = ConfigError if reader.startswith("import") else ValueError
+  refused(lambda: read(path), said.format(path), kind)
+
+
+@pytest.mark.parametrize("made", PICKLED)
+def test_nothing_in_a_folder_of_arrays_is_run(made, refused, tmp_path):
+  data = PICKLED[made](tmp_path / "trap")
+  for name in ("mean.npy", "std.npy", "label.npy"):
+    (tmp_path / name).write_bytes(data)
+  refused(lambda: next(latents.latents(4, 0, path=tmp_path)), f"data.path: {tmp_path}/mean.npy")
+  for split in ("train", "t10k"):
+    (tmp_path / f"{split}-images-idx3-ubyte").write_bytes(data)
+    (tmp_path / f"{split}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(data))
+  refused(lambda: idx.load(tmp_path), f"data.path: {tmp_path}/t10k-images")
+
+
+def test_the_trap_would_have_sprung(tmp_path):
+  pickle.loads(pickle.dumps(Trap(tmp_path / "trap")))
+  assert (tmp_path / "trap").is_dir()
+  (tmp_path / "a.npy").write_bytes(objects(tmp_path / "other"))
+  np.load(tmp_path / "a.npy", allow_pickle=True)
+  assert (tmp_path / "other").is_dir()
+
+
+def patched(data, sizes, offset):
+  """An archive whose entries say other sizes, at `offset` in their headers, in both directories."""
+  data = bytearray(data)
+  for mark, extra in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):
+    at = data.find(mark)
+    while at >= 0:
+      data[at + offset + extra : at + offset + extra + len(sizes)] = sizes
+      at = data.find(mark, at + 4)
+  return bytes(data)
+
+
+STORED, SMALL = 22, 18  # where a zip entry says its size, and its size in the archive
+GIGABYTES = b"\xff\xff\xff\x7f"
+LONE = npz({f"{n}.npy": npy((4,), bytes(4)) for n in NAMES})
+DEFLATED = npz({f"{n}.npy": npy((2**15,), bytes(2**15)) for n in NAMES}, zipfile.ZIP_DEFLATED)
+LIES = {
+  "2^50 numbers": npz({f"{n}.npy": npy((2**50,), bytes(64)) for n in NAMES}),
+  "a number of numbers that memory could hold": npz(
+    {f"{n}.npy": npy((2**28,), bytes(64)) for n in NAMES}
+  ),
+  "wide numbers": npz({f"{n}.npy": npy((64,), bytes(64), "|V10000000") for n in NAMES}),
+  "more than a word counts": npz({f"{n}.npy": npy((2**40, 2**40), b"") for n in NAMES}),
+  "2^62 times none": npz({f"{n}.npy": npy((2**62, 0), b"") for n in NAMES}),
+  "a negative shape": npz({f"{n}.npy": npy((-4,), bytes(4)) for n in NAMES}),
+  "a shape of fractions": npz({f"{n}.npy": npy((4.0,), bytes(4)) for n in NAMES}),
+  "fewer than there are": npz({f"{n}.npy": npy((4,), bytes(10**8)) for n in NAMES[:1]}),
+  "a bomb": npz({f"{n}.npy": npy((2**20,), bytes(10**8)) for n in NAMES[:1]}, zipfile.ZIP_DEFLATED),
+  "a long header": npz({f"{n}.npy": b"\x93NUMPY\2\0\xff\xff\xff\x7f{" for n in NAMES}),
+  "another version": npz({f"{n}.npy": npy((4,), bytes(4), version=(9, 0)) for n in NAMES}),
+  "entries of 2 GB": patched(LONE, GIGABYTES, STORED),
+  "entries of 2 GB, stored": patched(patched(LONE, GIGABYTES, STORED), GIGABYTES, SMALL),
+  "deflated entries of 2 GB": patched(DEFLATED, GIGABYTES, STORED),
+  "a secret": patched(LONE, b"\1\0", 6),
+  "another compression": patched(LONE, b"\x63\0", 8),
+  "broken compression": DEFLATED.replace(DEFLATED[60:80], b"\xff" * 20),
+  "a file cut short": LONE[:-30],
+  "an entry cut short": npz({f"{n}.npy": npy((4,), bytes(4))[:40] for n in NAMES}),
+  "nothing": b"",
+  "an empty archive": npz({}),
+}
+NPZ = [name for name in READERS if READERS[name][1] == ".npz" and name not in IMPORTED]
+HARMLESS = {  # where no array is wanted, or any
+  ("an empty archive", "released.weights npz"),
+  ("an empty archive", "metrics.classifier"),
+  ("2^62 times none", "released.weights npz"),
+}
+
+
+@pytest.mark.parametrize("reader", NPZ)
+@pytest.mark.parametrize("lie", LIES)
+def test_an_npz_that_lies_is_refused_before_room_is_made(reader, lie, refused, tmp_path):
+  read, suffix, said = READERS[reader]
+  path = tmp_path / f"file{suffix}"
+  path.write_bytes(LIES[lie])
+  if (lie, reader) in HARMLESS:
+    assert sum(a.nbytes for a in read(path).values()) == 0
+  else:
+    refused(lambda: read(path), said.format(path))
+
+
+def test_two_arrays_of_one_name_are_refused(refused, tmp_path):
+  path = tmp_path / "file.npz"
+  with zipfile.ZipFile(path, "w") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+    for value in (b"\0", b"\1"):
+      archive.writestr("x.npy", npy((1,), value))
+  refused(lambda: archives.read_npz(path), "two arrays have one name")
+
+
+def test_an_honest_npz_is_read_as_numpy_reads_it(tmp_path):
+  arrays = dict(a=A, f=np.asfortranarray(A), none=np.zeros((0, 3)), scalar=np.float64(2))
+  for save in (np.savez, np.savez_compressed):
+    save(tmp_path / "a.npz", zeros=np.zeros(10**6), **arrays)
+    found = archives.read_npz(tmp_path / "a.npz")
+    assert set(found) == {"zeros", *arrays}
+    for name, array in arrays.items():
+      np.testing.assert_array_equal(found[name], array)
+      assert found[name].dtype == np.asarray(array).dtype and found[name].shape == np.shape(array)
+    assert set(archives.read_npz(tmp_path / "a.npz", "a", "absent")) == {"a"}
+
+
+def head(rank, *shape):
+  return struct.pack(f">4B{len(shape)}I", 0, 0, 8, rank, *shape)
+
+
+IDX = {
+  "2^32 images of 2^32": head(3, 2**32 - 1, 2**32 - 1, 2**32 - 1) + bytes(100),
+  "as many as memory could hold": head(3, 2**18, 32, 32) + bytes(100),
+  "one too few": head(3, 2, 8, 8) + bytes(127),
+  "one too many": head(3, 2, 8, 8) + bytes(129),
+  "fewer axes": head(1, 128) + bytes(128),
+  "a cut header": head(3, 2, 8)[:10],
+  "another type": b"\0\0\x0d\3" + head(3, 2, 8, 8)[4:] + bytes(128),
+  "nothing": b"",
+  "a bomb": head(3, 1, 8, 8) + bytes(10**8),
+}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("lie", IDX)
+def test_an_idx_file_that_lies_is_refused(lie, packed, refused, tmp_path):
+  name = f"t10k-images-idx3-ubyte{'.gz' if packed else ''}"
+  (tmp_path / name).write_bytes(gzip.compress(IDX[lie], 1) if packed else IDX[lie])
+  (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(head(1, 2) + bytes(2))
+  refused(lambda: idx.load(tmp_path), f"data.path: {tmp_path / name} is damaged")
+
+
+@pytest.mark.parametrize("cut", [0, 5, 30])
+def test_a_gzip_cut_short_is_refused(cut, refused, tmp_path):
+  path = tmp_path / "t10k-images-idx3-ubyte.gz"
+  path.write_bytes(gzip.compress(head(3, 2, 8, 8) + bytes(128))[:cut])
+  refused(lambda: idx.load(tmp_path), f"data.path: {path} is damaged")
+
+
+NPY = {
+  "2^50 numbers": npy((2**50, 1, 1, 1), bytes(64), "<f4"),
+  "more than a word counts": npy((2**40, 2**40, 1, 1), b"", "<f4"),
+  "one too few": npy((4, 2, 2, 1), bytes(63), "<f4"),
+  "a negative shape": npy((-4, 2, 2, 1), bytes(64), "<f4"),
+  "a long header": b"\x93NUMPY\2\0\xff\xff\xff\x7f{",
+  "an archive": LONE,
+  "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("lie", NPY)
+def test_latents_that_lie_are_refused(lie, refused, tmp_path):
+  np.save(tmp_path / "mean.npy", np.zeros((4, 2, 2, 1), np.float32))
+  (tmp_path / "std.npy").write_bytes(NPY[lie])
+  said = f"data.path: {tmp_path / 'std.npy'} is damaged"
+  refused(lambda: next(latents.latents(4, 0, path=tmp_path)), said)
+
+
+def entry(begin, end, shape=(2,), dtype="F32"):
+  return dict(dtype=dtype, shape=list(shape), data_offsets=[begin, end])
+
+
+TWICE = '{"a": %s, "a": %s}'
+TENSORS = {  # a header, above 16 bytes of numbers
+  "overlapping": dict(a=entry(0, 8), b=entry(4, 12)),
+  "the same twice": dict(a=entry(0, 16, (4,)), b=entry(0, 16, (4,))),
+  "beyond the file": dict(a=entry(0, 8), b=entry(8, 2**40, (2**38,))),
+  "below 0": dict(a=entry(-8, 0), b=entry(0, 16, (4,))),
+  "backwards": dict(a=entry(8, 0), b=entry(8, 16)),
+  "with a hole": dict(a=entry(8, 16)),
+  "not all": dict(a=entry(0, 8)),
+  "fractions": dict(a=entry(0.5, 16)),
+  "2^50 numbers": dict(a=entry(0, 16, (2**50,))),
+  "more than a word counts": dict(a=entry(0, 16, (2**40, 2**40))),
+  "2^62 times none": dict(a=entry(0, 0, (2**62, 0)), b=entry(0, 16, (4,))),
+  "a negative shape": dict(a=entry(0, 16, (-4,))),
+  "a type that there is not": dict(a=entry(0, 16, (4,), "F31")),
+  "a type that numpy has not": dict(a=entry(0, 16, (16,), "F8_E4M3FNUZ")),
+  "half bytes": dict(a=entry(0, 16, (32,), "F4")),
+  "one name twice": TWICE % ((json.dumps(entry(0, 16, (4,))),) * 2),
+  "one name for two": TWICE % (json.dumps(entry(0, 8)), json.dumps(entry(8, 16))),
+  "one field twice": '{"a": {"dtype": "F32", "shape": [4], "shape": [4], "data_offsets": [0, 16]}}',
+  "no UTF-8": b'{"\xff": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}',
+  "too deep": "[" * 100_000,
+  "no names": "[]",
+  "nothing": "",
+}
+
+
+def tensors(header, length=None):
+  header = json.dumps(header) if isinstance(header, dict) else header
+  header = header.encode() if isinstance(header, str) else header
+  return struct.pack("<Q", len(header) if length is None else length) + header + bytes(16)
+
+
+@pytest.mark.parametrize("lie", TENSORS)
+def test_a_safetensors_header_that_lies_is_refused(lie, refused, tmp_path):
+  path = tmp_path / "file.safetensors"
+  path.write_bytes(tensors(TENSORS[lie]))
+  refused(lambda: safetensors.read(path), f"{path} is no sound safetensors file")
+
+
+@pytest.mark.parametrize("length", [2**64 - 1, 2**63, 2**60, 2**40, 10**8, 99_999_999, 1000, 0, 1])
+def test_a_false_length_of_header_is_refused(length, refused, tmp_path):
+  path = tmp_path / "file.safetensors"
+  path.write_bytes(tensors(dict(a=entry(0, 16, (4,))), length))
+  refused(lambda: weights.read(path), f"{path} is no sound safetensors file")
+
+
+def test_what_comes_before_the_lies_is_read(tmp_path):
+  path = tmp_path / "file.safetensors"
+  path.write_bytes(tensors(dict(a=entry(0, 8), b=entry(8, 16, (1, 2)))))
+  assert {name: a.shape for name, a in safetensors.read(path).items()} == {"a": (2,), "b": (1, 2)}
+
+
+def ops(*parts):
+  return b"\x80\x04" + b"".join(parts) + b"."
+
+
+def constructor(name):
+  module, _, last = name.rpartition(".")
+  return f"c{module}\n{last}\n".encode()
+
+
+TEXT = b"X" + struct.pack("<I", 2**17) + b"a" * 2**17  # 128 KB
+ENCODE = b"(h\0X\x06\0\0\0latin1tR"  # _codecs.encode(memo[0], "latin1")
+BOMBS = {  # a few hundred KB at most
+  "a place 2^31 in the memory of objects": ops(b"K\1r\xff\xff\xff\x7f"),
+  "a place in it that memory could hold": ops(b"K\1r\0\0\0\1"),
+  "a place 2^60 in it": ops(b"K\1p1152921504606846976\n"),
+  "bytes of 2^33": ops(b"\x8e" + struct.pack("<Q", 2**33)),
+  "bytes of 2^31": ops(b"B" + struct.pack("<I", 2**31)),
+  "as many bytes as memory could hold": ops(b"B" + struct.pack("<I", 2**28)),
+  "a bytearray of 2^33": ops(b"\x96" + struct.pack("<Q", 2**33)),
+  "text of 2^33": ops(b"\x8d" + struct.pack("<Q", 2**33)),
+  "a number of 2^30 digits": ops(b"\x8b" + struct.pack("<I", 2**30)),
+  "a frame of 2^60": ops(b"\x95" + struct.pack("<Q", 2**60) + b"N"),
+  "one text as bytes 1,000 times": ops(
+    TEXT, b"q\0(", (constructor("_codecs.encode") + ENCODE) * 1000, b"l"
+  ),
+  "one list as a tuple 1,000 times": ops(
+    b"](" + b"K\1" * 2**17, b"eq\0(", (constructor("torch.Size") + b"(h\0tR") * 1000, b"l"
+  ),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+@pytest.mark.parametrize("where", ["alone", "in a zip", "within"])
+def test_a_pickle_that_asks_for_much_is_refused(bomb, where, refused, tmp_path):
+  path, data = tmp_path / "file.pkl", BOMBS[bomb]
+  if where == "in a zip":
+    data = npz({"net/data.pkl": data})
+  if where == "within":
+    inner = b"B" + struct.pack("<I", len(data)) + data
+    data = ops(constructor("torch.storage._load_from_bytes"), inner, b"\x85R")
+  path.write_bytes(data)
+  refused(lambda: pickles.read(path), f"{path}")
+
+
+def persistent(key, count):
+  pid = b"(X\x07\0\0\0storagectorch\nByteStorage\nX\1\0\0\0" + key + b"X\3\0\0\0cpu"
+  return pid + b"J" + struct.pack("<i", count) + b"tQ"
+
+
+def test_one_storage_many_times_is_kept_once(tmp_path, refused):
+  size, key = 2**20, b"0"
+  tensor = constructor("torch._utils._rebuild_tensor_v2") + b"(" + persistent(key, size)
+  tensor += b"K\0K\2\x85K\1\x85\x89}tR"
+  path = tmp_path / "file.pt"
+  path.write_bytes(npz({"net/data.pkl": ops(b"(" + tensor * 200, b"l"), "net/data/0": bytes(size)}))
+  with small():
+    with pytest.raises(ValueError, match="it holds no arrays"):  # of a list, none are taken
+      pickles.read(path)
+
+
+def test_a_storage_larger_than_its_archive_is_refused(tmp_path, refused):
+  path = tmp_path / "file.pt"
+  data = npz({"net/data.pkl": ops(persistent(b"0", 2**31 - 1)), "net/data/0": bytes(8)})
+  at = data.rindex(b"PK\3\4", 0, data.index(b"PK\1\2"))
+  entries = data.rindex(b"PK\1\2")
+  data = bytearray(data)
+  for place in (at + SMALL, entries + SMALL + 2):
+    data[place : place + 8] = b"\xff\xff\xff\x7f" * 2
+  path.write_bytes(bytes(data))
+  refused(lambda: pickles.read(path), f"{path}")
+
+
+def png(width, height):
+  chunk = lambda kind, data: (
+    struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+  )
+  header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+  return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+  "picture",
+  [png(60_000, 60_000), png(2**31 - 1, 2**31 - 1), png(0, 5), png(8, 8), png(8, 8)[:20], b"GIF89a"],
+)
+def test_a_picture_that_lies_is_refused(picture, refused, tmp_path):
+  (tmp_path / "a.png").write_bytes(picture)
+  refused(lambda: images.folder(4, 0, path=tmp_path, size=8), f"data.path: {tmp_path}/a.png cannot")
+
+
+def webp(width, height):
+  """The header of a lossless picture without any pixels."""
+  bits = (width - 1) | (height - 1) << 14
+  body = b"VP8L" + struct.pack("<IBI", 5, 0x2F, bits) + b"\0"
+  return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
+
+
+@pytest.mark.parametrize("size", [(16_384, 16_384), (9_000, 9_000), (33, 32), (32, 32)])
+def test_a_packed_picture_that_lies_is_refused(size, refused, tmp_path):
+  raw = np.frombuffer(webp(*size), np.uint8)
+  path = tmp_path / "cifar.npz"
+  np.savez(path, train_bytes=raw, train_offsets=[0, len(raw)], train_labels=[3])
+  refused(lambda: cifar.load(path, "train"), f"data.path: {path} is damaged")
+
+
+@pytest.mark.parametrize(
+  "offsets", [[0, 2**50], [-5, 8], [8, 0], [0.0, 8.0], [[0, 8]], ["a", "b"], []], ids=str
+)
+def test_packed_pictures_with_false_offsets_are_refused(offsets, refused, tmp_path):
+  path = tmp_path / "cifar.npz"
+  np.savez(path, train_bytes=np.zeros(64, np.uint8), train_offsets=offsets, train_labels=[3])
+  refused(lambda: cifar.load(path, "train"), f"data.path: {path} is damaged")
+
+
+DESCRIBED = dict(
+  model=dict(name="models.mlp.MLP"),
+  f=dict(name="core.parameterization.EulerFlow", path=dict(name="core.interpolants.FlowMatching")),
+  inputs=dict(x=dict(shape=[2], dtype="float32")),
+)
+FOLDERS = {
+  "2^60 wide": dict(DESCRIBED, model=dict(name="models.mlp.MLP", width=2**60)),
+  "10^9 deep": dict(DESCRIBED, model=dict(name="models.mlp.MLP", depth=10**9)),
+  "-1 deep": dict(DESCRIBED, model=dict(name="models.mlp.MLP", depth=-1)),
+  "2^60 long": dict(DESCRIBED, inputs=dict(x=dict(shape=[2**60], dtype="float32"))),
+  "of objects": dict(DESCRIBED, inputs=dict(x=dict(shape=[2], dtype="object"))),
+  "of no shape": dict(DESCRIBED, inputs=dict(x=dict(shape="x", dtype="float32"))),
+  "no numbers": dict(DESCRIBED, f=dict(DESCRIBED["f"], sigma_data=float("nan"))),
+}
+
+
+@pytest.mark.parametrize("lie", [*FOLDERS, "too deep", "no UTF-8"])
+def test_an_exported_folder_that_lies_is_refused(lie, refused, tmp_path):
+  text = json.dumps(FOLDERS[lie]).encode() if lie in FOLDERS else b"[" * 100_000
+  (tmp_path / "config.json").write_bytes(b'{"a": "\xff"}' if lie == "no UTF-8" else text)
+  (tmp_path / "model.safetensors").write_bytes(tensors(dict(a=entry(0, 16, (4,)))))
+  refused(lambda: exchange.load(tmp_path), str(tmp_path), ConfigError)
