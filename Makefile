@@ -1,13 +1,14 @@
 # make demo   set up, train IMM on real digits, sample, score, draw
 # make test   set up, the fast tests
 # make slow   set up, the slow tests too
+# make trust  set up, kills, damage, layouts and faults by the dozen: up to an hour
 # Another Python: make demo PYTHON=python3.12 VENV=.venv312
 
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: setup demo test slow lint
+.PHONY: setup demo test slow trust lint
 
 setup: $(VENV)/ready
 
@@ -28,6 +29,10 @@ test: setup
 
 slow: setup
 	$(RUN) -m pytest -n 2 -m 'slow or not slow'
+
+trust: setup
+	TRUST_FULL=1 $(RUN) -m pytest -n 2 tests/trust -m 'slow or not slow' --junitxml=runs/trust.xml
+	$(RUN) -m tests.trust.report runs/trust.xml
 
 lint: setup
 	$(VENV)/bin/ruff check .

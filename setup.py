@@ -37,7 +37,7 @@ setuptools.setup(
   ],
   extras_require={
     # reading prepared tfds sets: random access files, worker processes, a lazy import of tfds
-    "tfds": ["array_record>=0.8", "grain>=0.2.10", "importlib_resources>=6"],
+    "tfds": ["array_record>=0.8", "grain>=0.2.16", "importlib_resources>=6"],
     # preparing the official tfds sets, and clu's own TensorBoard writers
     "tensorflow": ["tensorflow-cpu>=2.18", "tensorboard>=2.18"],
     # what our training step is timed beside, in benchmarks/torch_step.py alone

@@ -34,6 +34,18 @@ class Notice:
       return multihost_utils.reached_preemption_sync_point(step)
     return bool(self._signals)
 
+  def early(self, seen: int) -> bool:
+    """Whether a signal came before the first step, that after `seen`; to be asked right before it.
+
+    Of a signal that comes before JAX was told of any step it says "after step 1", which a run that
+    goes on from step 100 would never reach.
+    """
+    if jax.process_count() == 1:
+      return bool(self._signals)
+    multihost_utils.sync_global_devices("the first step")  # all ask within a moment
+    early = multihost_utils.reached_preemption_sync_point(1)
+    return multihost_utils.reached_preemption_sync_point(seen) or early
+
   def note(self, number: int, _: Any) -> None:
     """The handler of one process's signals."""
     self._signals.append(number)

@@ -294,8 +294,8 @@ def sample(config: ml_collections.ConfigDict, workdir: str, *, devices: Any = No
 
   Writes `samples/<step>_<n>.png`, n from 1 on so that nothing is overwritten, and beside it an
   `.npz` with an array `[count, ...]` for each number of steps, through `config.sampler.decode` if
-  there is one; returns the picture's path. And what `write_adm` writes, if `config.sampler.adm`
-  says so.
+  there is one; returns the picture's path. And what `write_adm` writes, if `config.sampler.adm` says
+  so. Of several processes the first writes; the others return the folder.
   """
   experiment = experiment_lib.build(config, devices=devices)
   if experiment.config.sampler.get("adm", DEFAULTS["adm"]):
@@ -305,6 +305,8 @@ def sample(config: ml_collections.ConfigDict, workdir: str, *, devices: Any = No
         raise ValueError("one file is written by one process; sample on one machine of the run")
   draw, state = restored(experiment, workdir)
   drawn = draw_each(experiment, draw, state)
+  if jax.process_index() != 0:  # all have drawn, one writes
+    return pathlib.Path(workdir) / "samples"
   names = (f"{int(state.seen)}_{n}.png" for n in itertools.count(1))
   paths = (pathlib.Path(workdir) / "samples" / name for name in names)
   path = next(path for path in paths if not path.exists())

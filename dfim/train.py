@@ -47,11 +47,11 @@ def train(
     PreemptedError: a signal asked to stop; all is saved.
     SaveError: a checkpoint could not be written.
   """
-  experiment = experiment_lib.build(config, devices=devices)
-  config = experiment.config
-  draw, evaluators = sample.make_draw(experiment), evaluate.build(config)
-  workdir_lib.check(workdir, config)
   with telemetry.Compilations() as compilations, preemption.watch() as notice:
+    experiment = experiment_lib.build(config, devices=devices)
+    config = experiment.config
+    draw, evaluators = sample.make_draw(experiment), evaluate.build(config)
+    workdir_lib.check(workdir, config)
     state, pending = start_state(experiment, workdir)
     seen = int(state.seen)
     step, root, batches = step_of(experiment), experiment.root(), experiment.batches(seen)
@@ -65,6 +65,8 @@ def train(
     ):
       report = make_report(experiment, writer, line, compilations)
       look = make_look(experiment, writer, draw, evaluators, workdir)
+      if notice.early(seen):
+        raise preemption.PreemptedError(f"stopped by a signal before step {seen + 1}.")
       if pending:
         look(seen, state)
       for n in range(seen + 1, config.steps + 1):

@@ -17,6 +17,7 @@ from dfim import archives
 from dfim.data import arrays
 from dfim.data import augment as augment_lib
 from dfim.data import pixels
+from dfim.data import workers as workers_lib
 
 _SUFFIXES = {".png", ".jpg", ".jpeg"}
 
@@ -79,14 +80,16 @@ def tfds(
     flip, augment: see `pixels.finish`.
     threads: that read ahead, of this process or of each worker.
     workers: processes that read ahead, where one interpreter is too slow; 0: none. What they
-      promise, and what their errors are: `pixels.ahead`.
+      promise, and what their errors are: `workers.ahead`.
 
   Raises:
     ValueError, FileNotFoundError, ImportError: at once; see `load_tfds`.
   """
   how = dict(flip=flip, augment=augment)
   read = (dataset, split, data_dir, size, batch_size, seed, process, how)
-  return pixels.ahead(functools.partial(_open_tfds, *read), start, threads=threads, workers=workers)
+  return workers_lib.ahead(
+    functools.partial(_open_tfds, *read), start, threads=threads, workers=workers
+  )
 
 
 def load_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -221,7 +224,7 @@ def _open_tfds(
   seed: int,
   process: tuple[int, int],
   how: dict[str, Any],
-) -> pixels.Read:
+) -> workers_lib.Read:
   """Opens the set, in this process or in a worker; `how` is what `pixels.finish` takes."""
   records = _records(dataset, split, data_dir)
   take = arrays.rows(len(records), batch_size, seed, process=process)

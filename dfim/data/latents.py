@@ -29,6 +29,7 @@ import numpy as np
 from dfim import archives
 from dfim.data import arrays
 from dfim.data import pixels
+from dfim.data import workers as workers_lib
 
 # Of raw latents of ImageNet, by channel: arXiv 2503.07565, appendix I.1.
 CHANNEL_MEAN = (0.86488, -0.27787343, 0.21616915, 0.3738409)
@@ -54,7 +55,7 @@ def latents(
   n has noise of (seed, n, i). Then every channel is brought to a mean of 0 and a std of .5.
 
   Batch n depends on (seed, n) alone, so a checkpoint needs to hold no iterator, only n. With
-  `workers` >= 1 that many processes map the cache and draw ahead of time, see `pixels.ahead`.
+  `workers` >= 1 that many processes map the cache and draw ahead of time, see `workers.ahead`.
 
   Raises:
     FileNotFoundError: no cache.
@@ -62,7 +63,7 @@ def latents(
     ImportError: workers without grain.
   """
   read = (path, channel_mean, channel_std, batch_size, seed, process)
-  return pixels.ahead(functools.partial(_open, *read), start, workers=workers)
+  return workers_lib.ahead(functools.partial(_open, *read), start, workers=workers)
 
 
 def load(
@@ -97,7 +98,7 @@ def _open(
   batch_size: int,
   seed: int,
   process: tuple[int, int],
-) -> pixels.Read:
+) -> workers_lib.Read:
   """Maps the cache, in this process or in a worker."""
   data = _read(path)
   moments = _moments(channel_mean, channel_std, data["mean"].shape[-1])

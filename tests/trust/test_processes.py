@@ -30,6 +30,7 @@ def running(workdir, every):
 @pytest.mark.parametrize("time", range(TIMES))
 def test_one_is_killed_and_the_other_ends_with_a_cause(time, tmp_path):
   processes = running(tmp_path, every=5)
+  trust.until(lambda: checkpoint.steps(str(tmp_path)), processes[0])
   killed, other = processes[:: -1 if time % 2 else 1]  # the coordinator is the first
   killed.send_signal(signal.SIGKILL)
   try:
@@ -40,7 +41,7 @@ def test_one_is_killed_and_the_other_ends_with_a_cause(time, tmp_path):
   assert other.returncode not in (0, preemption.EXIT_CODE), printed
   causes = "connection", "heartbeat", "unavailable", "peer", "task"
   assert any(word in printed.lower() for word in causes), printed
-  assert checkpoint.steps(str(tmp_path)), "what was saved before is there"
+  assert checkpoint.steps(str(tmp_path)), "what was saved is there"
 
 
 @pytest.mark.parametrize("time", range(TIMES))
@@ -57,3 +58,17 @@ def test_one_is_told_to_stop_and_both_save_the_same_step(number, time, tmp_path)
   (step,) = checkpoint.steps(str(tmp_path))
   for text in printed:
     assert f"stopped by a signal after step {step}, and saved" in text
+
+
+@pytest.mark.slow
+def test_told_to_stop_before_the_first_step_of_a_resumed_run_it_stops(tmp_path):
+  trust.finish([trust.start(trust.trainer(tmp_path, "--config.steps=40"))])
+  processes = trust.start_all(2, trust.trainer(tmp_path))
+  known = [iter(p.stderr.readline, "") for p in processes]
+  assert any("Restored" in line for line in known[1])
+  processes[1].send_signal(signal.SIGTERM)
+  codes = [p.wait(timeout=PATIENCE) for p in processes]
+  for p in processes:
+    p.communicate()
+  assert codes == [preemption.EXIT_CODE] * 2
+  assert checkpoint.steps(str(tmp_path))[-1] < 100

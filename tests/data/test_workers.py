@@ -16,7 +16,7 @@ from jax._src import xla_bridge
 import numpy as np
 import pytest
 
-from dfim.data import pixels
+from dfim.data import workers
 
 ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("grain"), reason="-e '.[tfds]'")
@@ -50,65 +50,65 @@ def numbers(batches):
   return [int(b["x"][0, 0]) for b in batches]
 
 
-def workers():
+def running():
   return [p.pid for p in multiprocessing.active_children()]
 
 
 @pytest.mark.parametrize("how", [dict(), dict(threads=3), dict(workers=2, threads=2)])
 def test_batches_come_in_order_from_any_start(how):
-  assert numbers(itertools.islice(pixels.ahead(make, 7, **how), 6)) == [7, 8, 9, 10, 11, 12]
+  assert numbers(itertools.islice(workers.ahead(make, 7, **how), 6)) == [7, 8, 9, 10, 11, 12]
 
 
 def test_workers_stay_off_the_accelerator_and_leave_signals_to_their_parent():
-  batches = pixels.ahead(make, 0, workers=2)
+  batches = workers.ahead(make, 0, workers=2)
   next(batches)
-  assert not workers()  # who wants one batch waits for none
+  assert not running()  # who wants one batch waits for none
   read = list(itertools.islice(batches, 3))
-  for pid in workers():
+  for pid in running():
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
       os.kill(pid, number)
   read += itertools.islice(batches, 9)
   pids, initialized, on_cpu, hidden = np.array([b["cond"]["facts"] for b in read]).T
-  assert set(pids) == set(workers()) and len(set(pids)) == 2
+  assert set(pids) == set(running()) and len(set(pids)) == 2
   assert list(pids[::2]) == 6 * [pids[0]] and not initialized.any() and on_cpu.all()
   assert hidden.all()
   assert all(type(b["x"]) is np.ndarray and b["x"].flags.owndata for b in read)
   del batches
-  assert not workers()
+  assert not running()
 
 
 @pytest.mark.parametrize("error", [ValueError, Odd])
 def test_an_error_of_a_worker_is_raised_once_in_one_line(error):
-  batches = pixels.ahead(functools.partial(make, 2, error), 0, workers=1)
+  batches = workers.ahead(functools.partial(make, 2, error), 0, workers=1)
   assert numbers(itertools.islice(batches, 2)) == [0, 1]
   with pytest.raises(RuntimeError, match=f"^data: batch 2: {error.__name__}: a b$"):
     next(batches)
-  assert not workers() and not list(batches)
+  assert not running() and not list(batches)
 
 
 def test_data_that_only_a_worker_cannot_open_are_an_error_too():
-  batches = pixels.ahead(make_here_only, 0, workers=1)
+  batches = workers.ahead(make_here_only, 0, workers=1)
   next(batches)
   with pytest.raises(RuntimeError, match="^data: opening the data: Odd: no disk there$"):
     next(batches)
 
 
 def test_a_worker_that_dies_is_told_with_what_its_exit_code_means():
-  batches = pixels.ahead(make, 0, workers=2)
+  batches = workers.ahead(make, 0, workers=2)
   list(itertools.islice(batches, 3))
   time.sleep(1)  # until they wait: killed while handing over they would leave shared memory behind
-  for pid in workers():
+  for pid in running():
     os.kill(pid, signal.SIGKILL)
   with pytest.raises(RuntimeError, match="^data.workers: .* exit code -9.*too little memory"):
     list(itertools.islice(batches, 20))
-  assert not workers()
+  assert not running()
 
 
 KILLED = """
 import itertools, multiprocessing
-from dfim.data import pixels
-from tests.data import test_pixels
-batches = pixels.ahead(test_pixels.make, 0, workers=2)
+from dfim.data import workers
+from tests.data import test_workers
+batches = workers.ahead(test_workers.make, 0, workers=2)
 list(itertools.islice(batches, 5))
 print(*(p.pid for p in multiprocessing.active_children()), flush=True)
 {last}
@@ -155,12 +155,12 @@ def test_a_program_may_leave_with_workers_running(last, code):
 @pytest.mark.parametrize("field", ["threads", "workers"])
 def test_fewer_than_none_is_refused(field):
   with pytest.raises(ValueError, match=f"data.{field}=-1: set it to 0 or more"):
-    pixels.ahead(make, 0, **{field: -1})
+    workers.ahead(make, 0, **{field: -1})
 
 
 @pytest.mark.parametrize("how", [dict(workers=1), dict(threads=1)])
 def test_without_grain_the_extra_is_named(monkeypatch, how):
   monkeypatch.setitem(sys.modules, "grain", None)
   with pytest.raises(ImportError, match=r"grain is missing; pip install -e '.\[tfds\]'"):
-    pixels.ahead(make, 0, **how)
-  assert numbers(itertools.islice(pixels.ahead(make, 0), 2)) == [0, 1]
+    workers.ahead(make, 0, **how)
+  assert numbers(itertools.islice(workers.ahead(make, 0), 2)) == [0, 1]

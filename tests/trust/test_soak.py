@@ -1,0 +1,45 @@
+"""A long run neither grows nor compiles again: 2,000 steps, or as many as SOAK_S seconds allow."""
+
+import json
+import os
+import pathlib
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from tests import trust
+
+STEPS, SECONDS = 2000, int(os.environ.get("SOAK_S", 0))
+
+
+def metrics(workdir):
+  return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_memory_programs_and_descriptors_stay_as_they_are(tmp_path, record_property):
+  steps = 10**9 if SECONDS else STEPS
+  flags = f"--config.steps={steps}", "--config.checkpoint_every=50", "--config.log_every=10"
+  with (tmp_path / "log").open("w") as log:
+    process = trust.start(trust.trainer(tmp_path, *flags), stderr=log)
+  folder, descriptors, start = pathlib.Path(f"/proc/{process.pid}/fd"), [], time.monotonic()
+  while process.poll() is None:
+    if (tmp_path / "metrics.jsonl").exists() and len(lines := metrics(tmp_path)) > 20:
+      descriptors.append((lines[-1]["step"], len(list(folder.iterdir()))))
+    if SECONDS and time.monotonic() - start > SECONDS:
+      process.send_signal(signal.SIGTERM)
+      process.wait()
+    time.sleep(0.5)
+  assert process.returncode == (75 if SECONDS else 0), (tmp_path / "log").read_text()
+  late = [line for line in metrics(tmp_path)[:-1] if line["step"] > 200]
+  step, memory = (np.array([line[k] for line in late]) for k in ("step", "memory_bytes"))
+  growth = np.polyfit(step, memory, 1)[0] * (step[-1] - step[0]) / memory.mean()
+  record_property("memory growth", growth)
+  assert growth < 0.01
+  assert len({line["compilations"] for line in late}) == 1
+  at, count = np.array(descriptors).T
+  record_property("descriptors", [int(count.min()), int(count.max())])
+  half = at > np.median(at)
+  assert count[half].max() <= count[~half].max() + 2, "a save holds some for a moment"
