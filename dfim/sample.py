@@ -294,8 +294,8 @@ def sample(config: ml_collections.ConfigDict, workdir: str, *, devices: Any = No
 
   Writes `samples/<step>_<n>.png`, n from 1 on so that nothing is overwritten, and beside it an
   `.npz` with an array `[count, ...]` for each number of steps, through `config.sampler.decode` if
-  there is one; returns the picture's path. And what `write_adm` writes, if `config.sampler.adm` says
-  so. Of several processes the first writes; the others return the folder.
+  there is one; returns the picture's path. And what `write_adm` writes, if `config.sampler.adm`
+  says so. Of several processes the first writes; the others return the folder.
   """
   experiment = experiment_lib.build(config, devices=devices)
   if experiment.config.sampler.get("adm", DEFAULTS["adm"]):
