@@ -1,0 +1,39 @@
+"""Failures in a row are told right after the last, whenever the host looks."""
+
+import jax.numpy as jnp
+import pytest
+
+from dfim import guard
+
+
+class Pending:
+  """A count that is computed `late` looks after it is asked for."""
+
+  def __init__(self, value, late):
+    self.value, self.late = value, late
+
+  def is_ready(self):
+    self.late -= 1
+    return self.late < 0
+
+  def __int__(self):
+    return self.value
+
+
+@pytest.mark.parametrize("late", [0, 3, 1000])
+def test_ten_running_stop_right_after_the_tenth(late):
+  watch, skipped = guard.Guard(5), 5
+  outcomes = [True] * 7 + [False] * 9 + [True] + [False] * 10
+  stopped = []
+  for good in outcomes:
+    skipped += not good
+    stopped.append(watch.failed(Pending(skipped, late)))
+  assert stopped == [False] * (len(outcomes) - 1) + [True]
+
+
+def test_it_does_not_wait_while_all_is_well():
+  watch = guard.Guard(0)
+  values = [Pending(0, 1000) for _ in range(guard.Guard.AHEAD)]
+  assert not any(watch.failed(value) for value in values)
+  assert len(watch._unseen) == guard.Guard.AHEAD
+  assert not watch.failed(jnp.int32(0)) and len(watch._unseen) == guard.Guard.AHEAD
