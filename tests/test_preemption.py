@@ -1,0 +1,33 @@
+"""Signals of one process; those of several are in tests/trust/test_processes.py."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from dfim import preemption
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_is_noted_and_the_handlers_come_back(number):
+  before = signal.getsignal(number)
+  with preemption.watch() as notice:
+    assert not notice.early(5) and not notice.reached(6)
+    os.kill(os.getpid(), number)
+    assert notice.reached(7) and notice.early(7)
+  assert signal.getsignal(number) is before
+
+
+def test_beside_the_main_thread_nothing_is_handled():
+  found = []
+
+  def work():
+    with preemption.watch() as notice:
+      found.append(notice.reached(1))
+
+  before = signal.getsignal(signal.SIGTERM)
+  thread = threading.Thread(target=work)
+  thread.start()
+  thread.join()
+  assert found == [False] and signal.getsignal(signal.SIGTERM) is before
