@@ -27,6 +27,8 @@ def edm(path: interpolants.Path, steps: int, t_max: float, t_min: float, rho: fl
   _check(steps, t_max, t_min)
   if t_max >= 1.0:
     raise ValueError(f"t_max={t_max}: eta(1) is infinite; set t_max < 1.")
+  if rho <= 0.0:
+    raise ValueError(f"rho={rho}: set it above 0.")
   ends = interpolants.eta(path, jnp.asarray([t_max, t_min], float)) ** (1.0 / rho)
   etas = jnp.linspace(ends[0], ends[1], steps + 1) ** rho
   return _with_ends(path.time(etas[1:-1]), t_max, t_min)
@@ -37,7 +39,8 @@ def through_eta(
 ) -> Array:
   """`[len(etas) + 2]` times through the given noise-to-signal ratios (IMM I.2: eta = 1.4)."""
   _check(len(etas) + 1, t_max, t_min)
-  grid = _with_ends(path.time(jnp.asarray(etas, float)), t_max, t_min)
+  with jax.ensure_compile_time_eval():
+    grid = _with_ends(path.time(jnp.asarray(etas, float)), t_max, t_min)
   if not isinstance(grid, jax.core.Tracer) and not np.all(np.diff(grid) < 0):
     raise ValueError(f"etas={tuple(etas)}: must fall, between those of t_max and t_min.")
   return grid
@@ -102,8 +105,10 @@ def check_levels(levels: np.ndarray, steps: int, tokens: int) -> None:
 
 
 def _staircase(steps: int, order: np.ndarray, lag: float) -> np.ndarray:
-  if steps < 1 or len(order) < 1 or lag < 0:
-    raise ValueError(f"steps={steps}, tokens={len(order)}, lag={lag}: need >= 1, >= 1, >= 0.")
+  if lag < 0:
+    raise ValueError(f"lag={lag}: set it to 0 or more.")
+  if steps < 1 or len(order) < 1:
+    raise ValueError(f"steps={steps}, tokens={len(order)}: set each to 1 or more.")
   start = (order * lag).astype(int)
   row = np.arange(steps + start.max() + 1)
   return np.clip(steps + start[None, :] - row[:, None], 0, steps)

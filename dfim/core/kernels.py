@@ -18,6 +18,8 @@ Array = jax.Array
 
 def laplace(x: Array, y: Array, scale: Array, *, floor: float = 1e-8) -> Array:
   """exp(-scale d): every moment; the gradient does not vanish as particles meet."""
+  if floor <= 0.0:
+    raise ValueError(f"floor={floor}: set it above 0, for the gradient where particles meet.")
   return jnp.exp(-scale * jnp.sqrt(_squared_distance(x, y, floor)))
 
 
@@ -35,6 +37,8 @@ def pseudo_huber(
   x: Array, y: Array, scale: Array, *, c: float = 0.03, floor: float = 1e-8
 ) -> Array:
   """scale (c - sqrt(d^2 + c^2)): every moment (IMM lemma 2); conditionally positive definite."""
+  if c <= 0.0:
+    raise ValueError(f"c={c}: set it above 0.")
   return scale * (c - jnp.sqrt(_squared_distance(x, y, floor) + c**2))
 
 

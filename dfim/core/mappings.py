@@ -30,7 +30,7 @@ def eta_decrement(
   if t_max >= 1.0:
     raise ValueError(f"eta_decrement with t_max={t_max}: eta(1) is infinite; set t_max < 1.")
   low, high = (interpolants.eta(path, jnp.asarray(u, t.dtype)) for u in (t_min, t_max))
-  r = path.time(jnp.maximum(interpolants.eta(path, t) - (high - low) * 2.0**-k, low))
+  r = path.time(jnp.maximum(interpolants.eta(path, t) - (high - low) * _step(k), low))
   return _between(s, r, t, min_gap)
 
 
@@ -83,7 +83,7 @@ def shifted_log_decrement(
       " t_min or shift above 0, neither below."
     )
   low, high = (interpolants.eta(path, jnp.asarray(u, t.dtype)) + shift for u in (t_min, t_max))
-  eta_r = (interpolants.eta(path, t) + shift) * (low / high) ** 2.0**-k - shift
+  eta_r = (interpolants.eta(path, t) + shift) * (low / high) ** _step(k) - shift
   return _between(s, path.time(jnp.maximum(eta_r, low - shift)), t, min_gap)
 
 
@@ -99,7 +99,7 @@ def time_decrement(
 ) -> Array:
   """r = t - 2^-k (t_max - t_min). Allows t_max = 1 and t_min = 0."""
   del path
-  return _between(s, t - (t_max - t_min) * 2.0**-k, t, min_gap)
+  return _between(s, t - (t_max - t_min) * _step(k), t, min_gap)
 
 
 def inverse_eta_increment(
@@ -119,7 +119,7 @@ def inverse_eta_increment(
     )
   inverse = lambda u: path.alpha(u) / path.sigma(u)
   low, high = (inverse(jnp.asarray(u, t.dtype)) for u in (t_max, t_min))
-  r = path.time(1.0 / (inverse(t) + (high - low) * 2.0**-k))
+  r = path.time(1.0 / (inverse(t) + (high - low) * _step(k)))
   return _between(s, r, t, min_gap)
 
 
@@ -129,6 +129,15 @@ def to_target(path: interpolants.Path, s: Array, t: Array, *, t_max: float, t_mi
   return jnp.broadcast_to(s, t.shape)
 
 
+def _step(k: float) -> float:
+  """The part of the whole way that a step takes."""
+  if k <= 0.0:
+    raise ValueError(f"k={k}: set it above 0; core.mappings.to_target goes the whole way at once.")
+  return 2.0**-k
+
+
 def _between(s: Array, r: Array, t: Array, min_gap: float) -> Array:
   """r, at least `min_gap` below t, and never below s."""
+  if not 0.0 <= min_gap < 1.0:
+    raise ValueError(f"min_gap={min_gap}: set it in [0, 1), to a small part of the times' range.")
   return jnp.maximum(jnp.minimum(r, t - min_gap), s)

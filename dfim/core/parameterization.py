@@ -29,6 +29,10 @@ class Parameterization:
   sigma_data: float = 0.5
   prediction: ClassVar[Literal["x0", "eps", "v"]]
 
+  def __post_init__(self):
+    if not self.sigma_data > 0.0:
+      raise ValueError(f"sigma_data={self.sigma_data}: set it above 0, to the data's own.")
+
   def c_in(self, t: Array) -> Array:
     """Scales x_t to unit variance for data of standard deviation sigma_data."""
     return 1.0 / (self.sigma_data * _norm(self.path, t))
@@ -126,6 +130,7 @@ class EulerFlow(Parameterization):
   prediction = "v"
 
   def __post_init__(self):
+    super().__post_init__()
     if not isinstance(self.path, interpolants.FlowMatching):
       raise ValueError(
         f"EulerFlow with path={self.path}: its steps are straight, which only"

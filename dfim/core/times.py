@@ -115,6 +115,8 @@ def two_stream(
     raise ValueError(
       f"noisy={noisy}, highest={highest}: set noisy in [0, 1], highest in (t_min, 1]."
     )
+  if getattr(moving, "func", moving) is two_stream:
+    raise ValueError("moving=two_stream: what moves has one stream; choose another pattern for it.")
   half = (shape[0], shape[1] // 2, *shape[2:])
   key_moving, key_noisy, key_level = jax.random.split(key, 3)
   t, active = (

@@ -70,7 +70,7 @@ def min_snr(
     ValueError: if the path does not preserve variance.
   """
   del s
-  signal, noise = _powers(path, t)
+  signal, noise = _powers(path, t, clip)
   of_noise = clip * noise / jnp.maximum(signal, clip * noise)
   of_clean = clip * signal / jnp.maximum(signal, clip * noise)
   return _of(target, eps=of_noise, x0=of_clean, v=of_clean * noise)
@@ -104,7 +104,9 @@ def fused_snr(
     ValueError: if the path does not preserve variance.
   """
   del s
-  signal, noise = _powers(path, t)
+  if not 0.0 <= decay < 1.0:
+    raise ValueError(f"decay={decay}: set it in [0, 1).")
+  signal, noise = _powers(path, t, clip)
   clear = signal / jnp.maximum(signal, clip * noise)
   past = decay * _past_mean(clear, decay)
   fused = clear + past * (1.0 - clear)  # = 1 - (1 - past)(1 - clear), which would lose digits
@@ -124,15 +126,17 @@ def sigmoid(
   return _of(target, eps=noise / total, x0=signal / total, v=signal * noise / total)
 
 
-def _powers(path: interpolants.Path, t: Array) -> tuple[Array, Array]:
+def _powers(path: interpolants.Path, t: Array, clip: float) -> tuple[Array, Array]:
   """alpha^2 and sigma^2 of a path that preserves variance."""
+  if clip <= 0.0:
+    raise ValueError(f"clip={clip}: set it above 0, to an SNR such as 5.")
   with jax.ensure_compile_time_eval():
     middle = jnp.full(1, 0.5)
     power = jnp.square(path.alpha(middle)) + jnp.square(path.sigma(middle))
     preserved = abs(float(power[0]) - 1.0) < 1e-3
   if not preserved:
     raise ValueError(
-      f"a weight by SNR with path={path}: takes one with alpha^2 + sigma^2 = 1, such as"
+      f"path={path}: a weight by SNR takes one with alpha^2 + sigma^2 = 1, such as"
       " core.interpolants.DiscreteVP or Cosine; or choose core.weights.uniform or sigmoid."
     )
   return jnp.square(path.alpha(t)), jnp.square(path.sigma(t))

@@ -29,6 +29,10 @@ def ring(
   process: tuple[int, int] = (0, 1),
 ) -> Batches:
   """A ring of `modes` Gaussians."""
+  if modes < 1 or std < 0.0:
+    raise ValueError(
+      f"data.modes, data.std: {modes}, {std}; set modes to 1 or more, std to 0 or more"
+    )
 
   def law(key: Array) -> Array:
     k1, k2 = jax.random.split(key)
@@ -48,10 +52,8 @@ def checkerboard(
   process: tuple[int, int] = (0, 1),
 ) -> Batches:
   """The black fields of a board of `squares` (an even number) times `squares`, each uniform."""
-  if squares % 2:
-    raise ValueError(
-      f"data.squares: {squares} is odd; columns would hold unequal numbers of fields"
-    )
+  if squares < 2 or squares % 2:
+    raise ValueError(f"data.squares: {squares}; set an even number, so that columns are alike")
 
   def law(key: Array) -> Array:
     k1, k2 = jax.random.split(key)
@@ -117,6 +119,8 @@ def load(
   """
   if split not in _SEEDS:
     raise ValueError(f"data.split: {split!r} is not one of {', '.join(_SEEDS)}")
+  if size < 1:
+    raise ValueError(f"data.size: {size} examples; set it to 1 or more")
   return next(source(size, _SEEDS[split]))
 
 

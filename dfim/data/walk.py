@@ -44,6 +44,8 @@ def walk(
   """
   if tokens < 1 or branches < 1:
     raise ValueError(f"data.tokens, data.branches: {tokens}, {branches}; each must be positive")
+  if spread < 0.0 or radius <= 0.0:
+    raise ValueError(f"data.spread, data.radius: {spread}, {radius}; none below 0, no radius of 0")
   means = np.linspace(-angle, angle, branches) if branches > 1 else np.zeros(1)
 
   def law(key: Array) -> Array:

@@ -23,8 +23,8 @@ def check_times(x: Array, s: Array, t: Array, shared: tuple[int, ...]) -> None:
   for name, u in (("s", s), ("t", t)):
     if u.ndim != x.ndim or any(u.shape[axis] != 1 for axis in shared):
       raise ValueError(
-        f"{name} of shape {u.shape} does not fit x of shape {x.shape}: "
-        f"give it rank {x.ndim} and size 1 on the axes {shared} of this network"
+        f"{name} of shape {u.shape} does not fit x of shape {x.shape}: give it rank {x.ndim} and "
+        f"size 1 on the axes {tuple(shared)} of this network, as core.times.example does"
       )
 
 

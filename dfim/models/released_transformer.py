@@ -34,6 +34,8 @@ class ReleasedTransformer(nn.Module):
   ) -> Array:
     """`x [B, T, D]`, times `[B, T, 1]` -> G; cond: any arrays `[B, T, A]`, joined to x by name."""
     del train
+    if x.ndim != 3:
+      raise ValueError(f"x of shape {x.shape} is no sequence: give it the axes [B, T, D]")
     layers.check_times(x, s, t, (2,))
     self._check_sizes(x, cond or {})
     level = layers.network_times(s, t, "s", self.time_scale)[0] - 1.0

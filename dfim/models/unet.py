@@ -55,6 +55,10 @@ class UNet(nn.Module):
 
   def _sizes(self, x: Array) -> list[str]:
     """The size of every level's feature maps, "16x16", finest first."""
+    if min(self.multipliers, default=0) < 1:
+      raise ValueError(f"multipliers={self.multipliers}: give one a level, each 1 or more")
+    if any(self.channels * m % self.heads for m in self.multipliers):
+      raise ValueError(f"heads={self.heads} does not divide the channels of every level: change it")
     levels = range(len(self.multipliers))
     if x.shape[1] % 2 ** levels[-1] or x.shape[2] % 2 ** levels[-1]:
       raise ValueError(

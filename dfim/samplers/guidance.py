@@ -89,5 +89,7 @@ def near(x: Array, *, point: tuple[float, ...], token: int = -1, width: float) -
   """
   if x.ndim != 3 or x.shape[2] != len(point) or not -x.shape[1] <= token < x.shape[1]:
     raise ValueError(f"near: point={point}, token={token} for {x.shape[1:]} tokens and values.")
+  if width <= 0.0:
+    raise ValueError(f"width={width}: set it above 0.")
   apart = (x[:, token] - jnp.asarray(point, x.dtype)[None]) / width
   return -0.5 * jnp.sum(jnp.square(apart), axis=1)

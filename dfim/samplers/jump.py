@@ -87,6 +87,8 @@ def pushforward_step(jump: Jump) -> Step:
 
 def ancestral_step(clean: Clean, *, path: interpolants.Path, sigma_data: float, eta: float) -> Step:
   """A denoiser's step: DDIM at eta = 0, the DDPM posterior at eta = 1 (DDIM eqs. 12, 16)."""
+  if not 0.0 <= eta <= 1.0:
+    raise ValueError(f"eta={eta}: set it in [0, 1], 0 for DDIM and 1 for DDPM.")
 
   def step(key, x, s, t):
     estimate = clean(x, t)

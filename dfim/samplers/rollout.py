@@ -73,6 +73,8 @@ def rollout(
   Raises:
     ValueError: for a matrix, window, chunk or length that does not fit, before anything runs.
   """
+  if context_time is not None and not 0.0 <= context_time <= 1.0:
+    raise ValueError(f"context_time={context_time}: a time lies in [0, 1]; None is clean.")
   times = jnp.asarray(times, context.dtype)
   length = chunk if length is None else length
   before = context.shape[1]
