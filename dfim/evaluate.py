@@ -1,6 +1,7 @@
 """Scores of a run's averaged weights: `eval/<step>.json`, a table in the log, pictures."""
 
 from collections.abc import Callable
+import inspect
 import pathlib
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from dfim import checks
 from dfim import experiment as experiment_lib
 from dfim import files
 from dfim import pictures
@@ -20,23 +22,63 @@ from dfim.resolve import resolve
 Evaluator = Callable[[sample.Draw, Any], tuple[dict[str, Any], dict[str, np.ndarray]]]
 
 
-def build(config: ml_collections.ConfigDict) -> dict[str, Evaluator]:
+def build(
+  config: ml_collections.ConfigDict, shape: tuple[int, ...] | None = None
+) -> dict[str, Evaluator]:
   """The evaluators that `config.evaluators` names: `(draw, params) -> (values, figures)`.
+
+  Args:
+    config: the whole.
+    shape: of an example, if known, which what they compare with must have.
 
   Raises:
     ConfigError: naming the field.
   """
-  with config_errors("evaluators"):
+  with config_errors("evaluators", config.evaluators):
     built = resolve(config.evaluators, "evaluators")
   for name, evaluator in built.items():
     if not callable(evaluator):
       raise ConfigError(f"evaluators.{name}: give a dict with the name of an evaluator.")
-    steps = np.ravel(getattr(evaluator, "keywords", {}).get("steps", 1))
-    if np.size(steps) == 0 or np.min(steps) < 1:
-      raise ConfigError(
-        f"evaluators.{name}.steps={steps.tolist()}: give 1 or more, each at least 1."
-      )
+    checks.takes(evaluator, 2, f"evaluators.{name}")
+    given = getattr(evaluator, "keywords", {})
+    _check_numbers(given, f"evaluators.{name}")
+    _check_shapes(given, f"evaluators.{name}", shape)
+    _check_steps(evaluator, f"evaluators.{name}.steps", config)
   return built
+
+
+def _check_numbers(given: dict[str, Any], field: str) -> None:
+  for name, value in given.items():
+    low = 0 if name == "seed" else 1
+    if isinstance(value, int) and value < low and not isinstance(value, bool):
+      raise ConfigError(f"{field}.{name}={value}: give {low} or more.")
+  if "limits" in given:
+    checks.limits(f"{field}.limits", given["limits"])
+
+
+def _check_shapes(given: dict[str, Any], field: str, shape: tuple[int, ...] | None) -> None:
+  """Refuses references whose examples are of other axes or channels than those that are drawn."""
+  for name, value in given.items() if shape else ():
+    x = value.get("x") if isinstance(value, dict) and name != "images" else None  # FID's are RGB
+    if x is not None and (x.ndim, x.shape[-1]) != (1 + len(shape), shape[-1]):
+      raise ConfigError(
+        f"{field}.{name}: examples of shape {x.shape[1:]} beside samples of shape {shape}; name"
+        " the same data."
+      )
+
+
+def _check_steps(evaluator: Evaluator, field: str, config: ml_collections.ConfigDict) -> None:
+  """Refuses numbers of steps that the sampler's grid does not take."""
+  wanted = inspect.signature(evaluator).parameters.get("steps")
+  if wanted is None or wanted.default is wanted.empty:
+    return
+  steps = np.ravel(wanted.default)
+  if steps.dtype.kind != "i" or np.min(steps, initial=np.size(steps)) < 1:
+    raise ConfigError(f"{field}={steps.tolist()}: give 1 or more, each at least 1.")
+  path, grid = resolve(config.objective.f.path), resolve(config.sampler.grid)
+  for k in steps.tolist():
+    with config_errors(field):
+      jax.eval_shape(lambda k=k: sample.grid_of(grid, path, k))
 
 
 def evaluate(
@@ -44,7 +86,7 @@ def evaluate(
 ) -> dict[str, Any]:
   """Scores the newest checkpoint of `workdir` (`--mode=eval`); returns values by name."""
   experiment = experiment_lib.build(config, devices=devices)
-  evaluators = build(experiment.config)
+  evaluators = build(experiment.config, experiment.batch["x"].shape[1:])
   if not evaluators:
     raise ConfigError("evaluators={}: the config names none; add one, see configs/imm_digits.py.")
   draw, state = sample.restored(experiment, workdir)

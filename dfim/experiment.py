@@ -4,7 +4,6 @@ from collections.abc import Callable
 from collections.abc import Iterator
 import dataclasses
 import functools
-import inspect
 from typing import Any
 
 from absl import logging
@@ -14,12 +13,11 @@ import ml_collections
 import numpy as np
 import optax
 
+from dfim import checks
 from dfim import resolve as resolve_lib
 from dfim import sharding
 from dfim import train_state
 from dfim.core import parameterization
-from dfim.core import times
-from dfim.core import weights
 
 Array = jax.Array
 ConfigError = resolve_lib.ConfigError
@@ -111,6 +109,7 @@ def build(config: ml_collections.ConfigDict, *, devices: Any = None) -> Experime
     ConfigError: one line with the field, its value and the fix.
   """
   config = _completed(config)
+  checks.kinds(config)
   with resolve_lib.config_errors():
     experiment = _resolved(config, sharding.make_mesh(devices, config.fsdp))
     _check_step(experiment)
@@ -119,15 +118,18 @@ def build(config: ml_collections.ConfigDict, *, devices: Any = None) -> Experime
 
 def _resolved(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Experiment:
   named = lambda field: resolve_lib.resolve(config[field], field)
-  net, loss, tx, source = map(named, ("model", "objective", "optimizer", "data"))
-  _check_sizes(net)
-  _check_times(loss, net, config.reach)
+  net, loss, tx, source, reach = map(named, "model objective optimizer data reach".split())
+  checks.network(net)
+  checks.objective(loss, net, reach)
+  checks.optimizer(tx, config.optimizer.get("learning_rate"))
+  checks.source(source)
   group_size = loss.keywords.get("group_size", 1)
   sharding.check_batch(config.batch_size, group_size, mesh, config.accumulate)
   source = functools.partial(source, batch_size=config.batch_size, seed=config.seed)
-  batch = next(source())
+  with resolve_lib.config_errors("data", config.data):
+    batch = next(source())
+  checks.batch(batch, getattr(net, "num_classes", 0))
   _warn_of_scale(batch["x"], loss.keywords["f"].sigma_data)
-  _check_labels(batch.get("cond") or {}, getattr(net, "num_classes", 0))
   return Experiment(
     config=config,
     mesh=mesh,
@@ -136,23 +138,24 @@ def _resolved(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Exp
     loss=loss,
     f=loss.keywords["f"],
     tx=tx,
-    reach=named("reach"),
+    reach=reach,
     source=source,
     batch=jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), batch),
   )
 
 
 def _check_step(experiment: Experiment) -> None:
-  """Traces the loss without computing it: shapes and times that do not fit raise here."""
-  params, count = experiment.shapes.params, experiment.config.accumulate
+  """Traces the loss and the update without computing them: what does not fit raises here."""
+  config, count = experiment.config, experiment.config.accumulate
+  with resolve_lib.config_errors("model", config.model):
+    params, opt_state = experiment.shapes.params, experiment.shapes.opt_state
   part = lambda a: jax.ShapeDtypeStruct((a.shape[0] // count, *a.shape[1:]), a.dtype)
-  jax.eval_shape(
-    functools.partial(experiment.loss, functools.partial(experiment.apply, train=True)),
-    params,
-    params,
-    jax.tree.map(part, experiment.batch),
-    jax.random.key(0),
-  )
+  batch = jax.tree.map(part, experiment.batch)
+  loss = functools.partial(experiment.loss, functools.partial(experiment.apply, train=True))
+  with resolve_lib.config_errors("objective", config.objective):
+    jax.eval_shape(loss, params, params, batch, jax.random.key(0))
+  with resolve_lib.config_errors("optimizer", config.optimizer):
+    jax.eval_shape(experiment.tx.update, params, opt_state, params)
 
 
 def _completed(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -167,60 +170,13 @@ def _completed(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     value = values[field]
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
       raise ConfigError(f"{field}={value!r}: wants {_kinds(kind)}.")
-  positive = ("steps", "batch_size", "refresh_every", "accumulate", "log_every", "checkpoint_every")
-  for field in positive:
-    if values[field] < 1:
-      raise ConfigError(f"{field}={values[field]}: set it to 1 or more.")
-  if values["seed"] < 0:
-    raise ConfigError(f"seed={values['seed']}: set it to 0 or more.")
-  if not values["ema"] or not all(0.0 <= decay < 1.0 for decay in values["ema"]):
-    raise ConfigError(f"ema={values['ema']!r}: give at least one decay, each in [0, 1).")
+  checks.numbers(values)
   return ml_collections.ConfigDict(values)
 
 
 def _kinds(kind: Any) -> str:
   kinds = kind if isinstance(kind, tuple) else (kind,)
   return " or ".join(k.__name__ for k in kinds)
-
-
-def _check_sizes(net: Any) -> None:
-  for field in ("width", "depth", "heads"):
-    if getattr(net, field, 1) < 1:
-      raise ConfigError(f"model.{field}={getattr(net, field)}: set it to 1 or more.")
-
-
-def _check_times(loss: Any, net: Any, reach: Any) -> None:
-  """What would train on something else than it says."""
-  sample_times, streams = loss.keywords.get("sample_times"), loss.keywords.get("streams", 1)
-  pattern = getattr(sample_times, "keywords", {}).get("pattern")
-  if pattern is None:
-    raise ConfigError("objective.sample_times: give it a name, a pattern, t_max and t_min.")
-  if (getattr(pattern, "func", pattern) is times.two_stream) != (streams == 2):
-    raise ConfigError(
-      f"objective.streams={streams}: 2 goes with objective.sample_times.pattern.name="
-      "core.times.two_stream, and that pattern with 2; change one of the two."
-    )
-  if streams == 2 and "streams" not in inspect.signature(type(net).__call__).parameters:
-    raise ConfigError(
-      f"objective.streams=2: {type(net).__name__} has one stream; set model.name="
-      "models.causal_transformer.CausalTransformer."
-    )
-  weight = loss.keywords.get("weight")
-  if streams == 2 and getattr(weight, "func", weight) is weights.fused_snr:
-    raise ConfigError(
-      "objective.weight: fused_snr would take the context for the past; use another."
-    )
-  if reach != 1.0 and "reach" not in inspect.signature(sample_times).parameters:
-    raise ConfigError("reach: only core.times.sample has one; leave it at 1.0.")
-
-
-def _check_labels(cond: dict[str, np.ndarray], classes: int) -> None:
-  """A label beyond the table of a network's classes would read NaN."""
-  if classes and "label" in cond and cond["label"].max() >= classes:
-    raise ConfigError(
-      f"model.num_classes={classes}: the data have label {cond['label'].max()}; set it to their"
-      " number of classes, or to 0 for a network that ignores labels."
-    )
 
 
 def _warn_of_scale(x: np.ndarray, sigma_data: float) -> None:

@@ -12,19 +12,32 @@ import difflib
 import functools
 import importlib
 import inspect
+import itertools
+import math
+import re
 import typing
 from typing import Any
 
 import ml_collections
+
+from dfim import hints as hints_lib
 
 
 class ConfigError(ValueError):
   """A config that cannot run, in one line: the field, its value and the fix."""
 
 
+_MANY = (tuple, list, dict, ml_collections.ConfigDict)
+
+
 @contextlib.contextmanager
-def config_errors(field: str = "") -> Iterator[None]:
-  """Turns what a config's functions raise while they are set up into one-line `ConfigError`s."""
+def config_errors(field: str = "", spec: Any = None) -> Iterator[None]:
+  """Turns what a config's functions raise while they are set up into one-line `ConfigError`s.
+
+  Args:
+    field: whose functions they are.
+    spec: what stands there, to find the field further down that is meant, see `located`.
+  """
   try:
     yield
   except ConfigError:
@@ -32,7 +45,46 @@ def config_errors(field: str = "") -> Iterator[None]:
   except (ValueError, TypeError, ArithmeticError, ImportError, OSError) as error:
     line = " ".join(str(error).split())
     named = not field or line.startswith(field)  # what was raised may say where by itself
-    raise ConfigError(line if named else f"{field}: {line}") from error
+    raise ConfigError(line if named else located(line, spec, field)) from error
+
+
+def located(line: str, spec: Any, field: str) -> str:
+  """`line` with its field, found in `spec`: of an argument or the function that it starts with.
+
+  Such as "gap=2.0: ..", "sample() missing .." or "eta_decrement with t_max=1.0: ..".
+  """
+  fields = dict(_fields(spec, field))
+  said = re.sub(r"^\w+: ", "", line)
+  given = re.match(r"\w+=", said) and re.findall(r"(?:^|, )(\w+)=", said.partition(": ")[0])
+  for name, (path, value) in itertools.product(given or (), fields.items()):
+    above, _, leaf = path.rpartition(".")
+    if leaf == name and (isinstance(value, _MANY) or f"{leaf}={value!r}" in line):
+      return f"{above}.{said}" if name == given[0] else f"{above}: {said}"
+  called = re.match(r"(?:\w+\.)*?(\w+)(?:\.__init__)?(\(\)| with )", line)
+  for path, value in fields.items() if called else ():
+    above, _, leaf = path.rpartition(".")
+    if leaf == "name" and called[1] == str(value).rpartition(".")[2]:
+      if found := f"{above}: {line}" if called[2] == " with " else _misfit(line, above, fields):
+        return found
+  return f"{field}: {line}"
+
+
+def _misfit(line: str, field: str, fields: dict[str, Any]) -> str | None:
+  """What a `TypeError` about the arguments of the function at `field` means for the config."""
+  name = fields[f"{field}.name"]
+  missing = re.search(r"missing .* arguments?: '(\w+)'", line)
+  if not missing:
+    return f"{field}.name={name!r}: {line}; name another, or change its arguments."
+  if f"{field}.{missing[1]}" in fields:
+    return None  # it is given here: another field names the same function
+  return f"{field}.{missing[1]}: missing; {name} needs it."
+
+
+def _fields(spec: Any, path: str) -> Iterator[tuple[str, Any]]:
+  """All fields of a spec by their whole names."""
+  for key, value in spec.items() if isinstance(spec, dict | ml_collections.ConfigDict) else ():
+    yield f"{path}.{key}", value
+    yield from _fields(value, f"{path}.{key}")
 
 
 def resolve(spec: Any, field: str = "config") -> Any:
@@ -50,15 +102,19 @@ def resolve(spec: Any, field: str = "config") -> Any:
   if isinstance(spec, dict):
     resolved = {k: resolve(v, f"{field}.{k}") for k, v in spec.items() if k != "name"}
     return _build(spec["name"], resolved, field) if "name" in spec else resolved
+  for value in spec if isinstance(spec, list | tuple) else (spec,):
+    if isinstance(value, float) and not math.isfinite(value):
+      raise ConfigError(f"{field}={spec!r}: wants finite numbers.")
   return spec
 
 
 def _build(name: str, kwargs: dict[str, Any], field: str) -> Any:
   target = find(name, field)
-  signature = inspect.signature(target)
-  _check_arguments(target, signature, kwargs, field)
+  with config_errors(f"{field}.name={name!r}"):
+    signature = inspect.signature(target)
+  check_arguments(target, kwargs, field)
   if inspect.isclass(target) or _is_complete(signature, kwargs):
-    with config_errors(field):
+    with config_errors(field, {"name": name, **kwargs}):
       return target(**kwargs)
   return functools.partial(target, **kwargs) if kwargs else target
 
@@ -87,10 +143,13 @@ def near(word: str, known: Any) -> str:
   return f"; did you mean {match[0]!r}" if match else ""
 
 
-def _check_arguments(
-  target: Any, signature: inspect.Signature, kwargs: dict[str, Any], field: str
-) -> None:
-  parameters = signature.parameters
+def check_arguments(target: Any, kwargs: dict[str, Any], field: str) -> None:
+  """Refuses keyword arguments that `target` does not take, or takes in another type.
+
+  Raises:
+    ConfigError: naming the field.
+  """
+  parameters = inspect.signature(target).parameters
   if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
     return
   hints = _hints(target)
@@ -99,8 +158,18 @@ def _check_arguments(
       raise ConfigError(
         f"{field}.{key}={value!r}: {target.__name__} takes no {key!r}{near(key, parameters)}."
       )
-    if not _fits(value, hints.get(key)):
-      raise ConfigError(f"{field}.{key}={value!r}: {target.__name__} wants {_word(hints[key])}.")
+    check(value, hints.get(key, Any), f"{field}.{key}", target.__name__)
+
+
+def check(value: Any, hint: Any, field: str, whose: str) -> None:
+  """Refuses a value of `field` that does not fit the annotation `hint` of what takes it.
+
+  Raises:
+    ConfigError: naming the field.
+  """
+  if not hints_lib.fits(value, hint):
+    shown = getattr(getattr(value, "func", value), "__name__", None) or repr(value)
+    raise ConfigError(f"{field}={shown}: {whose} wants {hints_lib.word(hint)}.")
 
 
 def _is_complete(signature: inspect.Signature, kwargs: dict[str, Any]) -> bool:
@@ -117,15 +186,3 @@ def _hints(target: Any) -> dict[str, Any]:
     return typing.get_type_hints(target)
   except (NameError, TypeError):  # annotations of another library that do not evaluate here
     return {}
-
-
-def _fits(value: Any, hint: Any) -> bool:
-  """Whether `value` may stand for plain type `hint`; what is not plain is not checked."""
-  plain = {int: int, float: (int, float), str: str, bool: bool}
-  if hint not in plain:
-    return True
-  return isinstance(value, plain[hint]) and not (isinstance(value, bool) and hint is not bool)
-
-
-def _word(hint: Any) -> str:
-  return {int: "an int", float: "a number", str: "a string", bool: "True or False"}[hint]

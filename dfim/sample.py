@@ -16,12 +16,15 @@ import ml_collections
 import numpy as np
 
 from dfim import checkpoint
+from dfim import checks
 from dfim import experiment as experiment_lib
 from dfim import files
 from dfim import pictures
+from dfim import resolve as resolve_lib
 from dfim import sharding
 from dfim import workdir as workdir_lib
 from dfim.core import interpolants
+from dfim.core import parameterization
 from dfim.metrics import adm
 from dfim.resolve import config_errors
 from dfim.resolve import ConfigError
@@ -47,7 +50,24 @@ DEFAULTS = dict(
   energy=None,  # (clean estimate [B, ...]) -> log-density [B]
   energy_scale=1.0,
 )
-FIELDS = {"method", "grid", "steps", *DEFAULTS}
+Function = Callable[..., Any]
+KINDS = dict(
+  method=Function,
+  grid=Function,
+  steps=tuple[int, ...],
+  guidance=float,
+  seed=int,
+  chunk=int,
+  count=int,
+  decode=Function | None,
+  adm=int,
+  step=Function | None,
+  cached=bool,
+  stabilise=dict,
+  energy=Function | None,
+  energy_scale=float,
+  limits=tuple[float, float],
+)
 
 
 def make_draw(experiment: experiment_lib.Experiment) -> Draw:
@@ -63,9 +83,10 @@ def make_draw(experiment: experiment_lib.Experiment) -> Draw:
   Raises:
     ConfigError: naming the field, before anything is compiled.
   """
-  with config_errors("sampler"):
+  with config_errors("sampler", experiment.config.sampler):
     sampler = _options(experiment.config.sampler)
     one_chunk = _one_chunk(experiment, sampler)
+    _check_start(experiment.f, sampler)
     for steps in sampler["steps"]:
       one = functools.partial(one_chunk, steps=steps)
       jax.eval_shape(one, experiment.shapes.params, jnp.arange(2), _given(experiment, 2))
@@ -131,28 +152,52 @@ def _per_token(batch: dict[str, Any]) -> dict[str, Any]:
 
 def _options(config: Any) -> dict[str, Any]:
   options = {**DEFAULTS, **resolve(config, "sampler")}
-  if set(options) != FIELDS:
-    wrong = sorted(set(options) ^ FIELDS)[0]
+  if set(options) != set(KINDS):
+    wrong = sorted(set(options) ^ set(KINDS))[0]
     raise ConfigError(
-      f"sampler.{wrong}: {'missing' if wrong in FIELDS else 'no such field'};"
-      f" a sampler has {', '.join(sorted(FIELDS))}."
+      f"sampler.{wrong}: {'missing' if wrong in KINDS else 'no such field'};"
+      f" a sampler has {', '.join(sorted(KINDS))}."
     )
-  if not options["steps"] or min(options["chunk"], options["count"]) < 1:
-    raise ConfigError("sampler: steps must not be empty, chunk and count at least 1.")
-  if options["adm"] < 0:
-    raise ConfigError(f"sampler.adm={options['adm']}: give a number of images, or 0 for none.")
-  if not callable(options["grid"]):
+  if hasattr(options["grid"], "shape"):
     raise ConfigError("sampler.grid.steps: give the numbers of steps in sampler.steps instead.")
-  if options["step"] is None and "step_of" in inspect.signature(options["method"]).parameters:
+  for field, kind in KINDS.items():
+    resolve_lib.check(options[field], kind, f"sampler.{field}", "a sampler")
+  for field, low in dict(steps=1, chunk=1, count=1, adm=0).items():
+    if min(np.ravel(options[field]), default=low - 1) < low:
+      raise ConfigError(f"sampler.{field}={options[field]}: give {low} or more.")
+  checks.limits("sampler.limits", options["limits"])
+  resolve_lib.check_arguments(rollout.of_network, options["stabilise"], "sampler.stabilise")
+  _check_method(options)
+  return options
+
+
+def _check_method(options: dict[str, Any]) -> None:
+  """Refuses options that the method would not look at, or that exclude each other."""
+  is_rollout = "step_of" in inspect.signature(options["method"]).parameters
+  if options["step"] is None and is_rollout:
     raise ConfigError(
       "sampler.step=None: a rollout needs one, such as samplers.jump.ancestral_step."
     )
+  for field in ("step", "cached", "stabilise", "energy"):
+    if options[field] != DEFAULTS[field] and not is_rollout:
+      raise ConfigError(f"sampler.{field}: only samplers.rollout.rollout looks at it; drop it.")
   if options["cached"] and options["guidance"] != 1.0:
     raise ConfigError(
       f"sampler.cached=True with guidance={options['guidance']}: the doubled batch of classifier-"
       "free guidance has no cache; set one of the two back."
     )
-  return options
+  if options["decode"] is not None:
+    checks.takes(options["decode"], 1, "sampler.decode")
+
+
+def _check_start(f: parameterization.Parameterization, sampler: dict[str, Any]) -> None:
+  """Refuses to start where a network that predicts noise has no signal to find the data by."""
+  if f.prediction != "eps":
+    return
+  with jax.ensure_compile_time_eval():
+    first = grid_of(sampler["grid"], f.path, sampler["steps"][0])[0]
+    if f.path.alpha(first) <= 0.0:
+      raise ConfigError("sampler.grid: starts at pure noise, which Noise divides by; lower t_max.")
 
 
 def _one_chunk(
@@ -181,9 +226,7 @@ def _one_chunk(
     context = given.get("context", x[:, :0])
     labels = dict(label=indices % classes) if classes else {}
     cond = {**labels, **given.get("cond", {})} or None
-    grid = ask(sampler["grid"], path=f.path, steps=steps)
-    if grid.ndim == 1 and len(grid) != steps + 1:
-      raise ValueError(f"steps={steps}: the grid takes {len(grid) - 1}; set sampler.steps to that.")
+    grid = grid_of(sampler["grid"], f.path, steps)
     offered = dict(
       jump=lambda x, s, t: f(apply, params, x, s, t, cond),
       clean=lambda x, t: f.clean(apply, params, x, t, cond),
@@ -203,6 +246,18 @@ def _one_chunk(
     return ask(sampler["method"], **offered)
 
   return one_chunk
+
+
+def grid_of(grid: Callable[..., Array], path: interpolants.Path, steps: int) -> Array:
+  """The times of `steps` network calls.
+
+  Raises:
+    ValueError: a grid of another number of steps.
+  """
+  times = ask(grid, path=path, steps=steps)
+  if times.ndim == 1 and len(times) != steps + 1:
+    raise ValueError(f"steps={steps}: sampler.grid takes {len(times) - 1}; set steps to that.")
+  return times
 
 
 def _report(chunks: Array, of: int) -> None:

@@ -62,7 +62,7 @@ def test_labels_count_through_the_classes_and_guidance_uses_them():
     (dict(guidence=2.0), "sampler.guidence: no such field"),
     (dict(grid=dict(name="core.grids.uniform", steps=2, t_max=0.9, t_min=0.1)), "sampler.steps"),
     (dict(grid=dict(name="core.grids.uniform", t_max=0.1, t_min=0.9)), "t_min=0.9, t_max=0.1"),
-    (dict(steps=(0,)), "steps=0"),
+    (dict(steps=(0,)), "sampler.steps=.0,.: give 1 or more"),
   ],
 )
 def test_a_wrong_sampler_is_told(sampler, message):
@@ -263,5 +263,5 @@ def test_adm_takes_no_sequences(tmp_path):
 
 
 def test_a_negative_number_of_adm_images_is_told():
-  with pytest.raises(ConfigError, match="sampler.adm=-1: give a number of images"):
+  with pytest.raises(ConfigError, match="sampler.adm=-1: give 0 or more"):
     sample.make_draw(build(adm=-1))

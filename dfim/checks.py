@@ -1,0 +1,197 @@
+"""What a config must say before anything is traced; each refusal names the field and the fix.
+
+Types, unknown names and missing arguments are `resolve`'s to refuse; shapes and times that do not
+fit each other are found by tracing a step, in `experiment`.
+"""
+
+from collections.abc import Callable
+import functools
+import inspect
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from dfim import resolve as resolve_lib
+from dfim.core import times
+from dfim.core import weights
+from dfim.objectives import moment_matching
+
+ConfigError = resolve_lib.ConfigError
+
+KINDS = {  # where dfim keeps each part: ours stand for no other kind, others' are taken as they are
+  "data": "data",
+  "model": "models",
+  "objective": "objectives",
+  "objective.f": "core.parameterization",
+  "objective.f.path": "core.interpolants",
+  "objective.sample_times": "core.times",
+  "objective.sample_times.pattern": "core.times",
+  "objective.sample_times.mapping": "core.mappings",
+  "objective.particles": "core.particles",
+  "objective.kernel": "core.kernels",
+  "objective.weight": "core.weights",
+  "optimizer": "optax",
+  "sampler.method": "samplers",
+  "sampler.step": "samplers",
+  "sampler.grid": "core.grids",
+}
+SIZES = "width depth heads channels blocks patch mlp_ratio mlp_width embed_multiplier".split()
+
+
+def numbers(values: dict[str, Any]) -> None:
+  """Refuses top-level numbers out of range."""
+  counts = "steps batch_size refresh_every accumulate log_every checkpoint_every keep_checkpoints"
+  least = dict.fromkeys(counts.split(), 1) | dict(seed=0, sample_every=0, eval_every=0)
+  for field, low in least.items():
+    if values[field] < low:
+      raise ConfigError(f"{field}={values[field]}: set it to {low} or more.")
+  if values["seed"] >= 2**32:  # keys are made of the rest: seed 2^32 would be seed 0 again
+    raise ConfigError(f"seed={values['seed']}: set it below 2^32.")
+  decays = [d for d in values["ema"] if isinstance(d, int | float) and 0.0 <= d < 1.0]
+  if not decays or len(decays) < len(values["ema"]):
+    raise ConfigError(f"ema={values['ema']!r}: give at least one decay, each in [0, 1).")
+
+
+def kinds(config: ml_collections.ConfigDict) -> None:
+  """Refuses a part without a name, and one of ours in the place of another kind."""
+  for field, home in KINDS.items():
+    spec = functools.reduce(lambda node, key: _get(node, key), field.split("."), config)
+    if "." not in field and _get(spec, "name") is None:
+      raise ConfigError(f"{field}: has no name; give it one, of {home}.* or of your own.")
+    if _get(spec, "name") is not None:
+      found = getattr(resolve_lib.find(spec["name"], field), "__module__", None) or ""
+      if found.startswith("dfim.") and not f"{found}.".startswith(f"dfim.{home}."):
+        raise ConfigError(f"{field}.name={spec['name']!r}: name one of {home}.*, or of your own.")
+
+
+def _get(node: Any, key: str) -> Any:
+  return node.get(key) if isinstance(node, dict | ml_collections.ConfigDict) else None
+
+
+def network(net: Any) -> None:
+  """Refuses sizes, rates and a type of numbers that no network could have."""
+  if not hasattr(net, "apply"):
+    raise ConfigError(f"model: {_name(net)} is no network; name one of models.*, or your own.")
+  least = dict.fromkeys(SIZES, 1) | dict(num_classes=0, augment_dim=0)
+  for field, low in least.items():
+    value = getattr(net, field, low)
+    if isinstance(value, int) and value < low:
+      raise ConfigError(f"model.{field}={value}: set it to {low} or more.")
+  if not 0.0 <= (getattr(net, "dropout", None) or 0.0) < 1.0:
+    raise ConfigError(f"model.dropout={net.dropout}: set it in [0, 1), a share of the features.")
+  if isinstance(getattr(net, "time_scale", None), int | float) and net.time_scale <= 0.0:
+    raise ConfigError(f"model.time_scale={net.time_scale}: set it above 0.")
+  if not _is_floating(getattr(net, "dtype", None) or "float32"):
+    raise ConfigError(f"model.dtype={net.dtype!r}: set it to float32, bfloat16 or None.")
+
+
+def _is_floating(dtype: Any) -> bool:
+  try:
+    return jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+  except TypeError:  # no type at all
+    return False
+
+
+def objective(loss: Any, net: Any, reach: Any) -> None:
+  """Refuses an objective that lacks a part, or would train on something else than it says."""
+  given, function = getattr(loss, "keywords", {}), getattr(loss, "func", loss)
+  for p in inspect.signature(function).parameters.values():
+    if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name not in given:
+      raise ConfigError(f"objective.{p.name}: missing; {function.__module__} needs it.")
+  sample_times = given.get("sample_times")
+  fields = getattr(sample_times, "keywords", {})
+  if fields.get("pattern") is None:
+    raise ConfigError("objective.sample_times: give it a name, a pattern, t_max and t_min.")
+  if function is moment_matching.loss and fields.get("mapping") is None:
+    raise ConfigError(
+      "objective.sample_times.mapping: missing, and without it r = t and nothing is learnt; name"
+      " one of core.mappings.*"
+    )
+  _streams(given, fields["pattern"], net)
+  _reach(reach, sample_times)
+
+
+def _streams(given: dict[str, Any], pattern: Any, net: Any) -> None:
+  streams, weight = given.get("streams", 1), given.get("weight")
+  if (getattr(pattern, "func", pattern) is times.two_stream) != (streams == 2):
+    raise ConfigError(
+      f"objective.streams={streams}: 2 goes with objective.sample_times.pattern.name="
+      "core.times.two_stream, and that pattern with 2; change one of the two."
+    )
+  if streams == 2 and "streams" not in inspect.signature(type(net).__call__).parameters:
+    raise ConfigError(
+      f"objective.streams=2: {type(net).__name__} has one stream; set model.name="
+      "models.causal_transformer.CausalTransformer."
+    )
+  if streams == 2 and getattr(weight, "func", weight) is weights.fused_snr:
+    raise ConfigError(
+      "objective.weight: fused_snr would take the context for the past; use another."
+    )
+
+
+def _reach(reach: Any, sample_times: Any) -> None:
+  """A number, or a schedule by step."""
+  if reach != 1.0 and "reach" not in inspect.signature(sample_times).parameters:
+    raise ConfigError("reach: only core.times.sample has one; leave it at 1.0.")
+  if isinstance(reach, float) and not 0.0 < reach <= 1.0:
+    raise ConfigError(f"reach={reach}: set it in (0, 1], or to a schedule.")
+  if isinstance(reach, float):
+    return
+  resolve_lib.check(reach, Callable, "reach", "a schedule")
+  fix = "reach: give a number in (0, 1] or a whole schedule, such as optax.linear_schedule"
+  with resolve_lib.config_errors(fix):
+    found = jax.eval_shape(reach, jax.ShapeDtypeStruct((), jnp.int32))
+    if jax.tree.map(jnp.shape, found) != ():
+      raise ValueError(f"this one gives {found}")
+
+
+def optimizer(tx: Any, rate: Any = None) -> None:
+  """Refuses what is no optimizer, waits for arguments or walks uphill."""
+  if not hasattr(tx, "update"):
+    raise ConfigError(
+      f"optimizer: {_name(tx)} is none, or lacks an argument such as learning_rate; name one of"
+      " optax.*, with all that it requires."
+    )
+  if isinstance(rate, int | float) and rate < 0.0:
+    raise ConfigError(f"optimizer.learning_rate={rate}: set it above 0.")
+
+
+def source(found: Any) -> None:
+  """Refuses what does not make batches."""
+  if not callable(found):
+    raise ConfigError("data: gives no batches; name a source, such as data.digits.digits.")
+
+
+def batch(found: dict[str, Any], classes: int) -> None:
+  """Refuses examples without numbers, and labels beyond a network's classes."""
+  x, cond = found["x"], found.get("cond") or {}
+  if not x.size:
+    raise ConfigError(f"data: examples of shape {x.shape[1:]} are empty; give others.")
+  if classes and "label" in cond and cond["label"].max() >= classes:  # would read NaN
+    raise ConfigError(
+      f"model.num_classes={classes}: the data have label {cond['label'].max()}; set it to their"
+      " number of classes, or to 0 for a network that ignores labels."
+    )
+
+
+def limits(field: str, given: Any) -> None:
+  """Refuses values of black and white that are not two numbers in rising order."""
+  resolve_lib.check(given, tuple[float, float], field, "a picture")
+  if not given[0] < given[1]:
+    raise ConfigError(f"{field}={tuple(given)}: give the value of black, then white's above it.")
+
+
+def takes(function: Any, count: int, field: str) -> None:
+  """Refuses a function that cannot be called with `count` values and nothing else."""
+  try:
+    inspect.signature(function).bind(*range(count))
+  except TypeError as error:
+    raise ConfigError(f"{field}: {_name(function)} does not fit here, {error}.") from None
+  except ValueError:  # a builtin that does not tell
+    pass
+
+
+def _name(part: Any) -> str:
+  return getattr(getattr(part, "func", part), "__name__", type(part).__name__)
