@@ -88,7 +88,13 @@ def test_replay_takes_a_bundle_alone(tmp_path):
     replay.replay(str(tmp_path))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=["SIGTERM", "SIGUSR1"])
+@pytest.mark.parametrize(
+  "number",
+  [
+    pytest.param(signal.SIGTERM, id="SIGTERM"),
+    pytest.param(signal.SIGUSR1, id="SIGUSR1", marks=pytest.mark.slow),
+  ],
+)
 def test_a_signal_saves_and_ends_with_a_code_for_the_scheduler(number, tmp_path):
   process = trust.start(trust.trainer(tmp_path))
   log = tmp_path / "metrics.jsonl"

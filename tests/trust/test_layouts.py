@@ -23,11 +23,13 @@ LAYOUTS = {  # processes, devices of each, fsdp
   "2 processes FSDP": (2, 2, 2),
   "4 processes": (4, 1, 1),
 }
-SLOW = {"8 FSDP", "2 processes FSDP", "4 processes"}
-layouts = pytest.mark.parametrize(
-  "layout",
-  [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in LAYOUTS],
-)
+IN_PROCESS = "8 devices", "4 x 2 FSDP"
+
+
+def layouts(quick):
+  """Every layout; all but those of `quick` in `make trust` alone."""
+  slow = lambda name: () if name in quick else pytest.mark.slow
+  return pytest.mark.parametrize("layout", [pytest.param(n, marks=slow(n)) for n in LAYOUTS])
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +47,7 @@ def here(what, dtype, devices, fsdp=1):
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("what", ["digits", "walk"])
-@layouts
+@layouts(IN_PROCESS)
 def test_one_step(layout, what, dtype, tmp_path, record_property):
   processes, devices, fsdp = LAYOUTS[layout]
   one = here(what, dtype, jax.devices()[:1])
@@ -89,7 +91,7 @@ def trained(tmp_path_factory):
   return workdir
 
 
-@layouts
+@layouts(["2 processes"])
 def test_samples(layout, trained):
   one = drawn(trained, 1, 1, 1, None)
   other = drawn(trained, *LAYOUTS[layout], None)

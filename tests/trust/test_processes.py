@@ -45,7 +45,13 @@ def test_one_is_killed_and_the_other_ends_with_a_cause(time, tmp_path):
 
 
 @pytest.mark.parametrize("time", range(TIMES))
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=["SIGTERM", "SIGUSR1"])
+@pytest.mark.parametrize(
+  "number",
+  [
+    pytest.param(signal.SIGTERM, id="SIGTERM"),
+    pytest.param(signal.SIGUSR1, id="SIGUSR1", marks=pytest.mark.slow),
+  ],
+)
 def test_one_is_told_to_stop_and_both_save_the_same_step(number, time, tmp_path):
   processes = running(tmp_path, every=100_000)
   processes[time % 2].send_signal(number)
