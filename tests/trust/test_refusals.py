@@ -18,6 +18,7 @@ import ml_collections
 import numpy as np
 import pytest
 
+from dfim import evaluate
 from dfim import train
 from dfim.resolve import ConfigError
 
@@ -619,7 +620,7 @@ def test_what_is_changed_was_good(name):
   config = config_of(name, {})
   experiment = train.experiment_lib.build(config)
   train.sample.make_draw(experiment)
-  assert train.evaluate.build(config)
+  assert evaluate.build(config)
 
 
 WORKDIRS = {  # what a run's folder is, and what is said of it
@@ -744,3 +745,17 @@ def test_a_bad_command_line_ends_in_one_line_and_code_2(case, told):
   one_line(text.strip().splitlines()[-1])
   one_line(said[0], *FLAGS[case][1:])
   assert "Traceback" not in text and "compiled jit" not in text and not wrote
+
+
+@pytest.mark.parametrize(
+  "name, change, field, shape",
+  [
+    (D, {f"{images}reference": named("data.toys.load")}, f"{images}reference", (8, 8, 1)),
+    (D, {f"{images}held_out": named("data.walk.load")}, f"{images}held_out", (8, 8, 1)),
+    (S, {"evaluators.forecast.data.stack": 3}, "evaluators.forecast.data", (24, 16)),
+  ],
+)
+def test_scores_beside_other_data_are_refused(name, change, field, shape):
+  with pytest.raises(ConfigError) as error:
+    evaluate.build(config_of(name, change), shape)
+  one_line(error.value, f"{field}: examples of shape", f"samples of shape {shape}", "same data")
