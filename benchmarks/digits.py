@@ -6,7 +6,6 @@ A row and a seed are an ordinary run in <workdir>/<row>/<seed>: what is done is 
 was stopped resumes. At the end `table.md` and `figure.png` in <workdir> show all that is there.
 """
 
-import functools
 import pathlib
 import statistics
 
@@ -153,9 +152,7 @@ def main(_) -> None:
   """Trains what is missing, then writes the table and the figure."""
   progress.show_log()
   workdir = pathlib.Path(_WORKDIR.value)
-  for row in runs.asked(ROWS):
-    runs.train_seeds(row, functools.partial(config_of, row), workdir)
-  found = {row: [s["images"] for s in seeds] for row, seeds in runs.collect(workdir, ROWS).items()}
+  found = runs.image_scores(ROWS, config_of, workdir)
   if found:
     (workdir / "table.md").write_text(runs.image_table(found, CALLS))
     figure(found, workdir / "figure.png")

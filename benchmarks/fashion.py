@@ -8,7 +8,6 @@ A row and a seed are an ordinary run in <workdir>/<row>/<seed>, done once; `tabl
 is there. A run of IMM takes a quarter of an hour of one core, one of flow matching half of that.
 """
 
-import functools
 import pathlib
 
 from absl import app
@@ -51,9 +50,7 @@ def main(_) -> None:
   """Trains what is missing, then writes the table."""
   progress.show_log()
   workdir = pathlib.Path(_WORKDIR.value)
-  for row in runs.asked(ROWS):
-    runs.train_seeds(row, functools.partial(config_of, row), workdir)
-  found = {row: [s["images"] for s in seeds] for row, seeds in runs.collect(workdir, ROWS).items()}
+  found = runs.image_scores(ROWS, config_of, workdir)
   if found:
     (workdir / "table.md").write_text(runs.image_table(found, CALLS))
     print(runs.image_table(found, CALLS))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
 import fnmatch
+import functools
 import json
 import pathlib
 import statistics
@@ -58,6 +59,15 @@ def collect(workdir: pathlib.Path, rows: Iterable[str]) -> dict[str, list[dict[s
     for path in sorted(folder(workdir, row, "*").parent.glob("*/eval/*.json")):
       found.setdefault(row, []).append(json.loads(path.read_text()))
   return found
+
+
+def image_scores(
+  rows: Iterable[str], config_of: Callable[[str, str], Any], workdir: pathlib.Path
+) -> dict[str, list[dict[str, Any]]]:
+  """Trains what --rows asks for, `config_of(row, mode)`; the scores of all runs that are there."""
+  for row in asked(rows):
+    train_seeds(row, functools.partial(config_of, row), workdir)
+  return {row: [s["images"] for s in seeds] for row, seeds in collect(workdir, rows).items()}
 
 
 def cell(values: list[float]) -> str:
