@@ -80,7 +80,7 @@ def check_batch(
   """
   if group_size < 1:
     raise ValueError(f"objective.group_size={group_size}: set it to 1 or more.")
-  sizes = {"group_size": group_size, "devices": mesh.size}
+  sizes = {"objective.group_size": group_size, "devices": mesh.size}
   if accumulate > 1:
     sizes["accumulate"] = accumulate
   unit = group_size * mesh.size * accumulate

@@ -50,7 +50,8 @@ def train(
   with telemetry.Compilations() as compilations, preemption.watch() as notice:
     experiment = experiment_lib.build(config, devices=devices)
     config = experiment.config
-    draw, evaluators = sample.make_draw(experiment), evaluate.build(config)
+    shape = experiment.batch["x"].shape[1:]
+    draw, evaluators = sample.make_draw(experiment), evaluate.build(config, shape)
     workdir_lib.check(workdir, config)
     state, pending = start_state(experiment, workdir)
     seen = int(state.seen)
