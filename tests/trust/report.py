@@ -9,6 +9,8 @@ def rows(path: str) -> list[tuple[str, str, int, float, str]]:
   """Module, test, times it ran, seconds, and what it recorded."""
   found = collections.defaultdict(lambda: [0, 0.0, []])
   for case in ElementTree.parse(path).iter("testcase"):
+    if not case.get("name"):  # of what broke outside a test
+      continue
     name = case.get("classname").rsplit(".", 1)[-1], case.get("name").split("[")[0]
     row = found[name]
     failed = [child.tag for child in case if child.tag in ("failure", "error", "skipped")]

@@ -36,7 +36,7 @@ def test_memory_programs_and_descriptors_stay_as_they_are(tmp_path, record_prope
   late = [line for line in metrics(tmp_path)[:-1] if line["step"] > 200]
   step, memory = (np.array([line[k] for line in late]) for k in ("step", "memory_bytes"))
   growth = np.polyfit(step, memory, 1)[0] * (step[-1] - step[0]) / memory.mean()
-  record_property("memory growth", growth)
+  record_property("memory growth", float(growth))
   assert growth < 0.01
   assert len({line["compilations"] for line in late}) == 1
   at, count = np.array(descriptors).T
