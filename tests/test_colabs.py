@@ -13,7 +13,13 @@ ROOT = pathlib.Path(__file__).parents[1]
 NOTEBOOKS = sorted(ROOT.glob("colabs/*.ipynb"))
 
 
-@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def of(paths, quick=()):
+  """A parameter for each notebook; those but `quick` are slow, where `quick` names any."""
+  slow = lambda path: pytest.mark.slow if quick and path.stem not in quick else ()
+  return [pytest.param(path, id=path.stem, marks=slow(path)) for path in paths]
+
+
+@pytest.fixture(params=of(NOTEBOOKS))
 def notebook(request):
   return nbformat.read(request.param, as_version=nbformat.NO_CONVERT)
 
@@ -26,6 +32,7 @@ def test_there_are_notebooks():
   assert NOTEBOOKS
 
 
+@pytest.mark.parametrize("notebook", of(NOTEBOOKS, quick=["fusion"]), indirect=True)
 def test_runs_in_smoke_mode_and_shows_pictures(notebook, tmp_path, monkeypatch):
   monkeypatch.setenv("JAX_PLATFORMS", "cpu")
   monkeypatch.setenv("TMPDIR", str(tmp_path))

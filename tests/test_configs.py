@@ -23,7 +23,15 @@ from dfim.data import latents
 
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "__init__")
-SLOW = {"flow_fashion"}  # imm_fashion's network with flow_digits' loss
+SLOW = {  # what another config, or a benchmark's or the program's own test, runs too
+  "consistency_digits",
+  "dfim_walk",
+  "flow_digits",
+  "flow_fashion",
+  "forcing_series",
+  "imm_digits",
+  "imm_fashion",
+}
 
 
 @pytest.fixture(params=[pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in NAMES])

@@ -90,6 +90,7 @@ def test_a_finished_run_is_not_trained_again_and_a_longer_one_goes_on(tmp_path):
   assert int(longer.step) == 12 and checkpoint.steps(str(tmp_path))[-1] == 12
 
 
+@pytest.mark.slow
 def test_killed_by_the_system_and_started_again(tmp_path):
   """A SIGKILL once the first checkpoint is there: nothing is flushed, nothing is closed."""
   command = [

@@ -28,6 +28,7 @@ def test_rows_are_trained_once_and_make_a_table_and_a_figure(tmp_path):
   assert (tmp_path / "figure.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_speeds_are_reported_for_every_rival(tmp_path):
   flags = ["--quick", "--speed_rounds=1", "--largest=2", f"--times={tmp_path}/speed.json"]
   run = command("fusion_speed", flags)

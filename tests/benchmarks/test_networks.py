@@ -43,6 +43,7 @@ def test_a_scan_is_counted_as_often_as_it_runs():
   assert len(counts) == 1
 
 
+@pytest.mark.slow
 def test_one_command_prints_the_counts_and_what_compiling_takes(tmp_path):
   command = [sys.executable, "-m", "benchmarks.networks", "--compile=S", f"--out={tmp_path}/t.md"]
   env = {**os.environ, "JAX_PLATFORMS": "cpu"}

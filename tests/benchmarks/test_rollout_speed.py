@@ -5,9 +5,12 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_both_ways_are_timed_at_both_lengths():
   flags = ["--rollout_rounds=1", "--short=2", "--long=4", "--batch=1"]
   command = [sys.executable, "-m", "benchmarks.rollout_speed", *flags]

@@ -5,6 +5,8 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 ROOT = pathlib.Path(__file__).parents[2]
 ROWS = [
   ("IMM step", "flow-matching step"),
@@ -15,6 +17,7 @@ ROWS = [
 ]
 
 
+@pytest.mark.slow
 def test_one_command_one_table(tmp_path):
   out = tmp_path / "new" / "table.md"
   command = [sys.executable, "-m", "benchmarks.speed", "--quick", f"--out={out}"]

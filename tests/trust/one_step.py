@@ -1,9 +1,7 @@
 """The loss and the gradient of one step on some layout, as an .npz: `test_layouts` starts this."""
 
-import sys
+import argparse
 
-from absl import app
-from absl import flags
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,14 +12,6 @@ from dfim import experiment as experiment_lib
 from dfim import manifest
 from dfim import sharding
 from dfim import step
-
-_CONFIG = flags.DEFINE_enum("what", "digits", ["digits", "walk"], "Which config.")
-_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "float64"], "Of all numbers.")
-_FSDP = flags.DEFINE_integer("fsdp", 1, "Devices over which a state is cut.")
-_OUT = flags.DEFINE_string("out", None, "The .npz.")
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "As dfim.main.")
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", 1, "As dfim.main.")
-_PROCESS_ID = flags.DEFINE_integer("process_id", 0, "As dfim.main.")
 
 
 def config_of(what: str, fsdp: int):
@@ -46,16 +36,21 @@ def gradient_of(experiment, dtype: str) -> dict[str, np.ndarray]:
   return jax.device_get({"loss": loss, **manifest.named(grads)})
 
 
-def main(argv):
+def main() -> None:
   """Writes what the first process has."""
-  del argv
-  jax.config.update("jax_enable_x64", _DTYPE.value == "float64")
-  if _COORDINATOR.value:
-    jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-  found = gradient_of(experiment_lib.build(config_of(_CONFIG.value, _FSDP.value)), _DTYPE.value)
+  parser = argparse.ArgumentParser()  # absl's flags would be dfim.main's too, in one test process
+  for name, default in dict(what="digits", dtype="float32", out="", coordinator="").items():
+    parser.add_argument(f"--{name}", default=default)
+  for name, default in dict(fsdp=1, num_processes=1, process_id=0).items():
+    parser.add_argument(f"--{name}", type=int, default=default)
+  given = parser.parse_args()
+  jax.config.update("jax_enable_x64", given.dtype == "float64")
+  if given.coordinator:
+    jax.distributed.initialize(given.coordinator, given.num_processes, given.process_id)
+  found = gradient_of(experiment_lib.build(config_of(given.what, given.fsdp)), given.dtype)
   if jax.process_index() == 0:
-    np.savez(_OUT.value, **found)
+    np.savez(given.out, **found)
 
 
 if __name__ == "__main__":
-  sys.exit(app.run(main))
+  main()

@@ -55,7 +55,9 @@ FAULTS = dict(
 )
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+  "fault", [pytest.param(n, marks=[pytest.mark.slow] * (n != "batch")) for n in FAULTS]
+)
 def test_what_is_not_finite_leaves_the_state_untouched_counts_stops_and_replays(fault, tmp_path):
   fine, config = (trust.small(imm_digits.get_config("smoke"), steps=n, every=100) for n in (3, 40))
   where, what = FAULTS[fault]
