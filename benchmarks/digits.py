@@ -121,7 +121,11 @@ ROWS = {
     f"M={m} log-SNR k=8": particles(m, "laplace", 8.0, mapping=LOG_SNR)
     for m in (1, 2, 8, 16)  # 4 is imm
   },
-  **{f"M={m} log-SNR k=8 batch=512": particles(m, "laplace", 8.0, 512, LOG_SNR) for m in (1, 2, 4)},
+  **{
+    f"M={m} log-SNR k=8 batch={size}": particles(m, "laplace", 8.0, size, LOG_SNR)
+    for size in (512, 1024)
+    for m in (1, 2, 4)
+  },
   **ORDERS,
   "M=4 laplace k=12": particles(4, "laplace", 12.0),
   **{f"M={m} laplace k=10": particles(m, "laplace", 10.0) for m in (1, 2, 4, 8, 16)},

@@ -57,10 +57,11 @@ def _check_numbers(given: dict[str, Any], field: str) -> None:
 
 
 def _check_shapes(given: dict[str, Any], field: str, shape: tuple[int, ...] | None) -> None:
-  """Refuses references whose examples are of other axes or channels than those that are drawn."""
+  """Refuses references of other shapes than what is drawn; sequences may be longer, a rollout."""
   for name, value in given.items() if shape else ():
     x = value.get("x") if isinstance(value, dict) and name != "images" else None  # FID's are RGB
-    if x is not None and (x.ndim, x.shape[-1]) != (1 + len(shape), shape[-1]):
+    free = 1 if len(shape) == 2 else 0
+    if x is not None and (x.ndim, x.shape[1 + free :]) != (1 + len(shape), shape[free:]):
       raise ConfigError(
         f"{field}.{name}: examples of shape {x.shape[1:]} beside samples of shape {shape}; name"
         " the same data."

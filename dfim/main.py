@@ -10,6 +10,7 @@ Exit codes: 0 done, 2 refused before anything was written, 75 stopped by a signa
 same command again, 1 anything else.
 """
 
+import argparse
 import os
 import pathlib
 import sys
@@ -132,15 +133,32 @@ def _leave(code: int) -> None:
 
 
 def _parse(argv: list[str]) -> list[str]:
+  """Reads the flags and loads the config; what cannot be read ends in one line and exit code 2."""
+  path = _config_path(argv)
+  if path and not path.is_file():
+    sys.exit(_refuse(f"--config={path}: no such file; pass one, as in configs/imm_digits.py."))
   try:
     rest = flags.FLAGS(argv)
-    if _CONFIG.value is not None:
-      _CONFIG.value.to_dict()  # a file that failed to load raises when it is first looked at
+    if path:
+      _CONFIG.value.to_dict()  # absl keeps an OSError until the config is first looked at
     return rest
+  except (SyntaxError, ImportError, OSError) as error:
+    cause = " ".join(str(error.__cause__ or error).split())
+    sys.exit(_refuse(f"--config={path}: {cause}; mend that file."))
   except (KeyError, AttributeError) as error:
+    if getattr(error, "name", None) == "get_config":
+      sys.exit(_refuse(f"--config={path}: has no function get_config(mode); add it."))
     sys.exit(_refuse(f"--config: no such field or mode, {' '.join(str(error.args[0]).split())}"))
-  except (flags.Error, TypeError, ValueError, OSError, SyntaxError) as error:
+  except (flags.Error, TypeError, ValueError) as error:
     sys.exit(_refuse(" ".join(str(error).split())))
+
+
+def _config_path(argv: list[str]) -> pathlib.Path | None:
+  """The file of --config, which absl knows only once it has loaded it."""
+  parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+  parser.add_argument("-config", "--config", nargs="?")
+  given = parser.parse_known_args(argv[1:])[0].config
+  return pathlib.Path(given.partition(":")[0]) if given else None
 
 
 def _refuse(line: str) -> int:

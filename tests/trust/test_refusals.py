@@ -684,10 +684,16 @@ print(json.dumps(codes))
 SMOKE = "--config=configs/imm_digits.py:smoke"
 FLAGS = {
   "no config": ([], "--config: missing", "pass for example"),
-  "no such config": (["--config=configs/imm_digit.py"], "configs/imm_digit.py"),
+  "no such config": (["--config=configs/imm_digit.py"], "imm_digit.py: no such file", "pass one"),
   "no such mode of a config": (["--config=configs/imm_digits.py:smok"], "--config: ", "mode, smok"),
-  "a config that is no Python": (["--config={files}/wrong.py"], "wrong.py"),
-  "a config without a config": (["--config={files}/empty.py"], "--config: ", "get_config"),
+  "a config that is no Python": (["--config={files}/wrong.py"], "wrong.py: ", "mend that file"),
+  "a config without a config": (["--config={files}/empty.py"], "empty.py: ", "get_config(mode); add"),
+  "a config that imports what is not there": (
+    ["--config={files}/imports.py"],
+    "imports.py: No module named 'nothere'",
+    "mend",
+  ),
+  "a config that reads what is not there": (["--config={files}/reads.py"], "'/none'", "mend"),
   "unknown flag": ([SMOKE, "--workdri=x"], "workdri", "workdir"),
   "not a flag": ([SMOKE, "train"], "train: not a flag", "--workdir="),
   "unknown mode": ([SMOKE, "--mode=trian"], "should be one of <train|eval|"),
@@ -719,6 +725,8 @@ FLAGS = {
 def told(files, tmp_path_factory):
   """By case: exit code, what was printed, and what there is where the run's folder would be."""
   (files / "wrong.py").write_text("def get_config(:\n")
+  (files / "imports.py").write_text("import nothere\n")
+  (files / "reads.py").write_text("def get_config():\n  open('/none')\n")
   (files / "empty.py").write_text("c = 3\n")
   (files / "a.pkl").write_bytes(b"\x80\x04N.")
   folder = tmp_path_factory.mktemp("told")
@@ -753,6 +761,7 @@ def test_a_bad_command_line_ends_in_one_line_and_code_2(case, told):
     (D, {f"{images}reference": named("data.toys.load")}, f"{images}reference", (8, 8, 1)),
     (D, {f"{images}held_out": named("data.walk.load")}, f"{images}held_out", (8, 8, 1)),
     (S, {"evaluators.forecast.data.stack": 3}, "evaluators.forecast.data", (24, 16)),
+    (D, {}, f"{images}reference", (16, 16, 1)),
   ],
 )
 def test_scores_beside_other_data_are_refused(name, change, field, shape):
