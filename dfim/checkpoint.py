@@ -35,9 +35,6 @@ class Checkpoints:
     self._pending = None  # the save in the background, and its step
     self._manager = ocp.training.Checkpointer(
       folder(workdir),
-      save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(
-        config.checkpoint_every
-      ),
       preservation_policy=ocp.training.preservation_policies.LatestN(config.keep_checkpoints),
       cleanup_tmp_directories=True,  # what a killed save left behind
     )
@@ -65,11 +62,11 @@ class Checkpoints:
     """
     if self._pending and not self._manager.is_saving_in_progress():
       self._finish()
-    if force or self._manager.should_save(step):
+    if force or step % self._config["checkpoint_every"] == 0:
       self._finish()
       manifest = manifest_lib.make(step, state, self._config, pending=pending)
       with _save_errors(step):
-        response = self._manager.save_async(step, state, force=force, custom_metadata=manifest)
+        response = self._manager.save_async(step, state, force=True, custom_metadata=manifest)
       self._pending = (response, step)
 
   def _finish(self) -> None:

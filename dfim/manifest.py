@@ -7,6 +7,7 @@ chance of 2^-64.
 """
 
 from collections.abc import Mapping
+import functools
 import hashlib
 import json
 import pathlib
@@ -75,6 +76,7 @@ def shapes_of(tree: Any) -> dict[str, str]:
   return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in named(tree).items()}
 
 
+@functools.cache  # what runs is what was imported, whatever becomes of the files
 def commit() -> str | None:
   """The commit of the code that runs, "-dirty" if it is changed; None where git does not tell."""
   git = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty"]

@@ -687,7 +687,7 @@ FLAGS = {
   "no such config": (["--config=configs/imm_digit.py"], "imm_digit.py: no such file", "pass one"),
   "no such mode of a config": (["--config=configs/imm_digits.py:smok"], "--config: ", "mode, smok"),
   "a config that is no Python": (["--config={files}/wrong.py"], "wrong.py: ", "mend that file"),
-  "a config without a config": (["--config={files}/empty.py"], "empty.py: ", "get_config(mode); add"),
+  "a config without a config": (["--config={files}/empty.py"], "empty.py: ", "get_config(mode)"),
   "a config that imports what is not there": (
     ["--config={files}/imports.py"],
     "imports.py: No module named 'nothere'",

@@ -12,6 +12,7 @@ import pytest
 from tests import trust
 
 STEPS, SECONDS = 2000, int(os.environ.get("SOAK_S", 0))
+SAVE, LOG = 50, 10  # every so many steps
 
 
 def metrics(workdir):
@@ -21,7 +22,8 @@ def metrics(workdir):
 @pytest.mark.slow
 def test_memory_programs_and_descriptors_stay_as_they_are(tmp_path, record_property):
   steps = 10**9 if SECONDS else STEPS
-  flags = f"--config.steps={steps}", "--config.checkpoint_every=50", "--config.log_every=10"
+  fields = dict(steps=steps, checkpoint_every=SAVE, log_every=LOG)
+  flags = [f"--config.{name}={value}" for name, value in fields.items()]
   with (tmp_path / "log").open("w") as log:
     process = trust.start(trust.trainer(tmp_path, *flags), stderr=log)
   folder, descriptors, start = pathlib.Path(f"/proc/{process.pid}/fd"), [], time.monotonic()
@@ -39,6 +41,10 @@ def test_memory_programs_and_descriptors_stay_as_they_are(tmp_path, record_prope
   record_property("memory growth", float(growth))
   assert growth < 0.01
   assert len({line["compilations"] for line in late}) == 1
+  seconds = np.array([1 / line["steps_per_second"] for line in late])
+  waited = LOG * np.sum(seconds * [line["waiting_for_saving"] for line in late])
+  stall = waited / (LOG * len(late) / SAVE) / np.median(seconds)
+  record_property("stall of a save, in these tiny steps", round(float(stall), 1))
   at, count = np.array(descriptors).T
   record_property("descriptors", [int(count.min()), int(count.max())])
   half = at > np.median(at)
