@@ -18,9 +18,10 @@ import zlib
 import numpy as np
 
 from dfim.data import arrays
+from dfim.data import ridge
 
 Series = dict[str, Any]
-_ANCHORS = ("last", "mean", "train")
+_ANCHORS = ("last", "mean", "train", "ridge")
 _HELD = 150  # training steps that validate where a series has no part for it: five exchange windows
 
 
@@ -139,14 +140,16 @@ def windows(
     stack: steps of a token; divides context and horizon.
     lags: in steps, none shorter than the horizon: a shorter one would read, within the horizon,
       values that are not known when the forecast is made.
-    anchor: "last" (the context's last value), "mean" (the context's) or "train" (the training
-      part's mean, the same for every window).
+    anchor: "last" (the context's last value), "mean" (the context's), "train" (the training
+      part's mean, the same for every window) or "ridge" (in the context its last value, in the
+      horizon the mean forecast of `data.ridge`'s autoregression, fitted to the training part and
+      chosen on its last steps: what is left to learn is how to differ from it).
     process: which part of each batch to hold.
 
   Raises:
     ValueError: sizes that do not fit each other or the series; no such anchor; a lag that leaks.
   """
-  view = _View(context, horizon, stack, tuple(lags), anchor)
+  view = _view(series, context, horizon, stack, lags, anchor)
   scale = view.scale(series)
   size = series["cuts"][0] - horizon - view.first + 1
   take = arrays.rows(size, batch_size, seed, process=process)
@@ -184,15 +187,16 @@ def load(
   Returns:
     `x [N, T, stack D]` and, where there are covariates, `cond`; `context`, the number of tokens
     that are known; `origin [N]`, the row of the first step to forecast; `target [N, horizon, D]`,
-    `location [N, 1, D]` and `scale [D]` in float64: raw values are location + scale * x, unstacked
-    (`to_raw`). Only `target` and the tokens of `x` after the context know the horizon's values.
+    `location [N, T stack, D]` and `scale [D]` in float64: raw values are location + scale * x,
+    unstacked (`to_raw`). Only `target` and the tokens of `x` after the context know the horizon's
+    values.
 
   Raises:
     ValueError: as `windows`; no such split, or no window fits into it.
   """
-  scale = _View(context, horizon, stack, tuple(lags), anchor).scale(series)
+  scale = _view(series, context, horizon, stack, lags, anchor).scale(series)
   length = horizon if length is None else length
-  view = _View(context, length, stack, tuple(lags), anchor)
+  view = _view(series, context, length, stack, lags, anchor)
   origin = origins(series, length, split=split, stride=stride, count=count, first=view.first)
   return view.show(series, origin, scale) | dict(
     context=context // stack,
@@ -246,9 +250,32 @@ def unstack(x: np.ndarray, dims: int) -> np.ndarray:
   return x.reshape(*x.shape[:-2], -1, dims)
 
 
-def to_raw(x: np.ndarray, data: dict[str, Any]) -> np.ndarray:
-  """Tokens `[..., N, T, stack D]` of the windows of `load` in raw units: `[..., N, T stack, D]`."""
-  return data["location"] + data["scale"] * unstack(x, len(data["scale"]))
+def to_raw(x: np.ndarray, data: dict[str, Any], *, first: int = 0) -> np.ndarray:
+  """Tokens `[..., N, K, stack D]` of the windows of `load`, from token `first` on, in raw units.
+
+  They are unstacked: `[..., N, K stack, D]`.
+  """
+  steps = unstack(x, len(data["scale"]))
+  begin = first * (steps.shape[-2] // x.shape[-2])
+  return data["location"][:, begin : begin + steps.shape[-2]] + data["scale"] * steps
+
+
+def _view(
+  series: Series, context: int, horizon: int, stack: int, lags: tuple[int, ...], anchor: str
+) -> "_View":
+  """How windows are shown, and what is fitted for it."""
+  view = _View(context, horizon, stack, tuple(lags), anchor)
+  if not {"values", "calendar", "season", "cuts"} <= set(series):
+    raise ValueError("data.series: is none; name one, such as data.forecasting.ett")
+  if anchor != "ridge":
+    return view
+  train_end, _, test_end = series["cuts"]
+  alone = series | dict(cuts=(train_end, train_end, test_end))  # validated by its last steps
+  try:
+    choice = ridge.choose(alone, origins(alone, horizon, split="validation"), horizon)
+  except ValueError as error:
+    raise ValueError(f"data.anchor: 'ridge': {error}") from None
+  return dataclasses.replace(view, law=ridge.fit(series, train_end, *choice))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,6 +287,7 @@ class _View:
   stack: int
   lags: tuple[int, ...]
   anchor: str
+  law: ridge.Law | None = None
 
   def __post_init__(self):
     if min(self.context, self.horizon, self.stack) < 1:
@@ -285,29 +313,31 @@ class _View:
     return self.context + max(self.lags, default=0)
 
   def location(self, series: Series, origin: np.ndarray) -> np.ndarray:
-    """What is taken off each window: `[N, 1, D]`, from values before its origin."""
-    values = series["values"]
-    if self.anchor == "last":
-      return values[origin - 1, None]
-    if self.anchor == "train":
-      mean = values[: series["cuts"][0]].mean(0)
-      return np.broadcast_to(mean, (len(origin), 1, len(mean)))
-    return values[self._time(origin)[:, : self.context]].mean(1, keepdims=True)
+    """What is taken off each window: `[N, steps, D]`, from values before its origin."""
+    values, steps = series["values"], self.context + self.horizon
+    last = values[origin - 1, None]
+    if self.anchor == "ridge":
+      expected = ridge.expect(series, self.law, origin, self.horizon)
+      return np.concatenate([np.repeat(last, self.context, axis=1), expected], axis=1)
+    where = dict(
+      last=lambda: last,
+      mean=lambda: values[self._time(origin)[:, : self.context]].mean(1, keepdims=True),
+      train=lambda: values[: series["cuts"][0]].mean(0),
+    )[self.anchor]()
+    return np.broadcast_to(where, (len(origin), steps, values.shape[1]))
 
   def scale(self, series: Series) -> np.ndarray:
     """The std `[D]` of what is left, over all training windows; 1 for a constant."""
-    if not {"values", "calendar", "season", "cuts"} <= set(series):
-      raise ValueError("data.series: is none; name one, such as data.forecasting.ett")
     origin = np.arange(self.first, series["cuts"][0] - self.horizon + 1)
     if not len(origin):
       raise ValueError(
         f"data.context: {self.first + self.horizon} steps of context, lags and horizon do not fit "
         f"into {series['cuts'][0]} of training"
       )
-    t = self._time(origin)
+    t, location = self._time(origin), self.location(series, origin)
     # A dimension at a time: windows overlap, and together hold each value context + horizon times.
-    columns = [series | dict(values=v[:, None]) for v in series["values"].T]
-    std = np.array([(c["values"][t] - self.location(c, origin)).std() for c in columns])
+    left = (v[t] - location[..., d] for d, v in enumerate(series["values"].T))
+    std = np.array([x.std() for x in left])
     return np.where(std > 0, std, 1.0)
 
   def show(self, series: Series, origin: np.ndarray, scale: np.ndarray) -> dict[str, Any]:

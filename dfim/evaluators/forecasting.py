@@ -100,7 +100,7 @@ def _forecast(
   length = data["x"].shape[1] - known
   x = draw(params, len(context), steps, context=context, cond=cond, length=length)
   x = x.reshape(-1, paths, *x.shape[1:])[:, :, known:]
-  return forecasting.to_raw(x.swapaxes(0, 1), data)
+  return forecasting.to_raw(x.swapaxes(0, 1), data, first=known)
 
 
 def _matplotlib() -> Any:

@@ -18,7 +18,7 @@ from tests.data.test_sources import assert_equal
 
 SIZES = dict(context=48, horizon=24)
 LAGS = (24, 168)
-ANCHORS = pytest.mark.parametrize("anchor", ["last", "mean", "train"])
+ANCHORS = pytest.mark.parametrize("anchor", ["last", "mean", "train", "ridge"])
 
 # What every data source promises, of the source below.
 test_starting_at_n_equals_skipping_n = contract.test_starting_at_n_equals_skipping_n
@@ -154,7 +154,7 @@ def test_validation_is_the_end_of_training_where_nothing_follows_it():
   [
     (dict(stack=5), "data.stack: context 48 and horizon 24 must be multiples of stack=5"),
     (dict(lags=(24, 23)), "data.lags: lag 23 is shorter than horizon=24: .* unknown"),
-    (dict(anchor="first"), "data.anchor: 'first' is not one of last, mean, train"),
+    (dict(anchor="first"), "data.anchor: 'first' is not one of last, mean, train, ridge"),
     (dict(context=0), "data: context=0"),
     (dict(context=2000), "data.context: 2024 steps .* 1200 of training"),
   ],

@@ -72,7 +72,7 @@ def test_scores_are_those_of_the_metric(series, data):
   repeat = lambda a: np.repeat(a, 7, axis=0)
   cond = dict(covariates=repeat(data["cond"]["covariates"]))
   x = noisy(1.0, 7 * n, 1, context=repeat(data["x"][:, :12]), cond=cond, length=6)[:, 12:]
-  steps = x.reshape(n, 7, 24, 5).swapaxes(0, 1) * data["scale"] + data["location"]
+  steps = x.reshape(n, 7, 24, 5).swapaxes(0, 1) * data["scale"] + data["location"][:, -24:]
   assert found["1 steps"] == pytest.approx(crps.scores(steps, data["target"]))
 
 
