@@ -7,7 +7,6 @@ file that knows Orbax (its v1 interface, still under `orbax.checkpoint.v1`).
 from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
-import itertools
 import pathlib
 from typing import Any
 
@@ -18,6 +17,7 @@ import ml_collections
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from dfim import files
 from dfim import manifest as manifest_lib
 from dfim.resolve import ConfigError
 
@@ -108,7 +108,7 @@ def restore(workdir: str, abstract: Any, *, set_aside: bool = False) -> Any:
     ConfigError: if there is none, if all are damaged, or if the newest whole one is another
       network's, naming the first difference.
   """
-  saved, damaged = steps(workdir), []
+  saved, damaged = steps(workdir), {}
   if not saved:
     raise ConfigError(
       f"workdir={workdir}: no checkpoint in {folder(workdir)}; train first, or pass another"
@@ -120,10 +120,11 @@ def restore(workdir: str, abstract: Any, *, set_aside: bool = False) -> Any:
     if not why:
       break
     logging.error("%s is damaged: %s.", path, why)
-    damaged.append(path)
+    damaged[path] = why
   else:
+    newest, why = next(iter(damaged.items()))
     raise ConfigError(
-      f"workdir={workdir}: every checkpoint is damaged (the newest: {why}); nothing was changed."
+      f"workdir={workdir}: every checkpoint is damaged ({newest}: {why}); nothing was changed."
       f" Restore {folder(workdir)} from a copy, or pass another --workdir to start anew."
     )
   if set_aside and jax.process_index() == 0:
@@ -186,7 +187,6 @@ def _refuse_another(path: pathlib.Path, manifest: Mapping[str, Any], abstract: A
 def _move_aside(path: pathlib.Path, where: pathlib.Path) -> None:
   """Into `where`, under a name that is free."""
   where.mkdir(exist_ok=True)
-  names = (path.name if n == 0 else f"{path.name}.{n}" for n in itertools.count())
-  target = next(where / name for name in names if not (where / name).exists())
+  target = files.free(where / path.name)
   path.rename(target)
   logging.error("%s is kept as %s; training goes on from before it.", path, target)

@@ -1,6 +1,7 @@
 """Writing files so that whoever looks, also after a kill, sees the old one or the whole new."""
 
 from collections.abc import Callable
+import itertools
 import json
 import os
 import pathlib
@@ -24,6 +25,12 @@ def replace(path: str | os.PathLike, write: Callable[[IO[bytes]], Any]) -> None:
   except BaseException:
     os.unlink(new.name)
     raise
+
+
+def free(path: pathlib.Path) -> pathlib.Path:
+  """`path`, or `path` and a number where something stands there already."""
+  names = (path.name if n == 0 else f"{path.name}.{n}" for n in itertools.count())
+  return next(path.with_name(name) for name in names if not path.with_name(name).exists())
 
 
 def replace_json(path: str | os.PathLike, value: Any) -> None:

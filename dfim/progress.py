@@ -21,9 +21,13 @@ MACHINE = {  # what is logged of the machine: no two runs have it alike
 
 
 def show_log() -> None:
-  """Shows what is logged, but for the dozens of details that Orbax tells of each save."""
+  """Shows what is logged, but for what libraries tell of every save, number and absent device.
+
+  What Orbax has to say of a failure it raises as well, and not a thousand lines of it.
+  """
   logging.set_verbosity(logging.INFO)
-  logging.get_absl_handler().addFilter(lambda r: r.levelno > 20 or "orbax" not in r.pathname)
+  told = lambda r: not any(name in r.pathname for name in ("orbax", "xla_bridge", "x2num"))
+  logging.get_absl_handler().addFilter(told)
 
 
 class Progress:

@@ -10,6 +10,7 @@ from typing import Any
 
 from absl import logging
 import jax
+from jax.experimental import multihost_utils
 import ml_collections
 import numpy as np
 
@@ -33,7 +34,7 @@ def write(
   batch: dict[str, Any],
 ) -> pathlib.Path:
   """Writes the bundle of `step`, that of number `step`, which left `state` and was skipped."""
-  bundle = pathlib.Path(workdir) / "replay" / str(step)
+  bundle = _free(pathlib.Path(workdir) / "replay", step)
   config = experiment.config
   workdir_lib.claim(str(bundle), config)
   rows = {name: _local(a) for name, a in manifest.named(batch).items()}
@@ -42,6 +43,16 @@ def write(
   with checkpoint.Checkpoints(str(bundle), config) as checkpoints:
     checkpoints.save(step - 1, state.replace(skipped=state.skipped - 1), force=True)
   return bundle
+
+
+def _free(folder: pathlib.Path, step: int) -> pathlib.Path:
+  """A folder for the bundle that is not there yet, the same in all processes: the first's."""
+  name = files.free(folder / str(step)).name
+  if jax.process_count() > 1:
+    which = int(name.partition(".")[2] or 0)
+    which = int(multihost_utils.broadcast_one_to_all(np.int32(which)))
+    name = f"{step}.{which}" if which else str(step)
+  return folder / name
 
 
 def replay(workdir: str, *, devices: Any = None) -> list[str]:
@@ -64,10 +75,13 @@ def replay(workdir: str, *, devices: Any = None) -> list[str]:
   args = state, batch, experiment.root()
   (loss, _), grads = jax.jit(gradient)(*args)
   found = list(_not_finite({"batch": batch, "loss": loss, **_under_params(grads)}))
-  logging.info("Step %d again: loss %s.", int(state.seen) + 1, loss)
-  logging.info("Not finite: %s.", ", ".join(found) or "nothing; it does not happen again here")
   if found and not found[0].startswith("batch"):
     _show_where(gradient, *args)
+  largest = {name: float(np.abs(a).max()) for name, a in manifest.named(state.params).items()}
+  name = max(largest, key=largest.get)
+  logging.info("Step %d again: loss %s.", int(state.seen) + 1, loss)
+  logging.info("The largest parameter before it: %.3g, in %s.", largest[name], name)
+  logging.info("Not finite: %s.", ", ".join(found) or "nothing; it does not happen again here")
   return found
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 import functools
-import pathlib
 from typing import Any
 
 from absl import logging
@@ -79,7 +78,7 @@ def train(
           jax.block_until_ready(state)
           line.start(n)
         if failures.failed(metrics["skipped"]):
-          raise _failed(replay.write(experiment, workdir, n, state, batch), n)
+          raise _failed(experiment, workdir, n, state, batch)
         if is_due(n, config.log_every, config.steps):
           report(n, jax.device_get(metrics))
         stop = notice.reached(n)
@@ -168,8 +167,18 @@ def make_report(
   return report
 
 
-def _failed(bundle: pathlib.Path, n: int) -> NonFiniteError:
-  return NonFiniteError(
-    f"step {n}: loss or gradient not finite in {guard.Guard.LIMIT} steps running. To see the last"
-    f" again: python -m dfim.main --mode=replay --workdir={bundle}"
-  )
+def _failed(
+  experiment: experiment_lib.Experiment,
+  workdir: str,
+  n: int,
+  state: train_state.TrainState,
+  batch: dict[str, Any],
+) -> NonFiniteError:
+  """Says so, and how to see it again, if that can be written."""
+  what = f"step {n}: loss or gradient not finite in {guard.Guard.LIMIT} steps running."
+  try:
+    bundle = replay.write(experiment, workdir, n, state, batch)
+  except (OSError, checkpoint.SaveError) as error:
+    return NonFiniteError(f"{what} What replays the last could not be written: {error}")
+  again = f"python -m dfim.main --mode=replay --workdir={bundle}"
+  return NonFiniteError(f"{what} To see the last again: {again}")
