@@ -28,10 +28,10 @@ test: setup
 	$(RUN) -m pytest -n 2
 
 slow: setup
-	$(RUN) -m pytest -n 2 -m 'slow or not slow'
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(RUN) -m pytest -n 2 -m 'slow or not slow'
 
 trust: setup
-	TRUST_FULL=1 $(RUN) -m pytest -n 2 tests/trust -m 'slow or not slow' --timeout=3600 --junitxml=runs/trust.xml
+	TRUST_FULL=1 JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(RUN) -m pytest -n 2 tests/trust -m 'slow or not slow' --timeout=3600 --junitxml=runs/trust.xml
 	$(RUN) -m tests.trust.report runs/trust.xml
 
 lint: setup

@@ -11,6 +11,7 @@ same command again, 1 anything else.
 """
 
 import argparse
+import json
 import os
 import pathlib
 import sys
@@ -21,6 +22,7 @@ from absl import flags
 import jax
 import ml_collections
 from ml_collections import config_flags
+from ml_collections.config_flags import config_path
 
 from dfim import checkpoint
 from dfim import evaluate
@@ -121,6 +123,12 @@ def _exit_code(error: BaseException) -> int:
       print("dfim: stopped. The same command goes on from the last checkpoint.", file=sys.stderr)
     case _:
       traceback.print_exception(error)
+      if jax.distributed.is_initialized():
+        print(
+          "dfim: stopped by the error above, which may be that another process has ended. The same"
+          " command in all of them goes on from the last checkpoint.",
+          file=sys.stderr,
+        )
   return 1
 
 
@@ -134,13 +142,14 @@ def _leave(code: int) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
   """Reads the flags and loads the config; what cannot be read ends in one line and exit code 2."""
-  path = _config_path(argv)
+  path, mode = _config_file(argv)
   if path and not path.is_file():
     sys.exit(_refuse(f"--config={path}: no such file; pass one, as in configs/imm_digits.py."))
   try:
     rest = flags.FLAGS(argv)
     if path:
       _CONFIG.value.to_dict()  # absl keeps an OSError until the config is first looked at
+      _refuse_flags_of_one_value(_CONFIG.value)
     return rest
   except (SyntaxError, ImportError, OSError) as error:
     cause = " ".join(str(error.__cause__ or error).split())
@@ -148,17 +157,31 @@ def _parse(argv: list[str]) -> list[str]:
   except (KeyError, AttributeError) as error:
     if getattr(error, "name", None) == "get_config":
       sys.exit(_refuse(f"--config={path}: has no function get_config(mode); add it."))
-    sys.exit(_refuse(f"--config: no such field or mode, {' '.join(str(error.args[0]).split())}"))
+    if mode and error.args == (mode,):
+      sys.exit(_refuse(f"--config={path}:{mode}: no such mode; see get_config there."))
+    sys.exit(_refuse(f"--config: no such field, {' '.join(str(error.args[0]).split())}"))
   except (flags.Error, TypeError, ValueError) as error:
     sys.exit(_refuse(" ".join(str(error).split())))
 
 
-def _config_path(argv: list[str]) -> pathlib.Path | None:
-  """The file of --config, which absl knows only once it has loaded it."""
+def _config_file(argv: list[str]) -> tuple[pathlib.Path | None, str]:
+  """The file and the mode of --config, which absl knows only once it has loaded it."""
   parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
   parser.add_argument("-config", "--config", nargs="?")
   given = parser.parse_known_args(argv[1:])[0].config
-  return pathlib.Path(given.partition(":")[0]) if given else None
+  path, _, mode = (given or "").partition(":")
+  return pathlib.Path(path) if path else None, mode
+
+
+def _refuse_flags_of_one_value(config: ml_collections.ConfigDict) -> None:
+  """Ends where two fields are one value, such as a schedule's length, and flags want two."""
+  for name in flags.FLAGS:
+    if name.startswith("config.") and flags.FLAGS[name].present:
+      given = flags.FLAGS[name].value
+      now = config_path.get_value(name.removeprefix("config."), config)
+      if json.dumps(given, default=str) != json.dumps(now, default=str):
+        line = f"--{name}={given}: another flag sets what is the same value to {now}; give one."
+        sys.exit(_refuse(line))
 
 
 def _refuse(line: str) -> int:

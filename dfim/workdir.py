@@ -30,14 +30,15 @@ def check(workdir: str, config: ml_collections.ConfigDict, fields: Sequence[str]
     raise ConfigError(f"workdir={workdir}: a file stands there; pass the path of a folder.")
   if not checkpoint.steps(workdir):
     return
-  before, now = (
-    _flat({k: c[k] for k in fields if k in c}) for c in (load(workdir), _plain(config))
-  )
+  saved, plain = load(workdir), _plain(config)
+  before, now = (_flat({k: c[k] for k in fields if k in c}) for c in (saved, plain))
   for field in [*before, *now]:
     if before.get(field) != now.get(field):
+      steps = saved["steps"], plain["steps"]
+      why = " (it follows steps)" if (before.get(field), now.get(field)) == steps else ""
       raise ConfigError(
         f"workdir={workdir} holds a run with {field}={before.get(field, 'absent')!r}, and this"
-        f" config has {now.get(field, 'absent')!r}: pass another --workdir, or the old value."
+        f" config has {now.get(field, 'absent')!r}{why}: pass another --workdir, or the old value."
       )
 
 

@@ -241,6 +241,9 @@ check() {
   case "$command" in submit) check_submit ;;
     *) [[ ${#extra[@]} == 0 ]] || refuse "'$command' takes nothing after --: only submit does" ;;
   esac
+  case " ${extra[*]-} " in *" --dry-run "* | *" --save "* | *" --follow "*)
+    refuse "what stands after -- is dfim.main's: put --dry-run, --save and --follow before it" ;;
+  esac
   case "$command" in cancel) need "$job" DFIM_JOB --job 12345 ;; esac
   matches --job "$job" '[0-9]*' 'the number of a job: launch/slurm.sh status shows them'
   [[ "$save" == 0 || "$command" == cancel ]] || refuse "--save is for cancel: leave it out"

@@ -248,6 +248,9 @@ bucket: a TPU's disk is lost with it, a bucket is not" ;;
   case "$command" in run | resume) ;;
     *) [[ ${#extra[@]} == 0 ]] || refuse "'$command' takes nothing after --: only run and resume do" ;;
   esac
+  case " ${extra[*]-} " in *" --dry-run "* | *" --spot "* | *" --follow "*)
+    refuse "what stands after -- is dfim.main's: put --dry-run, --spot and --follow before it" ;;
+  esac
   [[ "$poll$grace$patience" =~ ^[0-9]+$ ]] \
     || refuse "DFIM_POLL, DFIM_GRACE and DFIM_PATIENCE are whole seconds"
   [[ "$dry_run" == 1 ]] || command -v gcloud > /dev/null \

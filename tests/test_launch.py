@@ -256,6 +256,7 @@ def test_missing_value_is_named_with_its_fix(call, tmp_path, command, variable):
     (["run", *FLAGS, "--workdir=runs/x"], "must begin with gs://"),
     (["run", *FLAGS, "--workdir=gs:///x"], "must begin with gs:// and a bucket"),
     (["logs", *FLAGS, "--", "--config.steps=1"], "takes nothing after --"),
+    (["run", *FLAGS, "--", "--config.seed=1", "--dry-run"], "put --dry-run, --spot and --follow b"),
   ],
 )
 def test_bad_usage_is_refused(call, tmp_path, arguments, words):
@@ -796,6 +797,7 @@ def test_slurm_logs_are_the_newest_or_the_job_s(login):
     (["cancel", "--job=1", "--follow"], "--follow is for logs"),
     (["cancel", "--job=mine"], "--job 'mine' is not the number of a job"),
     (["status", "--", "--config.steps=1"], "takes nothing after --"),
+    (["submit", *JOB, "--", "--dry-run"], "put --dry-run, --save and --follow before it"),
   ],
 )
 def test_bad_usage_of_slurm_is_refused(login, arguments, words):

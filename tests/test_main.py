@@ -88,6 +88,7 @@ def test_train_sample_score_and_refuse_another_network(tmp_path):
       "holds another network or optimizer: ",
     ),
     (["--config.objective.group_size=2"], "objective.group_size=4"),
+    (["--config.steps=7"], "decay_steps=6, and this config has 7 (it follows steps)"),
   ):
     done = run(SMOKE, *flags, workdir=tmp_path)
     assert done.returncode == 2 and message in done.stderr, done.stderr

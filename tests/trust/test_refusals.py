@@ -685,7 +685,7 @@ SMOKE = "--config=configs/imm_digits.py:smoke"
 FLAGS = {
   "no config": ([], "--config: missing", "pass for example"),
   "no such config": (["--config=configs/imm_digit.py"], "imm_digit.py: no such file", "pass one"),
-  "no such mode of a config": (["--config=configs/imm_digits.py:smok"], "--config: ", "mode, smok"),
+  "no such mode of a config": (["--config=configs/imm_digits.py:smok"], "py:smok: no such", "see"),
   "a config that is no Python": (["--config={files}/wrong.py"], "wrong.py: ", "mend that file"),
   "a config without a config": (["--config={files}/empty.py"], "empty.py: ", "get_config(mode)"),
   "a config that imports what is not there": (
@@ -697,6 +697,11 @@ FLAGS = {
   "unknown flag": ([SMOKE, "--workdri=x"], "workdri", "workdir"),
   "not a flag": ([SMOKE, "train"], "train: not a flag", "--workdir="),
   "unknown mode": ([SMOKE, "--mode=trian"], "should be one of <train|eval|"),
+  "two flags of one value": (
+    [SMOKE, "--config.steps=7", "--config.optimizer.learning_rate.decay_steps=9"],
+    "--config.steps=7: another flag sets what is the same value to 9",
+    "give one",
+  ),
   "unknown field": ([SMOKE, "--config.model.widht=3"], "model.widht=3", "did you mean 'width'"),
   "text for an int": ([SMOKE, "--config.steps=many"], "config.steps=many"),
   "a fraction for an int": ([SMOKE, "--config.batch_size=2.5"], "config.batch_size", "2.5"),
@@ -761,7 +766,7 @@ def test_a_bad_command_line_ends_in_one_line_and_code_2(case, told):
     (D, {f"{images}reference": named("data.toys.load")}, f"{images}reference", (8, 8, 1)),
     (D, {f"{images}held_out": named("data.walk.load")}, f"{images}held_out", (8, 8, 1)),
     (S, {"evaluators.forecast.data.stack": 3}, "evaluators.forecast.data", (24, 16)),
-    (D, {}, f"{images}reference", (16, 16, 1)),
+    (D, {}, f"{images}held_out", (16, 16, 1)),
   ],
 )
 def test_scores_beside_other_data_are_refused(name, change, field, shape):
