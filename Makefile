@@ -25,13 +25,13 @@ demo: setup
 	@echo "One-step digits above their nearest training digits: $(CURDIR)/runs/demo/eval/3000_images_nearest.png"
 
 test: setup
-	$(RUN) -m pytest -n 2
+	$(RUN) -m pytest -n 2 --dist worksteal
 
 slow: setup
-	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(RUN) -m pytest -n 2 -m 'slow or not slow'
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(RUN) -m pytest -n 2 --dist worksteal -m 'slow or not slow'
 
 trust: setup
-	TRUST_FULL=1 JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(RUN) -m pytest -n 2 tests/trust -m 'slow or not slow' --timeout=3600 --junitxml=runs/trust.xml
+	TRUST_FULL=1 JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(RUN) -m pytest -n 2 --dist worksteal tests/trust -m 'slow or not slow' --timeout=3600 --junitxml=runs/trust.xml
 	$(RUN) -m tests.trust.report runs/trust.xml
 
 lint: setup

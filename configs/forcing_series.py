@@ -30,6 +30,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     stack=4,
     lags=(168,),
     anchor="last",
+    regression=(1, 100.0),  # of anchor="ridge"
   )
   c.model = dict(
     name="models.causal_transformer.CausalTransformer",
@@ -85,7 +86,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
 
 def evaluators(data: ml_collections.ConfigDict, full: bool) -> dict[str, Any]:
   """Scores of the test part, whose windows follow what `data` is set to."""
-  fields = ("context", "horizon", "stack", "lags", "anchor")
+  fields = ("context", "horizon", "stack", "lags", "anchor", "regression")
   window = dict(name="data.forecasting.load", series=data.series, split="test")
   window |= {field: data.get_ref(field) for field in fields}
   return dict(

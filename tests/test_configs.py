@@ -28,9 +28,11 @@ SLOW = {  # what another config, or a benchmark's or the program's own test, run
   "dfim_walk",
   "flow_digits",
   "flow_fashion",
+  "forcing_walk",
   "forcing_series",
   "imm_digits",
   "imm_fashion",
+  "imm_toy",
 }
 
 

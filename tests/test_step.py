@@ -29,7 +29,10 @@ CONFIGS = dict(
 )
 
 
-@pytest.fixture(params=CONFIGS)
+SLOW = {"consistency", "toy"}  # what differs from imm is tested by itself
+
+
+@pytest.fixture(params=[pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in CONFIGS])
 def config(request):
   return CONFIGS[request.param]("smoke")
 

@@ -4,6 +4,7 @@ import types
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from configs import imm_digits
 from dfim import experiment as experiment_lib
@@ -37,6 +38,7 @@ def test_the_peak_is_that_of_the_kind():
   assert of("cpu") is None
 
 
+@pytest.mark.slow
 def test_a_window_of_steps_is_profiled(tmp_path):
   config = imm_digits.get_config("smoke")
   config.evaluators = {}

@@ -120,6 +120,7 @@ def windows(
   stack: int = 1,
   lags: tuple[int, ...] = (),
   anchor: str = "last",
+  regression: tuple[int, float] = (1, 100.0),
   process: tuple[int, int] = (0, 1),
 ) -> Iterator[dict[str, Any]]:
   """Batches of windows that lie in the training part, lags too; see `arrays` for the contract.
@@ -142,14 +143,15 @@ def windows(
       values that are not known when the forecast is made.
     anchor: "last" (the context's last value), "mean" (the context's), "train" (the training
       part's mean, the same for every window) or "ridge" (in the context its last value, in the
-      horizon the mean forecast of `data.ridge`'s autoregression, fitted to the training part and
-      chosen on its last steps: what is left to learn is how to differ from it).
+      horizon the mean forecast of `data.ridge`'s autoregression, fitted to the training part: what
+      is left to learn is how to differ from it).
+    regression: order and ridge of that; the scores print those that their VAR has chosen.
     process: which part of each batch to hold.
 
   Raises:
     ValueError: sizes that do not fit each other or the series; no such anchor; a lag that leaks.
   """
-  view = _view(series, context, horizon, stack, lags, anchor)
+  view = _view(series, context, horizon, stack, lags, anchor, regression)
   scale = view.scale(series)
   size = series["cuts"][0] - horizon - view.first + 1
   take = arrays.rows(size, batch_size, seed, process=process)
@@ -164,6 +166,7 @@ def load(
   stack: int = 1,
   lags: tuple[int, ...] = (),
   anchor: str = "last",
+  regression: tuple[int, float] = (1, 100.0),
   split: str = "test",
   stride: int | None = None,
   count: int | None = None,
@@ -172,12 +175,13 @@ def load(
   """The windows of a split in order, shown as `windows` shows them, and the truth in raw units.
 
   Args:
-    series: and the next five as in `windows`.
+    series: as in `windows`.
     context: known steps; those of the first windows may lie before the split.
     horizon: steps to forecast, all within the split, and what the scale is taken over.
     stack: steps of a token.
     lags: in steps.
     anchor: what a window is shown relative to.
+    regression: as in `windows`.
     split: "test", "validation" or "train"; see `origins`.
     stride: steps from one window to the next; `horizon` by default.
     count: how many windows to keep at most, evenly spread; all by default.
@@ -194,9 +198,9 @@ def load(
   Raises:
     ValueError: as `windows`; no such split, or no window fits into it.
   """
-  scale = _view(series, context, horizon, stack, lags, anchor).scale(series)
+  scale = _view(series, context, horizon, stack, lags, anchor, regression).scale(series)
   length = horizon if length is None else length
-  view = _view(series, context, length, stack, lags, anchor)
+  view = _view(series, context, length, stack, lags, anchor, regression)
   origin = origins(series, length, split=split, stride=stride, count=count, first=view.first)
   return view.show(series, origin, scale) | dict(
     context=context // stack,
@@ -261,7 +265,13 @@ def to_raw(x: np.ndarray, data: dict[str, Any], *, first: int = 0) -> np.ndarray
 
 
 def _view(
-  series: Series, context: int, horizon: int, stack: int, lags: tuple[int, ...], anchor: str
+  series: Series,
+  context: int,
+  horizon: int,
+  stack: int,
+  lags: tuple[int, ...],
+  anchor: str,
+  regression: tuple[int, float],
 ) -> "_View":
   """How windows are shown, and what is fitted for it."""
   view = _View(context, horizon, stack, tuple(lags), anchor)
@@ -269,13 +279,14 @@ def _view(
     raise ValueError("data.series: is none; name one, such as data.forecasting.ett")
   if anchor != "ridge":
     return view
-  train_end, _, test_end = series["cuts"]
-  alone = series | dict(cuts=(train_end, train_end, test_end))  # validated by its last steps
-  try:
-    choice = ridge.choose(alone, origins(alone, horizon, split="validation"), horizon)
-  except ValueError as error:
-    raise ValueError(f"data.anchor: 'ridge': {error}") from None
-  return dataclasses.replace(view, law=ridge.fit(series, train_end, *choice))
+  order, penalty = regression
+  if not 1 <= order <= context or penalty <= 0.0:
+    raise ValueError(
+      f"data.regression: ({order}, {penalty:g}): give an order of 1 to {context} and a ridge"
+      " above 0"
+    )
+  law = ridge.fit(series, series["cuts"][0], order, penalty)
+  return dataclasses.replace(view, law=law)
 
 
 @dataclasses.dataclass(frozen=True)

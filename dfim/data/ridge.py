@@ -5,40 +5,11 @@ see `forecasting`. A series is what `forecasting` describes; values are standard
 are fitted, errors are normal with their full covariance.
 """
 
-import itertools
 from typing import Any
 
 import numpy as np
 
-from dfim.metrics import crps
-
 Law = dict[str, Any]
-RIDGES = (1.0, 10.0, 100.0, 1000.0)  # beside some thousand steps of unit variance
-
-
-def choose(
-  series: dict[str, Any], origin: np.ndarray, horizon: int, paths: int = 100, seed: int = 0
-) -> tuple[int, float]:
-  """The order and ridge with the least CRPS-sum on the windows that begin at rows `origin [N]`.
-
-  Orders 1, 2, 5 and a season + 1, ridges 1, 10, 100, 1000, each fitted on the training part before
-  the first window and tried with the same random numbers.
-
-  Raises:
-    ValueError: too little lies before the first window.
-  """
-  orders = sorted({1, 2, 5, series["season"] + 1})
-  end, least = min(series["cuts"][0], int(origin[0])), 100 + 2 * series["season"]
-  if end < least:
-    raise ValueError(f"a ridge regression needs {least} steps before validation, not {end}")
-  total = series["values"][origin[:, None] + np.arange(horizon)].sum(-1)
-
-  def score(choice: tuple[int, float]) -> float:
-    rng = np.random.default_rng(seed)
-    drawn = draw(series, fit(series, end, *choice), origin, horizon, paths, rng)
-    return float(crps.exact(drawn.sum(-1), total).mean())
-
-  return min(itertools.product(orders, RIDGES), key=score)
 
 
 def fit(series: dict[str, Any], end: int, order: int, ridge: float) -> Law:

@@ -5,9 +5,12 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_rows_without_their_file_are_left_out_and_the_rest_makes_a_table(tmp_path):
   flags = ["--rows=walk full,ETTh1 forcing", "--seeds=0", "--quick", f"--workdir={tmp_path}"]
   command = [sys.executable, "-m", "benchmarks.sequences", *flags]

@@ -124,7 +124,7 @@ def test_without_calendar_and_lags_there_is_no_condition():
 def test_training_windows_have_a_std_of_one_in_every_dimension(series, anchor):
   size = series["cuts"][0] - 72 + 1
   x = next(forecasting.windows(size, 0, series=series, **SIZES, anchor=anchor))["x"]  # all of them
-  np.testing.assert_allclose(x.std((0, 1)), 1, rtol=1e-5)
+  np.testing.assert_allclose(x.astype(np.float64).std((0, 1)), 1, rtol=1e-5)
 
 
 def test_a_dimension_that_never_moves_is_zero_and_not_nan():
@@ -154,6 +154,11 @@ def test_validation_is_the_end_of_training_where_nothing_follows_it():
   [
     (dict(stack=5), "data.stack: context 48 and horizon 24 must be multiples of stack=5"),
     (dict(lags=(24, 23)), "data.lags: lag 23 is shorter than horizon=24: .* unknown"),
+    (
+      dict(anchor="ridge", regression=(0, 1.0)),
+      "data.regression: .0, 1.: give an order of 1 to 48",
+    ),
+    (dict(anchor="ridge", regression=(1, 0.0)), "and a ridge above 0"),
     (dict(anchor="first"), "data.anchor: 'first' is not one of last, mean, train, ridge"),
     (dict(context=0), "data: context=0"),
     (dict(context=2000), "data.context: 2024 steps .* 1200 of training"),

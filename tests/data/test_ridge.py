@@ -26,14 +26,3 @@ def test_the_mean_is_that_of_the_draws(series):
   drawn = ridge.draw(series, law, origin, 6, 20_000, np.random.default_rng(0))
   error = drawn.mean(0) - ridge.expect(series, law, origin, 6)
   assert np.all(np.abs(error) < 5 * drawn.std(0) / np.sqrt(20_000))
-
-
-def test_too_short_a_past_is_refused(series):
-  with pytest.raises(ValueError, match="needs 148 steps before validation, not 100"):
-    ridge.choose(series, np.array([100]), 24)
-
-
-def test_windows_of_too_short_a_past_name_the_field():
-  short = forecasting.vector_autoregression(length=400, dims=2)
-  with pytest.raises(ValueError, match="data.anchor: 'ridge': .* needs 148 steps .*, not 90"):
-    forecasting.load(series=short, context=8, horizon=4, anchor="ridge")

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from dfim.data import forecasting
-from dfim.data import ridge
 from dfim.evaluators import baselines
 from dfim.metrics import crps
 
@@ -138,7 +137,7 @@ def test_too_short_a_past_is_refused(series):
 def test_the_choice_is_made_on_validation_windows_alone(series, windows):
   choice = baselines.choose_ridge_var(series, windows)
   again = baselines.choose_ridge_var(spoiled(series, series["cuts"][1]), windows)
-  assert choice == again and choice[0] in (1, 2, 5, 25) and choice[1] in ridge.RIDGES
+  assert choice == again and choice[0] in (1, 2, 5, 25) and choice[1] in baselines._RIDGES
 
 
 def test_dimensions_that_agree_can_be_forecast(series):

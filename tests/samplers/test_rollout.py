@@ -80,7 +80,9 @@ def draw(
     )(jax.random.key(2), context, cond)
 
 
-@pytest.mark.parametrize("mode", ["none", "label", "scale"])
+@pytest.mark.parametrize(
+  "mode", ["none", *(pytest.param(m, marks=pytest.mark.slow) for m in ("label", "scale"))]
+)
 @pytest.mark.parametrize(
   "name, chunk", [("autoregressive", 4), ("pyramid", 8), ("full_sequence", 4)]
 )

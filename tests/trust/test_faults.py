@@ -111,6 +111,7 @@ def test_a_signal_saves_and_ends_with_a_code_for_the_scheduler(number, tmp_path)
   assert len(log.read_text().splitlines()) == step, "the log ends where the checkpoint is"
 
 
+@pytest.mark.slow
 def test_stopped_by_a_signal_a_run_draws_later_what_was_due(tmp_path, monkeypatch):
   config = trust.small(imm_digits.get_config("smoke"), steps=6, every=100)
   config.sample_every = 3
@@ -142,11 +143,8 @@ def test_a_save_that_fails_stops_the_run_and_keeps_the_last_good_one(tmp_path):
   failed = trust.start(run, preexec_fn=limit_files(20_000))
   _, printed = failed.communicate(timeout=120)
   assert failed.returncode == 1, printed
-  *rest, last = printed.splitlines()
-  assert last.startswith("dfim: the checkpoint of step 10 could not be written")
-  assert not any(line.startswith(("dfim: ", "E")) for line in rest), (
-    "not of every thread"
-  )
+  said = [line for line in printed.splitlines() if line.startswith(("dfim: ", "E"))]
+  assert len(said) == 1 and "the checkpoint of step 10 could not be written" in said[0], printed
   assert checkpoint.steps(str(tmp_path)) == [5]
   trust.finish([trust.start([*run, "--config.steps=12"])])
   assert checkpoint.steps(str(tmp_path)) == [5, 10, 12]

@@ -46,7 +46,7 @@ def here(what, dtype, devices, fsdp=1):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("what", ["digits", "walk"])
+@pytest.mark.parametrize("what", ["digits", pytest.param("walk", marks=pytest.mark.slow)])
 @layouts(IN_PROCESS)
 def test_one_step(layout, what, dtype, tmp_path, record_property):
   processes, devices, fsdp = LAYOUTS[layout]
@@ -91,7 +91,7 @@ def trained(tmp_path_factory):
   return workdir
 
 
-@layouts(["2 processes"])
+@layouts(["8 devices"])
 def test_samples(layout, trained):
   one = drawn(trained, 1, 1, 1, None)
   other = drawn(trained, *LAYOUTS[layout], None)
