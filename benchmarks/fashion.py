@@ -5,7 +5,7 @@ python -m benchmarks.fashion --rows=imm,flow --seeds=0,1,2
 python -m benchmarks.fashion --data=where/the/idx/files/are
 
 A row and a seed are an ordinary run in <workdir>/<row>/<seed>, done once; `table.md` shows all that
-is there. A run of IMM takes a quarter of an hour of one core, one of flow matching half of that.
+is there. A run takes five minutes of one core.
 """
 
 import pathlib

@@ -42,7 +42,7 @@ OURS = "dfim"
 EAGER = {"PyTorch": torch.contiguous_format, "PyTorch, channels last": torch.channels_last}
 COMPILED = "PyTorch, torch.compile"
 
-# The network of configs/imm_fashion.py on a CPU, unconditional, and a step towards CIFAR-10's.
+# A U-Net that a CPU can train on pooled garments, unconditional, and a step towards CIFAR-10's.
 SIZES = dict(  # U-Net, image, batch
   small=(unet.UNet(24, (1, 2), 1, ()), (16, 16, 1), 128),
   larger=(unet.UNet(48, (1, 2, 2), 1, (16,)), (32, 32, 3), 32),
