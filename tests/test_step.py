@@ -29,7 +29,7 @@ CONFIGS = dict(
 )
 
 
-SLOW = {"consistency", "toy"}  # what differs from imm is tested by itself
+SLOW = {"consistency", "flow", "toy"}  # what differs from imm is tested by itself
 
 
 @pytest.fixture(params=[pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in CONFIGS])
@@ -85,7 +85,7 @@ def test_groups_never_straddle_devices():
     sharding.check_batch(96, 4, mesh, 2)
 
 
-@pytest.fixture(params=["unrolled", "loop"])
+@pytest.fixture(params=["loop", pytest.param("unrolled", marks=pytest.mark.slow)])
 def either_loop(request, monkeypatch):
   """Micro-batches as a CPU takes them, and as an accelerator does."""
   if request.param == "loop":

@@ -15,6 +15,7 @@ from dfim import resolve
 ROOT = pathlib.Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_rows_are_trained_once_and_make_a_table_and_a_figure(tmp_path):
   flags = ["--rows=final fusion,final forcing", "--seeds=0", "--quick", f"--workdir={tmp_path}"]
   (tmp_path / "speed.json").write_text(json.dumps({"fusion": 2.0, "forcing": 1.0}))

@@ -145,6 +145,7 @@ def test_tokens_that_stand_still_below_the_top_are_given(float64):
   assert -3 * error < apart.mean() < 0.1
 
 
+@pytest.mark.slow
 def test_float32_agrees_with_float64(key):
   path, cov = ip.DiscreteVP(), covariance(0.9)
   grid = make_grid("pyramid", 32, [0, 1, 0, 4], 1.0, 0.01)

@@ -43,6 +43,7 @@ def test_flat_and_back_is_bit_exact(net):
   assert_same(names.to_params(names.to_arrays(params), wanted(net)), params)
 
 
+@pytest.mark.slow
 def test_scanned_and_plain_networks_read_one_file_and_agree():
   arrays = names.to_arrays(filled(SCAN))
   assert_same(arrays, names.to_arrays(names.to_params(arrays, wanted(DIT))))

@@ -104,7 +104,8 @@ def test_samples(layout, trained):
   assert np.std(start[0]) > 0.4
 
 
-@pytest.mark.parametrize("then", ["1 device", pytest.param("2 processes", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("then", ["1 device", "2 processes"])
 def test_saved_on_eight_devices_and_continued(then, tmp_path):
   def run(workdir, steps, devices, fsdp):
     config = config_lib.get_config()
