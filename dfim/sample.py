@@ -108,6 +108,9 @@ def make_draw(experiment: experiment_lib.Experiment) -> Draw:
     offered = dict(context=context, cond=cond, lengths=lengths)
     given = {name: value for name, value in offered.items() if value is not None}
     _check_given(given, count, experiment.batch["x"].shape[1:], length)
+    missing = sorted(set(_per_token(experiment.batch)) - set(given.get("cond", {})))
+    if "context" in given and missing:
+      raise ValueError(f"cond: has no {', '.join(missing)}; a context needs that of every token.")
     if length is not None and "length" in getattr(sampler["method"], "keywords", {}):
       raise ValueError(f"length={length}: the config sets sampler.method.length; drop one of them.")
     chunks = []
@@ -131,6 +134,8 @@ def _check_given(
     if rows != {count}:
       raise ValueError(f"{name} of {sorted(rows)} rows: give one for each of count = {count}.")
   context = given.get("context", np.zeros((count, 0, *shape[1:])))
+  if not np.isfinite(context).all():
+    raise ValueError("context: holds values that are not finite; fill or leave them out.")
   if context.shape[2:] != shape[1:]:
     raise ValueError(f"context of shape {context.shape}: give [count, tokens, {shape[-1]}].")
   if length is None and context.shape[1] >= max(shape[0], 1) and context.ndim == 3:

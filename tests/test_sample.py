@@ -126,6 +126,8 @@ def test_conditions_belong_to_their_example():
   other = dict(covariates=np.concatenate([cond["covariates"][:3], cond["covariates"][:1]]))
   np.testing.assert_allclose(draw(params, 4, 2, cond=other)[:3], all_four[:3], atol=1e-5)
   assert np.abs(draw(params, 4, 2, cond=other)[3] - all_four[3]).max() > 1e-4
+  with pytest.raises(ValueError, match="cond: has no covariates"):
+    draw(params, 4, 2, context=np.zeros((4, 2, experiment.batch["x"].shape[2])))
 
 
 def test_an_energy_of_the_config_guides():
@@ -175,6 +177,7 @@ def test_a_cache_needs_a_network_that_has_one():
   [
     (dict(context=np.zeros((3, 2, 2))), r"context of \[3\] rows: .* count = 4"),
     (dict(context=np.zeros((2, 2))), r"context of \[2\] rows"),
+    (dict(context=np.full((4, 2, 2), np.nan)), "context: holds values that are not finite"),
     (dict(context=np.zeros((4, 2, 5))), r"give \[count, tokens, 2\]"),
     (
       dict(context=np.zeros((4, 6, 2))),

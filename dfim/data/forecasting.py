@@ -275,8 +275,7 @@ def _view(
 ) -> "_View":
   """How windows are shown, and what is fitted for it."""
   view = _View(context, horizon, stack, tuple(lags), anchor)
-  if not {"values", "calendar", "season", "cuts"} <= set(series):
-    raise ValueError("data.series: is none; name one, such as data.forecasting.ett")
+  _check(series)
   if anchor != "ridge":
     return view
   order, penalty = regression
@@ -367,6 +366,26 @@ class _View:
     """`[N, steps, F]` as float32 `[N, T, stack F]`."""
     n, length, width = steps.shape
     return steps.reshape(n, length // self.stack, self.stack * width).astype(np.float32)
+
+
+def _check(series: Series) -> None:
+  """Refuses what is no series, in one line; see the module for what one is."""
+  if missing := sorted({"values", "calendar", "season", "cuts"} - set(series)):
+    raise ValueError(
+      f"data.series: has no {', '.join(missing)}; name one that has, such as data.forecasting.ett"
+    )
+  values, calendar = series["values"], series["calendar"]
+  if values.ndim != 2 or calendar.ndim != 2 or len(values) != len(calendar):
+    raise ValueError(
+      f"data.series: values of shape {values.shape} and calendar of shape {calendar.shape}; give"
+      " [N, D] and [N, F], a row for each step"
+    )
+  train_end, test_start, test_end = series["cuts"]
+  if not 0 < train_end <= test_start < test_end <= len(values):
+    raise ValueError(
+      f"data.series: cuts={tuple(series['cuts'])}; give 0 < train_end <= test_start < test_end <="
+      f" {len(values)} rows"
+    )
 
 
 def _table(

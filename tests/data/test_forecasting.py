@@ -287,3 +287,19 @@ def test_exchange_rates_equal_those_of_gluonts():
       for i, line in enumerate(lines):
         target = np.array(json.loads(line)["target"])
         np.testing.assert_array_equal(target, values[: len(target), i % 8])
+
+
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    (dict(values=np.zeros(2000)), "data.series: values of shape .2000,."),
+    (dict(calendar=np.zeros((5, 0))), "calendar of shape .5, 0.; give"),
+    (dict(cuts=(600, 800, 3000)), "data.series: cuts=.600, 800, 3000.; give .* <= 2000 rows"),
+    (dict(cuts=(600, 500, 900)), "data.series: cuts="),
+  ],
+)
+def test_what_is_no_series_is_refused(series, change, message):
+  with pytest.raises(ValueError, match=message):
+    forecasting.load(series=series | change, **SIZES)
+  with pytest.raises(ValueError, match="data.series: has no calendar"):
+    forecasting.load(series={k: v for k, v in series.items() if k != "calendar"}, **SIZES)
