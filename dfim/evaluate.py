@@ -58,9 +58,9 @@ def _check_numbers(given: dict[str, Any], field: str) -> None:
 
 def _check_shapes(given: dict[str, Any], field: str, shape: tuple[int, ...] | None) -> None:
   """Refuses references of other shapes than what is drawn; sequences may be longer, a rollout."""
+  free = 1 if shape and len(shape) == 2 else 0
   for name, value in given.items() if shape else ():
     x = value.get("x") if isinstance(value, dict) and name != "images" else None  # FID's are RGB
-    free = 1 if len(shape) == 2 else 0
     if x is not None and (x.ndim, x.shape[1 + free :]) != (1 + len(shape), shape[free:]):
       raise ConfigError(
         f"{field}.{name}: examples of shape {x.shape[1:]} beside samples of shape {shape}; name"

@@ -107,10 +107,7 @@ def make_draw(experiment: experiment_lib.Experiment) -> Draw:
     size = sampler["chunk"]
     offered = dict(context=context, cond=cond, lengths=lengths)
     given = {name: value for name, value in offered.items() if value is not None}
-    _check_given(given, count, experiment.batch["x"].shape[1:], length)
-    missing = sorted(set(_per_token(experiment.batch)) - set(given.get("cond", {})))
-    if "context" in given and missing:
-      raise ValueError(f"cond: has no {', '.join(missing)}; a context needs that of every token.")
+    _check_given(given, count, experiment.batch, length)
     if length is not None and "length" in getattr(sampler["method"], "keywords", {}):
       raise ValueError(f"length={length}: the config sets sampler.method.length; drop one of them.")
     chunks = []
@@ -126,14 +123,18 @@ def make_draw(experiment: experiment_lib.Experiment) -> Draw:
 
 
 def _check_given(
-  given: dict[str, Any], count: int, shape: tuple[int, ...], length: int | None
+  given: dict[str, Any], count: int, batch: dict[str, Any], length: int | None
 ) -> None:
-  """Refuses what does not belong to `count` samples of `shape` `[T, D]`."""
+  """Refuses what does not belong to `count` samples such as those of `batch`."""
+  shape = batch["x"].shape[1:]
   for name, value in given.items():
     rows = {len(a) for a in jax.tree.leaves(value)}
     if rows != {count}:
       raise ValueError(f"{name} of {sorted(rows)} rows: give one for each of count = {count}.")
   context = given.get("context", np.zeros((count, 0, *shape[1:])))
+  missing = sorted(set(_per_token(batch)) - set(given.get("cond", {})))
+  if "context" in given and missing:
+    raise ValueError(f"cond: has no {', '.join(missing)}; a context needs that of every token.")
   if not np.isfinite(context).all():
     raise ValueError("context: holds values that are not finite; fill or leave them out.")
   if context.shape[2:] != shape[1:]:

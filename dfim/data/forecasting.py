@@ -198,9 +198,10 @@ def load(
   Raises:
     ValueError: as `windows`; no such split, or no window fits into it.
   """
-  scale = _view(series, context, horizon, stack, lags, anchor, regression).scale(series)
+  view = _view(series, context, horizon, stack, lags, anchor, regression)
+  scale = view.scale(series)
   length = horizon if length is None else length
-  view = _view(series, context, length, stack, lags, anchor, regression)
+  view = dataclasses.replace(view, horizon=length)
   origin = origins(series, length, split=split, stride=stride, count=count, first=view.first)
   return view.show(series, origin, scale) | dict(
     context=context // stack,
@@ -329,11 +330,11 @@ class _View:
     if self.anchor == "ridge":
       expected = ridge.expect(series, self.law, origin, self.horizon)
       return np.concatenate([np.repeat(last, self.context, axis=1), expected], axis=1)
-    where = dict(
-      last=lambda: last,
-      mean=lambda: values[self._time(origin)[:, : self.context]].mean(1, keepdims=True),
-      train=lambda: values[: series["cuts"][0]].mean(0),
-    )[self.anchor]()
+    where = last
+    if self.anchor == "train":
+      where = values[: series["cuts"][0]].mean(0)
+    elif self.anchor == "mean":
+      where = values[self._time(origin)[:, : self.context]].mean(1, keepdims=True)
     return np.broadcast_to(where, (len(origin), steps, values.shape[1]))
 
   def scale(self, series: Series) -> np.ndarray:
@@ -346,8 +347,7 @@ class _View:
       )
     t, location = self._time(origin), self.location(series, origin)
     # A dimension at a time: windows overlap, and together hold each value context + horizon times.
-    left = (v[t] - location[..., d] for d, v in enumerate(series["values"].T))
-    std = np.array([x.std() for x in left])
+    std = np.array([(v[t] - location[..., d]).std() for d, v in enumerate(series["values"].T)])
     return np.where(std > 0, std, 1.0)
 
   def show(self, series: Series, origin: np.ndarray, scale: np.ndarray) -> dict[str, Any]:
