@@ -18,6 +18,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from dfim import files
+from dfim import guard
 from dfim import manifest as manifest_lib
 from dfim.resolve import ConfigError
 
@@ -29,10 +30,15 @@ class SaveError(RuntimeError):
 class Checkpoints:
   """The folder `<workdir>/checkpoints/<step>`; a context manager, so that saves are finished."""
 
+  LATER = guard.Guard.AHEAD  # steps: as far as the host runs ahead of the devices
+
   def __init__(self, workdir: str, config: ml_collections.ConfigDict):
     """As often, and as many, as `config` says, which goes into every manifest."""
     self._config = config.to_dict()
-    self._pending = None  # the save in the background, and its step
+    self._taken = None  # a copy that is not being written yet: step, state, checksums, `pending`
+    self._writing = None  # the save in the background, and its step
+    self._context = ocp.Context()
+    self._context.array.saving.use_compression = False  # weights hardly shrink, and it takes cores
     self._manager = ocp.training.Checkpointer(
       folder(workdir),
       preservation_policy=ocp.training.preservation_policies.LatestN(config.keep_checkpoints),
@@ -44,6 +50,7 @@ class Checkpoints:
 
   def __exit__(self, kind: Any, *error: Any) -> None:
     try:
+      self._write()
       self._finish()
     except SaveError:
       if kind is None:  # else what is on its way says more
@@ -53,28 +60,47 @@ class Checkpoints:
         self._manager.close()
 
   def save(self, step: int, state: Any, *, force: bool = False, pending: bool = False) -> None:
-    """Starts a save if one is due; waits only for the one before it.
+    """Copies `state` to the host if a save is due; to be called after every step.
 
+    The copy is written by the call `LATER` steps on, in the background: the devices have work for
+    as long as Orbax takes to begin. `force` saves this state, and begins to write it at once.
     `pending` is kept in the manifest: what was due after `step` is still to be done.
 
     Raises:
-      SaveError: this save, or the one in the background, has failed.
+      SaveError: this save, or one before it, has failed.
     """
-    if self._pending and not self._manager.is_saving_in_progress():
+    if self._writing and not self._manager.is_saving_in_progress():
       self._finish()
-    if force or step % self._config["checkpoint_every"] == 0:
+    due = force or step % self._config["checkpoint_every"] == 0
+    if self._taken and (due or step >= self._taken[0] + self.LATER):
+      self._write()
+    if due:
+      self._taken = (step, _on_host(state), manifest_lib.checksums(state), pending)
+      if force:
+        self._write()
+
+  def _write(self) -> None:
+    """Begins to write what was taken; waits only for the save before it."""
+    if self._taken:
       self._finish()
-      manifest = manifest_lib.make(step, state, self._config, pending=pending)
-      with _save_errors(step):
+      (step, state, sums, pending), self._taken = self._taken, None
+      manifest = manifest_lib.make(step, state, sums, self._config, pending=pending)
+      with _save_errors(step), self._context:
         response = self._manager.save_async(step, state, force=True, custom_metadata=manifest)
-      self._pending = (response, step)
+      self._writing = (response, step)
 
   def _finish(self) -> None:
     """Waits for the save in the background."""
-    if self._pending:
-      (response, step), self._pending = self._pending, None
+    if self._writing:
+      (response, step), self._writing = self._writing, None
       with _save_errors(step):
         response.result()
+
+
+def _on_host(state: Any) -> Any:
+  """A copy in the host's memory, laid out as `state`, whose own may then be used again."""
+  copy = lambda a: jax.device_put(a, a.sharding.with_memory_kind("pinned_host"), may_alias=False)
+  return jax.tree.map(copy, state)
 
 
 @contextlib.contextmanager

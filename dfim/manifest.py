@@ -28,13 +28,18 @@ class DamagedError(ValueError):
 
 
 def make(
-  step: int, state: Any, config: Mapping[str, Any], *, pending: bool = False
+  step: int,
+  state: Any,
+  sums: dict[str, Array],
+  config: Mapping[str, Any],
+  *,
+  pending: bool = False,
 ) -> dict[str, Any]:
-  """The manifest of `state`, as JSON takes it; waits until `state` is computed.
+  """The manifest of `state`, whose `checksums` are `sums`, as JSON takes it; waits for these.
 
   `pending`: samples and scores that were due after `step` are still to be made.
   """
-  shapes, sums = shapes_of(state), jax.device_get(_checksums(named(state)))
+  shapes, sums = shapes_of(state), jax.device_get(sums)
   manifest = dict(
     step=step,
     pending=pending,
@@ -65,7 +70,7 @@ def check_arrays(manifest: Mapping[str, Any], state: Any) -> None:
   Raises:
     DamagedError: naming the first array that differs.
   """
-  sums = jax.device_get(_checksums(named(state)))
+  sums = jax.device_get(checksums(state))
   for name, (_, *saved) in manifest["arrays"].items():
     if [*map(int, sums[name])] != saved:
       raise DamagedError(f"the checksum of {name} differs")
@@ -99,9 +104,9 @@ def _sha256(manifest: Mapping[str, Any]) -> str:
 
 
 @jax.jit
-def _checksums(arrays: dict[str, Array]) -> dict[str, Array]:
-  """uint32 `[2]` for each array."""
-  return jax.tree.map(_checksum, arrays)
+def checksums(state: Any) -> dict[str, Array]:
+  """uint32 `[2]` for each array of `state`, by name."""
+  return {name: _checksum(a) for name, a in named(state).items()}
 
 
 def _checksum(a: Array) -> Array:

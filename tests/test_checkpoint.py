@@ -29,19 +29,38 @@ def stuck():
   go_on.set()
 
 
+def restored(workdir, size):
+  place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  abstract = dict(x=jax.ShapeDtypeStruct((size,), jnp.float32, sharding=place))
+  return np.asarray(checkpoint.restore(str(workdir), abstract)["x"])
+
+
 def test_training_goes_on_while_a_save_waits_for_the_disk(tmp_path, stuck):
   held, go_on = stuck
   state = dict(x=jnp.arange(1 << 16, dtype=jnp.float32))
   step = jax.jit(lambda state: dict(x=2 * state["x"]), donate_argnums=0)
   with checkpoint.Checkpoints(str(tmp_path), CONFIG) as checkpoints:
     held.set()
-    checkpoints.save(1, state)
+    checkpoints.save(1, state, force=True)
     for _ in range(3):
       state = jax.block_until_ready(step(state))  # its memory may be used again
     assert not checkpoint.steps(str(tmp_path)), "or nothing was held up"
     go_on.set()
   assert checkpoint.steps(str(tmp_path)) == [1]
-  place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  abstract = dict(x=jax.ShapeDtypeStruct((1 << 16,), jnp.float32, sharding=place))
-  restored = checkpoint.restore(str(tmp_path), abstract)["x"]
-  np.testing.assert_array_equal(restored, np.arange(1 << 16, dtype=np.float32))
+  np.testing.assert_array_equal(restored(tmp_path, 1 << 16), np.arange(1 << 16))
+
+
+@pytest.mark.parametrize("every", [1, 3, 20])
+def test_what_is_written_later_is_what_was_due(tmp_path, every):
+  config = ml_collections.ConfigDict(dict(checkpoint_every=every, keep_checkpoints=100))
+  last, later = 24, checkpoint.Checkpoints.LATER
+  step = jax.jit(lambda state: dict(x=1 + state["x"]), donate_argnums=0)
+  state = dict(x=jnp.zeros(5))
+  with checkpoint.Checkpoints(str(tmp_path), config) as checkpoints:
+    for n in range(1, last + 1):
+      state = step(state)
+      checkpoints.save(n, state)
+      assert not set(checkpoint.steps(str(tmp_path))) & set(range(n - min(every, later) + 1, n + 1))
+  due = list(range(every, last + 1, every))
+  assert checkpoint.steps(str(tmp_path)) == due, "the last ones at the end"
+  np.testing.assert_array_equal(restored(tmp_path, 5), np.full(5, due[-1]))

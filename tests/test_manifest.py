@@ -12,7 +12,7 @@ DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16, jnp.int32, jnp.uint8, jnp.int8
 
 
 def sums(**arrays):
-  return {k: [int(w) for w in v] for k, v in manifest._checksums(arrays).items()}
+  return {k: [int(w) for w in v] for k, v in manifest.checksums(arrays).items()}
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: jnp.dtype(d).name)
@@ -49,7 +49,7 @@ def test_the_layout_does_not_count(key):
 
 def test_a_manifest_knows_when_it_was_altered(key):
   state = dict(w=jax.random.normal(key, (2, 2)))
-  made = manifest.make(7, state, dict(seed=0, ema=(0.9,)), pending=True)
+  made = manifest.make(7, state, manifest.checksums(state), dict(seed=0, ema=(0.9,)), pending=True)
   manifest.check(made, 7)
   manifest.check_arrays(made, state)
   assert made["config"]["ema"] == [0.9] and made["pending"]
