@@ -16,7 +16,10 @@ import operator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+
+_TOGETHER = 8192  # examples that are drawn at once, see `drawn`
 
 
 def batches(
@@ -66,12 +69,16 @@ def drawn(
 ) -> Iterator[dict[str, np.ndarray]]:
   """Endless batches of a law that can be drawn from: `law(key)` is a whole batch `x [B, ...]`.
 
-  Batch n is drawn whole, by a key of its own, and the rows of this process are kept.
+  Batch n is drawn whole, by a key of its own, and the rows of this process are kept. Small batches
+  are drawn many at a time: on a device that also trains, what is drawn waits for the step.
   """
-  part = share(batch_size, process)
-  key = jax.random.key(seed)
-  keys = (jax.random.fold_in(key, n) for n in count_from(start))
-  return (dict(x=np.asarray(law(k))[part]) for k in keys)
+  part, key = share(batch_size, process), jax.random.key(seed)
+  count = max(1, _TOGETHER // batch_size)
+  draw = jax.jit(
+    lambda first: jax.lax.map(lambda n: law(jax.random.fold_in(key, n)), first + jnp.arange(count))
+  )
+  block = functools.lru_cache(maxsize=1)(lambda n: np.asarray(draw(n * count)))
+  return (dict(x=block(n // count)[n % count, part]) for n in count_from(start))
 
 
 def share(batch_size: int, process: tuple[int, int]) -> slice:
