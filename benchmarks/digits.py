@@ -19,6 +19,7 @@ from configs import flow_digits
 from configs import imm_digits
 from dfim import progress
 
+flags.adopt_module_key_flags(runs)  # so that --help shows --rows, --seeds and --quick
 _WORKDIR = flags.DEFINE_string(
   "workdir", "runs/benchmark_digits", "Where the runs and the table are."
 )
@@ -126,6 +127,11 @@ ROWS = {
     for size in (512, 1024)
     for m in (1, 2, 4)
   },
+  **{
+    f"M={m} log-SNR k={k:g} batch=1024": particles(m, "laplace", k, 1024, LOG_SNR)
+    for m in (1, 2)
+    for k in (7.0, 9.0)
+  },
   **ORDERS,
   "M=4 laplace k=12": particles(4, "laplace", 12.0),
   **{f"M={m} laplace k=10": particles(m, "laplace", 10.0) for m in (1, 2, 4, 8, 16)},
@@ -155,7 +161,7 @@ def config_of(row: str, mode: str) -> ml_collections.ConfigDict:
 def main(_) -> None:
   """Trains what is missing, then writes the table and the figure."""
   progress.show_log()
-  workdir = pathlib.Path(_WORKDIR.value)
+  workdir = runs.workdir_of(_WORKDIR)
   found = runs.image_scores(ROWS, config_of, workdir)
   if found:
     (workdir / "table.md").write_text(runs.image_table(found, CALLS))

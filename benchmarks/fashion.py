@@ -8,8 +8,6 @@ A row and a seed are an ordinary run in <workdir>/<row>/<seed>, done once; `tabl
 is there. A run takes five minutes of one core.
 """
 
-import pathlib
-
 from absl import app
 from absl import flags
 import ml_collections
@@ -20,6 +18,7 @@ from configs import imm_fashion
 from dfim import progress
 from dfim.data import idx
 
+flags.adopt_module_key_flags(runs)  # so that --help shows --rows, --seeds and --quick
 _WORKDIR = flags.DEFINE_string(
   "workdir", "runs/benchmark_fashion", "Where the runs and the table are."
 )
@@ -49,7 +48,7 @@ def config_of(row: str, mode: str) -> ml_collections.ConfigDict:
 def main(_) -> None:
   """Trains what is missing, then writes the table."""
   progress.show_log()
-  workdir = pathlib.Path(_WORKDIR.value)
+  workdir = runs.workdir_of(_WORKDIR)
   found = runs.image_scores(ROWS, config_of, workdir)
   if found:
     (workdir / "table.md").write_text(runs.image_table(found, CALLS))

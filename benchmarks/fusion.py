@@ -27,6 +27,7 @@ from configs import dfim_walk
 from configs import forcing_walk
 from dfim import progress
 
+flags.adopt_module_key_flags(runs)  # so that --help shows --rows, --seeds and --quick
 _WORKDIR = flags.DEFINE_string(
   "workdir", "runs/benchmark_fusion", "Where the runs and the table are."
 )
@@ -179,7 +180,7 @@ ROWS = {
 def main(_) -> None:
   """Trains what is missing, then writes the table and the figure."""
   progress.show_log()
-  workdir = pathlib.Path(_WORKDIR.value)
+  workdir = runs.workdir_of(_WORKDIR)
   for row in runs.asked(ROWS):
     runs.train_seeds(row, ROWS[row], workdir)
   found = {row: [s["walk"] for s in seeds] for row, seeds in runs.collect(workdir, ROWS).items()}

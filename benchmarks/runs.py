@@ -19,6 +19,9 @@ from dfim import train
 
 _ROWS = flags.DEFINE_list("rows", None, "Rows to train, wildcards too; 'none' to make the table.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
+flags.register_validator(
+  "seeds", lambda seeds: seeds and all(s.isdecimal() for s in seeds), "whole numbers, such as 0,1,2"
+)
 QUICK = flags.DEFINE_bool("quick", False, "Small networks and a few steps, to see that it runs.")
 
 Row = Callable[[str], ml_collections.ConfigDict]  # (mode) -> config
@@ -37,6 +40,11 @@ def train_seeds(row: str, config_of: Row, workdir: pathlib.Path) -> None:
   """Trains and scores a row with each of --seeds."""
   for seed in _SEEDS.value:
     run(config_of("smoke" if QUICK.value else "full"), int(seed), folder(workdir, row, seed))
+
+
+def workdir_of(flag: flags.FlagHolder[str]) -> pathlib.Path:
+  """Where the runs are; those of --quick are apart, for they share no row with the others."""
+  return pathlib.Path(flag.value) / ("quick" if QUICK.value else "")
 
 
 def folder(workdir: pathlib.Path, row: str, seed: str) -> pathlib.Path:

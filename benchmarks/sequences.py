@@ -21,6 +21,7 @@ from configs import forcing_series
 from configs import forcing_walk
 from dfim import progress
 
+flags.adopt_module_key_flags(runs)  # so that --help shows --rows, --seeds and --quick
 _WORKDIR = flags.DEFINE_string(
   "workdir", "runs/benchmark_sequences", "Where the runs and the tables are."
 )
@@ -99,7 +100,7 @@ ROWS = {
 def main(_) -> None:
   """Trains what is missing, then writes tables and figures."""
   progress.show_log()
-  workdir = pathlib.Path(_WORKDIR.value)
+  workdir = runs.workdir_of(_WORKDIR)
   for row in runs.asked(ROWS):
     if row.split()[0] in FILES and not _SHARED.value:
       logging.info("%s: left out, for it needs a file; give --shared=FOLDER.", row)

@@ -17,7 +17,8 @@ Where the paper and the released trainer differ, the field and its values, this 
   objective.sample_times.mapping.k  15 of exact end points, the trainer's; the paper prints 160 for
                                   eta(t_max), which is k = 15.05016
   data.augment.squeeze_turned     1, EDM's paper     0.5, EDM's program, which the trainer uses
-  sampler.grid                    through eta = 1.4, both; one step takes core.grids.uniform
+  sampler.grid                    through eta = 1.4, both; one step takes no mid-time:
+                                  --config.sampler.steps=1 "--config.sampler.grid.etas=()"
 """
 
 import ml_collections

@@ -34,11 +34,11 @@ import ml_collections
 
 from dfim.models import dit
 
-MODES = dict(S="S", B="B", L="L", full="XL", best="XL", smoke="S")  # and the size of each
+MODES = dict(S="S", B="B", L="L", XL="XL", full="XL", best="XL", smoke="S")  # and the size of each
 
 
 def get_config(mode: str = "full") -> ml_collections.ConfigDict:
-  """`mode` is "S", "B", "L", "full", "best", or "smoke" (a few steps; needs latents too)."""
+  """`mode` is "S", "B", "L", "XL" or "full", "best", or "smoke" (a few steps; latents too)."""
   size, best, smoke = MODES[mode], mode == "best", mode == "smoke"
   t_max, t_min = 0.994, 0.0
   c = ml_collections.ConfigDict()

@@ -89,8 +89,11 @@ def evaluate(
   experiment = experiment_lib.build(config, devices=devices)
   evaluators = build(experiment.config, experiment.batch["x"].shape[1:])
   if not evaluators:
-    raise ConfigError("evaluators={}: the config names none; add one, see configs/imm_digits.py.")
-  draw, state = sample.restored(experiment, workdir)
+    raise ConfigError(
+      "evaluators={}: the config names none; add one, see configs/imm_digits.py,"
+      " docs/scores.md for FID."
+    )
+  draw, state = sample.restored(experiment, workdir, same_data=True)
   return run(evaluators, draw, state, workdir)
 
 

@@ -155,9 +155,8 @@ def check_arguments(target: Any, kwargs: dict[str, Any], field: str) -> None:
   hints = _hints(target)
   for key, value in kwargs.items():
     if key not in parameters:
-      raise ConfigError(
-        f"{field}.{key}={value!r}: {target.__name__} takes no {key!r}{near(key, parameters)}."
-      )
+      instead = near(key, parameters) or f"; to leave it out give {field} whole, as a dict"
+      raise ConfigError(f"{field}.{key}={value!r}: {target.__name__} takes no {key!r}{instead}.")
     check(value, hints.get(key, Any), f"{field}.{key}", target.__name__)
 
 

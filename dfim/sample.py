@@ -339,14 +339,20 @@ def sheet(experiment: experiment_lib.Experiment, drawn: dict[int, np.ndarray]) -
   )
 
 
-def restored(experiment: experiment_lib.Experiment, workdir: str) -> tuple[Draw, Any]:
+def restored(
+  experiment: experiment_lib.Experiment, workdir: str, *, same_data: bool = False
+) -> tuple[Draw, Any]:
   """How to draw, and the newest state of `workdir`.
 
   Raises:
-    ConfigError: if there is none, or another network's or objective's.
+    ConfigError: if there is none, or another network's or objective's; with `same_data` also if it
+      was trained on other data, wherever they lie.
   """
   draw = make_draw(experiment)
-  workdir_lib.check(workdir, experiment.config, ("model", "objective"))
+  fields = ("model", "objective", *(["data"] if same_data else []))
+  workdir_lib.check(
+    workdir, experiment.config, fields, but=("data.path", "data.data_dir", "data.workers")
+  )
   return draw, checkpoint.restore(workdir, experiment.abstract_state())
 
 

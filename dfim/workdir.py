@@ -16,8 +16,15 @@ from dfim.resolve import ConfigError
 FIXED = "seed batch_size data model objective optimizer reach ema refresh_every".split()
 
 
-def check(workdir: str, config: ml_collections.ConfigDict, fields: Sequence[str] = FIXED) -> None:
+def check(
+  workdir: str,
+  config: ml_collections.ConfigDict,
+  fields: Sequence[str] = FIXED,
+  but: Sequence[str] = (),
+) -> None:
   """Refuses a URL, a file, and a folder whose run was of a config that differs in `fields`.
+
+  What lies in them and is named in `but`, such as "data.path", may differ.
 
   Raises:
     ConfigError: naming the first field that differs.
@@ -32,7 +39,7 @@ def check(workdir: str, config: ml_collections.ConfigDict, fields: Sequence[str]
     return
   saved, plain = load(workdir), _plain(config)
   before, now = (_flat({k: c[k] for k in fields if k in c}) for c in (saved, plain))
-  for field in [*before, *now]:
+  for field in [name for name in (*before, *now) if name not in but]:
     if before.get(field) != now.get(field):
       steps = saved["steps"], plain["steps"]
       why = " (it follows steps)" if (before.get(field), now.get(field)) == steps else ""

@@ -26,7 +26,8 @@ from dfim.data import pixels
 SPLITS = ("train", "test")
 _FETCH = (
   'pack one from a prepared tfds set, python -c "from dfim.data import cifar; '
-  "cifar.pack('{path}', '~/tensorflow_datasets')\", or set data.name=data.images.tfds"
+  "cifar.pack('{path}', '~/tensorflow_datasets')\", or pass --config=configs/imm_cifar.py, which"
+  " reads that"
 )
 
 

@@ -38,7 +38,7 @@ def check(shape: tuple[int, ...]) -> None:
   """Raises ValueError unless samples of `shape` are images of 1 or 3 channels."""
   if len(shape) != 3 or shape[-1] not in (1, 3):
     raise ValueError(
-      f"samples of shape {list(shape)} are no images [H, W, 1 | 3]; decode latents first"
+      f"samples of shape {list(shape)} are no images [H, W, 1 | 3]; latents are, once decoded"
     )
 
 

@@ -18,15 +18,16 @@ ROOT = pathlib.Path(__file__).parents[2]
 @pytest.mark.slow
 def test_rows_are_trained_once_and_make_a_table_and_a_figure(tmp_path):
   flags = ["--rows=final fusion,final forcing", "--seeds=0", "--quick", f"--workdir={tmp_path}"]
-  (tmp_path / "speed.json").write_text(json.dumps({"fusion": 2.0, "forcing": 1.0}))
+  (tmp_path / "quick").mkdir()
+  (tmp_path / "quick" / "speed.json").write_text(json.dumps({"fusion": 2.0, "forcing": 1.0}))
   for n in range(2):
     run = command("fusion", flags)
     assert run.returncode == 0, run.stderr
     assert ("step 6/6" in run.stderr) == (n == 0)  # the second time there is nothing to do
-  assert (tmp_path / "table.md").read_text().strip() == run.stdout.strip()
+  assert (tmp_path / "quick" / "table.md").read_text().strip() == run.stdout.strip()
   rows = [line.split(" | ")[0] for line in run.stdout.splitlines() if line[:2] == "| "]
   assert rows == ["| row", "| final fusion", "| final forcing"]
-  assert (tmp_path / "figure.png").stat().st_size > 10_000
+  assert (tmp_path / "quick" / "figure.png").stat().st_size > 10_000
 
 
 @pytest.mark.slow

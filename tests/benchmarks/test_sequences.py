@@ -18,5 +18,5 @@ def test_rows_without_their_file_are_left_out_and_the_rest_makes_a_table(tmp_pat
   run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=500)
   assert run.returncode == 0, run.stderr
   assert "ETTh1 forcing: left out" in run.stderr
-  assert (tmp_path / "tables.md").read_text().strip() == run.stdout.strip()
+  assert (tmp_path / "quick" / "tables.md").read_text().strip() == run.stdout.strip()
   assert "## walk full (1 seeds)" in run.stdout and "| token 24 |" in run.stdout

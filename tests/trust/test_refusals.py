@@ -651,6 +651,12 @@ def test_a_bad_folder_is_refused(case, good, tmp_path):
   assert not PROGRAMS & set(compiled) and every() == before
 
 
+def test_a_run_is_not_scored_beside_other_data(good):
+  with pytest.raises(ConfigError) as error:
+    evaluate.evaluate(config_of(D, {"data.split": "test"}), str(good))
+  one_line(error.value, "data.split='train'", "pass another --workdir")
+
+
 # Runs the command line of each case in a child of one process, which has imported all it needs.
 DRIVER = """
 import json, os, sys
