@@ -42,10 +42,13 @@ def walk(
   Raises:
     ValueError: no token, or no branch.
   """
-  if tokens < 1 or branches < 1:
-    raise ValueError(f"data.tokens, data.branches: {tokens}, {branches}; each must be positive")
-  if spread < 0.0 or radius <= 0.0:
-    raise ValueError(f"data.spread, data.radius: {spread}, {radius}; none below 0, no radius of 0")
+  for name, value in dict(tokens=tokens, branches=branches).items():
+    if value < 1:
+      raise ValueError(f"data.{name}={value}: set it to 1 or more")
+  if spread < 0.0:
+    raise ValueError(f"data.spread={spread}: set it to 0 or more, in degrees")
+  if radius <= 0.0:
+    raise ValueError(f"data.radius={radius}: set it above 0")
   means = np.linspace(-angle, angle, branches) if branches > 1 else np.zeros(1)
 
   def law(key: Array) -> Array:

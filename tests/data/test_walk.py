@@ -58,7 +58,7 @@ def test_fresh_sequences_are_fixed_and_apart_from_training():
   assert np.all(np.any(test != train, axis=(1, 2)))
 
 
-@pytest.mark.parametrize("fields", [dict(tokens=0), dict(branches=0)])
-def test_refuses_a_walk_of_nothing(fields):
-  with pytest.raises(ValueError, match="data.tokens, data.branches"):
-    walk.walk(4, 0, **fields)
+@pytest.mark.parametrize("field, value", dict(tokens=0, branches=0, spread=-1, radius=0).items())
+def test_refuses_a_walk_of_nothing(field, value):
+  with pytest.raises(ValueError, match=f"data.{field}={value}: set it"):
+    walk.walk(4, 0, **{field: value})
