@@ -74,10 +74,8 @@ def drawn(
   """
   part, key = share(batch_size, process), jax.random.key(seed)
   count = max(1, _TOGETHER // batch_size)
-  draw = jax.jit(
-    lambda first: jax.lax.map(lambda n: law(jax.random.fold_in(key, n)), first + jnp.arange(count))
-  )
-  block = functools.lru_cache(maxsize=1)(lambda n: np.asarray(draw(n * count)))
+  draw = jax.vmap(lambda n: law(jax.random.fold_in(key, n)))
+  block = functools.lru_cache(maxsize=1)(lambda n: np.asarray(draw(n * count + jnp.arange(count))))
   return (dict(x=block(n // count)[n % count, part]) for n in count_from(start))
 
 
