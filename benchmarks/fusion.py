@@ -214,6 +214,7 @@ def figure(found: dict[str, list[Any]], step_ms: dict[str, float], path: pathlib
   from matplotlib import pyplot as plt
 
   left, right = plt.figure(figsize=(10, 4)).subplots(1, 2, sharey=True)
+  left.set_prop_cycle(color=plt.get_cmap("tab20").colors)
   for name in FINAL:
     seeds = found.get(f"final {name}", [])
     calls = [k for k in CALLS if all(f"{k} steps" in s for s in seeds)] if seeds else []
