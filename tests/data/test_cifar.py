@@ -74,7 +74,7 @@ def one_line(error, *parts):
 def test_a_missing_file_is_named_with_the_command_that_makes_it(tmp_path):
   with pytest.raises(FileNotFoundError) as error:
     cifar.cifar10(4, 0, path=tmp_path / "no.npz")
-  one_line(error, "data.path", tmp_path / "no.npz", "cifar.pack(", "data.images.tfds")
+  one_line(error, "data.path", tmp_path / "no.npz", "cifar.pack(", "--config=configs/imm_cifar.py")
 
 
 def test_an_unknown_split_is_named(path):

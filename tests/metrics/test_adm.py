@@ -26,7 +26,7 @@ def test_pixels_of_uint8_come_back():
 @pytest.mark.parametrize(
   "x, message",
   [
-    (np.zeros((2, 4, 4, 4)), r"shape \[4, 4, 4\] are no images .*decode latents"),
+    (np.zeros((2, 4, 4, 4)), r"shape \[4, 4, 4\] are no images .*latents are, once decoded"),
     (np.zeros((2, 6, 2)), r"shape \[6, 2\]"),
     (np.full((1, 2, 2, 3), np.nan), "not finite"),
   ],

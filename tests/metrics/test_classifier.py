@@ -13,7 +13,7 @@ FEW = TRAIN["x"][:64], TRAIN["label"][:64]
 
 @pytest.fixture(scope="module")
 def params():
-  before = jax.config.jax_disable_most_optimizations
+  before = jax.config.read("jax_disable_most_optimizations")
   jax.config.update("jax_disable_most_optimizations", False)  # or it takes 100 s, not 6
   trained = classifier.train(TRAIN["x"], TRAIN["label"])
   jax.config.update("jax_disable_most_optimizations", before)

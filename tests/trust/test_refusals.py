@@ -453,7 +453,7 @@ BAD = {
   "a lag that knows the future": (S, {"data.lags": (1,)}, "data.lags: ", "use longer lags"),
   "half a token": (S, {"data.horizon": 22}, "data.stack: ", "must be multiples of stack=4"),
   "no Gaussian": (T, {"data.modes": 0}, "data.modes", "set modes to 1 or more"),
-  "a walk of no steps": (W, {"data.tokens": 0}, "data.tokens", "must be positive"),
+  "a walk of no steps": (W, {"data.tokens": 0}, "data.tokens", "set it to 1 or more"),
   # sampling
   "no call": (D, {"sampler.steps": (0,)}, "sampler.steps=(0,)", "give 1 or more"),
   "-1 calls": (D, {"sampler.steps": (4, -1)}, "sampler.steps=(4, -1)", "give 1 or more"),
