@@ -12,7 +12,7 @@ ROWS = [
   ("IMM step", "flow-matching step"),
   ("IMM step", "two forwards, value and gradient"),
   ("IMM step", "two forwards, value and gradient, `train_state.advance`"),
-  ("MMD, its weight and gradient", "IMM step"),
+  ("50 x MMD, its weight and gradient, in one program", "IMM step"),
   *((f"sampling, K = {k}", f"forwards, K = {k}") for k in (1, 2, 4, 8)),
 ]
 
