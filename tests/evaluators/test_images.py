@@ -11,6 +11,8 @@ from dfim.evaluators import images
 from dfim.metrics import classifier
 from dfim.metrics import distances
 
+pytestmark = pytest.mark.usefixtures("optimized")  # a classifier is trained in each
+
 
 def shapes(seed, count, size, channels):
   """Labelled images of two classes, bright above or below, and noise."""
