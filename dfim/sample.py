@@ -87,6 +87,7 @@ def make_draw(experiment: experiment_lib.Experiment) -> Draw:
     sampler = _options(experiment.config.sampler)
     one_chunk = _one_chunk(experiment, sampler)
     _check_start(experiment.f, sampler)
+    _check_streams(experiment.loss.keywords, sampler["method"])
     for steps in sampler["steps"]:
       one = functools.partial(one_chunk, steps=steps)
       jax.eval_shape(one, experiment.shapes.params, jnp.arange(2), _given(experiment, 2))
@@ -204,6 +205,17 @@ def _check_start(f: parameterization.Parameterization, sampler: dict[str, Any]) 
     first = grid_of(sampler["grid"], f.path, sampler["steps"][0])[0]
     if f.path.alpha(first) <= 0.0:
       raise ConfigError("sampler.grid: starts at pure noise, which Noise divides by; lower t_max.")
+
+
+def _check_streams(objective: dict[str, Any], method: Any) -> None:
+  """Refuses tokens that move together, if in training each saw only what stands still."""
+  chunk = getattr(method, "keywords", {}).get("chunk")
+  if objective.get("streams", 1) == 2 and chunk != 1:
+    field = "sampler.method" if chunk is None else f"sampler.method.chunk={chunk}"
+    raise ConfigError(
+      f"{field}: with objective.streams=2 tokens are drawn one by one; set sampler.method to"
+      " samplers.rollout.rollout with chunk=1."
+    )
 
 
 def _one_chunk(

@@ -504,6 +504,7 @@ BAD = {
   "a rollout without a step": (W, {"sampler.step": None}, "sampler.step=None", "samplers.jump."),
   "a window below the chunk": (W, {"sampler.method.window": 0}, "method.window=0", "must hold"),
   "chunks that do not divide": (W, {"sampler.method.chunk": 4}, "method.chunk=4", "whole chunks"),
+  "two streams, two tokens at once": (F, {"sampler.method.chunk": 2}, "method.chunk=2", "chunk=1"),
   "guidance with a cache": (
     W,
     {"sampler.guidance": 1.5},
