@@ -70,6 +70,7 @@ def stop_at(monkeypatch, step):
   monkeypatch.setattr(train, "make_report", failing)
 
 
+@pytest.mark.slow  # as tests/trust/test_kills.py has it, by SIGKILL
 def test_an_interrupted_run_equals_an_unbroken_one(tmp_path, monkeypatch):
   unbroken = run(small(), tmp_path / "unbroken")
   with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

@@ -29,7 +29,7 @@ CONFIGS = dict(
 )
 
 
-SLOW = {"consistency", "flow", "toy"}  # what differs from imm is tested by itself
+SLOW = {"consistency", "flow", "imm", "toy"}  # tests/trust/test_layouts.py has imm's
 
 
 @pytest.fixture(params=[pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in CONFIGS])

@@ -85,12 +85,12 @@ def gap(path, order, quarters, steps, *, a=0.9, t_max=1.0, t_min=0.01, factor=1.
   [
     (ip.Cosine(), "full", CLEAN, 0.2),
     (ip.Cosine(), "autoregressive", [0, 4, 1, 4], 0.05),
-    (ip.FlowMatching(), "autoregressive", CLEAN, 0.1),
+    pytest.param(ip.FlowMatching(), "autoregressive", CLEAN, 0.1, marks=pytest.mark.slow),
     (ip.FlowMatching(), "full", [1, 2, 0, 3], 0.05),
-    (ip.FlowMatching(), "pyramid", [0, 4, 1, 4], 0.05),
+    pytest.param(ip.FlowMatching(), "pyramid", [0, 4, 1, 4], 0.05, marks=pytest.mark.slow),
     (ip.DiscreteVP(), "pyramid", CLEAN, 0.16),
-    (ip.DiscreteVP(), "autoregressive", [1, 2, 0, 3], 0.05),
-    (ip.DiscreteVP(), "full", [4, 4, 1, 0], 0.05),
+    pytest.param(ip.DiscreteVP(), "autoregressive", [1, 2, 0, 3], 0.05, marks=pytest.mark.slow),
+    pytest.param(ip.DiscreteVP(), "full", [4, 4, 1, 0], 0.05, marks=pytest.mark.slow),
   ],
 )
 def test_lies_below_the_exact_value_and_reaches_it_as_steps_shrink(
