@@ -124,11 +124,12 @@ ROWS = {
   },
   **{
     f"M={m} log-SNR k=8 batch={size}": particles(m, "laplace", 8.0, size, LOG_SNR)
-    for size in (512, 1024)
+    for size in (512, 1024, 2048)
     for m in (1, 2, 4)
   },
   **{
-    f"M={m} log-SNR k={k:g} batch=1024": particles(m, "laplace", k, 1024, LOG_SNR)
+    f"M={m} log-SNR k={k:g} batch={size}": particles(m, "laplace", k, size, LOG_SNR)
+    for size in (1024, 2048)
     for m in (1, 2)
     for k in (7.0, 9.0)
   },
