@@ -27,7 +27,7 @@ def check(
   What lies in them and is named in `but`, such as "data.path", may differ.
 
   Raises:
-    ConfigError: naming the first field that differs.
+    ConfigError: naming the first field that differs, and another that it follows.
   """
   if "://" in workdir:
     raise ConfigError(
@@ -37,15 +37,16 @@ def check(
     raise ConfigError(f"workdir={workdir}: a file stands there; pass the path of a folder.")
   if not checkpoint.steps(workdir):
     return
-  saved, plain = load(workdir), _plain(config)
-  before, now = (_flat({k: c[k] for k in fields if k in c}) for c in (saved, plain))
-  for field in [name for name in (*before, *now) if name not in but]:
-    if before.get(field) != now.get(field):
-      steps = saved["steps"], plain["steps"]
-      why = " (it follows steps)" if (before.get(field), now.get(field)) == steps else ""
+  saved, given = _flat(load(workdir)), _flat(_plain(config))
+  looked_at = lambda name: name.split(".")[0] in fields and name not in but
+  for field in filter(looked_at, (*saved, *given)):
+    change = [saved.get(field, "absent"), given.get(field, "absent")]
+    if change[0] != change[1]:
+      others = ((name, saved[name], given.get(name)) for name in saved if not looked_at(name))
+      why = next((f" (it follows {name})" for name, *both in others if both == change), "")
       raise ConfigError(
-        f"workdir={workdir} holds a run with {field}={before.get(field, 'absent')!r}, and this"
-        f" config has {now.get(field, 'absent')!r}{why}: pass another --workdir, or the old value."
+        f"workdir={workdir} holds a run with {field}={change[0]!r}, and this config has"
+        f" {change[1]!r}{why}: pass another --workdir, or the old value."
       )
 
 

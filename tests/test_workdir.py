@@ -1,0 +1,40 @@
+"""What a run's folder refuses, and which of two fields it names."""
+
+import ml_collections
+import pytest
+
+from dfim import checkpoint
+from dfim import workdir
+from dfim.resolve import ConfigError
+
+
+def config(tokens, **model):
+  given = dict(steps=9, data=dict(name="data.walk.walk", tokens=tokens), model=dict(**model))
+  return ml_collections.ConfigDict(given)
+
+
+@pytest.mark.parametrize(
+  "tokens, model, fields, message",
+  [
+    (8, dict(window=8, width=3), ("data", "model"), "data.tokens=6, and this config has 8: pass"),
+    (8, dict(window=8, width=3), ("model",), "model.window=6, .* has 8 .it follows data.tokens.: "),
+    (6, dict(window=8, width=3), ("model",), "model.window=6, and this config has 8: pass another"),
+    (6, dict(window=6), ("model",), "model.width=3, and this config has 'absent': pass"),
+    (6, dict(window=6, width=3, depth=2), ("model",), "model.depth='absent', .* has 2: pass"),
+  ],
+)
+def test_the_first_difference_is_named_and_what_it_follows(
+  tokens, model, fields, message, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(checkpoint, "steps", lambda _: [9])
+  before = config(6, window=6, width=3)
+  workdir.claim(str(tmp_path), before)
+  workdir.check(str(tmp_path), before, fields)
+  with pytest.raises(ConfigError, match=message):
+    workdir.check(str(tmp_path), config(tokens, **model), fields)
+  workdir.check(str(tmp_path), config(8, window=6, width=3), ("data", "model"), ("data.tokens",))
+
+
+def test_a_folder_without_a_checkpoint_takes_any_run(tmp_path):
+  workdir.claim(str(tmp_path), config(6, window=6))
+  workdir.check(str(tmp_path), config(8, window=8))
