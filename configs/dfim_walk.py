@@ -33,6 +33,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
       pattern=dict(name="core.times.two_stream", noisy=0.25),
       mapping=dict(name="core.mappings.log_snr_decrement", k=6.0),
       s_at_t_min=0.3,
+      r_at_s=0.1,
       **forcing_walk.ENDS,
     ),
     particles=dict(name="core.particles.prefix", bandwidth=1.0),
