@@ -152,9 +152,10 @@ def prefix(
   )
   if group_size > 1:
     own_left_out = (times.r == times.s) & (times.t - times.s > own_within)
-    others = (1.0 - jnp.eye(group_size)) * group_size / (group_size - 1)
     far = _per_token(y.shape[1], group_size)(own_left_out)[..., None, None]
-    factor = jnp.where(far, factor * others, factor)
+    own = jnp.eye(group_size, dtype=bool)[None, None]
+    others = jnp.where(own, 0.0, factor * group_size / (group_size - 1))
+    factor = jnp.where(far, others, factor)
   return _each_token(y, z, times, f, kernel, group_size, factor)
 
 
