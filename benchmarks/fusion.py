@@ -113,8 +113,7 @@ def straight(name: str) -> dict[str, Any]:
 
 FINAL = {
   "fusion": fusion(),
-  "fusion, r at s 0": fusion(sample_times__r_at_s=0.0),
-  "M=1": fusion(group_size=1, sample_times__r_at_s=0.0),
+  "M=1": fusion(group_size=1),
   "data MMD": fusion(sample_times__mapping=dict(name="core.mappings.to_target")),
   "forcing": forcing(),
   "forcing two_stream": forcing(streams=2),
@@ -123,7 +122,7 @@ FINAL = {
   **{f"shortcut {p} two_stream": shortcut(p, streams=2) for p in ("velocity", "x")},
   **{f"shortcut {p} equal tokens": shortcut(p, steps=2.0) for p in ("velocity", "x")},
 }
-SCREEN = {  # all without jumps to the data, which came later
+SCREEN = {
   "default": {},
   **{f"M={m}": dict(group_size=m) for m in (1, 2, 4, 8, 32)},
   **{f"k={k:g}": dict(sample_times__mapping__k=k) for k in (5.0, 7.0)},
@@ -167,16 +166,13 @@ def elsewhere(row: runs.Row) -> runs.Row:
 
 def averaged_by(decay: float) -> runs.Row:
   """The default, half as long, with another average of the weights."""
-  return lambda mode: changed(fusion(steps=0.5, sample_times__r_at_s=0.0)(mode), {"ema": (decay,)})
+  return lambda mode: changed(fusion(steps=0.5)(mode), {"ema": (decay,)})
 
 
 ROWS = {
   **{f"final {name}": row for name, row in FINAL.items()},
   **{f"other {name}": elsewhere(FINAL[name]) for name in OTHER},
-  **{
-    f"screen {name}": fusion(steps=0.5, sample_times__r_at_s=0.0, **fields)
-    for name, fields in SCREEN.items()
-  },
+  **{f"screen {name}": fusion(steps=0.5, **fields) for name, fields in SCREEN.items()},
   **{f"screen EMA {decay:g}": averaged_by(decay) for decay in (0.99, 0.9995)},
 }
 

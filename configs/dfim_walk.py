@@ -33,10 +33,9 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
       pattern=dict(name="core.times.two_stream", noisy=0.25),
       mapping=dict(name="core.mappings.log_snr_decrement", k=6.0),
       s_at_t_min=0.3,
-      r_at_s=0.3,
       **forcing_walk.ENDS,
     ),
-    particles=dict(name="core.particles.prefix", bandwidth=1.0, own_within=0.1),
+    particles=dict(name="core.particles.prefix", bandwidth=1.0),
     kernel=dict(name="core.kernels.laplace"),
     weight=dict(name="core.weights.imm", a=1.0, b=2.0),
     group_size=16 if mode == "full" else 4,
@@ -45,7 +44,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   if mode == "full":
     c.model.width = 64
   c.sampler.step = dict(name="samplers.jump.pushforward_step")
-  c.sampler.grid = dict(name="core.grids.edm", rho=2.0, **forcing_walk.ENDS)
+  c.sampler.grid = dict(name="core.grids.edm", rho=4.0, **forcing_walk.ENDS)
   c.sampler.steps = c.evaluators.walk.steps = CALLS if mode == "full" else CALLS[:2]
   c.evaluators.rollout.steps = 2
   return c

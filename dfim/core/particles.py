@@ -129,7 +129,6 @@ def prefix(
   group_size: int,
   bandwidth: float = 3.0,
   averaged: bool = False,
-  own_within: float = 1.0,
 ) -> tuple[Array, Callable[[Array], Array]]:
   """A particle is one token, compared where the tokens before it are alike: `[G, T]`.
 
@@ -140,22 +139,10 @@ def prefix(
     y: `[B, T, ...]`; see `example` for the others.
     bandwidth: see `likeness`.
     averaged: see `likeness`.
-    own_within: the greatest t - s at which a particle is compared with its own data, where data are
-      the target (r = s). From further off they are one draw of many that its noise could belong to,
-      and the pull towards them blurs; without them MMD^2 has no bias, and may be negative. With M =
-      1 there is nothing else to compare with.
   """
-  if own_within < 0.0:
-    raise ValueError(f"own_within={own_within}: set it to 0 or more; 1 leaves nothing out.")
   factor = likeness(
     x_t, group_size=group_size, bandwidth=bandwidth, averaged=averaged, streams=times.streams
   )
-  if group_size > 1:
-    own_left_out = (times.r == times.s) & (times.t - times.s > own_within)
-    far = _per_token(y.shape[1], group_size)(own_left_out)[..., None, None]
-    own = jnp.eye(group_size, dtype=bool)[None, None]
-    others = jnp.where(own, 0.0, factor * group_size / (group_size - 1))
-    factor = jnp.where(far, others, factor)
   return _each_token(y, z, times, f, kernel, group_size, factor)
 
 

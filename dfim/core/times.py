@@ -184,7 +184,6 @@ def sample(
   gap: float = 1e-5,
   s_at_t_min: float = 0.0,
   s_at_r: float = 0.0,
-  r_at_s: float = 0.0,
   reach: float | Array = 1.0,
   mask: Array | None = None,
 ) -> Times:
@@ -209,9 +208,6 @@ def sample(
     s_at_r: the probability, of the rest, that s is as high as r, one small step below t, whose
       target is the data at s: the induction's base, which a uniform s seldom shows where steps are
       small. Without it the base is learnt last, and what it lacks is in every jump from above.
-    r_at_s: the probability, of the jumps to t_min, that r is t_min too and the target the data
-      themselves, as in the naive objective (IMM eq. 7). Else only small jumps are ever compared
-      with data, and what each level of the induction gets wrong of the masses adds up.
     reach: the greatest t - s. A schedule may grow it, see `train.make_step`.
     mask: bool, of x's rank; False is padding: pure noise, at t_max, and not active.
 
@@ -219,12 +215,11 @@ def sample(
     ValueError: naming the field, before anything is compiled.
   """
   _check(shape, group_size, t_max, t_min, gap)
-  for name, rate in dict(s_at_t_min=s_at_t_min, s_at_r=s_at_r, r_at_s=r_at_s).items():
+  for name, rate in dict(s_at_t_min=s_at_t_min, s_at_r=s_at_r).items():
     if not 0.0 <= rate <= 1.0:
       raise ValueError(f"{name}={rate}: a probability lies in [0, 1].")
-  for name, rate in dict(s_at_r=s_at_r, r_at_s=r_at_s).items():
-    if rate and mapping is None:
-      raise ValueError(f"{name}={rate}: there is no r without a mapping; leave it at 0.")
+  if s_at_r and mapping is None:
+    raise ValueError(f"s_at_r={s_at_r}: there is no r without a mapping; leave it at 0.")
   key_t, key_s, key_corner = jax.random.split(key, 3)
   groups = (shape[0] // group_size, *shape[1:])
   t, active = pattern(key_t, groups, t_max=t_max, t_min=t_min)
@@ -242,9 +237,6 @@ def sample(
   s = jnp.where(corner, t_min, jnp.clip(s, t_min, t - span))
   s = jnp.where(active, s, t)
   r = t if mapping is None else mapping(path, s, t, t_max=t_max, t_min=t_min)
-  if r_at_s:
-    to_data = jax.random.bernoulli(jax.random.fold_in(key_corner, 1), r_at_s, t.shape)
-    r = jnp.where(to_data & (s <= t_min), s, r)
   each = lambda a: jnp.repeat(a, group_size, axis=0)
   times = Times(s=each(s), r=each(jnp.where(active, r, t)), t=each(t), active=each(active))
   return times if mask is None else _padded(times, mask, t_max)

@@ -100,32 +100,6 @@ def test_tokens_equal_a_plain_double_sum(name, bandwidth, streams, float64):
   np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-14)
 
 
-def test_own_data_are_left_out_of_long_jumps_to_data_and_of_no_others(float64):
-  y, z, x_t = clouds()
-  times, s, t, active = some_times()
-  to_data = np.arange(TOKENS) % 2 == 0
-  r = np.where(to_data, s, 0.5 * (s + t))
-  times = times.replace(r=np.repeat(r, M, axis=0)[..., None, None])
-  found = compiled("prefix", own_within=0.2)(y, z, x_t, times)
-  far = active & to_data & (t - s > 0.2)
-  assert far.any() and (active & to_data & ~far).any()
-  factor = alike(by_token(x_t), 3.0, False)
-  factor = np.where(far[..., None, None], factor * (1 - np.eye(M)) * M / (M - 1), factor)
-  scale = np.where(active, 1 / (0.5 * np.where(active, t - s, 1.0) * SIZE), 0.0)
-  expected = double_sum(by_token(y), by_token(z), lambda d: laplace(d, scale), factor)
-  np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-14)
-
-
-def test_without_own_data_answers_of_the_right_law_have_no_discrepancy(key):
-  """The answers know the law, and nothing of their own data: any pull towards these is a bias."""
-  y, z, x_t = jax.random.normal(key, (3, 4000 * M, 1, 2))
-  times = times_lib.Times(*(jnp.full((len(y), 1, 1), u) for u in (0.1, 0.1, 0.9, True)))
-  for own_within, biased in ((1.0, True), (0.5, False)):
-    each = compiled("prefix", own_within=own_within)(y, z, x_t, times)
-    error = jnp.std(each) / jnp.sqrt(each.size)
-    assert (jnp.mean(each) > 20 * error) if biased else (abs(jnp.mean(each)) < 4 * error)
-
-
 @pytest.mark.parametrize("bandwidth", [0.0, 0.5, 2.0])
 def test_sequences_equal_a_plain_double_sum(bandwidth, float64):
   y, z, x_t = clouds()

@@ -260,16 +260,6 @@ def test_part_of_the_jumps_can_be_the_base_of_the_induction(key):
   assert abs(jnp.sum(base) / jnp.sum(free) - 0.3) < 0.02
 
 
-def test_part_of_the_jumps_to_t_min_can_have_the_data_as_their_target(key):
-  mapping = functools.partial(mappings.log_snr_decrement, k=6.0)
-  drawn = sample(key, (10_000, 1), mapping=mapping, s_at_t_min=0.5, r_at_s=0.4)
-  small = mapping(PATH, drawn.s, drawn.t, **ENDS)
-  far = (drawn.s == jnp.float32(0.006)) & (small > drawn.s)
-  assert abs(jnp.sum(far & (drawn.r == drawn.s)) / jnp.sum(far) - 0.4) < 0.02
-  stays = ~far | (drawn.r != drawn.s)
-  np.testing.assert_array_equal(drawn.r[stays], small[stays])
-
-
 def test_reach_bounds_the_length_of_a_jump(key):
   drawn = sample(key, (10_000, 1), reach=jnp.float32(0.1))
   length = drawn.t - drawn.s
@@ -290,8 +280,6 @@ def test_without_a_mapping_r_is_t(key):
     (dict(t_max=0.1, t_min=0.2), "t_min=0.2, t_max=0.1: set 0 <= t_min < t_max <= 1"),
     (dict(s_at_r=0.5), "s_at_r=0.5: there is no r without a mapping"),
     (dict(s_at_r=1.5), "s_at_r=1.5: a probability"),
-    (dict(r_at_s=0.5), "r_at_s=0.5: there is no r without a mapping"),
-    (dict(r_at_s=-0.1), "r_at_s=-0.1: a probability"),
     (dict(t_max=1.2), "t_max=1.2"),
     (dict(gap=0.0), "gap=0.0: set 0 < gap"),
     (dict(group_size=3), "group_size=3 does not divide batch_size=8"),
