@@ -1,5 +1,6 @@
 """Saving beside training; what damage and kills do is in tests/trust."""
 
+import gc
 import sys
 import threading
 
@@ -64,3 +65,17 @@ def test_what_is_written_later_is_what_was_due(tmp_path, every):
   due = list(range(every, last + 1, every))
   assert checkpoint.steps(str(tmp_path)) == due, "the last ones at the end"
   np.testing.assert_array_equal(restored(tmp_path, 5), np.full(5, due[-1]))
+
+
+def test_a_save_leaves_no_objects_behind(tmp_path):
+  state, saves = {f"array {n}": jnp.zeros(2) for n in range(30)}, 8
+  with checkpoint.Checkpoints(str(tmp_path), CONFIG) as checkpoints:
+
+    def blocks_after(first):
+      for n in range(first, first + saves):
+        checkpoints.save(n, state, force=True)
+      gc.collect()
+      return sys.getallocatedblocks()
+
+    start, end = blocks_after(1), blocks_after(1 + saves)
+  assert end - start < 30 * saves, "less than an object for each array"
