@@ -93,7 +93,7 @@ def evaluate(
       "evaluators={}: the config names none; add one, see configs/imm_digits.py,"
       " docs/scores.md for FID."
     )
-  draw, state = sample.restored(experiment, workdir, same_data=True)
+  draw, state = sample.restored(experiment, workdir, ("model", "objective", "data"))
   return run(evaluators, draw, state, workdir)
 
 

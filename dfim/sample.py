@@ -1,6 +1,7 @@
 """Drawing samples with the averaged weights of a run."""
 
 from collections.abc import Callable
+from collections.abc import Sequence
 import functools
 import hashlib
 import inspect
@@ -352,19 +353,19 @@ def sheet(experiment: experiment_lib.Experiment, drawn: dict[int, np.ndarray]) -
 
 
 def restored(
-  experiment: experiment_lib.Experiment, workdir: str, *, same_data: bool = False
+  experiment: experiment_lib.Experiment,
+  workdir: str,
+  fields: Sequence[str] = ("model", "objective"),
 ) -> tuple[Draw, Any]:
   """How to draw, and the newest state of `workdir`.
 
   Raises:
-    ConfigError: if there is none, or another network's or objective's; with `same_data` also if it
-      was trained on other data, wherever they lie.
+    ConfigError: if there is none, or of a run that differs in `fields`; where the data lie, and how
+      they are read, may differ.
   """
   draw = make_draw(experiment)
-  fields = ("model", "objective", *(["data"] if same_data else []))
-  workdir_lib.check(
-    workdir, experiment.config, fields, but=("data.path", "data.data_dir", "data.workers")
-  )
+  elsewhere = ("data.path", "data.data_dir", "data.workers")
+  workdir_lib.check(workdir, experiment.config, fields, but=elsewhere)
   return draw, checkpoint.restore(workdir, experiment.abstract_state())
 
 

@@ -40,13 +40,14 @@ def check(
   saved, given = _flat(load(workdir)), _flat(_plain(config))
   looked_at = lambda name: name.split(".")[0] in fields and name not in but
   for field in filter(looked_at, (*saved, *given)):
-    change = [saved.get(field, "absent"), given.get(field, "absent")]
-    if change[0] != change[1]:
-      others = ((name, saved[name], given.get(name)) for name in saved if not looked_at(name))
-      why = next((f" (it follows {name})" for name, *both in others if both == change), "")
+    if saved.get(field) != given.get(field):  # what is absent is as good as None
+      before, now = saved.get(field, "absent"), given.get(field, "absent")
+      others = (name for name in saved if not looked_at(name))
+      alike = (name for name in others if (saved[name], given.get(name)) == (before, now))
+      why = next((f" (it follows {name})" for name in alike), "")
       raise ConfigError(
-        f"workdir={workdir} holds a run with {field}={change[0]!r}, and this config has"
-        f" {change[1]!r}{why}: pass another --workdir, or the old value."
+        f"workdir={workdir} holds a run with {field}={before!r}, and this config has"
+        f" {now!r}{why}: pass another --workdir, or the old value."
       )
 
 

@@ -38,3 +38,10 @@ def test_the_first_difference_is_named_and_what_it_follows(
 def test_a_folder_without_a_checkpoint_takes_any_run(tmp_path):
   workdir.claim(str(tmp_path), config(6, window=6))
   workdir.check(str(tmp_path), config(8, window=8))
+
+
+def test_a_field_that_is_none_may_be_absent(tmp_path, monkeypatch):
+  """A run from before a field was there goes on, if the field is left at None."""
+  monkeypatch.setattr(checkpoint, "steps", lambda _: [9])
+  workdir.claim(str(tmp_path), config(6, window=6))
+  workdir.check(str(tmp_path), config(6, window=6, dtype=None), ("model",))
