@@ -1,5 +1,6 @@
 """Every public function of `kernels` must be a kernel: new ones are tested for free."""
 
+import functools
 import inspect
 
 import jax
@@ -92,3 +93,22 @@ def test_laplace_sees_what_the_mean_does_not(key):
   y = jax.random.normal(key, (1, 64, 1))
   wide = 3.0 * y
   assert mmd.mmd2(y - y.mean(), wide - wide.mean(), kernels.laplace, jnp.ones(1))[0] > 0.05
+
+
+@pytest.mark.parametrize("width", [1.0, 8.0])
+@pytest.mark.parametrize("far", [0.5, 1.0, 2.0])
+def test_laplace_lets_a_particle_go_to_its_other_place_from_a_share_on_that_width_brings_to_half(
+  width, far
+):
+  """A particle near 0 whose pairs lie at 0, and at `far` in a share p of cases."""
+
+  def pull(p):  # of the loss on one pair, on average, at a particle just beside 0
+    loss = lambda y, z: mmd.mmd2(
+      y[None], z[None], functools.partial(kernels.laplace, width=width), one
+    )
+    place = lambda at: jnp.full(1, at)
+    slope = lambda at: jax.grad(lambda y: loss(y, place(at)))(place(1e-3))[0]
+    return -(1 - p) * slope(0.0) - p * slope(far)
+
+  turning = 1 / (1 + np.exp(-far / width))
+  assert pull(turning - 0.01) < 0.0 < pull(turning + 0.01)
