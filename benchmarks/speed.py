@@ -28,7 +28,9 @@ from dfim import experiment as experiment_lib
 from dfim import sample
 from dfim import train
 from dfim import train_state
+from dfim.core import grids
 from dfim.core import interpolants
+from dfim.samplers import jump
 
 _CONFIG = flags.DEFINE_string("config_name", "imm_digits", "A moment-matching config of configs/.")
 _OUT = flags.DEFINE_string("out", "runs/benchmark_speed/table.md", "Where the table goes.")
@@ -48,7 +50,11 @@ ROWS = (  # what is timed, what it is divided by, the greatest ratio aimed at
   (IMM, BARE, 1.05),
   (IMM, BARE_STEP, 1.05),
   (MMD, IMM, MMDS * 0.02),
-  *((f"sampling, K = {k}", f"forwards, K = {k}", 1.05) for k in STEPS),
+  *(
+    (f"{what}, K = {k}", f"forwards, K = {k}", 1.05)
+    for what in ("steps", "sampling")
+    for k in STEPS
+  ),
 )
 
 
@@ -160,25 +166,43 @@ def discrepancy(experiment: experiment_lib.Experiment) -> Callable[..., tuple[Ar
 def sampling_calls(
   config: ml_collections.ConfigDict, chunk: int
 ) -> tuple[dict[str, Call], dict[int, list[int]]]:
-  """K steps of the sampler, and K forwards one after another; programs compiled for each K."""
+  """K steps, sampling, which draws noise too, and K forwards; programs compiled for each K."""
   config = ml_collections.ConfigDict(config)
   config.sampler.chunk = chunk
   experiment = experiment_lib.build(config, devices=jax.devices()[:1])
   draw, params = sample.make_draw(experiment), sample.averaged(experiment.first_state())
-  forwards = forwards_of(experiment, chunk)
+  forwards, steps = forwards_of(experiment, chunk), steps_of(experiment, chunk)
   calls, programs = {}, {}
   for k in STEPS:
     sampling = functools.partial(draw, params, chunk, k)
     programs[k] = [compiled(sampling), compiled(sampling)]
     calls |= {f"sampling, K = {k}": sampling}
+    calls |= {f"steps, K = {k}": functools.partial(steps, params, k)}
     calls |= {f"forwards, K = {k}": functools.partial(forwards, params, k)}
   return calls, programs
 
 
+def steps_of(experiment: experiment_lib.Experiment, chunk: int) -> Callable[..., np.ndarray]:
+  """The K steps of `samplers.jump.pushforward`, one program for each K."""
+  x, cond = zeros_like_batch(experiment, chunk)
+
+  @functools.partial(jax.jit, static_argnames="steps")
+  def program(params: Any, x: Array, steps: int) -> Array:
+    jumping = functools.partial(experiment.f, experiment.apply, params, cond=cond)
+    return jump.pushforward(jumping, x, grids.uniform(steps, t_max=0.994, t_min=0.006))
+
+  return lambda params, steps: jax.device_get(program(params, x, steps=steps))
+
+
+def zeros_like_batch(experiment: experiment_lib.Experiment, chunk: int) -> tuple[Array, Any]:
+  """`x` and `cond` of a batch of `chunk` examples."""
+  zeros = lambda a: jnp.zeros((chunk, *a.shape[1:]), a.dtype)
+  return jax.tree.map(zeros, (experiment.batch["x"], experiment.batch.get("cond")))
+
+
 def forwards_of(experiment: experiment_lib.Experiment, chunk: int) -> Callable[..., np.ndarray]:
   """K calls of the jitted network, each on the output of the last: others could overlap."""
-  zeros = lambda a: jnp.zeros((chunk, *a.shape[1:]), a.dtype)
-  x, cond = jax.tree.map(zeros, (experiment.batch["x"], experiment.batch.get("cond")))
+  x, cond = zeros_like_batch(experiment, chunk)
   forward = jax.jit(experiment.apply)
 
   def forwards(params: Any, steps: int) -> np.ndarray:

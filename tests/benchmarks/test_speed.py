@@ -13,7 +13,11 @@ ROWS = [
   ("IMM step", "two forwards, value and gradient"),
   ("IMM step", "two forwards, value and gradient, `train_state.advance`"),
   ("50 x MMD, its weight and gradient, in one program", "IMM step"),
-  *((f"sampling, K = {k}", f"forwards, K = {k}") for k in (1, 2, 4, 8)),
+  *(
+    (f"{what}, K = {k}", f"forwards, K = {k}")
+    for what in ("steps", "sampling")
+    for k in (1, 2, 4, 8)
+  ),
 ]
 
 
