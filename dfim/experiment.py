@@ -57,7 +57,6 @@ class Experiment:
   loss: Callable[..., tuple[Array, dict[str, Array]]]
   f: parameterization.Parameterization
   tx: optax.GradientTransformation
-  reach: Callable[[Array], Array] | float
   source: Callable[..., Iterator[dict[str, Any]]]
   batch: dict[str, Any]  # shapes and dtypes of one global batch
 
@@ -135,12 +134,20 @@ def _resolved(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Exp
     mesh=mesh,
     net=net,
     apply=net.apply,
-    loss=loss,
+    loss=_within(reach, loss),
     f=loss.keywords["f"],
     tx=tx,
-    reach=reach,
     source=source,
     batch=jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), batch),
+  )
+
+
+def _within(reach: Any, loss: Callable[..., Any]) -> Callable[..., Any]:
+  """The objective whose jumps are no longer than `reach`, a number or a schedule."""
+  if reach == 1.0:
+    return loss
+  return functools.partial(
+    loss, sample_times=functools.partial(loss.keywords["sample_times"], reach=reach)
   )
 
 
@@ -151,9 +158,13 @@ def _check_step(experiment: Experiment) -> None:
     params, opt_state = experiment.shapes.params, experiment.shapes.opt_state
   part = lambda a: jax.ShapeDtypeStruct((a.shape[0] // count, *a.shape[1:]), a.dtype)
   batch = jax.tree.map(part, experiment.batch)
-  loss = functools.partial(experiment.loss, functools.partial(experiment.apply, train=True))
+  apply = functools.partial(experiment.apply, train=True)
+
+  def loss(step: Array, *args: Any) -> Any:
+    return resolve_lib.at_step(experiment.loss, step)(apply, *args)
+
   with resolve_lib.config_errors("objective", config.objective):
-    jax.eval_shape(loss, params, params, batch, jax.random.key(0))
+    jax.eval_shape(loss, experiment.shapes.step, params, params, batch, jax.random.key(0))
   with resolve_lib.config_errors("optimizer", config.optimizer):
     jax.eval_shape(experiment.tx.update, params, opt_state, params)
 

@@ -69,9 +69,7 @@ def replay(workdir: str, *, devices: Any = None) -> list[str]:
   config = experiment.config
   state = checkpoint.restore(workdir, experiment.abstract_state())
   batch = _batch(experiment, pathlib.Path(workdir))
-  gradient = step_lib.make_gradient(
-    experiment.apply, experiment.loss, reach=experiment.reach, accumulate=config.accumulate
-  )
+  gradient = step_lib.make_gradient(experiment.apply, experiment.loss, accumulate=config.accumulate)
   args = state, batch, experiment.root()
   (loss, _), grads = jax.jit(gradient)(*args)
   found = list(_not_finite({"batch": batch, "loss": loss, **_under_params(grads)}))

@@ -18,6 +18,7 @@ import re
 import typing
 from typing import Any
 
+import jax
 import ml_collections
 
 from dfim import hints as hints_lib
@@ -135,6 +136,24 @@ def find(name: str, field: str = "config") -> Any:
       )
     return getattr(found, attribute)
   raise ConfigError(f"{field}.name={name!r}: no module {module!r}, in dfim or elsewhere.")
+
+
+def at_step(part: Any, step: Any) -> Any:
+  """`part` with the schedules among its arguments, and among those of its own parts, at `step`.
+
+  A schedule is a function that a config gives where the signature says `float | Array`, such as
+  `objective.kernel.width` or `objective.sample_times.reach`.
+  """
+  if not isinstance(part, functools.partial):
+    return part
+  hints = _hints(part.func)
+  now = {
+    key: value(step)
+    if callable(value) and hints.get(key) == float | jax.Array
+    else at_step(value, step)
+    for key, value in part.keywords.items()
+  }
+  return functools.partial(part.func, *part.args, **now)
 
 
 def near(word: str, known: Any) -> str:

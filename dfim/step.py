@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import optax
 
 from dfim import experiment as experiment_lib
+from dfim import resolve as resolve_lib
 from dfim import sharding
 from dfim import train_state
 
 Array = jax.Array
 Loss = Callable[..., tuple[Array, dict[str, Array]]]
-Reach = Callable[[Array], Array] | float
 
 
 def make_step(
@@ -24,7 +24,6 @@ def make_step(
   tx: optax.GradientTransformation,
   *,
   refresh_every: int = 1,
-  reach: Reach = 1.0,
   accumulate: int = 1,
   places: Any = None,
 ) -> Callable[..., tuple[train_state.TrainState, dict[str, Array]]]:
@@ -32,14 +31,14 @@ def make_step(
 
   Args:
     apply: the network's `apply`.
-    loss: an objective with its hyper-parameters bound, as `resolve` returns it.
+    loss: an objective with its hyper-parameters bound, as `resolve` returns it; schedules among
+      them, see `resolve.at_step`, are taken at the number of batches seen.
     tx: the optimizer.
     refresh_every: steps between copies of the weights into `frozen`.
-    reach: the greatest t - s of `times.sample`, or a schedule of it by step. IMM uses 1.
     accumulate: micro-batches whose gradients make one step, see `accumulated`.
     places: the state's shardings, kept from step to step; None leaves them to the compiler.
   """
-  gradient = make_gradient(apply, loss, reach=reach, accumulate=accumulate)
+  gradient = make_gradient(apply, loss, accumulate=accumulate)
 
   @functools.partial(jax.jit, donate_argnames="state", out_shardings=(places, None))
   def step(state: train_state.TrainState, batch: dict[str, Any], root: Array):
@@ -54,7 +53,7 @@ def make_step(
 
 
 def make_gradient(
-  apply: Callable[..., Array], loss: Loss, *, reach: Reach = 1.0, accumulate: int = 1
+  apply: Callable[..., Array], loss: Loss, *, accumulate: int = 1
 ) -> Callable[..., tuple[tuple[Array, dict[str, Array]], Any]]:
   """Builds `gradient(state, batch, root) -> ((loss, metrics), gradient)` of the state's next step.
 
@@ -64,7 +63,7 @@ def make_gradient(
   group_size = getattr(loss, "keywords", {}).get("group_size", 1)
 
   def gradient(state: train_state.TrainState, batch: dict[str, Any], root: Array):
-    objective = _reaching(loss, reach(state.seen) if callable(reach) else reach)
+    objective = resolve_lib.at_step(loss, state.seen)
     frozen = state.params if state.frozen is None else state.frozen
     key = jax.random.fold_in(root, state.seen)
     whole = jax.value_and_grad(functools.partial(objective, train_apply), has_aux=True)
@@ -105,14 +104,6 @@ def accumulated(
   return jax.tree.map(lambda a, like: (a / count).astype(like.dtype), total, like)
 
 
-def _reaching(loss: Callable[..., Any], reach: Array | float) -> Callable[..., Any]:
-  """The objective whose times are at most `reach` apart."""
-  if isinstance(reach, float) and reach >= 1.0:
-    return loss
-  times = functools.partial(loss.keywords["sample_times"], reach=reach)
-  return functools.partial(loss, sample_times=times)
-
-
 def flops(experiment: experiment_lib.Experiment) -> float:
   """Operations of one step's gradient over the whole batch, as XLA counts them.
 
@@ -123,5 +114,5 @@ def flops(experiment: experiment_lib.Experiment) -> float:
   net = experiment.net
   plain = net.clone(**{field: False for field in ("scan", "remat") if hasattr(net, field)})
   one = dataclasses.replace(experiment, net=plain, apply=plain.apply)
-  gradient = make_gradient(one.apply, one.loss, reach=one.reach)
+  gradient = make_gradient(one.apply, one.loss)
   return jax.jit(gradient).lower(one.shapes, one.batch, one.root()).cost_analysis()["flops"]

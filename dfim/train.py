@@ -101,7 +101,6 @@ def step_of(
     experiment.loss,
     experiment.tx,
     refresh_every=experiment.config.refresh_every,
-    reach=experiment.reach,
     accumulate=experiment.config.accumulate,
     places=experiment.places(),
   )

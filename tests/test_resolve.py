@@ -7,6 +7,7 @@ import types
 import ml_collections
 import pytest
 
+from dfim.resolve import at_step
 from dfim.resolve import config_errors
 from dfim.resolve import ConfigError
 from dfim.resolve import resolve
@@ -23,6 +24,28 @@ def test_nested_specs_and_config_dicts():
     )
   )
   assert f.sigma_data == 0.25 and type(f.path).__name__ == "Cosine"
+
+
+def test_a_number_may_follow_a_schedule_also_in_a_part_of_a_part():
+  line = lambda start: dict(
+    name="optax.linear_schedule", init_value=start, end_value=0.0, transition_steps=10
+  )
+  spec = dict(
+    name="objectives.moment_matching.loss",
+    kernel=dict(name="core.kernels.laplace", width=line(8.0)),
+    sample_times=dict(
+      name="core.times.sample",
+      reach=line(1.0),
+      pattern=dict(name="core.times.example"),
+      t_max=0.9,
+      t_min=0.1,
+    ),
+  )
+  loss = at_step(resolve(spec), 5)
+  assert loss.keywords["kernel"].keywords["width"] == 4.0
+  times = loss.keywords["sample_times"].keywords
+  assert times["reach"] == 0.5 and times["t_max"] == 0.9
+  assert times["pattern"] is resolve(spec["sample_times"]["pattern"]), "a function is no schedule"
 
 
 def test_what_is_given_everything_is_called_and_what_waits_is_bound():

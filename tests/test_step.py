@@ -176,9 +176,10 @@ def test_reach_shortens_the_jumps_as_its_schedule_says():
     return value, {"loss": value, "length": jnp.max(times.t - times.s)}
 
   experiment = experiment_lib.build(config)
-  loss = functools.partial(spy, sample_times=experiment.loss.keywords["sample_times"])
   schedule = lambda step: jnp.where(step < 2, 0.1, 1.0)
-  step = train.make_step(experiment.apply, loss, experiment.tx, reach=schedule)
+  times = functools.partial(experiment.loss.keywords["sample_times"], reach=schedule)
+  loss = functools.partial(spy, sample_times=times)
+  step = train.make_step(experiment.apply, loss, experiment.tx)
   state = experiment.init(jax.random.key(0))
   for _ in range(4):
     state, metrics = step(state, {}, jax.random.key(1))

@@ -16,18 +16,20 @@ import jax.numpy as jnp
 Array = jax.Array
 
 
-def laplace(x: Array, y: Array, scale: Array, *, width: float = 1.0, floor: float = 1e-8) -> Array:
+def laplace(
+  x: Array, y: Array, scale: Array, *, width: float | Array = 1.0, floor: float = 1e-8
+) -> Array:
   """exp(-scale d / width): every moment; the gradient does not vanish as particles meet.
 
   Of a particle's pairs let a share p lie at a distance d, the others where it is: it stays there,
   right or wrong, up to p = 1 / (1 + exp(-scale d / width)), for what is far pulls less. That is .73
   where scale d is 1, and .53 with a `width` of 8. Where data have branches and particles few
   numbers, so that scale d is not small, how often a branch is taken then depends on how it was
-  learnt: make the kernel wide (docs/fusion.md).
+  learnt: make the kernel wide, at first, by a schedule (docs/fusion.md).
   """
   if floor <= 0.0:
     raise ValueError(f"floor={floor}: set it above 0, for the gradient where particles meet.")
-  if width <= 0.0:
+  if isinstance(width, float | int) and width <= 0.0:
     raise ValueError(f"width={width}: set it above 0.")
   return jnp.exp(-scale / width * jnp.sqrt(_squared_distance(x, y, floor)))
 

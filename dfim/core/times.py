@@ -208,7 +208,7 @@ def sample(
     s_at_r: the probability, of the rest, that s is as high as r, one small step below t, whose
       target is the data at s: the induction's base, which a uniform s seldom shows where steps are
       small. Without it the base is learnt last, and what it lacks is in every jump from above.
-    reach: the greatest t - s. A schedule may grow it, see `train.make_step`.
+    reach: the greatest t - s. A schedule may grow it, see `resolve.at_step`.
     mask: bool, of x's rank; False is padding: pure noise, at t_max, and not active.
 
   Raises:

@@ -30,7 +30,7 @@ def gradient_of(experiment, dtype: str) -> dict[str, np.ndarray]:
   state = jax.jit(to, out_shardings=experiment.places())(experiment.first_state())
   process = jax.process_index(), jax.process_count()
   batch = sharding.put_batch(to(next(experiment.source(process=process))), experiment.mesh)
-  gradient = step.make_gradient(experiment.apply, experiment.loss, reach=experiment.reach)
+  gradient = step.make_gradient(experiment.apply, experiment.loss)
   whole = jax.NamedSharding(experiment.mesh, jax.P())
   (loss, _), grads = jax.jit(gradient, out_shardings=whole)(state, batch, experiment.root())
   return jax.device_get({"loss": loss, **manifest.named(grads)})
