@@ -134,6 +134,10 @@ SCREEN = {
   "eta decrement k=11": dict(
     sample_times__mapping=dict(name="core.mappings.eta_decrement", k=11.0)
   ),
+  **{
+    f"kernel width {w:g}": dict(kernel=dict(name="core.kernels.laplace", width=w))
+    for w in (1.0, 8.0)
+  },
   "weight uniform": dict(weight=dict(name="core.weights.uniform")),
   **{f"weight b={b:g}": dict(weight__b=b) for b in (0.0, 4.0)},
   **{f"bandwidth {b:g}": dict(particles__bandwidth=b) for b in (0.3, 3.0)},

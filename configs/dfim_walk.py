@@ -36,7 +36,17 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
       **forcing_walk.ENDS,
     ),
     particles=dict(name="core.particles.prefix", bandwidth=1.0),
-    kernel=dict(name="core.kernels.laplace"),
+    kernel=dict(  # wide while branches find their masses, then narrow, to keep and sharpen them
+      name="core.kernels.laplace",
+      width=dict(
+        name="optax.exponential_decay",
+        init_value=8.0,
+        decay_rate=1 / 8,
+        transition_begin=c.get_ref("steps") // 3,
+        transition_steps=c.get_ref("steps") // 2,
+        end_value=1.0,
+      ),
+    ),
     weight=dict(name="core.weights.imm", a=1.0, b=2.0),
     group_size=16 if mode == "full" else 4,
     streams=2,

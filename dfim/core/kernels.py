@@ -19,7 +19,9 @@ Array = jax.Array
 def laplace(
   x: Array, y: Array, scale: Array, *, width: float | Array = 1.0, floor: float = 1e-8
 ) -> Array:
-  """exp(-scale d / width): every moment; the gradient does not vanish as particles meet.
+  """width exp(-scale d / width): every moment; the gradient does not vanish as particles meet.
+
+  What is near pulls as hard whatever the width; a width without end is minus an energy distance.
 
   Of a particle's pairs let a share p lie at a distance d, the others where it is: it stays there,
   right or wrong, up to p = 1 / (1 + exp(-scale d / width)), for what is far pulls less. That is .73
@@ -31,7 +33,7 @@ def laplace(
     raise ValueError(f"floor={floor}: set it above 0, for the gradient where particles meet.")
   if isinstance(width, float | int) and width <= 0.0:
     raise ValueError(f"width={width}: set it above 0.")
-  return jnp.exp(-scale / width * jnp.sqrt(_squared_distance(x, y, floor)))
+  return width * jnp.exp(-scale / width * jnp.sqrt(_squared_distance(x, y, floor)))
 
 
 def rbf(x: Array, y: Array, scale: Array, *, floor: float = 1e-8) -> Array:
