@@ -42,6 +42,7 @@ def test_speeds_are_reported_for_every_rival(tmp_path):
 @pytest.mark.parametrize("row", [*fusion.ROWS])
 def test_every_row_names_what_there_is_and_differs_from_the_default_as_it_says(row):
   config, default = fusion.ROWS[row]("full"), dfim_walk.get_config("full")
+  default.steps = config.steps  # which the kernel's schedule follows
   assert resolve.resolve(config.objective, "objective").func
   same = row in ("final fusion", "other fusion", "screen default") or "EMA" in row
   assert (config.objective == default.objective) == same
