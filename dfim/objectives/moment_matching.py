@@ -98,8 +98,9 @@ def alike_by_time(
 ) -> dict[str, Array]:
   """The mean kernel value of two different particles of a group, by bins of t.
 
-  Near 1 the kernel takes all particles for one, near 0 each is alone: in both cases nothing but its
-  own pair pulls at a particle. A bin that no group falls into has infinity.
+  Relative to that of a particle with itself, where this is positive. Near 1 the kernel takes all
+  particles for one, near 0 each is alone: in both cases nothing but its own pair pulls at a
+  particle. A bin that no group falls into has infinity.
 
   Args:
     gram: `[..., M, M]` of a group's particles, `[...]` as the particle rule groups them.
@@ -108,7 +109,9 @@ def alike_by_time(
     bins: how many there are between t = 0 and 1.
   """
   m, dtype = gram.shape[-1], gram.dtype
-  apart = (jnp.sum(gram, axis=(-1, -2)) - jnp.trace(gram, axis1=-1, axis2=-2)) / (m * (m - 1))
+  own = jnp.trace(gram, axis1=-1, axis2=-2) / m
+  apart = (jnp.sum(gram, axis=(-1, -2)) / m - own) / (m - 1)
+  apart = apart / jnp.where(own > 0.0, own, 1.0)
   t = weight_of(jnp.where(times.active, times.t, 0.0).astype(dtype))
   moving = weight_of(times.active.astype(dtype)) > 0.0
   place = jnp.minimum((t * bins).astype(jnp.int32), bins - 1)

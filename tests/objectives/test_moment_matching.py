@@ -219,10 +219,14 @@ def test_the_consistency_model_is_one_particle_and_the_energy_kernel(batch):
   assert metrics["mmd2"] > 0
 
 
-@pytest.mark.parametrize("group_size", [2, 4])
-def test_the_kernel_of_different_particles_is_told_by_time(batch, group_size):
+@pytest.mark.parametrize("group_size,width", [(2, 1.0), (4, 1.0), (4, 3.0)])
+def test_the_kernel_of_different_particles_is_told_by_time_whatever_it_is_of_one(
+  batch, group_size, width
+):
   without_dropout = lambda *args, rngs: apply(*args)
-  _, metrics = loss(PARAMS, PARAMS, batch, apply=without_dropout, group_size=group_size)
+  kernel = functools.partial(kernels.laplace, width=width)
+  given = dict(apply=without_dropout, group_size=group_size, kernel=kernel)
+  _, metrics = loss(PARAMS, PARAMS, batch, **given)
   k = jax.random.split(jax.random.key(0), 4)
   times = sample_times()(k[0], (32, 3), path=FM, group_size=group_size)
   f, eps = pz.EulerFlow(FM), 0.5 * jax.random.normal(k[1], (32, 3))
@@ -232,7 +236,7 @@ def test_the_kernel_of_different_particles_is_told_by_time(batch, group_size):
   found = [[] for _ in range(4)]
   for g in range(0, 32, group_size):
     pairs = itertools.permutations(range(g, g + group_size), 2)
-    values = [np.exp(-scale[g] * np.linalg.norm(y[i] - y[j])) for i, j in pairs]
+    values = [np.exp(-scale[g] / width * np.linalg.norm(y[i] - y[j])) for i, j in pairs]
     found[int(4 * times.t[g, 0])].append(np.mean(values))
   expected = [np.mean(v) if v else np.inf for v in found]
   told = [float(v) for name, v in metrics.items() if name.startswith("kernel_t_")]
