@@ -240,7 +240,7 @@ def test_the_kernel_of_different_particles_is_told_by_time_whatever_it_is_of_one
     found[int(4 * times.t[g, 0])].append(np.mean(values))
   expected = [np.mean(v) if v else np.inf for v in found]
   told = [float(v) for name, v in metrics.items() if name.startswith("kernel_t_")]
-  np.testing.assert_allclose(told, expected, rtol=5e-3)  # the distance's floor is in a particle's own
+  np.testing.assert_allclose(told, expected, rtol=5e-3)  # the floor is in its own
   assert len(set(told)) > 1
 
 
