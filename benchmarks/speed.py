@@ -25,10 +25,10 @@ import numpy as np
 from benchmarks import runs
 from configs import flow_digits
 from dfim import experiment as experiment_lib
+from dfim import resolve
 from dfim import sample
 from dfim import train
 from dfim import train_state
-from dfim.core import grids
 from dfim.core import interpolants
 from dfim.samplers import jump
 
@@ -183,13 +183,14 @@ def sampling_calls(
 
 
 def steps_of(experiment: experiment_lib.Experiment, chunk: int) -> Callable[..., np.ndarray]:
-  """The K steps of `samplers.jump.pushforward`, one program for each K."""
+  """The K steps of `samplers.jump.pushforward` down the config's grid, one program for each K."""
   x, cond = zeros_like_batch(experiment, chunk)
+  grid = resolve.resolve(experiment.config.sampler.grid, "sampler.grid")
 
   @functools.partial(jax.jit, static_argnames="steps")
   def program(params: Any, x: Array, steps: int) -> Array:
     jumping = functools.partial(experiment.f, experiment.apply, params, cond=cond)
-    return jump.pushforward(jumping, x, grids.uniform(steps, t_max=0.994, t_min=0.006))
+    return jump.pushforward(jumping, x, sample.grid_of(grid, experiment.f.path, steps))
 
   return lambda params, steps: jax.device_get(program(params, x, steps=steps))
 

@@ -36,7 +36,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
       **forcing_walk.ENDS,
     ),
     particles=dict(name="core.particles.prefix", bandwidth=1.0),
-    kernel=dict(  # wide while branches find their masses, then narrow, to keep and sharpen them
+    kernel=dict(  # wide while branches find their masses, then narrow, which holds them
       name="core.kernels.laplace",
       width=dict(
         name="optax.exponential_decay",
