@@ -34,7 +34,7 @@ _WORKDIR = flags.DEFINE_string(
 
 CALLS = (1, 2, 4, 8, 16)  # of rivals; the fusion is scored at its config's
 LEAST = 5e-5  # of a distance in the figure: an unbiased one may be 0 or less
-TWO_STREAM = dict(name="core.times.two_stream")
+TWO_STREAM = dict(name="core.times.two_stream", noisy=0.0)  # as the fusion
 ONE_STREAM = dict(  # what a token is sampled from, a clean past, must be met in training
   name="core.times.mixture",
   patterns=dict(
@@ -144,7 +144,7 @@ SCREEN = {
   "particles token": dict(particles=dict(name="core.particles.token")),
   **{f"s at t_min {p:g}": dict(sample_times__s_at_t_min=p) for p in (0.0, 0.6)},
   "s at r 0.25": dict(sample_times__s_at_r=0.25),
-  "context clean": dict(sample_times__pattern__noisy=0.0),
+  "context a quarter noisy": dict(sample_times__pattern__noisy=0.25),
   "context half noisy": dict(sample_times__pattern__noisy=0.5),
   **{
     f"one stream {name}": dict(streams=1, sample_times__pattern=pattern)
@@ -159,7 +159,14 @@ SCREEN = {
     particles=dict(name="core.particles.sequence", bandwidth=1.0),
   ),
 }
-OTHER = ("fusion", "M=1", "forcing", "shortcut velocity", "shortcut velocity two_stream")
+OTHER = (
+  "fusion",
+  "M=1",
+  "forcing",
+  "shortcut velocity",
+  "shortcut velocity two_stream",
+  "shortcut x two_stream",
+)
 
 
 def elsewhere(row: runs.Row) -> runs.Row:

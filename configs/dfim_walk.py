@@ -30,7 +30,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     ),
     sample_times=dict(
       name="core.times.sample",
-      pattern=dict(name="core.times.two_stream", noisy=0.25),
+      pattern=dict(name="core.times.two_stream", noisy=0.0),
       mapping=dict(name="core.mappings.log_snr_decrement", k=6.0),
       s_at_t_min=0.3,
       **forcing_walk.ENDS,
