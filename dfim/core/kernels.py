@@ -47,10 +47,16 @@ def energy(x: Array, y: Array, scale: Array, *, floor: float = 1e-8) -> Array:
 
 
 def pseudo_huber(
-  x: Array, y: Array, scale: Array, *, c: float = 0.03, floor: float = 1e-8
+  x: Array, y: Array, scale: Array, *, c: float | Array = 0.03, floor: float = 1e-8
 ) -> Array:
-  """scale (c - sqrt(d^2 + c^2)): every moment (IMM lemma 2); conditionally positive definite."""
-  if c <= 0.0:
+  """scale (c - sqrt(d^2 + c^2)): every moment (IMM lemma 2); conditionally positive definite.
+
+  Pairs nearer than `c` draw a particle to their mean, those further off to their median, as all of
+  Laplace's do. Small jumps learn the flow of the data by the mean; between two pairs as likely the
+  median is anywhere, so nothing undoes what the network began with. Sharp shapes want a small `c`:
+  let it fall, by a schedule (docs/fusion.md).
+  """
+  if isinstance(c, float | int) and c <= 0.0:
     raise ValueError(f"c={c}: set it above 0.")
   return scale * (c - jnp.sqrt(_squared_distance(x, y, floor) + c**2))
 

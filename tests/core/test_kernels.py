@@ -95,6 +95,17 @@ def test_laplace_sees_what_the_mean_does_not(key):
   assert mmd.mmd2(y - y.mean(), wide - wide.mean(), kernels.laplace, jnp.ones(1))[0] > 0.05
 
 
+def pull(kernel, y, *, far, p):
+  """Of the loss on one pair, on average, at a particle at y; its pair is at `far`, or else at 0."""
+
+  def slope(z):
+    return jax.grad(lambda y: mmd.mmd2(y[None], jnp.full((1, 1), z), kernel, one))(jnp.full(1, y))[
+      0
+    ]
+
+  return -(1 - p) * slope(0.0) - p * slope(far)
+
+
 @pytest.mark.parametrize("width", [1.0, 8.0])
 @pytest.mark.parametrize("far", [0.5, 1.0, 2.0])
 def test_laplace_lets_a_particle_go_to_its_other_place_from_a_share_on_that_width_brings_to_half(
@@ -102,13 +113,22 @@ def test_laplace_lets_a_particle_go_to_its_other_place_from_a_share_on_that_widt
 ):
   """A particle near 0 whose pairs lie at 0, and at `far` in a share p of cases."""
 
-  def pull(p):  # of the loss on one pair, on average, at a particle just beside 0
-    loss = lambda y, z: mmd.mmd2(
-      y[None], z[None], functools.partial(kernels.laplace, width=width), one
-    )
-    place = lambda at: jnp.full(1, at)
-    slope = lambda at: jax.grad(lambda y: loss(y, place(at)))(place(1e-3))[0]
-    return -(1 - p) * slope(0.0) - p * slope(far)
-
+  kernel = functools.partial(kernels.laplace, width=width)
+  just_beside = functools.partial(pull, kernel, 1e-3, far=far)
   turning = 1 / (1 + np.exp(-far / width))
-  assert pull(turning - 0.01) < 0.0 < pull(turning + 0.01)
+  assert just_beside(p=turning - 0.01) < 0.0 < just_beside(p=turning + 0.01)
+
+
+def test_a_round_bottom_draws_a_particle_to_the_mean_of_its_pairs_and_a_sharp_one_to_their_median():
+  """What small jumps learn: the mean is the flow of the data, the median is not."""
+  far, round_, sharp = 0.05, functools.partial(kernels.pseudo_huber, c=1.0), kernels.laplace
+  for p in (0.2, 0.5, 0.8):
+    assert (
+      pull(round_, (p - 0.1) * far, far=far, p=p)
+      > 0.0
+      > pull(round_, (p + 0.1) * far, far=far, p=p)
+    )
+  for y in (0.2 * far, 0.5 * far, 0.8 * far):
+    assert pull(sharp, y, far=far, p=0.2) < -1.0 and pull(sharp, y, far=far, p=0.8) > 1.0
+    # two pairs as likely leave it anywhere between them: what it began with stays
+    assert abs(pull(sharp, y, far=far, p=0.5)) < 0.1 * abs(pull(sharp, y, far=far, p=0.2))
