@@ -3,7 +3,7 @@
 python -m dfim.main --config=configs/dfim_walk.py
 
 Time: about six minutes on two CPU cores, one of them scores.
-Score: joint / turn distance .00044 / .0012 at one call a token, .00061 / .0014 at two; medians of
+Score: joint / turn distance .00052 / .0007 at one call a token, .00033 / .00057 at two; medians of
 three seeds (docs/fusion.md).
 """
 
