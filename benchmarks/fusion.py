@@ -138,6 +138,10 @@ SCREEN = {
     f"kernel width {w:g}": dict(kernel=dict(name="core.kernels.laplace", width=w))
     for w in (1.0, 8.0)
   },
+  **{
+    f"kernel pseudo-Huber c={c:g}": dict(kernel=dict(name="core.kernels.pseudo_huber", c=c))
+    for c in (0.03, 0.1)
+  },
   "weight uniform": dict(weight=dict(name="core.weights.uniform")),
   **{f"weight b={b:g}": dict(weight__b=b) for b in (0.0, 4.0)},
   **{f"bandwidth {b:g}": dict(particles__bandwidth=b) for b in (0.3, 3.0)},
