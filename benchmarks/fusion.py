@@ -34,7 +34,6 @@ _WORKDIR = flags.DEFINE_string(
 
 CALLS = (1, 2, 4, 8, 16)  # of rivals; the fusion is scored at its config's
 LEAST = 5e-5  # of a distance in the figure: an unbiased one may be 0 or less
-TWO_STREAM = dict(name="core.times.two_stream", noisy=0.0)  # as the fusion
 ONE_STREAM = dict(  # what a token is sampled from, a clean past, must be met in training
   name="core.times.mixture",
   patterns=dict(
@@ -70,7 +69,8 @@ def rival(objective: dict[str, Any], step: dict[str, Any], streams: int, steps: 
 
   def config(mode: str) -> ml_collections.ConfigDict:
     c = fusion(steps)(mode)
-    times = dict(pattern=TWO_STREAM if streams == 2 else ONE_STREAM, **forcing_walk.ENDS)
+    two_stream = c.objective.sample_times.pattern
+    times = dict(pattern=two_stream if streams == 2 else ONE_STREAM, **forcing_walk.ENDS)
     c.objective = {**objective, "streams": streams}
     c.objective.sample_times = {**objective["sample_times"], **times}
     c.sampler.step = step

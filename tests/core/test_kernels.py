@@ -98,12 +98,11 @@ def test_laplace_sees_what_the_mean_does_not(key):
 def pull(kernel, y, *, far, p):
   """Of the loss on one pair, on average, at a particle at y; its pair is at `far`, or else at 0."""
 
-  def slope(z):
-    return jax.grad(lambda y: mmd.mmd2(y[None], jnp.full((1, 1), z), kernel, one))(jnp.full(1, y))[
-      0
-    ]
+  def loss(y):
+    on_pair = lambda z: mmd.mmd2(y[None], jnp.full((1, 1), z), kernel, one)
+    return (1 - p) * on_pair(0.0) + p * on_pair(far)
 
-  return -(1 - p) * slope(0.0) - p * slope(far)
+  return -jax.grad(loss)(jnp.full(1, y))[0]
 
 
 @pytest.mark.parametrize("width", [1.0, 8.0])

@@ -27,6 +27,9 @@ def test_memory_programs_and_descriptors_stay_as_they_are(tmp_path, record_prope
   with (tmp_path / "log").open("w") as log:
     process = trust.start(trust.trainer(tmp_path, *flags), stderr=log)
   folder, descriptors, start = pathlib.Path(f"/proc/{process.pid}/fd"), [], time.monotonic()
+  written = tmp_path / "metrics.jsonl"
+  begun = lambda: written.exists() and written.read_text().count("\n") > 20
+  trust.until(begun, process, seconds=600)  # what starting up holds is not counted
   while process.poll() is None:
     descriptors.append(len(list(folder.iterdir())))
     if SECONDS and time.monotonic() - start > SECONDS:
