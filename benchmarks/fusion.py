@@ -64,6 +64,13 @@ def fusion(steps: float = 1.0, **fields: Any) -> runs.Row:
   return config
 
 
+def rounded(**fields: Any) -> runs.Row:
+  """The fusion for two calls and more: a kernel with a round bottom, calls that meet lower down."""
+  kernel = dict(name="core.kernels.pseudo_huber", c=0.01)
+  row = fusion(kernel=kernel, **fields)
+  return lambda mode: changed(row(mode), {"sampler.grid.rho": 12.0})
+
+
 def rival(objective: dict[str, Any], step: dict[str, Any], streams: int, steps: float) -> runs.Row:
   """The fusion's config with another objective, and another way to sample."""
 
@@ -113,7 +120,9 @@ def straight(name: str) -> dict[str, Any]:
 
 FINAL = {
   "fusion": fusion(),
+  "fusion round": rounded(),
   "M=1": fusion(group_size=1),
+  "M=1 round": rounded(group_size=1),
   "data MMD": fusion(sample_times__mapping=dict(name="core.mappings.to_target")),
   "forcing": forcing(),
   "forcing two_stream": forcing(streams=2),
@@ -140,7 +149,7 @@ SCREEN = {
   },
   **{
     f"kernel pseudo-Huber c={c:g}": dict(kernel=dict(name="core.kernels.pseudo_huber", c=c))
-    for c in (0.03, 0.1)
+    for c in (0.01, 0.03, 0.1)
   },
   "weight uniform": dict(weight=dict(name="core.weights.uniform")),
   **{f"weight b={b:g}": dict(weight__b=b) for b in (0.0, 4.0)},
