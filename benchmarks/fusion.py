@@ -51,24 +51,20 @@ def changed(config: ml_collections.ConfigDict, fields: dict[str, Any]) -> ml_col
   return config
 
 
-def fusion(steps: float = 1.0, **fields: Any) -> runs.Row:
-  """configs/dfim_walk.py with fields of its objective set, `__` for a dot; steps as a multiple."""
+def fusion(steps: float = 1.0, full: str = "full", **fields: Any) -> runs.Row:
+  """configs/dfim_walk.py with fields of its objective set, `__` for a dot; steps as a multiple.
+
+  `full` is the config's mode where nothing is quick.
+  """
   dotted = {"objective." + name.replace("__", "."): value for name, value in fields.items()}
 
   def config(mode: str) -> ml_collections.ConfigDict:
-    c = changed(dfim_walk.get_config(mode), dotted)
+    c = changed(dfim_walk.get_config(full if mode == "full" else mode), dotted)
     c.steps = int(steps * c.steps)
     del c.evaluators.rollout
     return c
 
   return config
-
-
-def rounded(**fields: Any) -> runs.Row:
-  """The fusion for two calls and more: a kernel with a round bottom, calls that meet lower down."""
-  kernel = dict(name="core.kernels.pseudo_huber", c=0.01)
-  row = fusion(kernel=kernel, **fields)
-  return lambda mode: changed(row(mode), {"sampler.grid.rho": 12.0})
 
 
 def rival(objective: dict[str, Any], step: dict[str, Any], streams: int, steps: float) -> runs.Row:
@@ -120,9 +116,9 @@ def straight(name: str) -> dict[str, Any]:
 
 FINAL = {
   "fusion": fusion(),
-  "fusion round": rounded(),
+  "fusion round": fusion(full="round"),
   "M=1": fusion(group_size=1),
-  "M=1 round": rounded(group_size=1),
+  "M=1 round": fusion(full="round", group_size=1),
   "data MMD": fusion(sample_times__mapping=dict(name="core.mappings.to_target")),
   "forcing": forcing(),
   "forcing two_stream": forcing(streams=2),
@@ -174,6 +170,7 @@ SCREEN = {
 }
 OTHER = (
   "fusion",
+  "fusion round",
   "M=1",
   "forcing",
   "shortcut velocity",

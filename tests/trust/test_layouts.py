@@ -9,6 +9,7 @@ import pytest
 
 from dfim import checkpoint
 from dfim import experiment as experiment_lib
+from dfim import sample
 from dfim import train
 from tests import trust
 from tests.trust import config as config_lib
@@ -68,13 +69,16 @@ def test_one_step(layout, what, dtype, tmp_path, record_property):
 
 def drawn(workdir, processes, devices, fsdp, method):
   """What `--mode=sample` writes: the arrays, and the picture."""
-  flags = ["--mode=sample", f"--config.fsdp={fsdp}", "--config.sampler.count=64"]
-  flags += [f"--config.sampler.method.name={method}"] if method else []
-  command = trust.trainer(workdir, *flags)
+  changes = {"fsdp": fsdp, "sampler.count": 64}
+  changes |= {"sampler.method.name": method} if method else {}
   before = set((workdir / "samples").glob("*.npz"))
   if processes == 1:
-    trust.finish([trust.start(command, devices=devices)])
+    config = config_lib.get_config()
+    config.update_from_flattened_dict(changes)
+    sample.sample(config, str(workdir), devices=jax.devices()[:devices])
   else:
+    flags = [f"--config.{field}={value}" for field, value in changes.items()]
+    command = trust.trainer(workdir, "--mode=sample", *flags)
     trust.finish(trust.start_all(processes, command, devices=devices))
   (path,) = set((workdir / "samples").glob("*.npz")) - before
   return np.load(path)["steps_1"], np.asarray(Image.open(path.with_suffix(".png")))

@@ -608,7 +608,7 @@ def one_line(error, *words):
     assert word in line
 
 
-@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("case", BAD if trust.FULL else list(BAD)[::2])
 def test_a_bad_config_is_refused(case, unharmed, files):
   name, change, *words = BAD[case]
   with pytest.raises(ConfigError) as error:
