@@ -53,8 +53,8 @@ def pseudo_huber(
 
   Pairs nearer than `c` draw a particle to their mean, those further off to their median, as all of
   Laplace's do. Small jumps learn the flow of the data by the mean; between two pairs as likely the
-  median is anywhere, so nothing undoes what the network began with. Sharp shapes want a small `c`:
-  let it fall, by a schedule (docs/fusion.md).
+  median is anywhere, so nothing undoes what the network began with. Sharp shapes want a small `c`
+  (docs/fusion.md).
   """
   if isinstance(c, float | int) and c <= 0.0:
     raise ValueError(f"c={c}: set it above 0.")
