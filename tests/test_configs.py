@@ -31,7 +31,6 @@ SLOW = {  # what another config, or a benchmark's or the program's own test, run
   "forcing_walk",
   "forcing_series",
   "imm_digits",
-  "imm_fashion",
   "imm_toy",
 }
 
