@@ -109,6 +109,7 @@ def checksums(state: Any) -> dict[str, Array]:
   return {name: _checksum(a) for name, a in named(state).items()}
 
 
+@jax.jit  # so that arrays of one shape are traced once
 def _checksum(a: Array) -> Array:
   words = _words(a)
   place = jnp.zeros(words.shape, jnp.uint32)
