@@ -11,6 +11,7 @@ same command again, 1 anything else.
 """
 
 import argparse
+import ctypes
 import json
 import os
 import pathlib
@@ -59,6 +60,7 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator.")
 def main(argv: list[str]) -> None:
   """Runs one mode; what cannot run ends in one line and exit code 2."""
   progress.show_log()
+  _limit_arenas()
   if len(argv) > 1:
     sys.exit(_refuse(f"{argv[1]}: not a flag; flags look like --workdir=runs/mine."))
   if _CONFIG.value is None and _MODE.value != "replay":
@@ -72,6 +74,16 @@ def main(argv: list[str]) -> None:
     _run(_CONFIG.value, _workdir())
   except (Exception, KeyboardInterrupt) as error:
     _leave(_exit_code(error))
+
+
+def _limit_arenas() -> None:
+  """Gives malloc an arena a core, where glibc has eight: fragments of a save stay behind in each.
+
+  MALLOC_ARENA_MAX, if it is set, decides.
+  """
+  mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has one
+  if mallopt and "MALLOC_ARENA_MAX" not in os.environ:
+    mallopt(-8, os.cpu_count())  # M_ARENA_MAX in malloc.h
 
 
 def _workdir() -> str:
