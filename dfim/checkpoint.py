@@ -125,8 +125,8 @@ class Checkpoints:
 
 def _on_host(state: Any) -> Any:
   """A copy in the host's memory, laid out as `state`, whose own may then be used again."""
-  place = lambda a: jax.device_put(a, a.sharding.with_memory_kind("pinned_host"), may_alias=False)
-  return jax.tree.map(place, state)
+  places = jax.tree.map(lambda a: a.sharding.with_memory_kind("pinned_host"), state)
+  return jax.device_put(state, places, may_alias=False)
 
 
 @contextlib.contextmanager
