@@ -7,7 +7,7 @@ import pytest
 from dfim.data import digits
 from dfim.metrics import classifier
 
-pytestmark = pytest.mark.usefixtures("optimized")  # 6 s of training, not 100
+pytestmark = pytest.mark.usefixtures("optimized", "keys_unchecked")  # 6 s of training, not 100
 
 TRAIN, TEST = digits.load("train"), digits.load("test")
 FEW = TRAIN["x"][:64], TRAIN["label"][:64]

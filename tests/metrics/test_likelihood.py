@@ -9,6 +9,8 @@ from dfim.core import grids
 from dfim.core import interpolants as ip
 from dfim.metrics import likelihood
 
+pytestmark = pytest.mark.usefixtures("keys_unchecked")
+
 SIGMA, TOKENS, DRAWS = 0.5, 4, 20_000
 CLEAN = [0, 0, 0, 0]  # quarters of the way to noise
 ORDERS = dict(

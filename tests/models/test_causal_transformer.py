@@ -11,6 +11,8 @@ import pytest
 from dfim.models import causal_transformer
 from dfim.models.causal_transformer import CausalTransformer
 
+pytestmark = pytest.mark.usefixtures("keys_unchecked")
+
 NET = CausalTransformer(width=16, depth=3, heads=2)
 BATCH, TOKENS, DIM = 2, 10, 3
 

@@ -11,6 +11,8 @@ from dfim.models.unet import UNet
 from dfim.released import weights
 from tests.conftest import SHARED
 
+pytestmark = pytest.mark.usefixtures("keys_unchecked")
+
 UNET = UNet(32, (1, 2, 2), blocks=2, attention_resolutions=(8,), time_scale=1.0)
 DIT = DiT(width=64, depth=2, heads=4, num_classes=10, time_scale=1.0)
 SCAN = DIT.clone(scan=True)

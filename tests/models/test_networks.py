@@ -15,6 +15,8 @@ from dfim.models.mlp import MLP
 from dfim.models.unet import UNet
 from dfim.released import names
 
+pytestmark = pytest.mark.usefixtures("keys_unchecked")
+
 CLASSES = 3
 NETS = {  # network, shape of one example
   "mlp": (MLP(16, 2, CLASSES), (2,)),

@@ -10,6 +10,8 @@ import pytest
 from dfim.models import layers
 from dfim.models.released_transformer import ReleasedTransformer
 
+pytestmark = pytest.mark.usefixtures("keys_unchecked")
+
 NET = ReleasedTransformer(width=16, depth=2, heads=2, mlp_width=32)
 SHAPE = (3, 5, 2)
 
