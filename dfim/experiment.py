@@ -159,12 +159,11 @@ def _check_step(experiment: Experiment) -> None:
   part = lambda a: jax.ShapeDtypeStruct((a.shape[0] // count, *a.shape[1:]), a.dtype)
   batch = jax.tree.map(part, experiment.batch)
   apply = functools.partial(experiment.apply, train=True)
-
-  def loss(step: Array, *args: Any) -> Any:
-    return resolve_lib.at_step(experiment.loss, step)(apply, *args)
-
   with resolve_lib.config_errors("objective", config.objective):
-    jax.eval_shape(loss, experiment.shapes.step, params, params, batch, jax.random.key(0))
+    first, last = (resolve_lib.at_step(experiment.loss, n) for n in (0, config.steps))
+    for objective in (first,) if first is last else (first, last):  # one, without a schedule
+      loss = functools.partial(objective, apply)
+      jax.eval_shape(loss, params, params, batch, jax.random.key(0))
   with resolve_lib.config_errors("optimizer", config.optimizer):
     jax.eval_shape(experiment.tx.update, params, opt_state, params)
 

@@ -6,6 +6,7 @@ function that still waits for arguments is partially applied. A name is looked u
 first; give the full path, such as "my_project.kernels.mine", for your own.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import difflib
@@ -19,6 +20,7 @@ import typing
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 
 from dfim import hints as hints_lib
@@ -142,18 +144,28 @@ def at_step(part: Any, step: Any) -> Any:
   """`part` with the schedules among its arguments, and among those of its own parts, at `step`.
 
   A schedule is a function that a config gives where the signature says `float | Array`, such as
-  `objective.kernel.width` or `objective.sample_times.reach`.
+  `objective.kernel.width` or `objective.sample_times.reach`. At a step that is an int its value is
+  a float, whose range its part can refuse.
   """
   if not isinstance(part, functools.partial):
     return part
   hints = _hints(part.func)
   now = {
-    key: value(step)
+    key: _value(value, step)
     if callable(value) and hints.get(key) == float | jax.Array
     else at_step(value, step)
     for key, value in part.keywords.items()
   }
+  if all(now[key] is value for key, value in part.keywords.items()):
+    return part  # without a schedule
   return functools.partial(part.func, *part.args, **now)
+
+
+def _value(schedule: Callable[[Any], Any], step: Any) -> Any:
+  if not isinstance(step, int):
+    return schedule(step)
+  jax.eval_shape(schedule, jax.ShapeDtypeStruct((), jnp.int32))  # as a step will ask it
+  return float(schedule(step))
 
 
 def near(word: str, known: Any) -> str:

@@ -46,6 +46,7 @@ def test_a_number_may_follow_a_schedule_also_in_a_part_of_a_part():
   times = loss.keywords["sample_times"].keywords
   assert times["reach"] == 0.5 and times["t_max"] == 0.9
   assert times["pattern"] is resolve(spec["sample_times"]["pattern"]), "a function is no schedule"
+  assert at_step(loss, 7) is loss, "nothing is left to follow"
 
 
 def test_what_is_given_everything_is_called_and_what_waits_is_bound():

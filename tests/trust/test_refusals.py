@@ -65,6 +65,7 @@ times, sampler, images = "objective.sample_times.", "sampler.", "evaluators.imag
 named = lambda name, **fields: dict(name=name, **fields)
 through = named("core.grids.through_eta", etas=(1.4,), t_max=0.9, t_min=0.1)
 edm = named("core.grids.edm", t_max=0.9, t_min=0.1)
+falling = named("optax.linear_schedule", init_value=8.0, end_value=0.0, transition_steps=2)
 unet = named("models.unet.UNet", channels=8, multipliers=(1, 1), blocks=1)
 mixture = lambda **shares: named(
   "core.times.mixture", patterns=dict(a=named("core.times.token")), shares=shares
@@ -337,6 +338,18 @@ BAD = {
   ),
   "a kernel without a floor": (D, {"objective.kernel.floor": 0.0}, "kernel.floor=0.0", "above 0"),
   "a kernel's own scale": (D, {"objective.kernel.scale": 2.0}, "objective.kernel.", "change its"),
+  "a width that falls to 0": (
+    F,
+    {"objective.kernel": named("core.kernels.laplace", width=falling)},
+    "width=0.0",
+    "above 0",
+  ),
+  "a c that falls to 0": (
+    D,
+    {"objective.kernel": named("core.kernels.pseudo_huber", c=falling)},
+    "c=0.0",
+    "above 0",
+  ),
   "a negative c": (
     D,
     {"objective.kernel": named("core.kernels.pseudo_huber", c=-1.0)},
