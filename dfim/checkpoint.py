@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 import ml_collections
 import numpy as np
 from orbax.checkpoint import v1 as ocp
+import orbax.checkpoint.utils
 import tensorstore
 
 from dfim import files
@@ -47,6 +48,9 @@ def _leak_less(to_json: Callable[..., Any]) -> Callable[..., Any]:
 tensorstore.KvStore.Spec.to_json = _leak_less(tensorstore.KvStore.Spec.to_json)
 # Two times a save, for a line of Orbax's log, and never freed either: 10 KB.
 tensorstore.experimental_collect_matching_metrics = lambda *args, **kwargs: []
+# JAX lets all processes stop one step after the last that any has asked about. Orbax asks about the
+# step that it writes, which lies behind: a signal then would name a step that is over.
+orbax.checkpoint.utils.reached_preemption = lambda step: False
 
 
 class SaveError(RuntimeError):
