@@ -24,6 +24,7 @@ import tensorstore
 from dfim import files
 from dfim import guard
 from dfim import manifest as manifest_lib
+from dfim import preemption
 from dfim.resolve import ConfigError
 
 
@@ -37,10 +38,12 @@ def _leak_less(to_json: Callable[..., Any]) -> Callable[..., Any]:
 
   def kept(spec: tensorstore.KvStore.Spec, *args: Any, **kwargs: Any) -> Any:
     question = repr((spec, args, kwargs))
-    if question not in last:
+    answer = last.get(question)
+    if answer is None:  # threads may ask at once
+      answer = to_json(spec, *args, **kwargs)
       last.clear()
-      last[question] = to_json(spec, *args, **kwargs)
-    return copy.deepcopy(last[question])
+      last[question] = answer
+    return copy.deepcopy(answer)
 
   return kept
 
@@ -79,6 +82,9 @@ class Checkpoints:
     return self
 
   def __exit__(self, kind: Any, *error: Any) -> None:
+    of_all = (type(None), preemption.PreemptedError, guard.NonFiniteError)
+    if jax.process_count() > 1 and not issubclass(kind or type(None), of_all):
+      return  # the other processes are in a step, and not where a save would wait for them
     try:
       self._write()
       self._finish()
@@ -94,7 +100,8 @@ class Checkpoints:
 
     The copy is written by the call `LATER` steps on, in the background: the devices have work for
     as long as Orbax takes to begin. `force` saves this state, and begins to write it at once.
-    `pending` is kept in the manifest: what was due after `step` is still to be done.
+    `pending` is kept in the manifest: what was due after `step` is still to be done. That may take
+    long, so such a state is written at once too.
 
     Raises:
       SaveError: this save, or one before it, has failed.
@@ -106,7 +113,7 @@ class Checkpoints:
       self._write()
     if due:
       self._taken = (step, _on_host(state), manifest_lib.checksums(state), pending)
-      if force:
+      if force or pending:
         self._write()
 
   def _write(self) -> None:
@@ -189,11 +196,11 @@ def restore(workdir: str, abstract: Any, *, set_aside: bool = False) -> Any:
   return state
 
 
-def manifest(workdir: str) -> Mapping[str, Any] | None:
-  """The manifest of the newest checkpoint that has a whole one."""
-  for step in reversed(steps(workdir)):
+def manifest(workdir: str, step: int | None = None) -> Mapping[str, Any] | None:
+  """The manifest of `step`'s checkpoint, or of the newest that has a whole one."""
+  for saved in reversed(steps(workdir)) if step is None else [step]:
     with contextlib.suppress(Exception):  # whatever a damaged file does to its reader
-      return _read_manifest(folder(workdir) / str(step))
+      return _read_manifest(folder(workdir) / str(saved))
   return None
 
 
@@ -207,6 +214,7 @@ def _load(path: pathlib.Path, abstract: Any) -> tuple[Any, str]:
   try:
     manifest = _read_manifest(path)
     _refuse_another(path, manifest, abstract)
+    _warn_of_other_code(path, manifest)
     state = ocp.load(path, abstract, checkpointable_name="state")
     manifest_lib.check_arrays(manifest, state)
     logging.info("Restored %s", path)
@@ -238,6 +246,13 @@ def _refuse_another(path: pathlib.Path, manifest: Mapping[str, Any], abstract: A
         f" there and {wanted.get(name, 'absent')} in this config; pass another --workdir or"
         " the config that it was trained with."
       )
+
+
+def _warn_of_other_code(path: pathlib.Path, manifest: Mapping[str, Any]) -> None:
+  """What is saved restores whole under another version; what follows may differ in rounding."""
+  for what, now in manifest_lib.versions().items():
+    if manifest[what] != now:
+      logging.warning("%s was saved by %s %s; this is %s.", path, what, manifest[what], now)
 
 
 def _move_aside(path: pathlib.Path, where: pathlib.Path) -> None:

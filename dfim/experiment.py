@@ -108,8 +108,8 @@ def build(config: ml_collections.ConfigDict, *, devices: Any = None) -> Experime
     ConfigError: one line with the field, its value and the fix.
   """
   config = _completed(config)
-  checks.kinds(config)
   with resolve_lib.config_errors():
+    checks.kinds(config)
     experiment = _resolved(config, sharding.make_mesh(devices, config.fsdp))
     _check_step(experiment)
   return experiment

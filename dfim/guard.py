@@ -5,6 +5,10 @@ import collections
 import jax
 
 
+class NonFiniteError(FloatingPointError):
+  """Too many steps running had a loss or gradient that was not finite."""
+
+
 class Guard:
   """Counts failed steps in a row without making the host wait for every step.
 

@@ -28,6 +28,7 @@ from ml_collections.config_flags import config_path
 from dfim import checkpoint
 from dfim import evaluate
 from dfim import exchange
+from dfim import guard
 from dfim import preemption
 from dfim import progress
 from dfim import replay
@@ -65,11 +66,18 @@ def main(argv: list[str]) -> None:
     sys.exit(_refuse(f"{argv[1]}: not a flag; flags look like --workdir=runs/mine."))
   if _CONFIG.value is None and _MODE.value != "replay":
     sys.exit(_refuse("--config: missing; pass for example --config=configs/imm_digits.py."))
-  if _COORDINATOR.value and None in (_NUM_PROCESSES.value, _PROCESS_ID.value):
+  numbers = _NUM_PROCESSES.value, _PROCESS_ID.value
+  if _COORDINATOR.value and None in numbers:
     sys.exit(_refuse("--coordinator: pass --num_processes and --process_id with it."))
+  if not _COORDINATOR.value and numbers != (None, None):
+    sys.exit(_refuse("--num_processes, --process_id: pass --coordinator=host:port with them."))
   if _DISTRIBUTED.value or _COORDINATOR.value:
-    where = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
-    jax.distributed.initialize(*where, heartbeat_timeout_seconds=30)
+    try:
+      jax.distributed.initialize(_COORDINATOR.value, *numbers, heartbeat_timeout_seconds=30)
+    except (RuntimeError, ValueError) as error:
+      cause = " ".join(str(error).split())
+      fix = "where no cluster tells it, pass --coordinator, --num_processes and --process_id"
+      sys.exit(_refuse(f"--distributed: {cause}; {fix}."))
   try:
     _run(_CONFIG.value, _workdir())
   except (Exception, KeyboardInterrupt) as error:
@@ -129,7 +137,7 @@ def _exit_code(error: BaseException) -> int:
     case preemption.PreemptedError():
       print(f"dfim: {error} The same command goes on from there.", file=sys.stderr)
       return preemption.EXIT_CODE
-    case train.NonFiniteError() | checkpoint.SaveError():
+    case guard.NonFiniteError() | checkpoint.SaveError():
       print(f"dfim: {error}", file=sys.stderr)
     case KeyboardInterrupt():
       print("dfim: stopped. The same command goes on from the last checkpoint.", file=sys.stderr)

@@ -43,9 +43,7 @@ def make(
   manifest = dict(
     step=step,
     pending=pending,
-    dfim=dfim.__version__,
-    commit=commit(),
-    jax=jax.__version__,
+    **versions(),
     config=json.loads(json.dumps(config)),  # as it is read back: tuples become lists
     arrays={name: [shape, *map(int, sums[name])] for name, shape in shapes.items()},
   )
@@ -79,6 +77,11 @@ def check_arrays(manifest: Mapping[str, Any], state: Any) -> None:
 def shapes_of(tree: Any) -> dict[str, str]:
   """'params/Dense_0/kernel' -> 'float32[3, 4]'."""
   return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in named(tree).items()}
+
+
+def versions() -> dict[str, str | None]:
+  """Of the code that runs."""
+  return dict(dfim=dfim.__version__, commit=commit(), jax=jax.__version__)
 
 
 @functools.cache  # what runs is what was imported, whatever becomes of the files

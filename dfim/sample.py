@@ -360,12 +360,10 @@ def restored(
   """How to draw, and the newest state of `workdir`.
 
   Raises:
-    ConfigError: if there is none, or of a run that differs in `fields`; where the data lie, and how
-      they are read, may differ.
+    ConfigError: if there is none, or of a run that differs in `fields`, see `workdir.check`.
   """
   draw = make_draw(experiment)
-  elsewhere = ("data.path", "data.data_dir", "data.workers")
-  workdir_lib.check(workdir, experiment.config, fields, but=elsewhere)
+  workdir_lib.check(workdir, experiment.config, fields)
   return draw, checkpoint.restore(workdir, experiment.abstract_state())
 
 

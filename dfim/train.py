@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 import functools
+import pathlib
 from typing import Any
 
 from absl import logging
 import jax
+from jax.experimental import multihost_utils
 import ml_collections
+import numpy as np
 
 from dfim import checkpoint
 from dfim import evaluate
@@ -22,10 +25,6 @@ from dfim import train_state
 from dfim import workdir as workdir_lib
 from dfim import writer as writer_lib
 from dfim.step import make_step
-
-
-class NonFiniteError(FloatingPointError):
-  """Too many steps running had a loss or gradient that was not finite."""
 
 
 def train(
@@ -68,7 +67,7 @@ def train(
       if notice.early(seen):
         raise preemption.PreemptedError(f"stopped by a signal before step {seen + 1}.")
       if pending:
-        look(seen, state)
+        look(seen, state, *still_due(config, workdir, seen))
       for n in range(seen + 1, config.steps + 1):
         profiler.before(n, state)
         with line.spent("data"):
@@ -82,12 +81,13 @@ def train(
         if is_due(n, config.log_every, config.steps):
           report(n, jax.device_get(metrics))
         stop = notice.reached(n)
-        if not stop:  # or there may be no time left to save; `pending` says that this is to be done
-          look(n, state)
-        with line.spent("saving"):
-          checkpoints.save(n, state, force=stop or n == config.steps, pending=stop)
+        due = looks(config, n)
+        with line.spent("saving"):  # before what may take long: `pending` says what is to be done
+          last = n == config.steps
+          checkpoints.save(n, state, force=stop or last, pending=stop or any(due))
         if stop:
           raise preemption.PreemptedError(f"stopped by a signal after step {n}, and saved.")
+        look(n, state, *due)
   logging.info("Done: %s/samples/%d.png", workdir, config.steps)
   return state
 
@@ -113,12 +113,18 @@ def start_state(
   if not checkpoint.steps(workdir):
     return experiment.first_state(), False
   state = checkpoint.restore(workdir, experiment.abstract_state(), set_aside=True)
-  return state, checkpoint.manifest(workdir)["pending"]
+  return state, checkpoint.manifest(workdir, int(state.seen))["pending"]
 
 
 def is_due(n: int, every: int, last: int) -> bool:
   """Whether step n is a multiple of `every`, or the last; `every=0` is the last alone."""
   return n == last or (every > 0 and n % every == 0)
+
+
+def looks(config: ml_collections.ConfigDict, n: int) -> tuple[bool, bool]:
+  """Whether samples are due after step n, and whether scores are."""
+  samples = is_due(n, config.sample_every, config.steps)
+  return samples, bool(config.evaluators) and is_due(n, config.eval_every, config.steps)
 
 
 def make_look(
@@ -127,18 +133,25 @@ def make_look(
   draw: sample.Draw,
   evaluators: dict[str, evaluate.Evaluator],
   workdir: str,
-) -> Callable[[int, train_state.TrainState], None]:
-  """Builds `look(n, state)`: draws and scores what is due after step n."""
-  config = experiment.config
+) -> Callable[[int, train_state.TrainState, bool, bool], None]:
+  """Builds `look(n, state, samples, scores)`: draws and scores the state after step n."""
 
-  def look(n: int, state: train_state.TrainState) -> None:
-    if is_due(n, config.sample_every, config.steps):
+  def look(n: int, state: train_state.TrainState, samples: bool, scores: bool) -> None:
+    if samples:
       drawn = sample.draw_each(experiment, draw, state)
       writer.image(n, "samples", sample.sheet(experiment, drawn))
-    if evaluators and is_due(n, config.eval_every, config.steps):
+    if scores:
       writer.scalars(n, evaluate.flat(evaluate.run(evaluators, draw, state, workdir)))
 
   return look
+
+
+def still_due(config: ml_collections.ConfigDict, workdir: str, n: int) -> list[bool]:
+  """What of `looks(config, n)` a run that ended there left undone, as the first process sees it."""
+  files = f"samples/{n}.png", f"eval/{n}.json"
+  done = [(pathlib.Path(workdir) / file).exists() for file in files]
+  done = multihost_utils.broadcast_one_to_all(np.array(done))
+  return [due and not there for due, there in zip(looks(config, n), done, strict=True)]
 
 
 def make_report(
@@ -172,12 +185,12 @@ def _failed(
   n: int,
   state: train_state.TrainState,
   batch: dict[str, Any],
-) -> NonFiniteError:
+) -> guard.NonFiniteError:
   """Says so, and how to see it again, if that can be written."""
   what = f"step {n}: loss or gradient not finite in {guard.Guard.LIMIT} steps running."
   try:
     bundle = replay.write(experiment, workdir, n, state, batch)
   except (OSError, checkpoint.SaveError) as error:
-    return NonFiniteError(f"{what} What replays the last could not be written: {error}")
+    return guard.NonFiniteError(f"{what} What replays the last could not be written: {error}")
   again = f"python -m dfim.main --mode=replay --workdir={bundle}"
-  return NonFiniteError(f"{what} To see the last again: {again}")
+  return guard.NonFiniteError(f"{what} To see the last again: {again}")

@@ -12,19 +12,21 @@ from dfim import checkpoint
 from dfim import files
 from dfim.resolve import ConfigError
 
-# What decides the numbers of a run. The rest (steps, logging, evaluators ...) may change midway.
+# What a run is of. The rest (steps, accumulate, logging, evaluators ...) may change midway.
 FIXED = "seed batch_size data model objective optimizer reach ema refresh_every".split()
+# Where the data lie, and how they are read: the stream is the same.
+ELSEWHERE = "data.path data.data_dir data.workers data.threads data.augment.threads".split()
 
 
 def check(
   workdir: str,
   config: ml_collections.ConfigDict,
   fields: Sequence[str] = FIXED,
-  but: Sequence[str] = (),
+  but: Sequence[str] = ELSEWHERE,
 ) -> None:
   """Refuses a URL, a file, and a folder whose run was of a config that differs in `fields`.
 
-  What lies in them and is named in `but`, such as "data.path", may differ.
+  What lies in them and is named in `but` may differ.
 
   Raises:
     ConfigError: naming the first field that differs, and another that it follows.

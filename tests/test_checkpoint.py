@@ -12,6 +12,7 @@ import pytest
 import tensorstore
 
 from dfim import checkpoint
+from dfim import manifest
 
 CONFIG = ml_collections.ConfigDict(dict(checkpoint_every=1, keep_checkpoints=2))
 
@@ -92,3 +93,13 @@ def test_an_answer_that_is_kept_leaves_nothing_behind_and_is_that_of_its_own_fol
   assert spec("/two/").to_json() == dict(driver="file", path="/two/")
   one.to_json()["path"] = "/changed/"
   assert one.to_json()["path"] == "/one/"
+
+
+def test_another_version_of_the_code_is_told_and_restores(tmp_path, monkeypatch, caplog):
+  with checkpoint.Checkpoints(str(tmp_path), CONFIG) as checkpoints:
+    checkpoints.save(1, dict(x=jnp.arange(3.0)), force=True)
+  restored(tmp_path, 3)
+  assert "was saved by" not in caplog.text
+  monkeypatch.setattr(manifest, "versions", lambda: dict(jax="0.0.1"))
+  np.testing.assert_array_equal(restored(tmp_path, 3), [0, 1, 2])
+  assert f"was saved by jax {jax.__version__}; this is 0.0.1." in caplog.text

@@ -91,6 +91,26 @@ def test_a_finished_run_is_not_trained_again_and_a_longer_one_goes_on(tmp_path):
   assert int(longer.step) == 12 and checkpoint.steps(str(tmp_path))[-1] == 12
 
 
+def test_what_is_due_after_a_step_is_done_once_whatever_stops_it(tmp_path, monkeypatch):
+  config, drawn = small(8), []
+  config.sample_every = 4
+  draw_each = train.sample.draw_each
+
+  def draws(experiment, draw, state):
+    drawn.append(int(state.seen))
+    if len(drawn) == 1:
+      raise KeyboardInterrupt
+    return draw_each(experiment, draw, state)
+
+  monkeypatch.setattr(train.sample, "draw_each", draws)
+  with pytest.raises(KeyboardInterrupt):
+    run(config, tmp_path)
+  assert checkpoint.steps(str(tmp_path)) == [4], "saved before it drew"
+  run(config, tmp_path)
+  run(config, tmp_path)
+  assert drawn == [4, 4, 8]
+
+
 @pytest.mark.slow
 def test_killed_by_the_system_and_started_again(tmp_path):
   """A SIGKILL once the first checkpoint is there: nothing is flushed, nothing is closed."""

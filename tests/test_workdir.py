@@ -40,6 +40,15 @@ def test_a_folder_without_a_checkpoint_takes_any_run(tmp_path):
   workdir.check(str(tmp_path), config(8, window=8))
 
 
+def test_data_may_have_moved_and_be_read_in_another_way(tmp_path, monkeypatch):
+  monkeypatch.setattr(checkpoint, "steps", lambda _: [9])
+  before, now = config(6), config(6)
+  before.data.update(path="old", workers=4)
+  now.data.update(path="new", workers=0)
+  workdir.claim(str(tmp_path), before)
+  workdir.check(str(tmp_path), now)
+
+
 def test_a_field_that_is_none_may_be_absent(tmp_path, monkeypatch):
   """A run from before a field was there goes on, if the field is left at None."""
   monkeypatch.setattr(checkpoint, "steps", lambda _: [9])

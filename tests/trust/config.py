@@ -1,6 +1,7 @@
 """The run of the experiments: IMM on digits, a tiny network, no end to wait for."""
 
 from configs import imm_digits
+from dfim.data import digits
 from tests import trust
 
 
@@ -13,3 +14,12 @@ def noise(x, grid):
   """A sampler that returns what it starts from."""
   del grid
   return x
+
+
+def ends(batch_size, seed, start=0, *, process=(0, 1)):
+  """The digits, which the second process can read thirty batches of."""
+  batches = digits.digits(batch_size, seed, start, process=process)
+  for n, batch in enumerate(batches, start):
+    if process[0] == 1 and n == 30:
+      raise OSError("the disk is gone")
+    yield batch

@@ -12,6 +12,7 @@ import pytest
 from configs import imm_digits
 from dfim import checkpoint
 from dfim import experiment as experiment_lib
+from dfim import guard
 from dfim import preemption
 from dfim import replay
 from dfim import train
@@ -63,7 +64,7 @@ def test_what_is_not_finite_leaves_the_state_untouched_counts_stops_and_replays(
   where, what = FAULTS[fault]
   (config if where == "data" else config.objective)[where.split(".")[-1]] = what
   good = 3 if fault == "batch" else 0
-  with pytest.raises(train.NonFiniteError, match=f"step {good + 10}: .* 10 steps running") as error:
+  with pytest.raises(guard.NonFiniteError, match=f"step {good + 10}: .* 10 steps running") as error:
     train.train(config, str(tmp_path / "run"), devices=jax.devices()[:1])
   bundle = tmp_path / "run" / "replay" / str(good + 10)
   assert f"--mode=replay --workdir={bundle}" in str(error.value)
@@ -83,7 +84,7 @@ def test_what_is_not_finite_leaves_the_state_untouched_counts_stops_and_replays(
   assert any(name.startswith("params/") for name in found)
   assert ("batch/x" in found) == (fault == "batch")
   assert ("loss" in found) == (fault != "gradient")
-  with pytest.raises(train.NonFiniteError, match=f"--workdir={bundle}.1$"):  # it fails again
+  with pytest.raises(guard.NonFiniteError, match=f"--workdir={bundle}.1$"):  # it fails again
     train.train(config, str(tmp_path / "run"), devices=jax.devices()[:1])
 
 

@@ -44,6 +44,18 @@ def test_one_is_killed_and_the_other_ends_with_a_cause(time, tmp_path):
   assert checkpoint.steps(str(tmp_path)), "what was saved is there"
 
 
+def test_one_cannot_read_on_and_both_end(tmp_path):
+  flags = "--config.data={'name': 'tests.trust.config.ends'}", "--config.checkpoint_every=3"
+  processes = trust.start_all(2, trust.trainer(tmp_path, *flags))
+  try:
+    printed = [p.communicate(timeout=120)[1] for p in processes]  # of which 60 to begin
+  finally:
+    for p in processes:
+      p.kill()
+  assert [p.returncode for p in processes] == [1, 1], printed
+  assert "the disk is gone" in printed[1]
+
+
 @pytest.mark.parametrize("time", range(TIMES))
 @pytest.mark.parametrize(
   "number",

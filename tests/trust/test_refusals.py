@@ -743,6 +743,8 @@ FLAGS = {
   "nothing to import": ([SMOKE, "--mode=import"], "weights: missing", "--weights="),
   "no weights": ([SMOKE, "--mode=import", "--weights=/no.npz"], "weights=/no.npz", "pass the path"),
   "a pickle": ([SMOKE, "--mode=import", "--weights={files}/a.pkl"], "a pickle", "allow_pickle"),
+  "a process's number alone": ([SMOKE, "--process_id=1"], "--process_id: ", "--coordinator="),
+  "no cluster": ([SMOKE, "--distributed"], "--distributed: ", "where no cluster tells it"),
   "half a coordinator": ([SMOKE, "--coordinator=a:1"], "--coordinator: ", "--num_processes"),
 }
 
