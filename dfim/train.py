@@ -56,12 +56,13 @@ def train(
     step, root, batches = step_of(experiment), experiment.root(), experiment.batches(seen)
     failures = guard.Guard(int(state.skipped))
     line = progress.Progress(config, int(state.skipped))
-    workdir_lib.claim(workdir, config)
     with (
+      workdir_lib.held(workdir),
       writer_lib.Writer(workdir, seen, active=jax.process_index() == 0) as writer,
       checkpoint.Checkpoints(workdir, config) as checkpoints,
       telemetry.Profile(workdir, profile) as profiler,
     ):
+      workdir_lib.claim(workdir, config)
       report = make_report(experiment, writer, line, compilations)
       look = make_look(experiment, writer, draw, evaluators, workdir)
       if notice.early(seen):

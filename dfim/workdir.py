@@ -1,10 +1,14 @@
 """A run's folder and the config that it belongs to."""
 
+from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
+import fcntl
 import json
 import pathlib
 from typing import Any
 
+from absl import logging
 import jax
 import ml_collections
 
@@ -57,6 +61,31 @@ def claim(workdir: str, config: ml_collections.ConfigDict) -> None:
   """Writes `config.json` into the folder, made if need be; the first process does."""
   if jax.process_index() == 0:
     files.replace_json(pathlib.Path(workdir) / "config.json", config.to_dict())
+
+
+@contextlib.contextmanager
+def held(workdir: str) -> Iterator[None]:
+  """Keeps a second trainer out of the folder, made if need be; the first process of many does.
+
+  The lock goes with this process, however it ends. Where the file system has none, nothing is held.
+
+  Raises:
+    ConfigError: a trainer is at work there.
+  """
+  if jax.process_index() != 0:
+    yield
+    return
+  pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
+  with (pathlib.Path(workdir) / "lock").open("a") as file:
+    try:
+      fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # which of them is the system's choice
+      raise ConfigError(
+        f"workdir={workdir}: another process trains there; let it end, or pass another --workdir."
+      ) from None
+    except OSError as error:
+      logging.warning("%s: no lock against a second trainer (%s).", workdir, error.strerror)
+    yield
 
 
 def load(workdir: str) -> dict[str, Any]:

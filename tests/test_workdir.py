@@ -1,5 +1,8 @@
 """What a run's folder refuses, and which of two fields it names."""
 
+import subprocess
+import sys
+
 import ml_collections
 import pytest
 
@@ -54,3 +57,25 @@ def test_a_field_that_is_none_may_be_absent(tmp_path, monkeypatch):
   monkeypatch.setattr(checkpoint, "steps", lambda _: [9])
   workdir.claim(str(tmp_path), config(6, window=6))
   workdir.check(str(tmp_path), config(6, window=6, dtype=None), ("model",))
+
+
+HOLD = """
+import sys
+from dfim import workdir
+with workdir.held(sys.argv[1]):
+  print("held", flush=True)
+  sys.stdin.read()
+"""
+
+
+def test_one_trainer_at_a_time_and_a_killed_one_holds_nothing(tmp_path):
+  folder = str(tmp_path / "run")
+  command = [sys.executable, "-c", HOLD, folder]
+  other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+  assert other.stdout.readline() == b"held\n"
+  with pytest.raises(ConfigError, match="another process trains there"), workdir.held(folder):
+    pass
+  other.kill()
+  other.communicate()
+  with workdir.held(folder):
+    pass
