@@ -7,6 +7,7 @@ fit each other are found by tracing a step, in `experiment`.
 from collections.abc import Callable
 import functools
 import inspect
+import json
 from typing import Any
 
 import jax
@@ -52,6 +53,15 @@ def numbers(values: dict[str, Any]) -> None:
   decays = [d for d in values["ema"] if isinstance(d, int | float) and 0.0 <= d < 1.0]
   if not decays or len(decays) < len(values["ema"]):
     raise ConfigError(f"ema={values['ema']!r}: give at least one decay, each in [0, 1).")
+
+
+def plain(values: dict[str, Any]) -> None:
+  """Refuses what `config.json` cannot hold, such as a path or a dtype in place of its name."""
+  for field, value in values.items():
+    try:
+      json.dumps(value)
+    except TypeError as error:
+      raise ConfigError(f"{field}: {error}; give numbers, strings, lists and dicts.") from error
 
 
 def kinds(config: ml_collections.ConfigDict) -> None:

@@ -181,6 +181,7 @@ def _completed(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
       raise ConfigError(f"{field}={value!r}: wants {_kinds(kind)}.")
   checks.numbers(values)
+  checks.plain(values)
   return ml_collections.ConfigDict(values)
 
 

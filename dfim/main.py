@@ -182,6 +182,8 @@ def _parse(argv: list[str]) -> list[str]:
     sys.exit(_refuse(f"--config: no such field, {' '.join(str(error.args[0]).split())}"))
   except (flags.Error, TypeError, ValueError) as error:
     sys.exit(_refuse(" ".join(str(error).split())))
+  except Exception as error:  # whatever a config file does
+    sys.exit(_refuse(f"--config={path}: {type(error).__name__}: {error}; mend that file."))
 
 
 def _config_file(argv: list[str]) -> tuple[pathlib.Path | None, str]:

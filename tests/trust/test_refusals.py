@@ -173,6 +173,7 @@ BAD = {
   # types
   "text for an int": (D, {"steps": "3"}, "steps='3'", "wants int"),
   "a fraction for an int": (D, {"objective.group_size": 4.0}, "group_size=4.0", "wants an int"),
+  "a dtype for its name": (D, {"model.dtype": np.float32}, "model: ", "give numbers, strings"),
   "a bool for an int": (D, {"model.width": True}, "model.width=True", "wants an int"),
   "None for an int": (D, {"batch_size": None}, "batch_size=None", "wants int"),
   "text for a number": (D, {"objective.f.sigma_data": ".5"}, "f.sigma_data='.5'", "a number"),
@@ -714,6 +715,11 @@ FLAGS = {
     "imports.py: No module named 'nothere'",
     "mend",
   ),
+  "a config that names what is not there": (
+    ["--config={files}/names.py"],
+    "names.py: NameError: name 'nothere'",
+    "mend",
+  ),
   "a config that reads what is not there": (["--config={files}/reads.py"], "'/none'", "mend"),
   "unknown flag": ([SMOKE, "--workdri=x"], "workdri", "workdir"),
   "not a flag": ([SMOKE, "train"], "train: not a flag", "--workdir="),
@@ -754,6 +760,7 @@ def told(files, tmp_path_factory):
   """By case: exit code, what was printed, and what there is where the run's folder would be."""
   (files / "wrong.py").write_text("def get_config(:\n")
   (files / "imports.py").write_text("import nothere\n")
+  (files / "names.py").write_text("def get_config():\n  return nothere\n")
   (files / "reads.py").write_text("def get_config():\n  open('/none')\n")
   (files / "empty.py").write_text("c = 3\n")
   (files / "a.pkl").write_bytes(b"\x80\x04N.")
