@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import pathlib
+import socket
 from typing import Any
 
 from absl import logging
@@ -67,24 +68,31 @@ def claim(workdir: str, config: ml_collections.ConfigDict) -> None:
 def held(workdir: str) -> Iterator[None]:
   """Keeps a second trainer out of the folder, made if need be; the first process of many does.
 
-  The lock goes with this process, however it ends. Where the file system has none, nothing is held.
+  The lock goes with this process, however it ends, but on a network's disk it may outlive a machine
+  that was taken away. So a trainer elsewhere is told of and not a reason to stop.
 
   Raises:
-    ConfigError: a trainer is at work there.
+    ConfigError: a trainer on this machine is at work there.
   """
   if jax.process_index() != 0:
     yield
     return
   pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
-  with (pathlib.Path(workdir) / "lock").open("a") as file:
+  with (pathlib.Path(workdir) / "lock").open("a+") as file:
     try:
       fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # which of them is the system's choice
-      raise ConfigError(
-        f"workdir={workdir}: another process trains there; let it end, or pass another --workdir."
-      ) from None
+      file.truncate(0)
+      print(socket.gethostname(), file=file, flush=True)
+    except (BlockingIOError, PermissionError) as error:  # which of them is the system's choice
+      file.seek(0)
+      where = file.read().strip()
+      if where == socket.gethostname():
+        raise ConfigError(
+          f"workdir={workdir}: a process trains there; let it end, or pass another --workdir."
+        ) from error
+      logging.warning("%s is locked from %s; two trainers would spoil it.", workdir, where)
     except OSError as error:
-      logging.warning("%s: no lock against a second trainer (%s).", workdir, error.strerror)
+      logging.warning("%s: no lock against a second trainer: %s.", workdir, error.strerror)
     yield
 
 

@@ -68,14 +68,27 @@ with workdir.held(sys.argv[1]):
 """
 
 
-def test_one_trainer_at_a_time_and_a_killed_one_holds_nothing(tmp_path):
-  folder = str(tmp_path / "run")
-  command = [sys.executable, "-c", HOLD, folder]
-  other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-  assert other.stdout.readline() == b"held\n"
-  with pytest.raises(ConfigError, match="another process trains there"), workdir.held(folder):
+@pytest.fixture
+def trainer(tmp_path):
+  """Another process that holds the folder."""
+  command = [sys.executable, "-c", HOLD, str(tmp_path)]
+  process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+  assert process.stdout.readline() == b"held\n"
+  yield process
+  process.kill()
+  process.communicate()
+
+
+def test_one_trainer_at_a_time_and_a_killed_one_holds_nothing(tmp_path, trainer):
+  with pytest.raises(ConfigError, match="a process trains there"), workdir.held(str(tmp_path)):
     pass
-  other.kill()
-  other.communicate()
-  with workdir.held(folder):
+  trainer.kill()
+  trainer.wait()
+  with workdir.held(str(tmp_path)):
     pass
+
+
+def test_a_lock_of_another_machine_stops_nobody(tmp_path, trainer, caplog):
+  (tmp_path / "lock").write_text("elsewhere\n")
+  with workdir.held(str(tmp_path)):
+    assert "is locked from elsewhere" in caplog.text
