@@ -82,8 +82,8 @@ class Checkpoints:
     return self
 
   def __exit__(self, kind: Any, *error: Any) -> None:
-    of_all = (type(None), preemption.PreemptedError, guard.NonFiniteError)
-    if jax.process_count() > 1 and not issubclass(kind or type(None), of_all):
+    in_all = kind is None or issubclass(kind, preemption.PreemptedError | guard.NonFiniteError)
+    if jax.process_count() > 1 and not in_all:
       return  # the other processes are in a step, and not where a save would wait for them
     try:
       self._write()

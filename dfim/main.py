@@ -183,7 +183,8 @@ def _parse(argv: list[str]) -> list[str]:
   except (flags.Error, TypeError, ValueError) as error:
     sys.exit(_refuse(" ".join(str(error).split())))
   except Exception as error:  # whatever a config file does
-    sys.exit(_refuse(f"--config={path}: {type(error).__name__}: {error}; mend that file."))
+    cause = " ".join(f"{type(error).__name__}: {error}".split())
+    sys.exit(_refuse(f"--config={path}: {cause}; mend that file."))
 
 
 def _config_file(argv: list[str]) -> tuple[pathlib.Path | None, str]:

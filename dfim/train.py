@@ -84,8 +84,7 @@ def train(
         stop = notice.reached(n)
         due = looks(config, n)
         with line.spent("saving"):  # before what may take long: `pending` says what is to be done
-          last = n == config.steps
-          checkpoints.save(n, state, force=stop or last, pending=stop or any(due))
+          checkpoints.save(n, state, force=stop or n == config.steps, pending=stop or any(due))
         if stop:
           raise preemption.PreemptedError(f"stopped by a signal after step {n}, and saved.")
         look(n, state, *due)
