@@ -23,13 +23,14 @@ from dfim.data import latents
 
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "__init__")
-SLOW = {  # what another config, or a benchmark's or the program's own test, runs too
+SLOW = {  # what another config, or a benchmark's, a network's or the program's own test, runs too
   "consistency_digits",
   "dfim_walk",
   "flow_digits",
   "flow_fashion",
   "forcing_walk",
   "forcing_series",
+  "imm_cifar",
   "imm_digits",
   "imm_toy",
 }

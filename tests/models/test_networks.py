@@ -39,6 +39,14 @@ def case(request):
   return NETS[request.param]
 
 
+SLOW = {"unet", "dit_scan"}  # to compile; they embed times as the others do
+
+
+@pytest.fixture(params=[pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in NETS])
+def timed(request):
+  return NETS[request.param]
+
+
 def inputs(shape, s=0.25, t=0.75, batch=BATCH, label=0):
   x = jnp.asarray(np.random.default_rng(0).normal(size=(BATCH, *shape)), jnp.float32)
   s, t = (jnp.full((batch,) + (1,) * len(shape), u) for u in (s, t))
@@ -147,37 +155,37 @@ def test_dropout_follows_its_key_and_rests_outside_training(case):
   close(run(net, shape), run(*case))
 
 
-def test_bfloat16_keeps_parameters_times_and_output_in_float32(case):
-  net, shape = dataclasses.replace(case[0], dtype="bfloat16"), case[1]
+def test_bfloat16_keeps_parameters_times_and_output_in_float32(timed):
+  net, shape = dataclasses.replace(timed[0], dtype="bfloat16"), timed[1]
   params = jax.eval_shape(net.init, jax.random.key(0), *inputs(shape))
   assert {p.dtype for p in jax.tree.leaves(params)} == {jnp.dtype("float32")}
   out = run(net, shape)
-  assert out.dtype == jnp.float32 and 0 < gap(out, run(*case)) < 0.1 * gap(out, 0)
+  assert out.dtype == jnp.float32 and 0 < gap(out, run(*timed)) < 0.1 * gap(out, 0)
   assert gap(out, run(net, shape, t=0.751)) > 1e-3
 
 
-def test_bfloat16_still_embeds_close_times_apart(case):
-  net, shape = dataclasses.replace(case[0], dtype="bfloat16"), case[1]
+def test_bfloat16_still_embeds_close_times_apart(timed):
+  net, shape = dataclasses.replace(timed[0], dtype="bfloat16"), timed[1]
   embed = quick_jit(
     functools.partial(
       net.apply, capture_intermediates=lambda module, _: isinstance(module, layers.TimeMLP)
     )
   )
   a, b = (
-    jax.tree.leaves(embed(perturbed(*case), *inputs(shape, s=s, t=s + 0.5))[1]["intermediates"])
+    jax.tree.leaves(embed(perturbed(*timed), *inputs(shape, s=s, t=s + 0.5))[1]["intermediates"])
     for s in (0.25, 0.2501)
   )
   assert len(a) == 2 and {e.dtype for e in a} == {jnp.dtype("float32")}
   assert min(map(gap, a, b)) > 1e-3
 
 
-def test_bfloat16_tells_s_from_t_at_the_smallest_gap_of_the_paper(case):
-  net, shape = dataclasses.replace(case[0], dtype="bfloat16", second_time="t-s"), case[1]
+def test_bfloat16_tells_s_from_t_at_the_smallest_gap_of_the_paper(timed):
+  net, shape = dataclasses.replace(timed[0], dtype="bfloat16", second_time="t-s"), timed[1]
   assert gap(run(net, shape, s=0.75), run(net, shape, s=0.75 - 1e-4)) > 1e-3
 
 
-def test_gradient_is_finite_also_where_the_times_meet(case):
-  net, shape = case
+def test_gradient_is_finite_also_where_the_times_meet(timed):
+  net, shape = timed
   grad = quick_jit(jax.grad(lambda params, *args: jnp.sum(net.apply(params, *args) ** 2)))
   for s, t in [(0.0, 0.0), (0.0, 1.0)]:
     grads = jax.tree.leaves(grad(perturbed(net, shape), *inputs(shape, s=s, t=t)))
