@@ -42,7 +42,8 @@ def test_runs_in_smoke_mode_and_shows_pictures(notebook, tmp_path, monkeypatch):
   specs = KernelSpecManager(kernel_dirs=[])  # none but ipykernel's own: this interpreter
   manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs)
   resources = dict(metadata=dict(path=str(ROOT)))
-  NotebookClient(notebook, km=manager, resources=resources, timeout=300).execute()
+  client = NotebookClient(notebook, km=manager, resources=resources, timeout=300)
+  client.execute(cleanup_kc=True)  # which a client does by itself only with a manager of its own
   outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
   assert not [output for output in outputs if output.output_type == "error"]
   assert len([output for output in outputs if "image/png" in output.get("data", {})]) >= 4

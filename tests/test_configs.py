@@ -23,7 +23,7 @@ from dfim.data import latents
 
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "__init__")
-SLOW = {  # what another config, or a benchmark's, a network's or the program's own test, runs too
+SLOW = {  # what other tests run too: another config's, a network's, the samples', the program's
   "consistency_digits",
   "dfim_walk",
   "flow_digits",
@@ -32,6 +32,7 @@ SLOW = {  # what another config, or a benchmark's, a network's or the program's 
   "forcing_series",
   "imm_cifar",
   "imm_digits",
+  "imm_imagenet256",
   "imm_toy",
 }
 

@@ -41,7 +41,7 @@ def score(tmp_path, draw, *, size=8, channels=1, **how):
   return values, figures
 
 
-@pytest.mark.parametrize("size, channels", [(8, 1), (32, 3)])
+@pytest.mark.parametrize("size, channels", [pytest.param(8, 1, marks=pytest.mark.slow), (32, 3)])
 def test_any_loader_has_a_feature_space(tmp_path, size, channels):
   fresh = shapes(2, 80, size, channels)["x"]
   values, figures = score(tmp_path, lambda *_: fresh, size=size, channels=channels)
