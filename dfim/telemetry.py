@@ -63,7 +63,7 @@ class Profile:
 
   def __init__(self, folder: str | os.PathLike, window: tuple[int, int] | None):
     """Writes into `folder`; nothing if `window`, (first, last), is None."""
-    self._folder, self._running = str(folder), False
+    self._folder, self._ahead, self._running = str(folder), window is not None, False
     self._first, self._last = window or (0, -1)
 
   def __enter__(self) -> Self:
@@ -76,7 +76,13 @@ class Profile:
 
   def before(self, step: int, state: Any) -> None:
     """Starts or stops; waits for `state` there, so that the window holds whole steps."""
-    if step == self._first and self._last >= step:
+    if self._ahead and step >= self._first:
+      self._ahead = False
+      if step > self._first:
+        logging.warning(
+          "No profile: step %d was taken before this run, which resumes.", self._first
+        )
+        return
       jax.block_until_ready(state)
       jax.profiler.start_trace(self._folder)
       self._running = True

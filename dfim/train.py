@@ -24,6 +24,7 @@ from dfim import telemetry
 from dfim import train_state
 from dfim import workdir as workdir_lib
 from dfim import writer as writer_lib
+from dfim.resolve import ConfigError
 from dfim.step import make_step
 
 
@@ -48,6 +49,11 @@ def train(
   with telemetry.Compilations() as compilations, preemption.watch() as notice:
     experiment = experiment_lib.build(config, devices=devices)
     config = experiment.config
+    if profile and profile[1] > config.steps:
+      raise ConfigError(
+        f"--profile={profile[0]}:{profile[1]}: the run ends at config.steps={config.steps}; choose"
+        " steps up to there."
+      )
     shape = experiment.batch["x"].shape[1:]
     draw, evaluators = sample.make_draw(experiment), evaluate.build(config, shape)
     workdir_lib.check(workdir, config)

@@ -47,6 +47,16 @@ def test_a_window_of_steps_is_profiled(tmp_path):
   assert list(tmp_path.glob("plugins/profile/*/*.xplane.pb"))
 
 
+def test_a_window_that_a_resumed_run_has_behind_it_is_told_once(tmp_path, caplog):
+  with telemetry.Profile(tmp_path, (3, 4)) as profile:
+    for step in (4, 5, 6):
+      profile.before(step, None)
+  assert [r.getMessage() for r in caplog.records] == [
+    "No profile: step 3 was taken before this run, which resumes."
+  ]
+  assert not list(tmp_path.iterdir())
+
+
 def test_flops_are_those_of_the_layers_not_of_the_loop():
   def of(**changes):
     config = imm_digits.get_config("smoke")

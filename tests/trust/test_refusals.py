@@ -744,6 +744,7 @@ FLAGS = {
     "above it",
   ),
   "a bucket": ([SMOKE, "--workdir=gs://a/b"], "workdir=gs://a/b", "give a folder"),
+  "a profile beyond the end": ([SMOKE, "--profile=90:99"], "--profile=90:99", "config.steps="),
   "nothing to sample": ([SMOKE, "--mode=sample"], "no checkpoint", "train first"),
   "nowhere to export": ([SMOKE, "--mode=export"], "out: missing", "--out="),
   "nothing to import": ([SMOKE, "--mode=import"], "weights: missing", "--weights="),
