@@ -63,9 +63,9 @@ def test_a_perfect_denoiser_gives_the_data_law(path, eta, key):
 
 def test_restart_with_one_step_is_pushforward(key):
   x, grid = jax.random.normal(key, (6, 3)), grids.uniform(1, 0.994, 0.006)
-  jump = lambda x, s, t: jnp.tanh(x) + s - t
+  jump = lambda x, s, t: jnp.abs(x) + s - t  # rounded alike in any program, as tanh is not
   once = jump_lib.restart(jump, jax.random.key(1), x, grid, path=FM, sigma_data=0.5)
-  np.testing.assert_allclose(once, jump_lib.pushforward(jump, x, grid), rtol=1e-6)
+  np.testing.assert_array_equal(once, jump_lib.pushforward(jump, x, grid))
 
 
 def test_each_token_follows_its_own_column(key):
