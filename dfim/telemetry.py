@@ -61,10 +61,15 @@ class Compilations:
 class Profile:
   """A profile of the steps from `first` to `last`, for TensorBoard's and xprof's trace viewer."""
 
-  def __init__(self, folder: str | os.PathLike, window: tuple[int, int] | None):
-    """Writes into `folder`; nothing if `window`, (first, last), is None."""
-    self._folder, self._ahead, self._running = str(folder), window is not None, False
+  def __init__(self, folder: str | os.PathLike, window: tuple[int, int] | None, seen: int = 0):
+    """Writes into `folder`; nothing if `window`, (first, last), is None.
+
+    Nor if it has begun with the `seen` steps that were taken already, which is told.
+    """
+    self._folder, self._running = str(folder), False
     self._first, self._last = window or (0, -1)
+    if window and self._first <= seen:
+      logging.warning("No profile: step %d was taken before this run, which resumes.", self._first)
 
   def __enter__(self) -> Self:
     return self
@@ -76,13 +81,7 @@ class Profile:
 
   def before(self, step: int, state: Any) -> None:
     """Starts or stops; waits for `state` there, so that the window holds whole steps."""
-    if self._ahead and step >= self._first:
-      self._ahead = False
-      if step > self._first:
-        logging.warning(
-          "No profile: step %d was taken before this run, which resumes.", self._first
-        )
-        return
+    if step == self._first and self._last >= step:
       jax.block_until_ready(state)
       jax.profiler.start_trace(self._folder)
       self._running = True

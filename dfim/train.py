@@ -66,7 +66,7 @@ def train(
       workdir_lib.held(workdir),
       writer_lib.Writer(workdir, seen, active=jax.process_index() == 0) as writer,
       checkpoint.Checkpoints(workdir, config) as checkpoints,
-      telemetry.Profile(workdir, profile) as profiler,
+      telemetry.Profile(workdir, profile, seen) as profiler,
     ):
       workdir_lib.claim(workdir, config)
       report = make_report(experiment, writer, line, compilations)

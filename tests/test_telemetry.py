@@ -48,7 +48,7 @@ def test_a_window_of_steps_is_profiled(tmp_path):
 
 
 def test_a_window_that_a_resumed_run_has_behind_it_is_told_once(tmp_path, caplog):
-  with telemetry.Profile(tmp_path, (3, 4)) as profile:
+  with telemetry.Profile(tmp_path, (3, 4), seen=3) as profile:
     for step in (4, 5, 6):
       profile.before(step, None)
   assert [r.getMessage() for r in caplog.records] == [
