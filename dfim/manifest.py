@@ -121,7 +121,7 @@ def _checksum(a: Array) -> Array:
   mixed = tuple(_mix(words ^ _mix(place ^ jnp.uint32(salt))) for salt in _SALTS)
   zeros = (jnp.uint32(0),) * len(mixed)
   add = lambda sums, more: tuple(a + b for a, b in zip(sums, more, strict=True))
-  # In one reduction, which XLA's CPU backend makes vector instructions of: a fifth of the time.
+  # In one reduction, which XLA's CPU backend makes vector instructions of: a quarter of the time.
   return jnp.stack(jax.lax.reduce(mixed, zeros, add, range(words.ndim)))
 
 
