@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 import contextlib
+import sys
 import time
 from typing import Any
 
@@ -28,6 +29,16 @@ def show_log() -> None:
   logging.set_verbosity(logging.INFO)
   told = lambda r: not any(name in r.pathname for name in ("orbax", "xla_bridge", "x2num"))
   logging.get_absl_handler().addFilter(told)
+  sys.unraisablehook = _tell_unless_abandoned
+
+
+def _tell_unless_abandoned(unraisable: Any) -> None:
+  """Leaves out the writes of a save that has failed, each of which finds that nobody waits for it.
+
+  TensorStore ends them in threads of its own, whose tracebacks would cut other lines in pieces.
+  """
+  if str(unraisable.exc_value) != "Event loop is closed":
+    sys.__unraisablehook__(unraisable)
 
 
 class Progress:

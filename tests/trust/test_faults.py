@@ -147,6 +147,7 @@ def test_a_save_that_fails_stops_the_run_and_keeps_the_last_good_one(tmp_path):
   (said,) = [line for line in printed.splitlines() if line.startswith("dfim: ")]
   assert "the checkpoint of step 10 could not be written" in said
   assert "_SignalingThread" not in printed, "what Orbax's threads log"
+  assert "Event loop is closed" not in printed, "what TensorStore's threads end with"
   assert checkpoint.steps(str(tmp_path)) == [5]
   trust.finish([trust.start([*run, "--config.steps=12"])])
   assert checkpoint.steps(str(tmp_path)) == [5, 10, 12]
