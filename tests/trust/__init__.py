@@ -40,20 +40,28 @@ def trainer(workdir: os.PathLike, *flags: str) -> list[str]:
   return [sys.executable, "-m", "dfim.main", config, f"--workdir={workdir}", *flags]
 
 
-def start(command: list[str], *, devices: int = 1, **kwargs) -> subprocess.Popen:
-  """Starts a process of its own with so many CPU devices."""
+def start(
+  command: list[str], *, devices: int = 1, cache: bool = True, **kwargs
+) -> subprocess.Popen:
+  """Starts a process of its own with so many CPU devices; `cache` is JAX's of programs."""
   env = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
+  env["JAX_ENABLE_COMPILATION_CACHE"] = str(cache)
   kwargs = dict(stderr=subprocess.PIPE, text=True, cwd=ROOT) | kwargs
   return subprocess.Popen(command, env={**env, "PYTHONPATH": str(ROOT)}, **kwargs)
 
 
 def start_all(count: int, command: list[str], *, devices: int = 1) -> list[subprocess.Popen]:
-  """Starts `command` in so many processes of one distributed run."""
+  """Starts `command` in so many processes of one distributed run.
+
+  All of them compile: the first alone would find a program of an earlier run in the cache, and Gloo
+  gives up on the others after 30 s.
+  """
   with socket.socket() as s:  # a port that is free now
     s.bind(("127.0.0.1", 0))
     port = s.getsockname()[1]
   where = f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}"
-  return [start([*command, *where, f"--process_id={i}"], devices=devices) for i in range(count)]
+  each = [[*command, *where, f"--process_id={i}"] for i in range(count)]
+  return [start(one, devices=devices, cache=False) for one in each]
 
 
 def finish(processes: list[subprocess.Popen], seconds: float = 300) -> list[str]:
