@@ -1,6 +1,7 @@
 """What makes a trainer one that can be trusted, by experiment; `make trust` runs all of it."""
 
 from collections.abc import Callable
+from collections.abc import Mapping
 import os
 import pathlib
 import socket
@@ -41,13 +42,12 @@ def trainer(workdir: os.PathLike, *flags: str) -> list[str]:
 
 
 def start(
-  command: list[str], *, devices: int = 1, cache: bool = True, **kwargs
+  command: list[str], *, devices: int = 1, env: Mapping[str, str] | None = None, **kwargs
 ) -> subprocess.Popen:
-  """Starts a process of its own with so many CPU devices; `cache` is JAX's of programs."""
-  env = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
-  env["JAX_ENABLE_COMPILATION_CACHE"] = str(cache)
+  """Starts a process of its own with so many CPU devices; `env` is added to this one's."""
+  ours = dict(JAX_PLATFORMS="cpu", JAX_NUM_CPU_DEVICES=str(devices), PYTHONPATH=str(ROOT))
   kwargs = dict(stderr=subprocess.PIPE, text=True, cwd=ROOT) | kwargs
-  return subprocess.Popen(command, env={**env, "PYTHONPATH": str(ROOT)}, **kwargs)
+  return subprocess.Popen(command, env={**os.environ, **ours, **(env or {})}, **kwargs)
 
 
 def start_all(count: int, command: list[str], *, devices: int = 1) -> list[subprocess.Popen]:
@@ -61,7 +61,8 @@ def start_all(count: int, command: list[str], *, devices: int = 1) -> list[subpr
     port = s.getsockname()[1]
   where = f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}"
   each = [[*command, *where, f"--process_id={i}"] for i in range(count)]
-  return [start(one, devices=devices, cache=False) for one in each]
+  env = dict(JAX_ENABLE_COMPILATION_CACHE="false")
+  return [start(one, devices=devices, env=env) for one in each]
 
 
 def finish(processes: list[subprocess.Popen], seconds: float = 300) -> list[str]:
