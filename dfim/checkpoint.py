@@ -60,6 +60,10 @@ class SaveError(RuntimeError):
   """A checkpoint could not be written; those before it are whole."""
 
 
+class ReadError(RuntimeError):
+  """A disk did not give what is on it; nothing is known of the checkpoint."""
+
+
 class Checkpoints:
   """The folder `<workdir>/checkpoints/<step>`; a context manager, so that saves are finished."""
 
@@ -72,9 +76,13 @@ class Checkpoints:
     self._writing = None  # the save in the background, and its step
     self._context = ocp.Context()
     self._context.array.saving.use_compression = False  # weights hardly shrink, and it takes cores
+    policies = ocp.training.preservation_policies
+    kept = [policies.LatestN(config.keep_checkpoints)]
+    if config.keep_every:
+      kept.append(policies.EveryNSteps(config.keep_every))
     self._manager = ocp.training.Checkpointer(
       folder(workdir),
-      preservation_policy=ocp.training.preservation_policies.LatestN(config.keep_checkpoints),
+      preservation_policy=policies.AnyPreservationPolicy(kept),
       cleanup_tmp_directories=True,  # what a killed save left behind
     )
 
@@ -161,8 +169,10 @@ def steps(workdir: str) -> list[int]:
   return sorted(int(name) for name in names if name.isdigit())
 
 
-def restore(workdir: str, abstract: Any, *, set_aside: bool = False) -> Any:
-  """The newest whole state, with the shapes and shardings of `abstract`.
+def restore(
+  workdir: str, abstract: Any, *, step: int | None = None, set_aside: bool = False
+) -> Any:
+  """The newest whole state, or that after `step`, with the shapes and shardings of `abstract`.
 
   A damaged checkpoint is named and passed over; with `set_aside` it moves to `<workdir>/damaged`,
   so that training can save that step again.
@@ -170,6 +180,7 @@ def restore(workdir: str, abstract: Any, *, set_aside: bool = False) -> Any:
   Raises:
     ConfigError: if there is none, if all are damaged, or if the newest whole one is another
       network's, naming the first difference.
+    ReadError: the disk fails, which is no reason to go on without what is on it.
   """
   saved, damaged = steps(workdir), {}
   if not saved:
@@ -177,8 +188,11 @@ def restore(workdir: str, abstract: Any, *, set_aside: bool = False) -> Any:
       f"workdir={workdir}: no checkpoint in {folder(workdir)}; train first, or pass another"
       " --workdir."
     )
-  for step in reversed(saved):
-    path = folder(workdir) / str(step)
+  if step is not None and step not in saved:
+    there = f"{folder(workdir)}; there are {', '.join(map(str, saved))}"
+    raise ConfigError(f"--step={step}: no checkpoint of it in {there}.")
+  for tried in reversed(saved) if step is None else [step]:
+    path = folder(workdir) / str(tried)
     state, why = _load(path, abstract)
     if not why:
       break
@@ -186,8 +200,9 @@ def restore(workdir: str, abstract: Any, *, set_aside: bool = False) -> Any:
     damaged[path] = why
   else:
     newest, why = next(iter(damaged.items()))
+    what = "every checkpoint is" if step is None else "what --step names is"
     raise ConfigError(
-      f"workdir={workdir}: every checkpoint is damaged ({newest}: {why}); nothing was changed."
+      f"workdir={workdir}: {what} damaged ({newest}: {why}); nothing was changed."
       f" Restore {folder(workdir)} from a copy, or pass another --workdir to start anew."
     )
   if set_aside and jax.process_index() == 0:
@@ -209,8 +224,9 @@ def _load(path: pathlib.Path, abstract: Any) -> tuple[Any, str]:
 
   Raises:
     ConfigError: it is another network's.
+    ReadError: the disk fails.
   """
-  state, why = None, ""
+  state, why, disk = None, "", ""
   try:
     manifest = _read_manifest(path)
     _refuse_another(path, manifest, abstract)
@@ -222,10 +238,32 @@ def _load(path: pathlib.Path, abstract: Any) -> tuple[Any, str]:
     raise
   except Exception as error:  # a damaged file may raise anything, in any of the libraries below
     why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    disk = _disk_error(path)
   if jax.process_count() > 1:
-    failed = multihost_utils.process_allgather(np.array(bool(why)))
-    why = why or ("another process could not read it" if failed.any() else "")
+    failed = multihost_utils.process_allgather(np.array([bool(why), bool(disk)])).reshape(-1, 2)
+    elsewhere = ["in another process" if any_failed else "" for any_failed in failed.any(axis=0)]
+    why, disk = why or elsewhere[0], disk or elsewhere[1]
+  if disk:
+    raise ReadError(
+      f"{path} could not be read: {disk}. Nothing was changed; once the disk answers, the same"
+      " command goes on."
+    )
   return state, why
+
+
+def _disk_error(path: pathlib.Path) -> str:
+  """What the system says where a file below `path` is there and cannot be read.
+
+  The libraries that read a checkpoint do not tell this from damage, or pass over it.
+  """
+  try:
+    for file in filter(pathlib.Path.is_file, path.rglob("*")):
+      with file.open("rb") as opened:
+        while opened.read(1 << 24):
+          pass
+  except OSError as error:
+    return f"{error.filename or file}: {error.strerror}"
+  return ""
 
 
 def _read_manifest(path: pathlib.Path) -> Mapping[str, Any]:

@@ -44,12 +44,19 @@ SIZES = "width depth heads channels blocks patch mlp_ratio mlp_width embed_multi
 def numbers(values: dict[str, Any]) -> None:
   """Refuses top-level numbers out of range."""
   counts = "steps batch_size refresh_every accumulate log_every checkpoint_every keep_checkpoints"
-  least = dict.fromkeys(counts.split(), 1) | dict(seed=0, sample_every=0, eval_every=0)
+  least = dict.fromkeys(counts.split(), 1) | dict.fromkeys(
+    "seed sample_every eval_every keep_every".split(), 0
+  )
   for field, low in least.items():
     if values[field] < low:
       raise ConfigError(f"{field}={values[field]}: set it to {low} or more.")
   if values["seed"] >= 2**32:  # keys are made of the rest: seed 2^32 would be seed 0 again
     raise ConfigError(f"seed={values['seed']}: set it below 2^32.")
+  if values["keep_every"] % values["checkpoint_every"]:
+    raise ConfigError(
+      f"keep_every={values['keep_every']}: set it to a multiple of"
+      f" checkpoint_every={values['checkpoint_every']}, for only what is saved can be kept."
+    )
   decays = [d for d in values["ema"] if isinstance(d, int | float) and 0.0 <= d < 1.0]
   if not decays or len(decays) < len(values["ema"]):
     raise ConfigError(f"ema={values['ema']!r}: give at least one decay, each in [0, 1).")

@@ -83,9 +83,13 @@ def _check_steps(evaluator: Evaluator, field: str, config: ml_collections.Config
 
 
 def evaluate(
-  config: ml_collections.ConfigDict, workdir: str, *, devices: Any = None
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  *,
+  step: int | None = None,
+  devices: Any = None,
 ) -> dict[str, Any]:
-  """Scores the newest checkpoint of `workdir` (`--mode=eval`); returns values by name."""
+  """Scores the newest checkpoint of `workdir`, or `step`'s (`--mode=eval`); values by name."""
   experiment = experiment_lib.build(config, devices=devices)
   evaluators = build(experiment.config, experiment.batch["x"].shape[1:])
   if not evaluators:
@@ -93,7 +97,7 @@ def evaluate(
       "evaluators={}: the config names none; add one, see configs/imm_digits.py,"
       " docs/scores.md for FID."
     )
-  draw, state = sample.restored(experiment, workdir, ("model", "objective", "data"))
+  draw, state = sample.restored(experiment, workdir, ("model", "objective", "data"), step)
   return run(evaluators, draw, state, workdir)
 
 

@@ -36,9 +36,16 @@ FREE = {"parent", "name", "remat", "scan", "dtype", "dropout"}
 
 
 def export_run(
-  config: ml_collections.ConfigDict, workdir: str, out: str | None, *, devices: Any = None
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  out: str | None,
+  *,
+  step: int | None = None,
+  devices: Any = None,
 ) -> pathlib.Path:
-  """Writes the newest averaged weights of `workdir` to a new folder `out` (`--mode=export`).
+  """Writes the averaged weights of `workdir` to a new folder `out` (`--mode=export`).
+
+  The newest, or those after `step`.
 
   Raises:
     ConfigError: if there is no checkpoint, or another network's, or if `out` is not new.
@@ -47,7 +54,7 @@ def export_run(
     raise ConfigError("out: missing; pass the folder to write, such as --out=exported.")
   _check_new("out", out)
   experiment = experiment_lib.build(config, devices=devices)
-  _, state = sample.restored(experiment, workdir)
+  _, state = sample.restored(experiment, workdir, step=step)
   everywhere = jax.NamedSharding(experiment.mesh, jax.P())
   params = jax.jit(lambda tree: tree, out_shardings=everywhere)(sample.averaged(state))
   folder = pathlib.Path(out)

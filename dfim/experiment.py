@@ -40,10 +40,19 @@ FIELDS = dict(  # every top-level field of a config, with its type
   log_every=int,
   checkpoint_every=int,
   keep_checkpoints=int,
+  keep_every=int,
   sample_every=int,
   eval_every=int,
 )
-DEFAULTS = dict(reach=1.0, refresh_every=1, accumulate=1, fsdp=1, evaluators={}, keep_checkpoints=3)
+DEFAULTS = dict(
+  reach=1.0,
+  refresh_every=1,
+  accumulate=1,
+  fsdp=1,
+  evaluators={},
+  keep_checkpoints=3,  # the newest
+  keep_every=0,  # and, unless it is 0, those of its multiples for good
+)
 
 
 @dataclasses.dataclass(frozen=True)

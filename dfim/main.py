@@ -1,7 +1,7 @@
 """Trains, scores or samples what a config describes.
 
 python -m dfim.main --config=configs/imm_digits.py
-python -m dfim.main --config=configs/imm_digits.py --mode=sample
+python -m dfim.main --config=configs/imm_digits.py --mode=sample --step=1000
 python -m dfim.main --config=configs/imm_digits.py --mode=export --out=exported
 python -m dfim.main --config=configs/imm_digits.py --mode=import --weights=exported --workdir=new
 python -m dfim.main --mode=replay --workdir=runs/imm_digits/replay/120
@@ -47,6 +47,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; runs/<config>
 _MODE = flags.DEFINE_enum(
   "mode", "train", ["train", "eval", "sample", "export", "import", "replay"], "What to do."
 )
+_STEP = flags.DEFINE_integer("step", None, "To eval, sample or export; the newest by default.")
 _PROFILE = flags.DEFINE_string("profile", None, "First and last step to profile, as in 100:110.")
 _OUT = flags.DEFINE_string("out", None, "With --mode=export: the new folder to write.")
 _WEIGHTS = flags.DEFINE_string("weights", None, "With --mode=import: a file, or what export wrote.")
@@ -105,18 +106,20 @@ def _workdir() -> str:
 
 
 def _run(config: ml_collections.ConfigDict | None, workdir: str) -> None:
-  mode, profile = _MODE.value, _window(_PROFILE.value)
+  mode, profile, step = _MODE.value, _window(_PROFILE.value), _STEP.value
+  if step is not None and mode not in ("eval", "sample", "export"):
+    raise ConfigError(f"--step={step}: is for --mode=eval, sample and export; drop it.")
   if mode == "train":
     train.train(config, workdir, profile=profile)
   elif mode == "replay":
     replay.replay(workdir)
   elif mode == "export":
-    exchange.export_run(config, workdir, _OUT.value)
+    exchange.export_run(config, workdir, _OUT.value, step=step)
   elif mode == "import":
     given = dict(prefix=_PREFIX.value, allow_pickle=_PICKLE.value)
     exchange.import_weights(config, workdir, _WEIGHTS.value, **given)
   else:
-    dict(eval=evaluate.evaluate, sample=sample.sample)[mode](config, workdir)
+    dict(eval=evaluate.evaluate, sample=sample.sample)[mode](config, workdir, step=step)
 
 
 def _window(text: str | None) -> tuple[int, int] | None:
@@ -137,7 +140,7 @@ def _exit_code(error: BaseException) -> int:
     case preemption.PreemptedError():
       print(f"dfim: {error} The same command goes on from there.", file=sys.stderr)
       return preemption.EXIT_CODE
-    case guard.NonFiniteError() | checkpoint.SaveError():
+    case guard.NonFiniteError() | checkpoint.SaveError() | checkpoint.ReadError():
       print(f"dfim: {error}", file=sys.stderr)
     case KeyboardInterrupt():
       print("dfim: stopped. The same command goes on from the last checkpoint.", file=sys.stderr)

@@ -356,19 +356,26 @@ def restored(
   experiment: experiment_lib.Experiment,
   workdir: str,
   fields: Sequence[str] = ("model", "objective"),
+  step: int | None = None,
 ) -> tuple[Draw, Any]:
-  """How to draw, and the newest state of `workdir`.
+  """How to draw, and the newest state of `workdir`, or that after `step`.
 
   Raises:
     ConfigError: if there is none, or of a run that differs in `fields`, see `workdir.check`.
   """
   draw = make_draw(experiment)
   workdir_lib.check(workdir, experiment.config, fields)
-  return draw, checkpoint.restore(workdir, experiment.abstract_state())
+  return draw, checkpoint.restore(workdir, experiment.abstract_state(), step=step)
 
 
-def sample(config: ml_collections.ConfigDict, workdir: str, *, devices: Any = None) -> pathlib.Path:
-  """Draws `config.sampler.count` samples from the newest checkpoint (`--mode=sample`).
+def sample(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  *,
+  step: int | None = None,
+  devices: Any = None,
+) -> pathlib.Path:
+  """Draws `config.sampler.count` samples from the newest checkpoint, or `step`'s (`--mode=sample`).
 
   Writes `samples/<step>_<n>.png`, n from 1 on so that nothing is overwritten, and beside it an
   `.npz` with an array `[count, ...]` for each number of steps, through `config.sampler.decode` if
@@ -381,7 +388,7 @@ def sample(config: ml_collections.ConfigDict, workdir: str, *, devices: Any = No
       adm.check(experiment.batch["x"].shape[1:])
       if jax.process_count() > 1:
         raise ValueError("one file is written by one process; sample on one machine of the run")
-  draw, state = restored(experiment, workdir)
+  draw, state = restored(experiment, workdir, step=step)
   drawn = draw_each(experiment, draw, state)
   if jax.process_index() != 0:  # all have drawn, one writes
     return pathlib.Path(workdir) / "samples"

@@ -45,6 +45,7 @@ def train(
     NonFiniteError: after ten failed steps running; it names the bundle that replays the last.
     PreemptedError: a signal asked to stop; all is saved.
     SaveError: a checkpoint could not be written.
+    ReadError: one could not be read.
   """
   with telemetry.Compilations() as compilations, preemption.watch() as notice:
     experiment = experiment_lib.build(config, devices=devices)
@@ -140,14 +141,23 @@ def make_look(
   evaluators: dict[str, evaluate.Evaluator],
   workdir: str,
 ) -> Callable[[int, train_state.TrainState, bool, bool], None]:
-  """Builds `look(n, state, samples, scores)`: draws and scores the state after step n."""
+  """Builds `look(n, state, samples, scores)`: draws and scores the state after step n.
+
+  What fails there is told, and ends a run of one process at its last step alone: days of training
+  do not hang on a score. Several processes would wait for the one that failed.
+  """
 
   def look(n: int, state: train_state.TrainState, samples: bool, scores: bool) -> None:
-    if samples:
-      drawn = sample.draw_each(experiment, draw, state)
-      writer.image(n, "samples", sample.sheet(experiment, drawn))
-    if scores:
-      writer.scalars(n, evaluate.flat(evaluate.run(evaluators, draw, state, workdir)))
+    try:
+      if samples:
+        drawn = sample.draw_each(experiment, draw, state)
+        writer.image(n, "samples", sample.sheet(experiment, drawn))
+      if scores:
+        writer.scalars(n, evaluate.flat(evaluate.run(evaluators, draw, state, workdir)))
+    except Exception:
+      if n == experiment.config.steps or jax.process_count() > 1:
+        raise
+      logging.exception("No samples or scores after step %d; training goes on.", n)
 
   return look
 

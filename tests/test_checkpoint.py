@@ -13,8 +13,15 @@ import tensorstore
 
 from dfim import checkpoint
 from dfim import manifest
+from dfim.resolve import ConfigError
 
-CONFIG = ml_collections.ConfigDict(dict(checkpoint_every=1, keep_checkpoints=2))
+
+def saves(*, every=1, newest=2, milestones=0):
+  fields = dict(checkpoint_every=every, keep_checkpoints=newest, keep_every=milestones)
+  return ml_collections.ConfigDict(fields)
+
+
+CONFIG = saves()
 
 
 @pytest.fixture
@@ -32,10 +39,10 @@ def stuck():
   go_on.set()
 
 
-def restored(workdir, size):
+def restored(workdir, size, **which):
   place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   abstract = dict(x=jax.ShapeDtypeStruct((size,), jnp.float32, sharding=place))
-  return np.asarray(checkpoint.restore(str(workdir), abstract)["x"])
+  return np.asarray(checkpoint.restore(str(workdir), abstract, **which)["x"])
 
 
 def test_training_goes_on_while_a_save_waits_for_the_disk(tmp_path, stuck):
@@ -55,7 +62,7 @@ def test_training_goes_on_while_a_save_waits_for_the_disk(tmp_path, stuck):
 
 @pytest.mark.parametrize("every", [1, 3, 20])
 def test_what_is_written_later_is_what_was_due(tmp_path, every):
-  config = ml_collections.ConfigDict(dict(checkpoint_every=every, keep_checkpoints=100))
+  config = saves(every=every, newest=100)
   last, later = 24, checkpoint.Checkpoints.LATER
   step = jax.jit(lambda state: dict(x=1 + state["x"]), donate_argnums=0)
   state = dict(x=jnp.zeros(5))
@@ -67,6 +74,36 @@ def test_what_is_written_later_is_what_was_due(tmp_path, every):
   due = list(range(every, last + 1, every))
   assert checkpoint.steps(str(tmp_path)) == due, "the last ones at the end"
   np.testing.assert_array_equal(restored(tmp_path, 5), np.full(5, due[-1]))
+
+
+def test_milestones_stay_beside_the_newest_and_each_can_be_restored(tmp_path):
+  config = saves(milestones=3)
+  with checkpoint.Checkpoints(str(tmp_path), config) as checkpoints:
+    for n in range(1, 9):
+      checkpoints.save(n, dict(x=jnp.full(5, n, jnp.float32)), force=True)
+  assert checkpoint.steps(str(tmp_path)) == [3, 6, 7, 8]
+  np.testing.assert_array_equal(restored(tmp_path, 5, step=3), np.full(5, 3))
+  np.testing.assert_array_equal(restored(tmp_path, 5), np.full(5, 8))
+  with pytest.raises(ConfigError, match=r"--step=5: no checkpoint .* there are 3, 6, 7, 8\."):
+    restored(tmp_path, 5, step=5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc/self/mem, whose start cannot be read")
+@pytest.mark.parametrize("name", ["_CHECKPOINT_METADATA", "_METADATA", "manifest.ocdbt", "d/*"])
+def test_a_disk_that_fails_is_not_damage_and_moves_nothing(tmp_path, name):
+  with checkpoint.Checkpoints(str(tmp_path), CONFIG) as checkpoints:
+    for n in (1, 2):
+      checkpoints.save(n, dict(x=jnp.arange(1 << 16, dtype=jnp.float32)), force=True)
+  newest = checkpoint.folder(str(tmp_path)) / "2"
+  for file in [*newest.glob(name), *newest.glob(f"state/{name}")]:
+    file.rename(tmp_path / file.name)
+    file.symlink_to("/proc/self/mem")
+  with pytest.raises(checkpoint.ReadError, match="/2 could not be read: .*Input/output error"):
+    restored(tmp_path, 1 << 16, set_aside=True)
+  assert checkpoint.steps(str(tmp_path)) == [1, 2]
+  for file in [*newest.glob(name), *newest.glob(f"state/{name}")]:
+    (tmp_path / file.name).replace(file)
+  np.testing.assert_array_equal(restored(tmp_path, 1 << 16), np.arange(1 << 16))
 
 
 def test_what_tensorstore_never_frees_is_asked_for_once_a_folder(tmp_path, monkeypatch):

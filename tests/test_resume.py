@@ -111,6 +111,22 @@ def test_what_is_due_after_a_step_is_done_once_whatever_stops_it(tmp_path, monke
   assert drawn == [4, 4, 8]
 
 
+def test_a_score_that_fails_is_told_and_training_goes_on_to_its_end(tmp_path, monkeypatch, caplog):
+  config, tried = small(8), []
+  config.sample_every = 4
+
+  def fails(experiment, draw, state):
+    tried.append(int(state.seen))
+    raise ZeroDivisionError("of the picture")
+
+  monkeypatch.setattr(train.sample, "draw_each", fails)
+  with pytest.raises(ZeroDivisionError):
+    run(config, tmp_path)
+  assert tried == [4, 8] and checkpoint.steps(str(tmp_path)) == [4, 8]
+  assert "No samples or scores after step 4; training goes on." in caplog.text
+  assert "of the picture" in caplog.text
+
+
 @pytest.mark.slow
 def test_killed_by_the_system_and_started_again(tmp_path):
   """A SIGKILL once the first checkpoint is there: nothing is flushed, nothing is closed."""

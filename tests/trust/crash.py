@@ -23,7 +23,7 @@ from dfim import checkpoint
 
 STEPS, KEEP = 6, 2
 OPERATIONS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "shutil.rmtree"}
-CONFIG = ml_collections.ConfigDict(dict(checkpoint_every=1, keep_checkpoints=KEEP))
+CONFIG = ml_collections.ConfigDict(dict(checkpoint_every=1, keep_checkpoints=KEEP, keep_every=0))
 
 
 def state_of(step: int) -> dict[str, jax.Array]:

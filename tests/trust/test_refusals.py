@@ -201,6 +201,13 @@ BAD = {
   # numbers out of range, or none
   "no steps": (D, {"steps": 0}, "steps=0", "1 or more"),
   "checkpoints that go at once": (D, {"keep_checkpoints": 0}, "keep_checkpoints=0", "1 or more"),
+  "milestones every -1": (D, {"keep_every": -1}, "keep_every=-1", "0 or more"),
+  "milestones that are never saved": (
+    D,
+    {"checkpoint_every": 5, "keep_every": 12},
+    "keep_every=12",
+    "a multiple of checkpoint_every=5",
+  ),
   "samples every -1": (D, {"sample_every": -1}, "sample_every=-1", "0 or more"),
   "a seed below 0": (D, {"seed": -1}, "seed=-1", "0 or more"),
   "a seed that is another's": (D, {"seed": 2**32}, "seed=4294967296", "below 2^32"),
@@ -745,6 +752,7 @@ FLAGS = {
   ),
   "a bucket": ([SMOKE, "--workdir=gs://a/b"], "workdir=gs://a/b", "give a folder"),
   "a profile beyond the end": ([SMOKE, "--profile=90:99"], "--profile=90:99", "config.steps="),
+  "a checkpoint to train": ([SMOKE, "--step=5"], "--step=5: ", "--mode=eval"),
   "nothing to sample": ([SMOKE, "--mode=sample"], "no checkpoint", "train first"),
   "nowhere to export": ([SMOKE, "--mode=export"], "out: missing", "--out="),
   "nothing to import": ([SMOKE, "--mode=import"], "weights: missing", "--weights="),
