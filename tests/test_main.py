@@ -50,13 +50,14 @@ def test_train_sample_score_and_refuse_another_network(tmp_path):
       ["--mode=sample", "--config.optimizer.name=optax.sgd"],
       "holds another network or optimizer: ",
     ),
+    (["--mode=sample", "--step=4"], "--step=4: no checkpoint of it"),
   ):
     done = run(SMOKE, *flags, workdir=tmp_path)
     assert done.returncode == 2 and message in done.stderr, done.stderr
   assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
-  done = run(SMOKE, "--mode=sample", workdir=tmp_path)
-  assert done.returncode == 0 and "samples/6_1.png" in done.stderr
-  assert (tmp_path / "samples" / "6_1.npz").exists()
+  done = run(SMOKE, "--mode=sample", "--step=3", workdir=tmp_path)  # the newest is 6
+  assert done.returncode == 0 and "samples/3_1.png" in done.stderr
+  assert (tmp_path / "samples" / "3_1.npz").exists()
 
 
 ARENAS = """
