@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
 import copy
+import os
 import pathlib
 from typing import Any
 
@@ -70,14 +71,17 @@ class Checkpoints:
   LATER = guard.Guard.AHEAD  # steps: as far as the host runs ahead of the devices
 
   def __init__(self, workdir: str, config: ml_collections.ConfigDict):
-    """As often, and as many, as `config` says, which goes into every manifest."""
+    """As often, and as many, as `config` says, which goes into every manifest.
+
+    Milestones of a run that kept them stay, whatever `config.keep_every` is now.
+    """
     self._config = config.to_dict()
     self._taken = None  # a copy that is not being written yet: step, state, checksums, `pending`
     self._writing = None  # the save in the background, and its step
     self._context = ocp.Context()
     self._context.array.saving.use_compression = False  # weights hardly shrink, and it takes cores
     policies = ocp.training.preservation_policies
-    kept = [policies.LatestN(config.keep_checkpoints)]
+    kept = [policies.LatestN(config.keep_checkpoints), policies.CustomSteps(_milestones(workdir))]
     if config.keep_every:
       kept.append(policies.EveryNSteps(config.keep_every))
     self._manager = ocp.training.Checkpointer(
@@ -163,10 +167,28 @@ def folder(workdir: str) -> pathlib.Path:
 
 
 def steps(workdir: str) -> list[int]:
-  """The steps that were saved, ascending; a save that was cut off has another name."""
-  found = folder(workdir)
-  names = [p.name for p in found.iterdir() if p.is_dir()] if found.is_dir() else []
+  """The steps that were saved, ascending; a save that was cut off has another name.
+
+  Raises:
+    ReadError: the disk fails.
+  """
+  try:
+    names = [entry.name for entry in os.scandir(folder(workdir)) if entry.is_dir()]
+  except (FileNotFoundError, NotADirectoryError):
+    return []
+  except OSError as error:
+    raise ReadError(f"{folder(workdir)} could not be read: {error.strerror}.") from error
   return sorted(int(name) for name in names if name.isdigit())
+
+
+def _milestones(workdir: str) -> list[int]:
+  """The steps that were saved to stay, as their own manifests say."""
+  found = []
+  for step in steps(workdir):
+    saved = (manifest(workdir, step) or {}).get("config", {})
+    if saved.get("keep_every") and step % saved["keep_every"] == 0:
+      found.append(step)
+  return found
 
 
 def restore(
@@ -203,7 +225,8 @@ def restore(
     what = "every checkpoint is" if step is None else "what --step names is"
     raise ConfigError(
       f"workdir={workdir}: {what} damaged ({newest}: {why}); nothing was changed."
-      f" Restore {folder(workdir)} from a copy, or pass another --workdir to start anew."
+      f" Restore {folder(workdir)} from a copy, or pass another --"
+      + ("workdir to start anew." if step is None else "step.")
     )
   if set_aside and jax.process_index() == 0:
     for path in damaged:
@@ -220,49 +243,84 @@ def manifest(workdir: str, step: int | None = None) -> Mapping[str, Any] | None:
 
 
 def _load(path: pathlib.Path, abstract: Any) -> tuple[Any, str]:
-  """The state, or why it cannot be believed; all processes agree on which.
+  """The state, or None and why it cannot be believed; all processes agree on which.
 
   Raises:
     ConfigError: it is another network's.
     ReadError: the disk fails.
   """
-  state, why, disk = None, "", ""
-  try:
+
+  def look() -> Mapping[str, Any]:
     manifest = _read_manifest(path)
     _refuse_another(path, manifest, abstract)
     _warn_of_other_code(path, manifest)
+    return manifest
+
+  def read() -> Any:
     state = ocp.load(path, abstract, checkpointable_name="state")
     manifest_lib.check_arrays(manifest, state)
-    logging.info("Restored %s", path)
-  except ConfigError:
-    raise
-  except Exception as error:  # a damaged file may raise anything, in any of the libraries below
-    why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    disk = _disk_error(path)
+    return state
+
+  manifest, why = _agreed(path, look)  # all processes go on to `read`, where they wait, or none
+  if why:
+    return None, why
+  state, why = _agreed(path, read)
+  if why:
+    return None, why
+  logging.info("Restored %s", path)
+  return state, ""
+
+
+def _agreed(path: pathlib.Path, read: Callable[[], Any]) -> tuple[Any, str]:
+  """What `read` gives, or None and why any process could not; one process tries it twice.
+
+  Raises:
+    ConfigError: `read` did.
+    ReadError: the disk fails, or memory does not suffice, neither of which is damage.
+  """
+  found, why, disk = None, "", ""
+  for _ in range(1 if jax.process_count() > 1 else 2):
+    try:
+      found, why = read(), ""
+      break
+    except (ConfigError, MemoryError):
+      raise
+    except Exception as error:  # a damaged file may raise anything, in any of the libraries below
+      why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+      disk = why if "RESOURCE_EXHAUSTED" in why else _disk_error(path)
+    if disk:
+      break
   if jax.process_count() > 1:
     failed = multihost_utils.process_allgather(np.array([bool(why), bool(disk)])).reshape(-1, 2)
     elsewhere = ["in another process" if any_failed else "" for any_failed in failed.any(axis=0)]
     why, disk = why or elsewhere[0], disk or elsewhere[1]
   if disk:
     raise ReadError(
-      f"{path} could not be read: {disk}. Nothing was changed; once the disk answers, the same"
-      " command goes on."
+      f"{path} could not be read: {disk}. Nothing was changed; once that is mended the same command"
+      " goes on, and from the checkpoint before, if you move this one away."
     )
-  return state, why
+  return (None if why else found), why
 
 
 def _disk_error(path: pathlib.Path) -> str:
-  """What the system says where a file below `path` is there and cannot be read.
+  """What the system says where something below `path` is there and cannot be read.
 
   The libraries that read a checkpoint do not tell this from damage, or pass over it.
   """
+
+  def fail(error: OSError) -> None:
+    raise error
+
   try:
-    for file in filter(pathlib.Path.is_file, path.rglob("*")):
-      with file.open("rb") as opened:
-        while opened.read(1 << 24):
-          pass
+    for where, _, names in os.walk(path, onerror=fail):
+      for name in names:
+        with (pathlib.Path(where) / name).open("rb") as file:
+          while file.read(1 << 24):
+            pass
+  except FileNotFoundError:
+    return ""
   except OSError as error:
-    return f"{error.filename or file}: {error.strerror}"
+    return f"{error.filename or where}: {error.strerror}"
   return ""
 
 

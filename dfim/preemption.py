@@ -42,7 +42,8 @@ class Notice:
     """
     if jax.process_count() == 1:
       return bool(self._signals)
-    multihost_utils.sync_global_devices("the first step")  # all ask within a moment
+    # All ask within a moment, and of one step: a name that differs is an error.
+    multihost_utils.sync_global_devices(f"step {seen + 1} is the first")
     early = multihost_utils.reached_preemption_sync_point(1)
     return multihost_utils.reached_preemption_sync_point(seen) or early
 

@@ -1,6 +1,8 @@
 """The training loop: one for every objective."""
 
 from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
 import functools
 import pathlib
 from typing import Any
@@ -47,7 +49,11 @@ def train(
     SaveError: a checkpoint could not be written.
     ReadError: one could not be read.
   """
-  with telemetry.Compilations() as compilations, preemption.watch() as notice:
+  with (
+    telemetry.Compilations() as compilations,
+    preemption.watch() as notice,
+    contextlib.ExitStack() as alone,
+  ):
     experiment = experiment_lib.build(config, devices=devices)
     config = experiment.config
     if profile and profile[1] > config.steps:
@@ -58,13 +64,13 @@ def train(
     shape = experiment.batch["x"].shape[1:]
     draw, evaluators = sample.make_draw(experiment), evaluate.build(config, shape)
     workdir_lib.check(workdir, config)
+    alone.enter_context(workdir_lib.held(workdir))  # before a damaged checkpoint is set aside
     state, pending = start_state(experiment, workdir)
     seen = int(state.seen)
     step, root, batches = step_of(experiment), experiment.root(), experiment.batches(seen)
     failures = guard.Guard(int(state.skipped))
     line = progress.Progress(config, int(state.skipped))
     with (
-      workdir_lib.held(workdir),
       writer_lib.Writer(workdir, seen, active=jax.process_index() == 0) as writer,
       checkpoint.Checkpoints(workdir, config) as checkpoints,
       telemetry.Profile(workdir, profile, seen) as profiler,
@@ -147,17 +153,23 @@ def make_look(
   do not hang on a score. Several processes would wait for the one that failed.
   """
 
-  def look(n: int, state: train_state.TrainState, samples: bool, scores: bool) -> None:
+  @contextlib.contextmanager
+  def told(n: int, what: str) -> Iterator[None]:
     try:
-      if samples:
-        drawn = sample.draw_each(experiment, draw, state)
-        writer.image(n, "samples", sample.sheet(experiment, drawn))
-      if scores:
-        writer.scalars(n, evaluate.flat(evaluate.run(evaluators, draw, state, workdir)))
+      yield
     except Exception:
       if n == experiment.config.steps or jax.process_count() > 1:
         raise
-      logging.exception("No samples or scores after step %d; training goes on.", n)
+      logging.exception("No %s after step %d; training goes on.", what, n)
+
+  def look(n: int, state: train_state.TrainState, samples: bool, scores: bool) -> None:
+    if samples:
+      with told(n, "samples"):
+        drawn = sample.draw_each(experiment, draw, state)
+        writer.image(n, "samples", sample.sheet(experiment, drawn))
+    if scores:
+      with told(n, "scores"):
+        writer.scalars(n, evaluate.flat(evaluate.run(evaluators, draw, state, workdir)))
 
   return look
 

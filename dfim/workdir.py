@@ -101,13 +101,16 @@ def load(workdir: str) -> dict[str, Any]:
 
   Raises:
     ConfigError: if the folder has none.
+    ReadError: the disk fails.
   """
   path = pathlib.Path(workdir) / "config.json"
   try:
     return json.loads(path.read_text())
-  except (OSError, ValueError):
+  except (FileNotFoundError, NotADirectoryError, ValueError):
     if manifest := checkpoint.manifest(workdir):
       return manifest["config"]
+  except OSError as error:
+    raise checkpoint.ReadError(f"{path} could not be read: {error.strerror}.") from error
   raise ConfigError(f"workdir={workdir}: no config.json there; train first, or pass --config.")
 
 

@@ -111,6 +111,16 @@ def test_what_is_due_after_a_step_is_done_once_whatever_stops_it(tmp_path, monke
   assert drawn == [4, 4, 8]
 
 
+def test_nothing_is_touched_while_another_trainer_is_there(tmp_path, monkeypatch):
+  def taken(workdir):
+    raise experiment_lib.ConfigError("a process trains there")
+
+  monkeypatch.setattr(train.workdir_lib, "held", taken)
+  monkeypatch.setattr(train, "start_state", lambda *_: pytest.fail("it sets damage aside"))
+  with pytest.raises(experiment_lib.ConfigError, match="a process trains there"):
+    run(small(), tmp_path)
+
+
 def test_a_score_that_fails_is_told_and_training_goes_on_to_its_end(tmp_path, monkeypatch, caplog):
   config, tried = small(8), []
   config.sample_every = 4
@@ -123,7 +133,7 @@ def test_a_score_that_fails_is_told_and_training_goes_on_to_its_end(tmp_path, mo
   with pytest.raises(ZeroDivisionError):
     run(config, tmp_path)
   assert tried == [4, 8] and checkpoint.steps(str(tmp_path)) == [4, 8]
-  assert "No samples or scores after step 4; training goes on." in caplog.text
+  assert "No samples after step 4; training goes on." in caplog.text
   assert "of the picture" in caplog.text
 
 
