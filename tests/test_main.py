@@ -44,16 +44,8 @@ def test_what_is_wrong_is_said_in_one_line(case, tmp_path):
 def test_train_sample_score_and_refuse_another_network(tmp_path):
   assert run(SMOKE, "--config.evaluators={}", workdir=tmp_path).returncode == 0
   before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
-  for flags, message in (
-    (["--config.model.width=16"], "holds a run with model.width=32, and this config has 16"),
-    (
-      ["--mode=sample", "--config.optimizer.name=optax.sgd"],
-      "holds another network or optimizer: ",
-    ),
-    (["--mode=sample", "--step=4"], "--step=4: no checkpoint of it"),
-  ):
-    done = run(SMOKE, *flags, workdir=tmp_path)
-    assert done.returncode == 2 and message in done.stderr, done.stderr
+  done = run(SMOKE, "--mode=sample", "--config.optimizer.name=optax.sgd", workdir=tmp_path)
+  assert done.returncode == 2 and "holds another network or optimizer: " in done.stderr
   assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
   done = run(SMOKE, "--mode=sample", "--step=3", workdir=tmp_path)  # the newest is 6
   assert done.returncode == 0 and "samples/3_1.png" in done.stderr

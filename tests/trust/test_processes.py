@@ -44,6 +44,7 @@ def test_one_is_killed_and_the_other_ends_with_a_cause(time, tmp_path):
   assert checkpoint.steps(str(tmp_path)), "what was saved is there"
 
 
+@pytest.mark.slow
 def test_one_cannot_read_on_and_both_end(tmp_path):
   flags = "--config.data={'name': 'tests.trust.config.ends'}", "--config.checkpoint_every=3"
   processes = trust.start_all(2, trust.trainer(tmp_path, *flags))
