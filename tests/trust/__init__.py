@@ -77,8 +77,8 @@ def finish(processes: list[subprocess.Popen], seconds: float = 300) -> list[str]
   return printed
 
 
-def until(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 120) -> None:
-  """Waits for what `process` is to do."""
+def until(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 300) -> None:
+  """Waits for what `process` is to do, on a busy machine for minutes."""
   deadline = time.monotonic() + seconds
   while not condition():
     assert process.poll() is None, process.communicate()
