@@ -4,6 +4,7 @@ Once each here, ten times with `make trust`.
 """
 
 import signal
+import sys
 
 import pytest
 
@@ -55,6 +56,14 @@ def test_one_cannot_read_on_and_both_end(tmp_path):
       p.kill()
   assert [p.returncode for p in processes] == [1, 1], printed
   assert "the disk is gone" in printed[1]
+
+
+@pytest.mark.slow
+def test_what_one_cannot_read_both_pass_over_at_once(tmp_path):
+  """Orbax's reading waits five minutes for a process that does not take part."""
+  command = [sys.executable, "-m", "tests.trust.half_read", f"--workdir={tmp_path}"]
+  for printed in trust.finish(trust.start_all(2, command), seconds=200):
+    assert "restored 1.0" in printed
 
 
 @pytest.mark.parametrize("time", range(TIMES))
