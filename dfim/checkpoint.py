@@ -222,11 +222,12 @@ def restore(
     damaged[path] = why
   else:
     newest, why = next(iter(damaged.items()))
-    what = "every checkpoint is" if step is None else "what --step names is"
+    what, other = "what --step names is", "step"
+    if step is None:
+      what, other = "every checkpoint is", "workdir to start anew"
     raise ConfigError(
       f"workdir={workdir}: {what} damaged ({newest}: {why}); nothing was changed."
-      f" Restore {folder(workdir)} from a copy, or pass another --"
-      + ("workdir to start anew." if step is None else "step.")
+      f" Restore {folder(workdir)} from a copy, or pass another --{other}."
     )
   if set_aside and jax.process_index() == 0:
     for path in damaged:
@@ -265,10 +266,9 @@ def _load(path: pathlib.Path, abstract: Any) -> tuple[Any, str]:
   if why:
     return None, why
   state, why = _agreed(path, read)
-  if why:
-    return None, why
-  logging.info("Restored %s", path)
-  return state, ""
+  if not why:
+    logging.info("Restored %s", path)
+  return state, why
 
 
 def _agreed(path: pathlib.Path, read: Callable[[], Any]) -> tuple[Any, str]:
