@@ -6,7 +6,7 @@ python -m benchmarks.fusion --rows='screen *' --seeds=0
 All rows have the network, the optimizer, the batch and the data of configs/dfim_walk.py. `final`
 rows are the methods, each down the grid that suits it, after 3,000 steps, and the rivals of one
 stream once more at as many tokens x steps. `other` rows are another walk. `screen` rows are the
-fusion with one choice changed, after half of the steps. A row and a seed are an ordinary run in
+fusion with one choice changed, after half of the steps, by its last weights. A row and a seed are an ordinary run in
 <workdir>/<row>/<seed>: what is done is not done again, what was stopped resumes. At the end
 `table.md` and `figure.png` in <workdir> show all that is there; training seconds in the figure are
 steps times the `speed.json` that benchmarks.fusion_speed leaves there.
@@ -150,6 +150,10 @@ SCREEN = {
   "weight uniform": dict(weight=dict(name="core.weights.uniform")),
   **{f"weight b={b:g}": dict(weight__b=b) for b in (0.0, 4.0)},
   **{f"bandwidth {b:g}": dict(particles__bandwidth=b) for b in (0.3, 3.0)},
+  **{
+    f"averaged bandwidth {b:g}": dict(particles__averaged=True, particles__bandwidth=b)
+    for b in (1.0, 3.0)
+  },
   "particles token": dict(particles=dict(name="core.particles.token")),
   **{f"s at t_min {p:g}": dict(sample_times__s_at_t_min=p) for p in (0.0, 0.6)},
   "s at r 0.25": dict(sample_times__s_at_r=0.25),
@@ -185,16 +189,19 @@ def elsewhere(row: runs.Row) -> runs.Row:
   return lambda mode: changed(row(mode), fields)
 
 
-def averaged_by(decay: float) -> runs.Row:
-  """The default, half as long, with another average of the weights."""
-  return lambda mode: changed(fusion(steps=0.5)(mode), {"ema": (decay,)})
+def screened(ema: float = 0.0, **fields: Any) -> runs.Row:
+  """The default with one choice changed, half as long.
+
+  Without an average of the weights: it would tell how soon a run leaves its beginning behind.
+  """
+  return lambda mode: changed(fusion(steps=0.5, **fields)(mode), {"ema": (ema,)})
 
 
 ROWS = {
   **{f"final {name}": row for name, row in FINAL.items()},
   **{f"other {name}": elsewhere(FINAL[name]) for name in OTHER},
-  **{f"screen {name}": fusion(steps=0.5, **fields) for name, fields in SCREEN.items()},
-  **{f"screen EMA {decay:g}": averaged_by(decay) for decay in (0.99, 0.9995)},
+  **{f"screen {name}": screened(**fields) for name, fields in SCREEN.items()},
+  **{f"screen EMA {decay:g}": screened(ema=decay) for decay in (0.99, 0.995, 0.998)},
 }
 
 

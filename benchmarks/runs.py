@@ -65,7 +65,8 @@ def collect(workdir: pathlib.Path, rows: Iterable[str]) -> dict[str, list[dict[s
   found = {}
   for row in rows:
     for path in sorted(folder(workdir, row, "*").parent.glob("*/eval/*.json")):
-      found.setdefault(row, []).append(json.loads(path.read_text()))
+      if path.stem.isdigit():  # and none of --mode=eval
+        found.setdefault(row, []).append(json.loads(path.read_text()))
   return found
 
 

@@ -283,11 +283,12 @@ def _agreed(path: pathlib.Path, read: Callable[[], Any]) -> tuple[Any, str]:
     try:
       found, why = read(), ""
       break
-    except (ConfigError, MemoryError):
+    except ConfigError:
       raise
     except Exception as error:  # a damaged file may raise anything, in any of the libraries below
       why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-      disk = why if "RESOURCE_EXHAUSTED" in why else _disk_error(path)
+      memory = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in why
+      disk = why if memory else _disk_error(path)
     if disk:
       break
   if jax.process_count() > 1:

@@ -181,9 +181,9 @@ def source(found: Any) -> None:
     raise ConfigError("data: gives no batches; name a source, such as data.digits.digits.")
 
 
-def batch(found: dict[str, Any], classes: int) -> None:
+def batch(found: dict[str, Any], net: Any) -> None:
   """Refuses examples without numbers, and labels beyond a network's classes."""
-  x, cond = found["x"], found.get("cond") or {}
+  x, cond, classes = found["x"], found.get("cond") or {}, getattr(net, "num_classes", 0)
   if not x.size:
     raise ConfigError(f"data: examples of shape {x.shape[1:]} are empty; give others.")
   if classes and "label" in cond and cond["label"].max() >= classes:  # would read NaN

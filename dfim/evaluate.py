@@ -1,4 +1,7 @@
-"""Scores of a run's averaged weights: `eval/<step>.json`, a table in the log, pictures."""
+"""Scores of a run's averaged weights: `eval/<step>.json`, a table in the log, pictures.
+
+Those are what training found; `--mode=eval` writes `eval/<step>_<n>.json`, n from 1 on, beside it.
+"""
 
 from collections.abc import Callable
 import inspect
@@ -89,7 +92,10 @@ def evaluate(
   step: int | None = None,
   devices: Any = None,
 ) -> dict[str, Any]:
-  """Scores the newest checkpoint of `workdir`, or `step`'s (`--mode=eval`); values by name."""
+  """Scores the newest checkpoint of `workdir`, or `step`'s (`--mode=eval`); values by name.
+
+  Writes `eval/<step>_<n>.json`, n from 1 on so that nothing is overwritten, and figures.
+  """
   experiment = experiment_lib.build(config, devices=devices)
   evaluators = build(experiment.config, experiment.batch["x"].shape[1:])
   if not evaluators:
@@ -98,24 +104,24 @@ def evaluate(
       " docs/scores.md for FID."
     )
   draw, state = sample.restored(experiment, workdir, ("model", "objective", "data"), step)
-  return run(evaluators, draw, state, workdir)
+  path = files.numbered(pathlib.Path(workdir) / "eval" / f"{int(state.seen)}.json")
+  return run(evaluators, draw, state, path)
 
 
 def run(
-  evaluators: dict[str, Evaluator], draw: sample.Draw, state: Any, workdir: str
+  evaluators: dict[str, Evaluator], draw: sample.Draw, state: Any, path: pathlib.Path
 ) -> dict[str, Any]:
-  """Runs all of `evaluators` on the averaged weights and writes what they found."""
+  """Runs all of `evaluators` on the averaged weights; writes what they found, figures beside it."""
   step = int(state.seen)
   found, figures = {}, {}
   for name, evaluator in evaluators.items():
     found[name], drawn = evaluator(draw, sample.averaged(state))
-    figures |= {f"{step}_{name}_{title}.png": figure for title, figure in drawn.items()}
+    figures |= {f"{path.stem}_{name}_{title}.png": figure for title, figure in drawn.items()}
     logging.info("%s at step %d\n%s", name, step, table(found[name]))
   if jax.process_index() == 0:
-    folder = pathlib.Path(workdir) / "eval"
     for file_name, figure in figures.items():
-      pictures.save_png(folder / file_name, figure)
-    files.replace_json(folder / f"{step}.json", found)
+      pictures.save_png(path.with_name(file_name), figure)
+    files.replace_json(path, found)
   return found
 
 

@@ -104,9 +104,14 @@ class Experiment:
     return jax.random.fold_in(jax.random.key(self.config.seed), 1)
 
   def batches(self, start: int) -> Iterator[dict[str, Any]]:
-    """This process's share of the training batches from number `start` on, on the devices."""
+    """This process's share of the training batches from number `start` on, on the devices.
+
+    Raises:
+      ConfigError: a label is beyond the network's classes, which an embedding would read as NaN.
+    """
     process = (jax.process_index(), jax.process_count())
     for batch in self.source(start=start, process=process):
+      checks.batch(batch, self.net)
       yield sharding.put_batch(batch, self.mesh)
 
 
@@ -136,7 +141,7 @@ def _resolved(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Exp
   source = functools.partial(source, batch_size=config.batch_size, seed=config.seed)
   with resolve_lib.config_errors("data", config.data):
     batch = next(source())
-  checks.batch(batch, getattr(net, "num_classes", 0))
+  checks.batch(batch, net)
   _warn_of_scale(batch["x"], loss.keywords["f"].sigma_data)
   return Experiment(
     config=config,

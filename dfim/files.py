@@ -27,6 +27,12 @@ def replace(path: str | os.PathLike, write: Callable[[IO[bytes]], Any]) -> None:
     raise
 
 
+def numbered(path: pathlib.Path) -> pathlib.Path:
+  """`<stem>_<n><suffix>` beside `path`, with the first n from 1 on that is free."""
+  names = (path.with_stem(f"{path.stem}_{n}") for n in itertools.count(1))
+  return next(name for name in names if not name.exists())
+
+
 def free(path: pathlib.Path) -> pathlib.Path:
   """`path`, or `path` and a number where something stands there already."""
   names = (path.name if n == 0 else f"{path.name}.{n}" for n in itertools.count())

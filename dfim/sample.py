@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import functools
 import hashlib
 import inspect
-import itertools
 import json
 import pathlib
 from typing import Any
@@ -392,9 +391,7 @@ def sample(
   drawn = draw_each(experiment, draw, state)
   if jax.process_index() != 0:  # all have drawn, one writes
     return pathlib.Path(workdir) / "samples"
-  names = (f"{int(state.seen)}_{n}.png" for n in itertools.count(1))
-  paths = (pathlib.Path(workdir) / "samples" / name for name in names)
-  path = next(path for path in paths if not path.exists())
+  path = files.numbered(pathlib.Path(workdir) / "samples" / f"{int(state.seen)}.png")
   pictures.save_png(path, sheet(experiment, drawn))
   decode = resolve(experiment.config.sampler.get("decode"), "sampler.decode") or np.asarray
   arrays = {f"steps_{steps}": decode(x) for steps, x in drawn.items()}

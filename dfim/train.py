@@ -169,7 +169,8 @@ def make_look(
         writer.image(n, "samples", sample.sheet(experiment, drawn))
     if scores:
       with told(n, "scores"):
-        writer.scalars(n, evaluate.flat(evaluate.run(evaluators, draw, state, workdir)))
+        path = pathlib.Path(workdir) / "eval" / f"{n}.json"
+        writer.scalars(n, evaluate.flat(evaluate.run(evaluators, draw, state, path)))
 
   return look
 

@@ -92,6 +92,8 @@ def test_trains_samples_and_scores(config, tmp_path):
     if config.get("evaluators"):
       first = json.loads((workdir / f"eval/{config.steps}.json").read_text())
       again = evaluate.evaluate(config, str(workdir), **one)
+      assert json.loads((workdir / f"eval/{config.steps}.json").read_text()) == first
+      assert (workdir / f"eval/{config.steps}_1.json").exists()
       assert list(first) == list(again) == list(config.evaluators)
       before, after = evaluate.flat(first), evaluate.flat(again)
       np.testing.assert_allclose(list(after.values()), list(before.values()), rtol=1e-4, atol=1e-6)

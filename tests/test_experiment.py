@@ -1,6 +1,9 @@
 """Configs that would train on something else than they say are refused, field and fix named."""
 
+import itertools
+
 import jax
+import numpy as np
 import pytest
 
 from benchmarks import fusion
@@ -80,3 +83,16 @@ def test_what_two_streams_cannot_use_is_refused(field, value, message):
   config = dfim_walk.get_config("smoke")
   fusion.changed(config, {field: value})
   refused(config, message)
+
+
+def test_a_label_beyond_the_classes_is_refused_in_whichever_batch_it_comes(tmp_path):
+  label = np.zeros(512, np.int32)
+  label[200] = 10  # of the network's ten, 0 to 9
+  np.savez(tmp_path / "some.npz", images=np.zeros((512, 8, 8, 1), np.uint8), labels=label)
+  config = imm_digits.get_config("smoke")
+  config.data = dict(name="data.images.npz", path=str(tmp_path / "some.npz"))
+  config.evaluators = {}
+  config.batch_size = 8
+  built = experiment.build(config, devices=jax.devices()[:1])
+  with pytest.raises(experiment.ConfigError, match="^model.num_classes=10: the data have label 10"):
+    list(itertools.islice(built.batches(0), 64))  # an epoch

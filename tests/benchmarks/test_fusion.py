@@ -46,7 +46,8 @@ def test_every_row_names_what_there_is_and_differs_from_the_default_as_it_says(r
   assert resolve.resolve(config.objective, "objective").func
   same = row in ("final fusion", "other fusion", "screen default") or "EMA" in row
   assert (config.objective == default.objective) == same
-  assert (config.ema == default.ema) == ("EMA" not in row)
+  shown = float(row.split("EMA ")[1]) if "EMA" in row else 0.0
+  assert config.ema == ((shown,) if row.startswith("screen ") else default.ema)
   assert config.optimizer.learning_rate.decay_steps == config.steps
   kept = ("batch_size", "seed") if row.startswith("other ") else ("model", "data")
   for field in kept:
