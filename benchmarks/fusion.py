@@ -150,10 +150,7 @@ SCREEN = {
   "weight uniform": dict(weight=dict(name="core.weights.uniform")),
   **{f"weight b={b:g}": dict(weight__b=b) for b in (0.0, 4.0)},
   **{f"bandwidth {b:g}": dict(particles__bandwidth=b) for b in (0.3, 3.0)},
-  **{
-    f"averaged bandwidth {b:g}": dict(particles__averaged=True, particles__bandwidth=b)
-    for b in (1.0, 3.0)
-  },
+  "averaged bandwidth 3": dict(particles__averaged=True, particles__bandwidth=3.0),
   "particles token": dict(particles=dict(name="core.particles.token")),
   **{f"s at t_min {p:g}": dict(sample_times__s_at_t_min=p) for p in (0.0, 0.6)},
   "s at r 0.25": dict(sample_times__s_at_r=0.25),
