@@ -3,6 +3,7 @@
 Twenty mutations here, two hundred with `make trust`.
 """
 
+import logging
 import pathlib
 import shutil
 
@@ -16,6 +17,8 @@ from dfim import experiment as experiment_lib
 from dfim import train
 from tests import trust
 
+# Each damaged array's thread would have pages to say, on top of what `restore` raises.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 COUNT = trust.scaled(20, 200)
 KINDS = ("truncate", "zero", "flip", "missing")
 
@@ -23,6 +26,7 @@ KINDS = ("truncate", "zero", "flip", "missing")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
   """A run with checkpoints of steps 2 and 4, and its states."""
+  logging.getLogger("asyncio").disabled = True  # which would say it again at exit
   workdir = tmp_path_factory.mktemp("run")
   config = trust.small(imm_digits.get_config("smoke"), steps=4, every=2)
   with jax.debug_key_reuse(False):
