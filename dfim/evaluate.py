@@ -104,8 +104,12 @@ def evaluate(
       " docs/scores.md for FID."
     )
   draw, state = sample.restored(experiment, workdir, ("model", "objective", "data"), step)
-  path = files.numbered(pathlib.Path(workdir) / "eval" / f"{int(state.seen)}.json")
-  return run(evaluators, draw, state, path)
+  return run(evaluators, draw, state, files.numbered(path_of(workdir, int(state.seen))))
+
+
+def path_of(workdir: str, step: int) -> pathlib.Path:
+  """Where the scores lie that training found after `step`."""
+  return pathlib.Path(workdir) / "eval" / f"{step}.json"
 
 
 def run(

@@ -169,16 +169,16 @@ def make_look(
         writer.image(n, "samples", sample.sheet(experiment, drawn))
     if scores:
       with told(n, "scores"):
-        path = pathlib.Path(workdir) / "eval" / f"{n}.json"
-        writer.scalars(n, evaluate.flat(evaluate.run(evaluators, draw, state, path)))
+        found = evaluate.run(evaluators, draw, state, evaluate.path_of(workdir, n))
+        writer.scalars(n, evaluate.flat(found))
 
   return look
 
 
 def still_due(config: ml_collections.ConfigDict, workdir: str, n: int) -> list[bool]:
   """What of `looks(config, n)` a run that ended there left undone, as the first process sees it."""
-  files = f"samples/{n}.png", f"eval/{n}.json"
-  done = [(pathlib.Path(workdir) / file).exists() for file in files]
+  files = pathlib.Path(workdir) / "samples" / f"{n}.png", evaluate.path_of(workdir, n)
+  done = [file.exists() for file in files]
   done = multihost_utils.broadcast_one_to_all(np.array(done))
   return [due and not there for due, there in zip(looks(config, n), done, strict=True)]
 

@@ -119,20 +119,20 @@ def test_what_goes_wrong_once_is_no_damage(tmp_path, monkeypatch, error):
 
 
 @pytest.mark.parametrize(
-  "error",
+  "error,told",
   [
-    jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."),
-    MemoryError("Unable to allocate 9 bytes"),
+    (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory."), "RESOURCE_EXHAUSTED"),
+    (MemoryError("Unable to allocate 9 bytes"), "MemoryError: Unable to allocate 9 bytes"),
   ],
 )
-def test_too_little_memory_is_no_damage(tmp_path, monkeypatch, error):
+def test_too_little_memory_is_no_damage(tmp_path, monkeypatch, error, told):
   two_saves(tmp_path)
 
   def full(*args, **kwargs):
     raise error
 
   monkeypatch.setattr(checkpoint.ocp, "load", full)
-  with pytest.raises(checkpoint.ReadError, match="/2 could not be read: .* 9 bytes"):
+  with pytest.raises(checkpoint.ReadError, match=f"/2 could not be read: .*{told}"):
     restored(tmp_path, 1 << 16, set_aside=True)
   assert checkpoint.steps(str(tmp_path)) == [1, 2]
 
