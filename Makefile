@@ -15,7 +15,7 @@ setup: $(VENV)/ready
 $(VENV)/ready: setup.py
 	@$(PYTHON) -c 'import sys; sys.exit("dfim needs Python 3.11 or later: make PYTHON=python3.12") if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[test,tfds]'
+	$(RUN) -m pip install --quiet --no-compile --disable-pip-version-check --editable '.[test,tfds]'
 	@touch $@
 
 demo: setup

@@ -45,7 +45,11 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c.batch_size = 256 if full else 64
   c.data = dict(name="data.digits.digits", split="train")
   c.model = dict(
-    name="models.mlp.MLP", width=256 if full else 32, depth=3, flatten=True, num_classes=10
+    name="models.mlp.MLP",
+    width=256 if full else 32,
+    depth=3 if full else 1,
+    flatten=True,
+    num_classes=10,
   )
   c.objective = objective(mapping="log_snr_decrement", k=8.0, group_size=4)
   c.objective.drop_rate = 0.1

@@ -43,7 +43,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     )
     c.optimizer.learning_rate.init_value = 5e-4
   else:
-    c.model.update(width=512 if full else 32, depth=4 if full else 3)
+    c.model.update(width=512 if full else 32, depth=4 if full else 1)
   c.ema = (0.999,)
   c.sampler.update(limits=(-limit, limit), chunk=500 if full else 60)
   images = {field: c.data.get_ref(field) for field in ("path", "size", "pool", "limit")}

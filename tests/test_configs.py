@@ -32,8 +32,8 @@ SLOW = {  # what other tests run too: another config's, a network's, the samples
   "forcing_series",
   "imm_cifar",
   "imm_digits",
+  "imm_fashion",
   "imm_imagenet256",
-  "imm_toy",
 }
 
 

@@ -82,16 +82,9 @@ def test_an_interrupted_run_equals_an_unbroken_one(tmp_path, monkeypatch):
   assert metrics(tmp_path / "unbroken") == metrics(tmp_path / "broken")
 
 
-def test_a_finished_run_is_not_trained_again_and_a_longer_one_goes_on(tmp_path):
-  first = run(small(8), tmp_path)
-  before = metrics(tmp_path)
-  assert_equal(first, run(small(8), tmp_path))
-  assert metrics(tmp_path) == before
-  longer = run(small(12), tmp_path)
-  assert int(longer.step) == 12 and checkpoint.steps(str(tmp_path))[-1] == 12
-
-
-def test_what_is_due_after_a_step_is_done_once_whatever_stops_it(tmp_path, monkeypatch):
+def test_what_is_due_is_done_once_whatever_stops_it_and_a_finished_run_is_left_alone(
+  tmp_path, monkeypatch
+):
   config, drawn = small(8), []
   config.sample_every = 4
   draw_each = train.sample.draw_each
@@ -106,9 +99,10 @@ def test_what_is_due_after_a_step_is_done_once_whatever_stops_it(tmp_path, monke
   with pytest.raises(KeyboardInterrupt):
     run(config, tmp_path)
   assert checkpoint.steps(str(tmp_path)) == [4], "saved before it drew"
-  run(config, tmp_path)
-  run(config, tmp_path)
+  first, logged = run(config, tmp_path), metrics(tmp_path)
   assert drawn == [4, 4, 8]
+  assert_equal(first, run(config, tmp_path))
+  assert drawn == [4, 4, 8] and metrics(tmp_path) == logged
 
 
 def test_nothing_is_touched_while_another_trainer_is_there(tmp_path, monkeypatch):

@@ -154,7 +154,7 @@ def test_gradients_are_summed_in_float32(either_loop, key):
 
 
 def test_micro_batches_stay_on_their_devices(either_loop):
-  config = imm_digits.get_config("smoke")
+  config = imm_toy.get_config("smoke")
   config.accumulate = 2
   with jax.debug_key_reuse(False):
     one, _, _ = run(config, jax.devices()[:1])

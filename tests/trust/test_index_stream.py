@@ -107,7 +107,7 @@ def test_hosts_read_one_stream_together(data_dir, unbroken, count):
   np.testing.assert_array_equal(of_hosts(data_dir, count), unbroken[:22])
 
 
-@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("workers", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_workers_read_the_same_stream(data_dir, unbroken, workers):
   np.testing.assert_array_equal(stream(data_dir, workers=workers), unbroken)
 

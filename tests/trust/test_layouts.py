@@ -24,7 +24,6 @@ LAYOUTS = {  # processes, devices of each, fsdp
   "2 processes FSDP": (2, 2, 2),
   "4 processes": (4, 1, 1),
 }
-IN_PROCESS = "8 devices", "4 x 2 FSDP"
 
 
 def layouts(quick):
@@ -48,7 +47,7 @@ def here(what, dtype, devices, fsdp=1):
 
 @pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("what", ["digits", pytest.param("walk", marks=pytest.mark.slow)])
-@layouts(IN_PROCESS)
+@layouts(["4 x 2 FSDP"])
 def test_one_step(layout, what, dtype, tmp_path, record_property):
   processes, devices, fsdp = LAYOUTS[layout]
   one = here(what, dtype, jax.devices()[:1])

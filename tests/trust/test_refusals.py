@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from dfim import evaluate
+from dfim import sample
 from dfim import train
 from dfim.resolve import ConfigError
 from tests import trust
@@ -642,7 +643,7 @@ def test_what_is_changed_was_good(name):
   """Each case has its one fault alone: without it the config is built, with samples and scores."""
   config = config_of(name, {})
   experiment = train.experiment_lib.build(config)
-  train.sample.make_draw(experiment)
+  sample.make_draw(experiment)
   assert evaluate.build(config)
 
 
@@ -679,6 +680,14 @@ def test_a_run_is_not_scored_beside_other_data(good):
   one_line(error.value, "data.split='train'", "pass another --workdir")
 
 
+def test_a_run_is_not_drawn_by_another_optimizers_state(good):
+  before = {p: p.stat().st_mtime_ns for p in good.rglob("*")}
+  with pytest.raises(ConfigError) as error:
+    sample.sample(config_of(D, OTHERS["another optimizer's"]), str(good))
+  one_line(error.value, "holds another network or optimizer: ")
+  assert {p: p.stat().st_mtime_ns for p in good.rglob("*")} == before
+
+
 # Runs the command line of each case in a child of one process, which has imported all it needs.
 DRIVER = """
 import json, os, sys
@@ -705,7 +714,11 @@ for n, command in enumerate(CASES):
     jax.monitoring.register_event_duration_secs_listener(tell)
     sys.argv = ["dfim", *command]
     os.chdir(os.environ["ROOT"])
-    app.run(main.main, flags_parser=main._parse)
+    try:
+      app.run(main.main, flags_parser=main._parse)
+    except SystemExit as end:
+      sys.stderr.flush()
+      os._exit(end.code)  # to take the interpreter down has nothing to say, and half a second to go
     os._exit(0)
   codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 print(json.dumps(codes))
@@ -754,6 +767,7 @@ FLAGS = {
   "a profile beyond the end": ([SMOKE, "--profile=90:99"], "--profile=90:99", "config.steps="),
   "a checkpoint to train": ([SMOKE, "--step=5"], "--step=5: ", "--mode=eval"),
   "nothing to sample": ([SMOKE, "--mode=sample"], "no checkpoint", "train first"),
+  "nothing to score": ([SMOKE, "--mode=eval"], "no checkpoint", "train first"),
   "nowhere to export": ([SMOKE, "--mode=export"], "out: missing", "--out="),
   "nothing to import": ([SMOKE, "--mode=import"], "weights: missing", "--weights="),
   "no weights": ([SMOKE, "--mode=import", "--weights=/no.npz"], "weights=/no.npz", "pass the path"),
