@@ -116,8 +116,9 @@ def straight(name: str) -> dict[str, Any]:
 
 FINAL = {
   "fusion": fusion(),
+  "fusion as they came": fusion(groups=None, group_size=16),
   "fusion round": fusion(full="round"),
-  "M=1": fusion(group_size=1),
+  "M=1": fusion(groups=None, group_size=1),
   "M=1 round": fusion(full="round", group_size=1),
   "data MMD": fusion(sample_times__mapping=dict(name="core.mappings.to_target")),
   "forcing": forcing(),
@@ -157,7 +158,7 @@ SCREEN = {
   "context a quarter noisy": dict(sample_times__pattern__noisy=0.25),
   "context half noisy": dict(sample_times__pattern__noisy=0.5),
   **{
-    f"one stream {name}": dict(streams=1, sample_times__pattern=pattern)
+    f"one stream {name}": dict(streams=1, groups=None, sample_times__pattern=pattern)
     for name, pattern in (
       ("token", dict(name="core.times.token")),
       ("pivot and context", ONE_STREAM),
@@ -165,12 +166,14 @@ SCREEN = {
   },
   "one stream sequence": dict(
     streams=1,
+    groups=None,
     sample_times__pattern=ONE_STREAM,
     particles=dict(name="core.particles.sequence", bandwidth=1.0),
   ),
 }
 OTHER = (
   "fusion",
+  "fusion as they came",
   "fusion round",
   "M=1",
   "forcing",

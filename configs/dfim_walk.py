@@ -41,6 +41,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
       **forcing_walk.ENDS,
     ),
     particles=dict(name="core.particles.prefix", bandwidth=1.0),
+    groups=dict(name="core.groups.like_prefixes"),
     kernel=dict(  # wide while branches find their masses, then narrow, which holds them
       name="core.kernels.laplace",
       width=dict(
@@ -53,7 +54,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
       ),
     ),
     weight=dict(name="core.weights.imm", a=1.0, b=2.0),
-    group_size=16 if full else 4,
+    group_size=32 if full else 4,
     streams=2,
   )
   if full:
@@ -64,5 +65,6 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c.evaluators.rollout.steps = 2
   if mode == "round":
     c.objective.kernel = dict(name="core.kernels.pseudo_huber", c=0.01)
+    c.objective.groups, c.objective.group_size = None, 16
     c.sampler.grid.rho = 12.0  # two calls meet at t = .74, where branches are settled
   return c

@@ -31,6 +31,7 @@ KINDS = {  # where dfim keeps each part: ours stand for no other kind, others' a
   "objective.sample_times.pattern": "core.times",
   "objective.sample_times.mapping": "core.mappings",
   "objective.particles": "core.particles",
+  "objective.groups": "core.groups",
   "objective.kernel": "core.kernels",
   "objective.weight": "core.weights",
   "optimizer": "optax",

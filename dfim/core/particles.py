@@ -14,6 +14,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from dfim.core import groups
 from dfim.core import mmd
 from dfim.core import parameterization
 from dfim.core import times as times_lib
@@ -102,13 +103,13 @@ def sequence(
       f"sequence with streams={times.streams}, bandwidth={bandwidth}: takes one stream, for the"
       " context of two holds the very tokens that move; and a bandwidth of 0 or more."
     )
-  per_token = _per_token(y.shape[1], group_size)
+  per_token = _per_token(y.shape[1], group_size, None)
   active, size = per_token(times.active), math.prod(y.shape[2:])
   unit = 1.0 / _c_out(times, f, per_token)
   counted = size * jnp.sum(active | (bandwidth > 0.0), axis=-1)
 
   def cloud(a: Array) -> Array:
-    moved, still = (_tokens(b, group_size) for b in (a, x_t))
+    moved, still = (_tokens(b, group_size, None) for b in (a, x_t))
     scaled = jnp.where(active[..., None, None], unit[..., None, None] * moved, bandwidth * still)
     return jnp.moveaxis(scaled, 1, 2).reshape(len(a) // group_size, group_size, -1)
 
@@ -140,14 +141,20 @@ def prefix(
     bandwidth: see `likeness`.
     averaged: see `likeness`.
   """
-  factor = likeness(
-    x_t, group_size=group_size, bandwidth=bandwidth, averaged=averaged, streams=times.streams
-  )
+  how = dict(bandwidth=bandwidth, averaged=averaged)
+  where = dict(group_size=group_size, streams=times.streams, order=times.order)
+  factor = likeness(x_t, **how, **where)
   return _each_token(y, z, times, f, kernel, group_size, factor)
 
 
 def likeness(
-  x_t: Array, *, group_size: int, bandwidth: float, averaged: bool = False, streams: int = 1
+  x_t: Array,
+  *,
+  group_size: int,
+  bandwidth: float,
+  averaged: bool = False,
+  streams: int = 1,
+  order: Array | None = None,
 ) -> Array:
   """How alike the prefixes of a group's particles are, `[G, T, M, M]`, in (0, 1].
 
@@ -162,17 +169,31 @@ def likeness(
     bandwidth: an inverse distance, 0 or more.
     averaged: whether to take the mean over the prefix.
     streams: see `streams`.
+    order: `[B, T]`, who stands where, see `groups`.
   """
   if bandwidth < 0.0:
     raise ValueError(f"bandwidth={bandwidth}: set it to 0 or more.")
-  x = _tokens(jax.lax.stop_gradient(x_t), group_size)
-  tokens = x.shape[1] // streams
-  context = x[:, :tokens]
-  apart = context[..., :, None, :] - context[..., None, :, :]
-  distance = jnp.sqrt(jnp.sum(jnp.square(apart), axis=-1)) / x.shape[-1]
-  before = jnp.cumsum(distance, axis=1) - distance
+  tokens = x_t.shape[1] // streams
+  context = jax.lax.stop_gradient(x_t[:, :tokens])
+  number = jnp.arange(tokens).reshape(1, -1, 1, 1)
+
+  def distances(examples: Array) -> Array:
+    x = _tokens(examples, group_size, None)
+    apart = x[..., :, None, :] - x[..., None, :, :]
+    return jnp.sqrt(jnp.sum(jnp.square(apart), axis=-1)) / x.shape[-1]
+
+  def before_token(drawn: tuple[Array, Array]) -> Array:
+    i, members = drawn
+    return jnp.sum(jnp.where(number < i, distances(context[members]), 0.0), axis=1)
+
+  if order is None:
+    each = distances(context)
+    before = jnp.cumsum(each, axis=1) - each
+  else:  # other examples for each token
+    of_tokens = jax.lax.map(before_token, (jnp.arange(tokens), order[:, -tokens:].T))
+    before = jnp.moveaxis(of_tokens, 0, 1)
   if averaged:
-    before = before / jnp.maximum(jnp.arange(tokens), 1).reshape(1, -1, 1, 1)
+    before = before / jnp.maximum(number, 1)
   return jnp.tile(jnp.exp(-bandwidth * before), (1, streams, 1, 1))
 
 
@@ -186,24 +207,24 @@ def _each_token(
   factor: Array | None,
 ) -> tuple[Array, Callable[[Array], Array]]:
   """MMD^2 of each token of each group, `[G, T]`; context has none."""
-  per_token = _per_token(y.shape[1], group_size)
-  clouds = (_tokens(a, group_size) for a in (y, z))
+  per_token = _per_token(y.shape[1], group_size, times.order)
+  clouds = (_tokens(a, group_size, times.order) for a in (y, z))
   unit = 1.0 / (_c_out(times, f, per_token) * math.prod(y.shape[2:]))
   scale = jnp.where(per_token(times.active), unit, 0.0)
   return mmd.mmd2(*clouds, kernel, scale, factor=factor), per_token
 
 
-def _tokens(a: Array, group_size: int) -> Array:
+def _tokens(a: Array, group_size: int, order: Array | None) -> Array:
   """`[B, T, ...]` to `[G, T, M, D]`."""
-  split = a.reshape(-1, group_size, a.shape[1], math.prod(a.shape[2:]))
+  split = groups.at_places(a, order).reshape(-1, group_size, a.shape[1], math.prod(a.shape[2:]))
   return jnp.moveaxis(split, 1, 2)
 
 
-def _per_token(tokens: int, group_size: int) -> Callable[[Array], Array]:
+def _per_token(tokens: int, group_size: int, order: Array | None) -> Callable[[Array], Array]:
   """From what has the times' shape, equal within a group, to `[G, T]`."""
 
   def per_token(a: Array) -> Array:
-    first = a.reshape(-1, group_size, a.shape[1])[:, 0]
+    first = groups.at_places(a, order).reshape(-1, group_size, a.shape[1])[:, 0]
     return jnp.broadcast_to(first, (len(first), tokens))
 
   return per_token

@@ -32,6 +32,7 @@ class Times:
   t: Array  # where the trained model starts
   active: Array  # bool; False is context, which stands still: s = r = t
   streams: int = flax.struct.field(pytree_node=False, default=1)  # see `streams`
+  order: Array | None = None  # int [B, T], who stands where in the groups; None: as they came
 
 
 def example(key: Array, shape: tuple[int, ...], *, t_max: float, t_min: float):

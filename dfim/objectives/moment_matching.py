@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from dfim.core import conditions
+from dfim.core import groups as groups_lib
 from dfim.core import interpolants
 from dfim.core import mmd
 from dfim.core import parameterization
@@ -37,6 +38,7 @@ def loss(
   drop_rate: float = 0.0,
   drop_in_target: bool = True,
   streams: int = 1,
+  groups: Callable[..., Array] | None = None,
 ) -> tuple[Array, dict[str, Array]]:
   """Weighted MMD^2 of each group of particles, averaged over groups.
 
@@ -59,6 +61,7 @@ def loss(
     drop_in_target: whether the frozen model sees the dropped conditions too, as the paper's
       algorithm has it, or the full ones, as the released trainer does.
     streams: 2 for a context that stands still beside what moves, see `core.streams`.
+    groups: `core.groups.*`, who stands together for each token; None: who comes one after another.
 
   Returns:
     The scalar loss, and metrics.
@@ -68,6 +71,10 @@ def loss(
   key_times, key_noise, key_drop, key_net = jax.random.split(key, 4)
   times = sample_times(key_times, x.shape, path=f.path, group_size=group_size)
   times = times.replace(streams=streams)
+  if groups is not None:
+    key_groups = jax.random.fold_in(key, 4)
+    order = groups(key_groups, x, group_size=group_size, streams=streams)
+    times = groups_lib.shared(times, order)
   s, r, t = times.s, times.r, times.t
   eps = f.sigma_data * interpolants.noise_like(key_noise, x)
   x_t = interpolants.interpolate(f.path, x, eps, t)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dfim.core import groups as groups_lib
 from dfim.core import interpolants
 from dfim.core import kernels
 from dfim.core import mappings
@@ -382,3 +383,28 @@ def test_in_two_streams_what_moves_is_matched_given_the_context_before_it_alone(
 def test_a_mask_is_refused(batch):
   with pytest.raises(ValueError, match="data: a batch with a mask"):
     loss(PARAMS, PARAMS, dict(batch, mask=jnp.ones((32, 1), bool)))
+
+
+def test_groups_that_stand_as_they_came_change_nothing_and_others_share_their_times():
+  net = causal_transformer.CausalTransformer(width=16, depth=1, heads=2)
+  rng = np.random.default_rng(4)
+  x, one = jnp.asarray(rng.normal(0, 0.5, (16, 4, 2)), jnp.float32), jnp.ones((1, 4, 1))
+  params = net.init(jax.random.key(0), x, one, one)
+  params = jax.tree.map(lambda p: p + 0.1 * rng.normal(size=p.shape).astype(np.float32), params)
+  seen = {}
+
+  def spy(y, z, x_t, times, f, **given):
+    seen.update(times=times)
+    return particles.prefix(y, z, x_t, times, f, **given)
+
+  def value(groups):
+    given = dict(streams=2, sample_times=sample_times(pattern=times_lib.two_stream))
+    return loss(params, params, dict(x=x), net.apply, particles=spy, groups=groups, **given)[0]
+
+  as_they_came = lambda key, x, **_: jnp.tile(jnp.arange(16)[:, None], (1, 8))
+  np.testing.assert_allclose(value(as_they_came), value(None), rtol=1e-6)
+  assert np.isfinite(value(groups_lib.like_prefixes))
+  times = seen["times"]
+  together = groups_lib.at_places(times.t, times.order).reshape(-1, 4, 8)
+  np.testing.assert_array_equal(together, together[:, :1] + 0 * together)
+  assert np.any(times.t[:4, 6] != times.t[:1, 6]), "neighbours of the batch do not"
