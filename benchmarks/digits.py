@@ -133,6 +133,11 @@ ROWS = {
     for m in (1, 2)
     for k in (7.0, 9.0)
   },
+  **{
+    f"M={m} time k={k:g}": particles(m, "laplace", k, mapping="time_decrement")
+    for m in (1, 2)  # 4 is the rows "mapping"
+    for k in (6.0, 7.0)
+  },
   **ORDERS,
   "M=4 laplace k=12": particles(4, "laplace", 12.0),
   **{f"M={m} laplace k=10": particles(m, "laplace", 10.0) for m in (1, 2, 4, 8, 16)},
