@@ -130,7 +130,8 @@ FINAL = {
 }
 SCREEN = {
   "default": {},
-  **{f"M={m}": dict(group_size=m) for m in (1, 2, 4, 8, 32)},
+  **{f"M={m}": dict(group_size=m) for m in (1, 2, 4, 8, 16, 64)},
+  **{f"as they came M={m}": dict(groups=None, group_size=m) for m in (16, 32)},
   **{f"k={k:g}": dict(sample_times__mapping__k=k) for k in (5.0, 7.0)},
   **{f"min_gap {g:g}": dict(sample_times__mapping__min_gap=g) for g in (0.03, 0.06)},
   "shifted log": dict(
