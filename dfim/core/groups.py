@@ -33,7 +33,7 @@ def like_prefixes(key: Array, x: Array, *, group_size: int, streams: int) -> Arr
   if streams != 2:
     raise ValueError(f"groups=like_prefixes with streams={streams}: set objective.streams=2.")
   batch, tokens = x.shape[0], x.shape[1] // 2
-  data = x[:, :tokens].reshape(batch, tokens, -1)
+  data = jnp.asarray(x)[:, :tokens].reshape(batch, tokens, -1)
 
   def of_token(drawn: tuple[Array, Array]) -> Array:
     i, key = drawn

@@ -174,7 +174,7 @@ def likeness(
   if bandwidth < 0.0:
     raise ValueError(f"bandwidth={bandwidth}: set it to 0 or more.")
   tokens = x_t.shape[1] // streams
-  context = jax.lax.stop_gradient(x_t[:, :tokens])
+  context = jax.lax.stop_gradient(jnp.asarray(x_t))[:, :tokens]
   number = jnp.arange(tokens).reshape(1, -1, 1, 1)
 
   def distances(examples: Array) -> Array:
