@@ -114,11 +114,13 @@ def straight(name: str) -> dict[str, Any]:
   return dict(name=f"core.parameterization.{name}", path=path, sigma_data=0.5)
 
 
+AS_THEY_CAME = dict(groups__name="core.groups.as_they_came", group_size=16)
+
 FINAL = {
   "fusion": fusion(),
-  "fusion as they came": fusion(groups=None, group_size=16),
+  "fusion as they came": fusion(**AS_THEY_CAME),
   "fusion round": fusion(full="round"),
-  "M=1": fusion(groups=None, group_size=1),
+  "M=1": fusion(group_size=1),
   "M=1 round": fusion(full="round", group_size=1),
   "data MMD": fusion(sample_times__mapping=dict(name="core.mappings.to_target")),
   "forcing": forcing(),
@@ -131,7 +133,7 @@ FINAL = {
 SCREEN = {
   "default": {},
   **{f"M={m}": dict(group_size=m) for m in (1, 2, 4, 8, 16, 64)},
-  **{f"as they came M={m}": dict(groups=None, group_size=m) for m in (16, 32)},
+  **{f"as they came M={m}": AS_THEY_CAME | dict(group_size=m) for m in (16, 32)},
   **{f"k={k:g}": dict(sample_times__mapping__k=k) for k in (5.0, 7.0)},
   **{f"min_gap {g:g}": dict(sample_times__mapping__min_gap=g) for g in (0.03, 0.06)},
   "shifted log": dict(
@@ -153,21 +155,21 @@ SCREEN = {
   **{f"weight b={b:g}": dict(weight__b=b) for b in (0.0, 4.0)},
   **{f"bandwidth {b:g}": dict(particles__bandwidth=b) for b in (0.3, 3.0)},
   "averaged bandwidth 3": dict(particles__averaged=True, particles__bandwidth=3.0),
-  "particles token": dict(particles=dict(name="core.particles.token")),
+  "particles token": AS_THEY_CAME | dict(particles=dict(name="core.particles.token")),
   **{f"s at t_min {p:g}": dict(sample_times__s_at_t_min=p) for p in (0.0, 0.6)},
   "s at r 0.25": dict(sample_times__s_at_r=0.25),
-  "context a quarter noisy": dict(sample_times__pattern__noisy=0.25),
-  "context half noisy": dict(sample_times__pattern__noisy=0.5),
+  "context a quarter noisy": AS_THEY_CAME | dict(sample_times__pattern__noisy=0.25),
+  "context half noisy": AS_THEY_CAME | dict(sample_times__pattern__noisy=0.5),
   **{
-    f"one stream {name}": dict(streams=1, groups=None, sample_times__pattern=pattern)
+    f"one stream {name}": AS_THEY_CAME | dict(streams=1, sample_times__pattern=pattern)
     for name, pattern in (
       ("token", dict(name="core.times.token")),
       ("pivot and context", ONE_STREAM),
     )
   },
-  "one stream sequence": dict(
+  "one stream sequence": AS_THEY_CAME
+  | dict(
     streams=1,
-    groups=None,
     sample_times__pattern=ONE_STREAM,
     particles=dict(name="core.particles.sequence", bandwidth=1.0),
   ),

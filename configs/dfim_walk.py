@@ -65,6 +65,6 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c.evaluators.rollout.steps = 2
   if mode == "round":
     c.objective.kernel = dict(name="core.kernels.pseudo_huber", c=0.01)
-    c.objective.groups, c.objective.group_size = None, 16
+    c.objective.groups.name, c.objective.group_size = "core.groups.as_they_came", 16
     c.sampler.grid.rho = 12.0  # two calls meet at t = .74, where branches are settled
   return c

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from dfim import resolve as resolve_lib
+from dfim.core import groups
 from dfim.core import times
 from dfim.core import weights
 from dfim.objectives import moment_matching
@@ -137,6 +138,13 @@ def _streams(given: dict[str, Any], pattern: Any, net: Any) -> None:
     raise ConfigError(
       f"objective.streams={streams}: 2 goes with objective.sample_times.pattern.name="
       "core.times.two_stream, and that pattern with 2; change one of the two."
+    )
+  noisy = getattr(inspect.signature(pattern).parameters.get("noisy"), "default", 0.0)
+  chosen = given.get("groups")
+  if getattr(chosen, "func", chosen) is groups.like_prefixes and noisy > 0.0:
+    raise ConfigError(
+      f"objective.sample_times.pattern.noisy={noisy}: objective.groups puts together prefixes that"
+      " are alike when clean; set it to 0.0, or groups.name=core.groups.as_they_came."
     )
   if streams == 2 and "streams" not in inspect.signature(type(net).__call__).parameters:
     raise ConfigError(

@@ -2,6 +2,7 @@
 
 A rule is `rule(y, z, x_t, times, f, *, kernel, group_size, ...) -> (mmd2, weight_of)`: the
 discrepancy of each group, and how a weight w(s, t) of the times' shape is reduced to that shape.
+A group is `group_size` rows one after another, token by token (`groups`).
 What its zero means: `example`, the law of a whole example is right; `token`, each token's marginal
 law, which is blind to how tokens depend on one another; `sequence`, the joint law of the tokens
 that move, together with those that do not; `prefix`, the law of each token given those before it,
@@ -14,7 +15,6 @@ import math
 import jax
 import jax.numpy as jnp
 
-from dfim.core import groups
 from dfim.core import mmd
 from dfim.core import parameterization
 from dfim.core import times as times_lib
@@ -103,13 +103,13 @@ def sequence(
       f"sequence with streams={times.streams}, bandwidth={bandwidth}: takes one stream, for the"
       " context of two holds the very tokens that move; and a bandwidth of 0 or more."
     )
-  per_token = _per_token(y.shape[1], group_size, None)
+  per_token = _per_token(y.shape[1], group_size)
   active, size = per_token(times.active), math.prod(y.shape[2:])
   unit = 1.0 / _c_out(times, f, per_token)
   counted = size * jnp.sum(active | (bandwidth > 0.0), axis=-1)
 
   def cloud(a: Array) -> Array:
-    moved, still = (_tokens(b, group_size, None) for b in (a, x_t))
+    moved, still = (_tokens(b, group_size) for b in (a, x_t))
     scaled = jnp.where(active[..., None, None], unit[..., None, None] * moved, bandwidth * still)
     return jnp.moveaxis(scaled, 1, 2).reshape(len(a) // group_size, group_size, -1)
 
@@ -137,7 +137,8 @@ def prefix(
   A large `bandwidth` compares a particle with itself alone, as M = 1 does; at 0 it is `token`.
 
   Args:
-    y: `[B, T, ...]`; see `example` for the others.
+    y: `[B, T, ...]`; see `example` for the others. `times.order` says whose these are; `x_t` is
+      as it came.
     bandwidth: see `likeness`.
     averaged: see `likeness`.
   """
@@ -169,32 +170,32 @@ def likeness(
     bandwidth: an inverse distance, 0 or more.
     averaged: whether to take the mean over the prefix.
     streams: see `streams`.
-    order: `[B, T]`, who stands where, see `groups`.
+    order: `[B, T]`, who stands where, see `groups`; None: as they came.
   """
   if bandwidth < 0.0:
     raise ValueError(f"bandwidth={bandwidth}: set it to 0 or more.")
   tokens = x_t.shape[1] // streams
   context = jax.lax.stop_gradient(jnp.asarray(x_t))[:, :tokens]
   number = jnp.arange(tokens).reshape(1, -1, 1, 1)
-
-  def distances(examples: Array) -> Array:
-    x = _tokens(examples, group_size, None)
-    apart = x[..., :, None, :] - x[..., None, :, :]
-    return jnp.sqrt(jnp.sum(jnp.square(apart), axis=-1)) / x.shape[-1]
-
-  def before_token(drawn: tuple[Array, Array]) -> Array:
-    i, members = drawn
-    return jnp.sum(jnp.where(number < i, distances(context[members]), 0.0), axis=1)
-
   if order is None:
-    each = distances(context)
+    each = _distances(context, group_size)
     before = jnp.cumsum(each, axis=1) - each
-  else:  # other examples for each token
-    of_tokens = jax.lax.map(before_token, (jnp.arange(tokens), order[:, -tokens:].T))
-    before = jnp.moveaxis(of_tokens, 0, 1)
+  else:  # every token has a group of its own
+    of_token = lambda i, members: jnp.sum(
+      jnp.where(number < i, _distances(context[members], group_size), 0.0), axis=1
+    )
+    moving = jnp.arange(tokens), order[:, -tokens:].T
+    before = jnp.moveaxis(jax.lax.map(lambda token: of_token(*token), moving), 0, 1)
   if averaged:
     before = before / jnp.maximum(number, 1)
   return jnp.tile(jnp.exp(-bandwidth * before), (1, streams, 1, 1))
+
+
+def _distances(x: Array, group_size: int) -> Array:
+  """|x^j - x'^j| / D of all pairs of a group, `[B, T, ...]` to `[G, T, M, M]`."""
+  x = _tokens(x, group_size)
+  apart = x[..., :, None, :] - x[..., None, :, :]
+  return jnp.sqrt(jnp.sum(jnp.square(apart), axis=-1)) / x.shape[-1]
 
 
 def _each_token(
@@ -207,24 +208,24 @@ def _each_token(
   factor: Array | None,
 ) -> tuple[Array, Callable[[Array], Array]]:
   """MMD^2 of each token of each group, `[G, T]`; context has none."""
-  per_token = _per_token(y.shape[1], group_size, times.order)
-  clouds = (_tokens(a, group_size, times.order) for a in (y, z))
+  per_token = _per_token(y.shape[1], group_size)
+  clouds = (_tokens(a, group_size) for a in (y, z))
   unit = 1.0 / (_c_out(times, f, per_token) * math.prod(y.shape[2:]))
   scale = jnp.where(per_token(times.active), unit, 0.0)
   return mmd.mmd2(*clouds, kernel, scale, factor=factor), per_token
 
 
-def _tokens(a: Array, group_size: int, order: Array | None) -> Array:
+def _tokens(a: Array, group_size: int) -> Array:
   """`[B, T, ...]` to `[G, T, M, D]`."""
-  split = groups.at_places(a, order).reshape(-1, group_size, a.shape[1], math.prod(a.shape[2:]))
+  split = a.reshape(-1, group_size, a.shape[1], math.prod(a.shape[2:]))
   return jnp.moveaxis(split, 1, 2)
 
 
-def _per_token(tokens: int, group_size: int, order: Array | None) -> Callable[[Array], Array]:
+def _per_token(tokens: int, group_size: int) -> Callable[[Array], Array]:
   """From what has the times' shape, equal within a group, to `[G, T]`."""
 
   def per_token(a: Array) -> Array:
-    first = groups.at_places(a, order).reshape(-1, group_size, a.shape[1])[:, 0]
+    first = a.reshape(-1, group_size, a.shape[1])[:, 0]
     return jnp.broadcast_to(first, (len(first), tokens))
 
   return per_token

@@ -25,14 +25,14 @@ Mapping = Callable[..., Array]  # see `mappings`
 
 @flax.struct.dataclass
 class Times:
-  """Each has the rank of `x`, size 1 where shared; see `interpolants` for the convention."""
+  """Each time has the rank of `x`, size 1 where shared; see `interpolants` for the convention."""
 
   s: Array  # where both models land
   r: Array  # where the frozen model starts
   t: Array  # where the trained model starts
   active: Array  # bool; False is context, which stands still: s = r = t
   streams: int = flax.struct.field(pytree_node=False, default=1)  # see `streams`
-  order: Array | None = None  # int [B, T], who stands where in the groups; None: as they came
+  order: Array | None = None  # int [B, T], the example at each place, see `groups`
 
 
 def example(key: Array, shape: tuple[int, ...], *, t_max: float, t_min: float):

@@ -38,7 +38,7 @@ def loss(
   drop_rate: float = 0.0,
   drop_in_target: bool = True,
   streams: int = 1,
-  groups: Callable[..., Array] | None = None,
+  groups: Callable[..., Array | None] = groups_lib.as_they_came,
 ) -> tuple[Array, dict[str, Array]]:
   """Weighted MMD^2 of each group of particles, averaged over groups.
 
@@ -61,7 +61,7 @@ def loss(
     drop_in_target: whether the frozen model sees the dropped conditions too, as the paper's
       algorithm has it, or the full ones, as the released trainer does.
     streams: 2 for a context that stands still beside what moves, see `core.streams`.
-    groups: `core.groups.*`, who stands together for each token; None: who comes one after another.
+    groups: `core.groups.*`, who stands together.
 
   Returns:
     The scalar loss, and metrics.
@@ -69,12 +69,10 @@ def loss(
   apply, batch = streams_lib.lay_out(apply, batch, streams)
   x, cond = batch["x"], batch.get("cond")
   key_times, key_noise, key_drop, key_net = jax.random.split(key, 4)
-  times = sample_times(key_times, x.shape, path=f.path, group_size=group_size)
-  times = times.replace(streams=streams)
-  if groups is not None:
-    key_groups = jax.random.fold_in(key, 4)
-    order = groups(key_groups, x, group_size=group_size, streams=streams)
-    times = groups_lib.shared(times, order)
+  places = sample_times(key_times, x.shape, path=f.path, group_size=group_size)
+  order = groups(jax.random.fold_in(key, 4), x, group_size=group_size, streams=streams)
+  places = places.replace(streams=streams, order=order)
+  times = groups_lib.shared(places, order)  # of the examples
   s, r, t = times.s, times.r, times.t
   eps = f.sigma_data * interpolants.noise_like(key_noise, x)
   x_t = interpolants.interpolate(f.path, x, eps, t)
@@ -91,12 +89,11 @@ def loss(
     grams.append(kernel(*args))
     return grams[-1]
 
-  distance, weight_of = particles(
-    y, jax.lax.stop_gradient(z), x_t, times, f, kernel=kept, group_size=group_size
-  )
-  w = jnp.where(times.active, weight(f.path, s, t, target=f.prediction), 0.0)
-  value, mmd2 = (_mean(distance, weight_of, a, times.active) for a in (w, times.active))
-  alike = alike_by_time(grams[0], times, weight_of) if group_size > 1 else {}
+  y, z = (groups_lib.at_places(a, order) for a in (y, jax.lax.stop_gradient(z)))
+  distance, weight_of = particles(y, z, x_t, places, f, kernel=kept, group_size=group_size)
+  w = jnp.where(places.active, weight(f.path, places.s, places.t, target=f.prediction), 0.0)
+  value, mmd2 = (_mean(distance, weight_of, a, places.active) for a in (w, places.active))
+  alike = alike_by_time(grams[0], places, weight_of) if group_size > 1 else {}
   return value, {"loss": value, "mmd2": mmd2, **alike}
 
 

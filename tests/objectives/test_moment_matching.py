@@ -398,13 +398,54 @@ def test_groups_that_stand_as_they_came_change_nothing_and_others_share_their_ti
     return particles.prefix(y, z, x_t, times, f, **given)
 
   def value(groups):
-    given = dict(streams=2, sample_times=sample_times(pattern=times_lib.two_stream))
-    return loss(params, params, dict(x=x), net.apply, particles=spy, groups=groups, **given)[0]
+    clean = functools.partial(times_lib.two_stream, noisy=0.0)
+    given = dict(streams=2, sample_times=sample_times(pattern=clean), groups=groups)
+    return loss(params, params, dict(x=x), net.apply, particles=spy, **given)[0]
 
-  as_they_came = lambda key, x, **_: jnp.tile(jnp.arange(16)[:, None], (1, 8))
-  np.testing.assert_allclose(value(as_they_came), value(None), rtol=1e-6)
+  in_rows = lambda key, x, **_: jnp.tile(jnp.arange(16)[:, None], (1, 8))
+  np.testing.assert_allclose(value(in_rows), value(groups_lib.as_they_came), rtol=1e-6)
   assert np.isfinite(value(groups_lib.like_prefixes))
-  times = seen["times"]
-  together = groups_lib.at_places(times.t, times.order).reshape(-1, 4, 8)
-  np.testing.assert_array_equal(together, together[:, :1] + 0 * together)
-  assert np.any(times.t[:4, 6] != times.t[:1, 6]), "neighbours of the batch do not"
+  places = seen["times"].t.reshape(4, 4, 8)
+  np.testing.assert_array_equal(places, places[:, :1] + 0 * places)
+  found = groups_lib.shared(seen["times"], seen["times"].order).t
+  assert np.any(found[:4, 6] != found[:1, 6]), "neighbours of the batch need not"
+
+
+class Plain(pz.Identity):
+  """A jump is what the network says."""
+
+  def c_skip(self, s, t):
+    return jnp.zeros_like(t)
+
+  def c_out(self, s, t):
+    return jnp.ones_like(t)
+
+
+def test_a_rule_is_shown_the_outputs_of_those_who_stand_together_at_one_time(key):
+  """A network whose output says whose it is, and from when it starts."""
+  batch = dict(x=jax.random.normal(key, (24, 4, 2)), cond=dict(label=jnp.arange(24)))
+  seen = {}
+
+  def tells(params, x, s, t, cond, *, streams, rngs):
+    return cond["label"].reshape(-1, 1, 1) + t + 0.0 * x
+
+  def spy(y, z, x_t, times, f, **given):
+    seen.update(y=y, z=z, times=times)
+    return particles.prefix(y, z, x_t, times, f, **given)
+
+  loss(
+    *({}, {}, batch, tells),
+    f=Plain(FM),
+    sample_times=sample_times(pattern=functools.partial(times_lib.two_stream, noisy=0.0)),
+    particles=spy,
+    streams=2,
+    groups=groups_lib.like_prefixes,
+  )
+  y, z, order = seen["y"][:, 4:, 0], seen["z"][:, 4:, 0], seen["times"].order[:, 4:]
+  s, r, t = (u[:, 4:, 0] for u in (seen["times"].s, seen["times"].r, seen["times"].t))
+  jumps = np.asarray(r > s)  # a jump of no length is no output of the network
+  assert 0.1 < np.mean(jumps) and np.any(order != np.arange(24)[:, None])
+  np.testing.assert_array_equal(np.floor(y), order)
+  np.testing.assert_allclose(y % 1, t, atol=1e-5)
+  np.testing.assert_array_equal(np.floor(z)[jumps], order[jumps])
+  np.testing.assert_allclose((z % 1)[jumps], r[jumps], atol=1e-5)
