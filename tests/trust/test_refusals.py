@@ -318,6 +318,24 @@ BAD = {
   "micro-batches of parts of groups": (D, {"accumulate": 3}, "accumulate = ", "set batch_size="),
   "devices that fsdp does not divide": (D, {"fsdp": 3}, "fsdp=3", "a number that divides"),
   "two streams, one pattern": (F, {"objective.streams": 1}, "objective.streams=1", "change one"),
+  "like prefixes that are noisy": (
+    F,
+    {"objective.sample_times.pattern.noisy": 0.25},
+    "objective.sample_times.pattern.noisy=0.25",
+    "set it to 0.0",
+  ),
+  "like prefixes that move": (
+    F,
+    {"objective.streams": 1, "objective.sample_times.pattern": named("core.times.token")},
+    "objective.groups=like_prefixes with streams=1",
+    "as_they_came",
+  ),
+  "groups of another kind": (
+    F,
+    {"objective.groups": named("core.particles.token")},
+    "objective.groups.name='core.particles.token'",
+    "core.groups.*",
+  ),
   "three streams": (D, {"objective.streams": 3}, "objective.streams=3", "set it to 1, or to 2"),
   "two streams, a network of one": (
     F,
