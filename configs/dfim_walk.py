@@ -6,7 +6,7 @@ python -m dfim.main --config=configs/dfim_walk.py:round
 The second, whose kernel has a round bottom, is for two calls and more, the first for one.
 
 Time: about six minutes on two CPU cores, one of them scores.
-Score: joint / turn distance .00052 / .0007 at one call a token, .00033 / .00057 at two; of the
+Score: joint / turn distance .00046 / .0013 at one call a token, .00026 / .00089 at two; of the
 second .00078 / .0014, .00023 / .00064, and .0001 / .00054 at four; medians of three seeds
 (docs/fusion.md).
 """
