@@ -61,6 +61,7 @@ def fusion(steps: float = 1.0, full: str = "full", **fields: Any) -> runs.Row:
   def config(mode: str) -> ml_collections.ConfigDict:
     c = changed(dfim_walk.get_config(full if mode == "full" else mode), dotted)
     c.steps = int(steps * c.steps)
+    c.batch_size = max(c.batch_size, c.objective.group_size)  # where all is quick, and small
     del c.evaluators.rollout
     return c
 
@@ -108,6 +109,11 @@ def shortcut(prediction: str, streams: int = 1, steps: float = 1.0) -> runs.Row:
   return rival(objective, dict(name="samplers.jump.pushforward_step"), streams, steps)
 
 
+def noisy(row: runs.Row) -> runs.Row:
+  """The same with a quarter of the context noisy."""
+  return lambda mode: changed(row(mode), {"objective.sample_times.pattern.noisy": 0.25})
+
+
 def straight(name: str) -> dict[str, Any]:
   """A parameterization of the straight path."""
   path = dict(name="core.interpolants.FlowMatching")
@@ -129,6 +135,10 @@ FINAL = {
   **{f"shortcut {p}": shortcut(p) for p in ("velocity", "x")},
   **{f"shortcut {p} two_stream": shortcut(p, streams=2) for p in ("velocity", "x")},
   **{f"shortcut {p} equal tokens": shortcut(p, steps=2.0) for p in ("velocity", "x")},
+  "fusion noisy": noisy(fusion(**AS_THEY_CAME)),
+  "M=1 noisy": noisy(fusion(**AS_THEY_CAME | dict(group_size=1))),
+  "forcing two_stream noisy": noisy(forcing(streams=2)),
+  **{f"shortcut {p} two_stream noisy": noisy(shortcut(p, streams=2)) for p in ("velocity", "x")},
 }
 SCREEN = {
   "default": {},

@@ -115,7 +115,7 @@ def _is_floating(dtype: Any) -> bool:
 
 def objective(loss: Any, net: Any, reach: Any) -> None:
   """Refuses an objective that lacks a part, or would train on something else than it says."""
-  given, function = getattr(loss, "keywords", {}), getattr(loss, "func", loss)
+  given, function = getattr(loss, "keywords", {}), _function(loss)
   for p in inspect.signature(function).parameters.values():
     if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name not in given:
       raise ConfigError(f"objective.{p.name}: missing; {function.__module__} needs it.")
@@ -134,24 +134,24 @@ def objective(loss: Any, net: Any, reach: Any) -> None:
 
 def _streams(given: dict[str, Any], pattern: Any, net: Any) -> None:
   streams, weight = given.get("streams", 1), given.get("weight")
-  if (getattr(pattern, "func", pattern) is times.two_stream) != (streams == 2):
+  if (_function(pattern) is times.two_stream) != (streams == 2):
     raise ConfigError(
       f"objective.streams={streams}: 2 goes with objective.sample_times.pattern.name="
       "core.times.two_stream, and that pattern with 2; change one of the two."
     )
   noisy = getattr(inspect.signature(pattern).parameters.get("noisy"), "default", 0.0)
-  chosen = given.get("groups")
-  if getattr(chosen, "func", chosen) is groups.like_prefixes and noisy > 0.0:
+  if _function(given.get("groups")) is groups.like_prefixes and (streams == 1 or noisy > 0.0):
     raise ConfigError(
-      f"objective.sample_times.pattern.noisy={noisy}: objective.groups puts together prefixes that"
-      " are alike when clean; set it to 0.0, or groups.name=core.groups.as_they_came."
+      f"objective.groups: like_prefixes is for two streams with a clean context, not for"
+      f" objective.streams={streams}, objective.sample_times.pattern.noisy={noisy}; set"
+      " objective.groups.name=core.groups.as_they_came, or these to 2 and 0.0."
     )
   if streams == 2 and "streams" not in inspect.signature(type(net).__call__).parameters:
     raise ConfigError(
       f"objective.streams=2: {type(net).__name__} has one stream; set model.name="
       "models.causal_transformer.CausalTransformer."
     )
-  if streams == 2 and getattr(weight, "func", weight) is weights.fused_snr:
+  if streams == 2 and _function(weight) is weights.fused_snr:
     raise ConfigError(
       "objective.weight: fused_snr would take the context for the past; use another."
     )
@@ -219,5 +219,10 @@ def takes(function: Any, count: int, field: str) -> None:
     pass
 
 
+def _function(part: Any) -> Any:
+  """What a part of the config names, whatever arguments it has been given."""
+  return getattr(part, "func", part)
+
+
 def _name(part: Any) -> str:
-  return getattr(getattr(part, "func", part), "__name__", type(part).__name__)
+  return getattr(_function(part), "__name__", type(part).__name__)

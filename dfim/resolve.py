@@ -137,6 +137,8 @@ def find(name: str, field: str = "config") -> Any:
         f"{field}.name={name!r}: {path} has no {attribute!r}{near(attribute, dir(found))}."
       )
     return getattr(found, attribute)
+  if not module:
+    raise ConfigError(f"{field}.name={name!r}: give the whole path, as core.kernels.laplace.")
   raise ConfigError(f"{field}.name={name!r}: no module {module!r}, in dfim or elsewhere.")
 
 

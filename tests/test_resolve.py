@@ -75,7 +75,7 @@ def test_what_names_nothing_stays():
     (dict(name="optax.adam", learning_rat=1e-3), "x.learning_rat=.*did you mean 'learning_rate'"),
     (dict(name="core.kernels.laplac"), "x.name='core.kernels.laplac'.*did you mean 'laplace'"),
     (dict(name="core.kernel.laplace"), "x.name='core.kernel.laplace': no module 'core.kernel'"),
-    (dict(name="laplace"), "no module ''"),
+    (dict(name="laplace"), "x.name='laplace': give the whole path"),
     (dict(name="models.mlp.MLP", width="wide"), "x.width='wide': MLP wants an int"),
     (dict(name="models.mlp.MLP", width=True), "x.width=True: MLP wants an int"),
     (dict(name="models.mlp.MLP", dropout="0.1"), "x.dropout='0.1': MLP wants a number"),

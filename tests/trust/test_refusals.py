@@ -322,13 +322,13 @@ BAD = {
     F,
     {"objective.sample_times.pattern.noisy": 0.25},
     "objective.sample_times.pattern.noisy=0.25",
-    "set it to 0.0",
+    "set objective.groups.name=core.groups.as_they_came",
   ),
   "like prefixes that move": (
     F,
     {"objective.streams": 1, "objective.sample_times.pattern": named("core.times.token")},
-    "objective.groups=like_prefixes with streams=1",
-    "as_they_came",
+    "objective.streams=1",
+    "set objective.groups.name=core.groups.as_they_came",
   ),
   "groups of another kind": (
     F,
