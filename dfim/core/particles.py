@@ -98,11 +98,13 @@ def sequence(
     y: `[B, T, ...]`; see `example` for the others.
     bandwidth: of the context; 0 leaves it out.
   """
-  if times.streams == 2 or bandwidth < 0.0:
+  if times.streams == 2:
     raise ValueError(
-      f"sequence with streams={times.streams}, bandwidth={bandwidth}: takes one stream, for the"
-      " context of two holds the very tokens that move; and a bandwidth of 0 or more."
+      "sequence with streams=2: takes one stream, for the context of two holds the very tokens that"
+      " move."
     )
+  if bandwidth < 0.0:
+    raise ValueError(f"bandwidth={bandwidth}: set it to 0 or more.")
   per_token = _per_token(y.shape[1], group_size)
   active, size = per_token(times.active), math.prod(y.shape[2:])
   unit = 1.0 / _c_out(times, f, per_token)
