@@ -41,6 +41,7 @@ ONE_STREAM = dict(  # what a token is sampled from, a clean past, must be met in
   ),
   shares=dict(pivot=0.5, context=0.5),
 )
+AS_THEY_CAME = dict(groups__name="core.groups.as_they_came", group_size=16)
 
 
 def changed(config: ml_collections.ConfigDict, fields: dict[str, Any]) -> ml_collections.ConfigDict:
@@ -119,8 +120,6 @@ def straight(name: str) -> dict[str, Any]:
   path = dict(name="core.interpolants.FlowMatching")
   return dict(name=f"core.parameterization.{name}", path=path, sigma_data=0.5)
 
-
-AS_THEY_CAME = dict(groups__name="core.groups.as_they_came", group_size=16)
 
 FINAL = {
   "fusion": fusion(),

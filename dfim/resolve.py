@@ -125,7 +125,9 @@ def _build(name: str, kwargs: dict[str, Any], field: str) -> Any:
 def find(name: str, field: str = "config") -> Any:
   """The object at dotted path `name`, under `dfim` first."""
   module, _, attribute = str(name).rpartition(".")
-  for path in (f"dfim.{module}", module) if module else ():
+  if not module:
+    raise ConfigError(f"{field}.name={name!r}: give the whole path, as core.kernels.laplace.")
+  for path in (f"dfim.{module}", module):
     try:
       found = importlib.import_module(path)
     except ModuleNotFoundError as error:
@@ -137,8 +139,6 @@ def find(name: str, field: str = "config") -> Any:
         f"{field}.name={name!r}: {path} has no {attribute!r}{near(attribute, dir(found))}."
       )
     return getattr(found, attribute)
-  if not module:
-    raise ConfigError(f"{field}.name={name!r}: give the whole path, as core.kernels.laplace.")
   raise ConfigError(f"{field}.name={name!r}: no module {module!r}, in dfim or elsewhere.")
 
 

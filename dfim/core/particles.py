@@ -144,9 +144,14 @@ def prefix(
     bandwidth: see `likeness`.
     averaged: see `likeness`.
   """
-  how = dict(bandwidth=bandwidth, averaged=averaged)
-  where = dict(group_size=group_size, streams=times.streams, order=times.order)
-  factor = likeness(x_t, **how, **where)
+  factor = likeness(
+    x_t,
+    group_size=group_size,
+    bandwidth=bandwidth,
+    averaged=averaged,
+    streams=times.streams,
+    order=times.order,
+  )
   return _each_token(y, z, times, f, kernel, group_size, factor)
 
 
@@ -179,15 +184,18 @@ def likeness(
   tokens = x_t.shape[1] // streams
   context = jax.lax.stop_gradient(jnp.asarray(x_t))[:, :tokens]
   number = jnp.arange(tokens).reshape(1, -1, 1, 1)
+
+  def of_token(drawn: tuple[Array, Array]) -> Array:
+    i, members = drawn
+    each = _distances(context[members], group_size)
+    return jnp.sum(jnp.where(number < i, each, 0.0), axis=1)
+
   if order is None:
     each = _distances(context, group_size)
     before = jnp.cumsum(each, axis=1) - each
   else:  # every token has a group of its own
-    of_token = lambda i, members: jnp.sum(
-      jnp.where(number < i, _distances(context[members], group_size), 0.0), axis=1
-    )
-    moving = jnp.arange(tokens), order[:, -tokens:].T
-    before = jnp.moveaxis(jax.lax.map(lambda token: of_token(*token), moving), 0, 1)
+    moving = jax.lax.map(of_token, (jnp.arange(tokens), order[:, -tokens:].T))
+    before = jnp.moveaxis(moving, 0, 1)
   if averaged:
     before = before / jnp.maximum(number, 1)
   return jnp.tile(jnp.exp(-bandwidth * before), (1, streams, 1, 1))
