@@ -71,19 +71,18 @@ def like_prefixes(key: Array, x: Array, *, group_size: int, streams: int) -> Arr
   return jnp.concatenate([still, moving.T], axis=1)
 
 
-def shared(places: times_lib.Times, order: Array | None) -> times_lib.Times:
+def shared(places: times_lib.Times) -> times_lib.Times:
   """The times of the examples, each of which has those of its place.
 
   Args:
-    places: times of the places, `[B, T, 1, ...]`, the same within each group.
-    order: the example at each place, `[B, T]`; None: as they came.
+    places: times of the places, `[B, T, 1, ...]`, the same within each group, and their order.
 
   Returns:
     Times of `[B, T, 1, ...]`.
   """
-  if order is None:
+  if places.order is None:
     return places
-  place_of = jnp.argsort(order, axis=0)  # the inverse: where each example stands
+  place_of = jnp.argsort(places.order, axis=0)  # the inverse: where each example stands
   s, r, t, active = (at_places(a, place_of) for a in (places.s, places.r, places.t, places.active))
   return places.replace(s=s, r=r, t=t, active=active)
 

@@ -72,7 +72,7 @@ def loss(
   places = sample_times(key_times, x.shape, path=f.path, group_size=group_size)
   order = groups(jax.random.fold_in(key, 4), x, group_size=group_size, streams=streams)
   places = places.replace(streams=streams, order=order)
-  times = groups_lib.shared(places, order)  # of the examples
+  times = groups_lib.shared(places)  # of the examples
   s, r, t = times.s, times.r, times.t
   eps = f.sigma_data * interpolants.noise_like(key_noise, x)
   x_t = interpolants.interpolate(f.path, x, eps, t)

@@ -65,8 +65,8 @@ def test_everyone_has_the_time_of_a_place_and_a_group_has_one(key):
   key_x, key_t = jax.random.split(key)
   order = order_of(doubled(key_x, 24), 4)
   t = jnp.repeat(jax.random.uniform(key_t, (6, 2 * TOKENS, 1)), 4, axis=0)
-  places = times_lib.Times(s=t / 2, r=t - 0.1, t=t, active=t > 0.2, streams=2)
-  found = groups.shared(places, order)
+  places = times_lib.Times(s=t / 2, r=t - 0.1, t=t, active=t > 0.2, streams=2, order=order)
+  found = groups.shared(places)
   for name in ("s", "r", "t", "active"):
     back = groups.at_places(getattr(found, name), order)
     np.testing.assert_array_equal(back, getattr(places, name))

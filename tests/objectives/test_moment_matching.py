@@ -404,7 +404,7 @@ def test_groups_that_stand_as_they_came_change_nothing_and_others_share_their_ti
   assert np.isfinite(value(groups_lib.like_prefixes))
   places = seen["times"].t.reshape(4, 4, 8)
   np.testing.assert_array_equal(places, places[:, :1] + 0 * places)
-  found = groups_lib.shared(seen["times"], seen["times"].order).t
+  found = groups_lib.shared(seen["times"]).t
   assert np.any(found[:4, 6] != found[:1, 6]), "neighbours of the batch need not"
 
 
