@@ -5,11 +5,12 @@ python -m benchmarks.fusion --rows='screen *' --seeds=0
 
 All rows have the network, the optimizer, the batch and the data of configs/dfim_walk.py. `final`
 rows are the methods, each down the grid that suits it, after 3,000 steps, and the rivals of one
-stream once more at as many tokens x steps. `other` rows are another walk. `screen` rows are the
-fusion with one choice changed, after half of the steps, by its last weights. A row and a seed are
-an ordinary run in <workdir>/<row>/<seed>: what is done is not done again, what was stopped resumes.
-At the end `table.md` and `figure.png` in <workdir> show all that is there; training seconds in the
-figure are steps times the `speed.json` that benchmarks.fusion_speed leaves there.
+stream once more at as many tokens x steps. `other` and `third` rows are other
+walks, of which nothing was chosen on the third. `screen` rows are the fusion with one choice
+changed, after half of the steps, by its last weights. A row and a seed are an ordinary run in
+<workdir>/<row>/<seed>: what is done is not done again, what was stopped resumes. At the end
+`table.md` and `figure.png` in <workdir> show all that is there; training seconds in the figure are
+steps times the `speed.json` that benchmarks.fusion_speed leaves there.
 """
 
 import functools
@@ -183,7 +184,11 @@ SCREEN = {
     particles=dict(name="core.particles.sequence", bandwidth=1.0),
   ),
 }
-OTHER = (
+WALKS = {  # fields of `data`; a first one is the config's
+  "other": dict(tokens=8, branches=3, angle=80.0),
+  "third": dict(tokens=5, branches=4, angle=75.0),
+}
+ELSEWHERE = (
   "fusion",
   "fusion as they came",
   "fusion round",
@@ -195,9 +200,9 @@ OTHER = (
 )
 
 
-def elsewhere(row: runs.Row) -> runs.Row:
-  """The same on another walk: eight tokens, three branches, wider turns."""
-  fields = {"data.tokens": 8, "data.branches": 3, "data.angle": 80.0}
+def elsewhere(row: runs.Row, walk: str) -> runs.Row:
+  """The same on another of WALKS."""
+  fields = {f"data.{name}": value for name, value in WALKS[walk].items()}
   return lambda mode: changed(row(mode), fields)
 
 
@@ -211,7 +216,7 @@ def screened(ema: float = 0.0, **fields: Any) -> runs.Row:
 
 ROWS = {
   **{f"final {name}": row for name, row in FINAL.items()},
-  **{f"other {name}": elsewhere(FINAL[name]) for name in OTHER},
+  **{f"{walk} {name}": elsewhere(FINAL[name], walk) for walk in WALKS for name in ELSEWHERE},
   **{f"screen {name}": screened(**fields) for name, fields in SCREEN.items()},
   **{f"screen EMA {decay:g}": screened(ema=decay) for decay in (0.99, 0.995, 0.998)},
 }
