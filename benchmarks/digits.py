@@ -112,6 +112,20 @@ ORDERS = {  # the paper's section 7.5 on a small scale: imm_digits with one part
   "weight uniform": replaced(weight=dict(name="core.weights.uniform")),
 }
 
+
+def own_times(m: int, bandwidth: float, k: float = 8.0) -> runs.Row:
+  """M particles at times of their own, compared where times are alike."""
+
+  def config(mode: str) -> ml_collections.ConfigDict:
+    c = particles(m, "laplace", k, mapping=LOG_SNR)(mode)
+    c.batch_size = max(c.batch_size, m)  # where all is quick, and small
+    c.objective.sample_times.own_times = True
+    c.objective.particles = dict(name="core.particles.own_times", bandwidth=bandwidth)
+    return c
+
+  return config
+
+
 ROWS = {
   "imm": imm,
   "flow": flow_digits.get_config,
@@ -137,6 +151,11 @@ ROWS = {
     f"M={m} time k={k:g}": particles(m, "laplace", k, mapping="time_decrement")
     for m in (1, 2)  # 4 is the rows "mapping"
     for k in (6.0, 7.0)
+  },
+  **{
+    f"own times M={m} bandwidth={b:g}": own_times(m, b)
+    for m in (16, 64, 256)
+    for b in (5.0, 10.0, 20.0)
   },
   **ORDERS,
   "M=4 laplace k=12": particles(4, "laplace", 12.0),

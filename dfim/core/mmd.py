@@ -23,9 +23,21 @@ def mmd2(y: Array, z: Array, kernel: Kernel, scale: Array, *, factor: Array | No
   Returns:
     `[...]`, not negative (but for rounding), 0 where the two groups agree as sets.
   """
+  terms = pairs(y, z, kernel, scale[..., None, None])
+  return jnp.mean(terms if factor is None else terms * factor, axis=(-1, -2))
 
-  def mean(a: Array, b: Array) -> Array:
-    gram = kernel(a[..., :, None, :], b[..., None, :, :], scale[..., None, None])
-    return jnp.mean(gram if factor is None else gram * factor, axis=(-1, -2))
 
-  return mean(y, y) + mean(z, z) - 2.0 * mean(y, z)
+def pairs(y: Array, z: Array, kernel: Kernel, scale: Array) -> Array:
+  """k(y, y') + k(z, z') - 2 k(y, z') of all pairs, `[..., M, M]`, whose mean is `mmd2`.
+
+  Args:
+    y: `[..., M, D]`.
+    z: `[..., M, D]`.
+    kernel: `(x, y, scale) -> k`.
+    scale: `[..., M, M]` or size 1 where pairs share it.
+  """
+
+  def gram(a: Array, b: Array) -> Array:
+    return kernel(a[..., :, None, :], b[..., None, :, :], scale)
+
+  return gram(y, y) + gram(z, z) - 2.0 * gram(y, z)

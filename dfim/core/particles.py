@@ -47,16 +47,66 @@ def example(
     MMD^2 of each group, `[G]`, and a function from `[B, 1, ...]` to `[G]`.
   """
   del x_t
-  if any(size != 1 for size in times.t.shape[1:]):
-    raise ValueError(
-      f"particles.example with times of shape {times.t.shape}: one time for each example; choose"
-      " core.times.example, or particles of tokens."
-    )
+  _check_whole("example", times)
   one_per_group = lambda a: a.reshape(-1, group_size)[:, 0]
   cloud = lambda a: a.reshape(-1, group_size, a[0].size)
   unit = 1.0 / (_c_out(times, f, one_per_group) * y[0].size)
   scale = jnp.where(one_per_group(times.active), unit, 0.0)
   return mmd.mmd2(cloud(y), cloud(z), kernel, scale), one_per_group
+
+
+def own_times(
+  y: Array,
+  z: Array,
+  x_t: Array,
+  times: times_lib.Times,
+  f: parameterization.Parameterization,
+  *,
+  kernel: mmd.Kernel,
+  group_size: int,
+  bandwidth: float = 10.0,
+) -> tuple[Array, Callable[[Array], Array]]:
+  """A particle is a whole example at times of its own, compared where times are alike: ours.
+
+  A step sees as many times as examples, not as groups. Times are conditioned on as a prefix is
+  (`prefix`): they are the same in both branches, so laws that are right at all times match. A pair
+  counts by exp(-bandwidth (|u(t) - u(t')| + |u(s) - u(s')| / 2)), u = log(t + .05), by the
+  geometric mean of its weights and in units of that of its |c_out|. A large `bandwidth` compares a
+  particle with itself alone, as M = 1 does; particles that share their times are `example`'s.
+
+  Args:
+    y: see `example` for all but times, which differ within a group (`times.sample`, `own_times`).
+    bandwidth: 0 or more.
+
+  Returns:
+    M times the terms of MMD^2 of each pair of each group, `[G, M, M]`, and a function from
+    `[B, 1, ...]`. (M times, so that the loss is that of M = 1 at a large `bandwidth`.)
+  """
+  del x_t
+  _check_whole("own_times", times)
+  if bandwidth < 0.0:
+    raise ValueError(f"bandwidth={bandwidth}: set it to 0 or more.")
+  in_groups = lambda a: a.reshape(-1, group_size)
+  cloud = lambda a: a.reshape(-1, group_size, a[0].size)
+  both = lambda a: a[:, :, None] * a[:, None, :]
+  of_pair = lambda w: jnp.sqrt(both(in_groups(w)))
+
+  def apart(u: Array) -> Array:
+    log = jnp.log(in_groups(u) + 0.05)
+    return jnp.abs(log[:, :, None] - log[:, None, :])
+
+  scale = 1.0 / (of_pair(_c_out(times, f, in_groups)) * y[0].size)
+  alike = jnp.exp(-bandwidth * (apart(times.t) + apart(times.s) / 2))
+  return group_size * alike * mmd.pairs(cloud(y), cloud(z), kernel, scale), of_pair
+
+
+def _check_whole(rule: str, times: times_lib.Times) -> None:
+  """Refuses times of tokens."""
+  if any(size != 1 for size in times.t.shape[1:]):
+    raise ValueError(
+      f"particles.{rule} with times of shape {times.t.shape}: one time for each example; choose"
+      " core.times.example, or particles of tokens."
+    )
 
 
 def token(

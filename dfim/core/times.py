@@ -32,6 +32,7 @@ class Times:
   t: Array  # where the trained model starts
   active: Array  # bool; False is context, which stands still: s = r = t
   streams: int = flax.struct.field(pytree_node=False, default=1)  # see `streams`
+  own: bool = flax.struct.field(pytree_node=False, default=False)  # not shared within a group
   order: Array | None = None  # int [B, T], the example at each place, see `groups`
 
 
@@ -180,6 +181,7 @@ def sample(
   pattern: Pattern,
   mapping: Mapping | None = None,
   group_size: int = 1,
+  own_times: bool = False,
   t_max: float,
   t_min: float,
   gap: float = 1e-5,
@@ -188,7 +190,7 @@ def sample(
   reach: float | Array = 1.0,
   mask: Array | None = None,
 ) -> Times:
-  """Draws (s, r, t) for a batch of `shape`, the same within each group of `group_size`.
+  """Draws (s, r, t) for a batch of `shape`, as a rule the same within a group of `group_size`.
 
   `s` is uniform on [max(t_min, t - reach), t - gap]. Drawn up to t, a float32 `s` now and then
   *equals* t, and the kernel's scale 1 / c_out(s, t) is infinite: one such draw ruins a run. On a
@@ -201,6 +203,7 @@ def sample(
     pattern: who shares a time.
     mapping: `mappings.*`, r(s, t); None for objectives that have no r (r = t).
     group_size: particles of a group.
+    own_times: whether each particle has times of its own, see `particles.own_times`.
     t_max: the highest time, in (0, 1].
     t_min: the lowest time, in [0, t_max).
     gap: the least t - s of an active token.
@@ -222,8 +225,8 @@ def sample(
   if s_at_r and mapping is None:
     raise ValueError(f"s_at_r={s_at_r}: there is no r without a mapping; leave it at 0.")
   key_t, key_s, key_corner = jax.random.split(key, 3)
-  groups = (shape[0] // group_size, *shape[1:])
-  t, active = pattern(key_t, groups, t_max=t_max, t_min=t_min)
+  sharing = 1 if own_times else group_size
+  t, active = pattern(key_t, (shape[0] // sharing, *shape[1:]), t_max=t_max, t_min=t_min)
   span = gap + jnp.finfo(t.dtype).eps  # so that t - s >= gap also after rounding
   t = jnp.where(active, jnp.maximum(t, t_min + span), t)
   if isinstance(path, interpolants.DiscreteVP):
@@ -238,8 +241,9 @@ def sample(
   s = jnp.where(corner, t_min, jnp.clip(s, t_min, t - span))
   s = jnp.where(active, s, t)
   r = t if mapping is None else mapping(path, s, t, t_max=t_max, t_min=t_min)
-  each = lambda a: jnp.repeat(a, group_size, axis=0)
-  times = Times(s=each(s), r=each(jnp.where(active, r, t)), t=each(t), active=each(active))
+  each = lambda a: jnp.repeat(a, sharing, axis=0)
+  r = jnp.where(active, r, t)
+  times = Times(s=each(s), r=each(r), t=each(t), active=each(active), own=own_times)
   return times if mask is None else _padded(times, mask, t_max)
 
 

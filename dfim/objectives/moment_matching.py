@@ -93,7 +93,8 @@ def loss(
   distance, weight_of = particles(y, z, x_t, places, f, kernel=kept, group_size=group_size)
   w = jnp.where(places.active, weight(f.path, places.s, places.t, target=f.prediction), 0.0)
   value, mmd2 = (_mean(distance, weight_of, a, places.active) for a in (w, places.active))
-  alike = alike_by_time(grams[0], places, weight_of) if group_size > 1 else {}
+  shared = group_size > 1 and not places.own
+  alike = alike_by_time(grams[0], places, weight_of) if shared else {}
   return value, {"loss": value, "mmd2": mmd2, **alike}
 
 

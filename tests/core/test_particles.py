@@ -281,3 +281,54 @@ def test_gradients_are_finite_where_particles_meet(name, dtype, t):
     (slope,) = back(jnp.ones_like(found))
     assert slope.dtype == dtype
     assert np.all(np.isfinite(found)) and np.all(np.isfinite(np.asarray(slope, np.float32)))
+
+
+def whole_examples(seed=2):
+  """Six images in two groups, each at times of its own."""
+  rng = np.random.default_rng(seed)
+  y, z = (0.5 * rng.normal(size=(6, 2, 2, 1)) for _ in range(2))
+  t = rng.uniform(0.3, 0.9, (6, 1, 1, 1))
+  s = t * rng.uniform(0.1, 0.9, t.shape)
+  return y, z, times_lib.Times(s, t, t, np.ones(t.shape, bool), own=True)
+
+
+def own_loss(y, z, times, w, group_size, **given):
+  pairs, of_pair = particles.own_times(
+    y, z, None, times, F, kernel=kernels.laplace, group_size=group_size, **given
+  )
+  return np.mean(of_pair(jnp.asarray(w)) * pairs)
+
+
+def test_times_of_their_own_weigh_each_pair_by_how_alike_they_are(float64):
+  y, z, times = whole_examples()
+  w = np.random.default_rng(3).uniform(0.5, 2.0, (6, 1, 1, 1))
+  s, t, weight = (a.reshape(6) for a in (times.s, times.t, w))
+  bandwidth, u = 4.0, lambda a: np.log(a + 0.05)
+  total = 0.0
+  for j in range(6):
+    for k in range(6):
+      if j // 3 != k // 3:
+        continue
+      unit = 4 * np.sqrt((t - s)[j] / 2 * (t - s)[k] / 2)  # D |c_out|
+      pair = lambda a, b: laplace((a[j] - b[k]).reshape(-1), 1 / unit)  # noqa: B023
+      far = abs(u(t[j]) - u(t[k])) + abs(u(s[j]) - u(s[k])) / 2
+      factor = np.sqrt(weight[j] * weight[k]) * np.exp(-bandwidth * far)
+      total += factor * (pair(y, y) + pair(z, z) - 2 * pair(y, z)) / 6
+  np.testing.assert_allclose(own_loss(y, z, times, w, 3, bandwidth=bandwidth), total, rtol=1e-9)
+
+
+def test_times_that_are_shared_after_all_are_those_of_examples(float64):
+  y, z, times = whole_examples()
+  shared = jax.tree.map(lambda a: np.repeat(a[::3], 3, axis=0), times)
+  mmd2, of_group = particles.example(y, z, None, shared, F, kernel=kernels.laplace, group_size=3)
+  w = np.repeat([[1.0], [2.0]], 3, axis=0).reshape(6, 1, 1, 1)
+  expected = 3 * np.mean(of_group(w) * mmd2)
+  np.testing.assert_allclose(own_loss(y, z, shared, w, 3), expected, rtol=1e-9)
+
+
+def test_times_of_their_own_at_a_great_bandwidth_are_those_of_single_particles(float64):
+  y, z, times = whole_examples()
+  mmd2, of_group = particles.example(y, z, None, times, F, kernel=kernels.laplace, group_size=1)
+  w = np.linspace(1.0, 2.0, 6).reshape(6, 1, 1, 1)
+  expected = np.mean(of_group(w) * mmd2)
+  np.testing.assert_allclose(own_loss(y, z, times, w, 3, bandwidth=1e6), expected, rtol=1e-9)

@@ -223,6 +223,14 @@ def test_a_group_is_consecutive_examples_of_one_time(key):
     assert len(np.unique(groups)) == 3
 
 
+def test_each_particle_may_have_times_of_its_own(key):
+  mapping = functools.partial(mappings.log_snr_decrement, k=8.0)
+  drawn = sample(key, (12, 2), group_size=4, mapping=mapping, own_times=True)
+  assert drawn.own and not sample(jax.random.key(1), (12, 2), group_size=4).own
+  for a in (drawn.s, drawn.r, drawn.t):
+    assert a.shape == (12, 1) and len(np.unique(a)) == 12
+
+
 @pytest.mark.parametrize("gap", [1e-5, 1e-3])
 def test_active_times_are_never_closer_than_the_gap(gap, key):
   """10^7 draws: without the gap, float32 gives s = t about twice here, and the loss is NaN."""

@@ -330,6 +330,12 @@ BAD = {
     "objective.streams=1",
     "set objective.groups.name=core.groups.as_they_came",
   ),
+  "times of their own, and a rule that takes them for shared": (
+    D,
+    {"objective.sample_times.own_times": True},
+    "objective.sample_times.own_times=True",
+    "change one of the two",
+  ),
   "groups of another kind": (
     F,
     {"objective.groups": named("core.particles.token")},
