@@ -118,7 +118,6 @@ def own_times(m: int, bandwidth: float, k: float = 8.0) -> runs.Row:
 
   def config(mode: str) -> ml_collections.ConfigDict:
     c = particles(m, "laplace", k, mapping=LOG_SNR)(mode)
-    c.batch_size = max(c.batch_size, m)  # where all is quick, and small
     c.objective.sample_times.own_times = True
     c.objective.particles = dict(name="core.particles.own_times", bandwidth=bandwidth)
     return c

@@ -16,7 +16,6 @@ import ml_collections
 
 from dfim import resolve as resolve_lib
 from dfim.core import groups
-from dfim.core import particles
 from dfim.core import times
 from dfim.core import weights
 from dfim.objectives import moment_matching
@@ -128,12 +127,6 @@ def objective(loss: Any, net: Any, reach: Any) -> None:
     raise ConfigError(
       "objective.sample_times.mapping: missing, and without it r = t and nothing is learnt; name"
       " one of core.mappings.*"
-    )
-  own = getattr(inspect.signature(sample_times).parameters.get("own_times"), "default", False)
-  if own != (_function(given.get("particles")) is particles.own_times):
-    raise ConfigError(
-      f"objective.sample_times.own_times={own}: True goes with objective.particles.name="
-      "core.particles.own_times, and that rule with True; change one of the two."
     )
   _streams(given, fields["pattern"], net)
   _reach(reach, sample_times)

@@ -1,12 +1,14 @@
 """What one particle of the discrepancy is: from a batch to groups of particles.
 
 A rule is `rule(y, z, x_t, times, f, *, kernel, group_size, ...) -> (mmd2, weight_of)`: the
-discrepancy of each group, and how a weight w(s, t) of the times' shape is reduced to that shape.
+discrepancy of each group, or its terms, and how a weight w(s, t) of the times' shape is brought to
+that shape.
 A group is `group_size` rows one after another, token by token (`groups`).
-What its zero means: `example`, the law of a whole example is right; `token`, each token's marginal
-law, which is blind to how tokens depend on one another; `sequence`, the joint law of the tokens
-that move, together with those that do not; `prefix`, the law of each token given those before it,
-where they stand still. Source: IMM equation 67, and docs/fusion.md for the last three.
+What its zero means: `example`, the law of a whole example is right, and `own_times` the same where
+the examples of a group have different times; `token`, each token's marginal law, which is blind to
+how tokens depend on one another; `sequence`, the joint law of the tokens that move, together with
+those that do not; `prefix`, the law of each token given those before it, where they stand still.
+Source: IMM equation 67; docs/results.md for `own_times`, docs/fusion.md for the last three.
 """
 
 from collections.abc import Callable
@@ -47,7 +49,7 @@ def example(
     MMD^2 of each group, `[G]`, and a function from `[B, 1, ...]` to `[G]`.
   """
   del x_t
-  _check_whole("example", times)
+  _check_times("example", times, whole=True)
   one_per_group = lambda a: a.reshape(-1, group_size)[:, 0]
   cloud = lambda a: a.reshape(-1, group_size, a[0].size)
   unit = 1.0 / (_c_out(times, f, one_per_group) * y[0].size)
@@ -69,21 +71,23 @@ def own_times(
   """A particle is a whole example at times of its own, compared where times are alike: ours.
 
   A step sees as many times as examples, not as groups. Times are conditioned on as a prefix is
-  (`prefix`): they are the same in both branches, so laws that are right at all times match. A pair
-  counts by exp(-bandwidth (|u(t) - u(t')| + |u(s) - u(s')| / 2)), u = log(t + .05), by the
-  geometric mean of its weights and in units of that of its |c_out|. A large `bandwidth` compares a
-  particle with itself alone, as M = 1 does; particles that share their times are `example`'s.
+  (`prefix`): they are the same in both branches, so the gradient of all pairs but the own ones is 0
+  on average where laws agree at all times. A pair counts by
+  exp(-bandwidth (|u(t) - u(t')| + |u(s) - u(s')| / 2)), u = log(t + .05), by the geometric mean of
+  its weights and in units of that of its |c_out|. As these units differ, the sum is no MMD^2 in the
+  strict sense, and may be negative. At a large `bandwidth` it is the loss of M = 1; if all times
+  were one it would be M times `example`'s.
 
   Args:
     y: see `example` for all but times, which differ within a group (`times.sample`, `own_times`).
     bandwidth: 0 or more.
 
   Returns:
-    M times the terms of MMD^2 of each pair of each group, `[G, M, M]`, and a function from
-    `[B, 1, ...]`. (M times, so that the loss is that of M = 1 at a large `bandwidth`.)
+    The terms of all pairs of each group times M, `[G, M, M]`, and a function from `[B, 1, ...]`,
+    for weights of 0 or more.
   """
   del x_t
-  _check_whole("own_times", times)
+  _check_times("own_times", times, whole=True, own=True)
   if bandwidth < 0.0:
     raise ValueError(f"bandwidth={bandwidth}: set it to 0 or more.")
   in_groups = lambda a: a.reshape(-1, group_size)
@@ -100,9 +104,16 @@ def own_times(
   return group_size * alike * mmd.pairs(cloud(y), cloud(z), kernel, scale), of_pair
 
 
-def _check_whole(rule: str, times: times_lib.Times) -> None:
-  """Refuses times of tokens."""
-  if any(size != 1 for size in times.t.shape[1:]):
+def _check_times(
+  rule: str, times: times_lib.Times, *, whole: bool = False, own: bool = False
+) -> None:
+  """Refuses times that the rule is not for: of tokens, or shared in a group or not."""
+  if times.own != own:
+    raise ValueError(
+      f"particles.{rule} with own_times={times.own}: True is for particles.own_times, and that rule"
+      " for True; change one of the two."
+    )
+  if whole and any(size != 1 for size in times.t.shape[1:]):
     raise ValueError(
       f"particles.{rule} with times of shape {times.t.shape}: one time for each example; choose"
       " core.times.example, or particles of tokens."
@@ -148,6 +159,7 @@ def sequence(
     y: `[B, T, ...]`; see `example` for the others.
     bandwidth: of the context; 0 leaves it out.
   """
+  _check_times("sequence", times)
   if times.streams == 2:
     raise ValueError(
       "sequence with streams=2: takes one stream, for the context of two holds the very tokens that"
@@ -268,6 +280,7 @@ def _each_token(
   factor: Array | None,
 ) -> tuple[Array, Callable[[Array], Array]]:
   """MMD^2 of each token of each group, `[G, T]`; context has none."""
+  _check_times("prefix" if factor is not None else "token", times)
   per_token = _per_token(y.shape[1], group_size)
   clouds = (_tokens(a, group_size) for a in (y, z))
   unit = 1.0 / (_c_out(times, f, per_token) * math.prod(y.shape[2:]))

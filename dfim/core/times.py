@@ -296,7 +296,7 @@ def dyadic(
 def _padded(times: Times, mask: Array, t_max: float) -> Times:
   noise = lambda u: jnp.where(mask, u, t_max)
   s, r, t = map(noise, (times.s, times.r, times.t))
-  return Times(s=s, r=r, t=t, active=times.active & mask)
+  return times.replace(s=s, r=r, t=t, active=times.active & mask)
 
 
 def _check(shape: tuple[int, ...], group_size: int, t_max: float, t_min: float, gap: float) -> None:

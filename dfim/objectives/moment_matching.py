@@ -56,7 +56,7 @@ def loss(
     particles: `core.particles.*`.
     kernel: `core.kernels.*`.
     weight: `core.weights.*`.
-    group_size: M, particles of a group; they share (s, r, t).
+    group_size: M, particles of a group; they share (s, r, t), but for `particles.own_times`.
     drop_rate: probability that an example's condition is dropped, for guidance.
     drop_in_target: whether the frozen model sees the dropped conditions too, as the paper's
       algorithm has it, or the full ones, as the released trainer does.

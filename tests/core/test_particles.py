@@ -296,7 +296,7 @@ def own_loss(y, z, times, w, group_size, **given):
   pairs, of_pair = particles.own_times(
     y, z, None, times, F, kernel=kernels.laplace, group_size=group_size, **given
   )
-  return np.mean(of_pair(jnp.asarray(w)) * pairs)
+  return jnp.mean(of_pair(jnp.asarray(w)) * pairs)
 
 
 def test_times_of_their_own_weigh_each_pair_by_how_alike_they_are(float64):
@@ -320,7 +320,8 @@ def test_times_of_their_own_weigh_each_pair_by_how_alike_they_are(float64):
 def test_times_that_are_shared_after_all_are_those_of_examples(float64):
   y, z, times = whole_examples()
   shared = jax.tree.map(lambda a: np.repeat(a[::3], 3, axis=0), times)
-  mmd2, of_group = particles.example(y, z, None, shared, F, kernel=kernels.laplace, group_size=3)
+  of_groups = shared.replace(own=False)
+  mmd2, of_group = particles.example(y, z, None, of_groups, F, kernel=kernels.laplace, group_size=3)
   w = np.repeat([[1.0], [2.0]], 3, axis=0).reshape(6, 1, 1, 1)
   expected = 3 * np.mean(of_group(w) * mmd2)
   np.testing.assert_allclose(own_loss(y, z, shared, w, 3), expected, rtol=1e-9)
@@ -328,7 +329,26 @@ def test_times_that_are_shared_after_all_are_those_of_examples(float64):
 
 def test_times_of_their_own_at_a_great_bandwidth_are_those_of_single_particles(float64):
   y, z, times = whole_examples()
-  mmd2, of_group = particles.example(y, z, None, times, F, kernel=kernels.laplace, group_size=1)
+  single = times.replace(own=False)
+  mmd2, of_group = particles.example(y, z, None, single, F, kernel=kernels.laplace, group_size=1)
   w = np.linspace(1.0, 2.0, 6).reshape(6, 1, 1, 1)
   expected = np.mean(of_group(w) * mmd2)
   np.testing.assert_allclose(own_loss(y, z, times, w, 3, bandwidth=1e6), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+def test_gradients_at_times_of_their_own_are_finite_where_particles_meet(dtype):
+  """Every particle twice, y on z, and a jump no longer than the gap."""
+  y, _, times = whole_examples()
+  y = jnp.asarray(np.repeat(y[::2], 2, axis=0), dtype)
+  t = times.t.astype(np.float32)
+  times = times.replace(s=t - np.float32(1e-5), t=t)
+  for z in (y, -y):
+    slope = jax.grad(lambda y_: jnp.sum(own_loss(y_, z, times, t, 6)))(y)  # noqa: B023
+    assert slope.dtype == dtype and np.all(np.isfinite(np.asarray(slope, np.float32)))
+
+
+def test_times_of_their_own_take_no_negative_bandwidth():
+  y, z, times = whole_examples()
+  with pytest.raises(ValueError, match="bandwidth=-1.0: set it to 0 or more"):
+    own_loss(y, z, times, np.ones((6, 1, 1, 1)), 3, bandwidth=-1.0)

@@ -251,6 +251,19 @@ def test_one_particle_has_no_other(batch):
   assert set(metrics) == {"loss", "mmd2"}
 
 
+def test_particles_at_times_of_their_own_go_from_one_particle_to_many(batch):
+  """Alone at a great bandwidth, with the same draws; with others' pulls at a small one."""
+  own = functools.partial(
+    loss, PARAMS, PARAMS, batch, sample_times=sample_times(own_times=True), group_size=16
+  )
+  rule = lambda b: functools.partial(particles.own_times, bandwidth=b)
+  alone, metrics = own(particles=rule(1e6))
+  one, _ = loss(PARAMS, PARAMS, batch, group_size=1)
+  np.testing.assert_allclose(alone, one, rtol=1e-5)
+  assert set(metrics) == {"loss", "mmd2"}
+  assert abs(own(particles=rule(1.0))[0] / one - 1) > 0.05
+
+
 def test_the_naive_objective_meets_data(batch):
   """r = s: the target is the data at time s, whatever the frozen model."""
   naive = sample_times(mapping=mappings.to_target)

@@ -333,7 +333,13 @@ BAD = {
   "times of their own, and a rule that takes them for shared": (
     D,
     {"objective.sample_times.own_times": True},
-    "objective.sample_times.own_times=True",
+    "objective.particles: particles.example with own_times=True",
+    "change one of the two",
+  ),
+  "a rule of times of their own, and times that are shared": (
+    D,
+    {"objective.particles": named("core.particles.own_times")},
+    "objective.particles: particles.own_times with own_times=False",
     "change one of the two",
   ),
   "groups of another kind": (
