@@ -67,6 +67,18 @@ def particles(m: int, kernel: str, k: float, batch_size: int = 256, mapping: str
   return config
 
 
+def own_times(m: int, bandwidth: float) -> runs.Row:
+  """M particles at times of their own, compared where times are alike."""
+
+  def config(mode: str) -> ml_collections.ConfigDict:
+    c = particles(m, "laplace", 8.0, mapping=LOG_SNR)(mode)
+    c.objective.sample_times.own_times = True
+    c.objective.particles = dict(name="core.particles.own_times", bandwidth=bandwidth)
+    return c
+
+  return config
+
+
 def replaced(**parts: dict) -> runs.Row:
   """`imm_digits` with whole parts of its objective replaced."""
 
@@ -111,19 +123,6 @@ ORDERS = {  # the paper's section 7.5 on a small scale: imm_digits with one part
   "weight a=2": replaced(weight=dict(name="core.weights.imm", a=2.0, b=4.0)),
   "weight uniform": replaced(weight=dict(name="core.weights.uniform")),
 }
-
-
-def own_times(m: int, bandwidth: float, k: float = 8.0) -> runs.Row:
-  """M particles at times of their own, compared where times are alike."""
-
-  def config(mode: str) -> ml_collections.ConfigDict:
-    c = particles(m, "laplace", k, mapping=LOG_SNR)(mode)
-    c.objective.sample_times.own_times = True
-    c.objective.particles = dict(name="core.particles.own_times", bandwidth=bandwidth)
-    return c
-
-  return config
-
 
 ROWS = {
   "imm": imm,

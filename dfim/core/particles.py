@@ -51,10 +51,10 @@ def example(
   del x_t
   _check_times("example", times, whole=True)
   one_per_group = lambda a: a.reshape(-1, group_size)[:, 0]
-  cloud = lambda a: a.reshape(-1, group_size, a[0].size)
   unit = 1.0 / (_c_out(times, f, one_per_group) * y[0].size)
   scale = jnp.where(one_per_group(times.active), unit, 0.0)
-  return mmd.mmd2(cloud(y), cloud(z), kernel, scale), one_per_group
+  clouds = (_examples(a, group_size) for a in (y, z))
+  return mmd.mmd2(*clouds, kernel, scale), one_per_group
 
 
 def own_times(
@@ -88,12 +88,12 @@ def own_times(
   """
   del x_t
   _check_times("own_times", times, whole=True, own=True)
-  if bandwidth < 0.0:
-    raise ValueError(f"bandwidth={bandwidth}: set it to 0 or more.")
+  _check_bandwidth(bandwidth)
   in_groups = lambda a: a.reshape(-1, group_size)
-  cloud = lambda a: a.reshape(-1, group_size, a[0].size)
-  both = lambda a: a[:, :, None] * a[:, None, :]
-  of_pair = lambda w: jnp.sqrt(both(in_groups(w)))
+
+  def of_pair(w: Array) -> Array:
+    w = in_groups(w)
+    return jnp.sqrt(w[:, :, None] * w[:, None, :])
 
   def apart(u: Array) -> Array:
     log = jnp.log(in_groups(u) + 0.05)
@@ -101,23 +101,8 @@ def own_times(
 
   scale = 1.0 / (of_pair(_c_out(times, f, in_groups)) * y[0].size)
   alike = jnp.exp(-bandwidth * (apart(times.t) + apart(times.s) / 2))
-  return group_size * alike * mmd.pairs(cloud(y), cloud(z), kernel, scale), of_pair
-
-
-def _check_times(
-  rule: str, times: times_lib.Times, *, whole: bool = False, own: bool = False
-) -> None:
-  """Refuses times that the rule is not for: of tokens, or shared in a group or not."""
-  if times.own != own:
-    raise ValueError(
-      f"particles.{rule} with own_times={times.own}: True is for particles.own_times, and that rule"
-      " for True; change one of the two."
-    )
-  if whole and any(size != 1 for size in times.t.shape[1:]):
-    raise ValueError(
-      f"particles.{rule} with times of shape {times.t.shape}: one time for each example; choose"
-      " core.times.example, or particles of tokens."
-    )
+  clouds = (_examples(a, group_size) for a in (y, z))
+  return group_size * alike * mmd.pairs(*clouds, kernel, scale), of_pair
 
 
 def token(
@@ -134,6 +119,7 @@ def token(
 
   Arguments as in `example`; `y` `[B, T, ...]`, times `[B, T, 1, ...]` or shared by all tokens.
   """
+  _check_times("token", times)
   return _each_token(y, z, times, f, kernel, group_size, None)
 
 
@@ -165,8 +151,7 @@ def sequence(
       "sequence with streams=2: takes one stream, for the context of two holds the very tokens that"
       " move."
     )
-  if bandwidth < 0.0:
-    raise ValueError(f"bandwidth={bandwidth}: set it to 0 or more.")
+  _check_bandwidth(bandwidth)
   per_token = _per_token(y.shape[1], group_size)
   active, size = per_token(times.active), math.prod(y.shape[2:])
   unit = 1.0 / _c_out(times, f, per_token)
@@ -206,6 +191,7 @@ def prefix(
     bandwidth: see `likeness`.
     averaged: see `likeness`.
   """
+  _check_times("prefix", times)
   factor = likeness(
     x_t,
     group_size=group_size,
@@ -241,8 +227,7 @@ def likeness(
     streams: see `streams`.
     order: `[B, T]`, who stands where, see `groups`; None: as they came.
   """
-  if bandwidth < 0.0:
-    raise ValueError(f"bandwidth={bandwidth}: set it to 0 or more.")
+  _check_bandwidth(bandwidth)
   tokens = x_t.shape[1] // streams
   context = jax.lax.stop_gradient(jnp.asarray(x_t))[:, :tokens]
   number = jnp.arange(tokens).reshape(1, -1, 1, 1)
@@ -280,12 +265,37 @@ def _each_token(
   factor: Array | None,
 ) -> tuple[Array, Callable[[Array], Array]]:
   """MMD^2 of each token of each group, `[G, T]`; context has none."""
-  _check_times("prefix" if factor is not None else "token", times)
   per_token = _per_token(y.shape[1], group_size)
   clouds = (_tokens(a, group_size) for a in (y, z))
   unit = 1.0 / (_c_out(times, f, per_token) * math.prod(y.shape[2:]))
   scale = jnp.where(per_token(times.active), unit, 0.0)
   return mmd.mmd2(*clouds, kernel, scale, factor=factor), per_token
+
+
+def _check_times(
+  rule: str, times: times_lib.Times, *, whole: bool = False, own: bool = False
+) -> None:
+  """Refuses times that the rule is not for: of tokens, or shared in a group or not."""
+  if times.own != own:
+    raise ValueError(
+      f"particles.{rule} with own_times={times.own}: True is for particles.own_times, and that rule"
+      " for True; change one of the two."
+    )
+  if whole and any(size != 1 for size in times.t.shape[1:]):
+    raise ValueError(
+      f"particles.{rule} with times of shape {times.t.shape}: one time for each example; choose"
+      " core.times.example, or particles of tokens."
+    )
+
+
+def _check_bandwidth(bandwidth: float) -> None:
+  if bandwidth < 0.0:
+    raise ValueError(f"bandwidth={bandwidth}: set it to 0 or more.")
+
+
+def _examples(a: Array, group_size: int) -> Array:
+  """`[B, ...]` to `[G, M, D]`."""
+  return a.reshape(-1, group_size, a[0].size)
 
 
 def _tokens(a: Array, group_size: int) -> Array:
