@@ -10,6 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[2]
 ROWS = [
   ("IMM step", "flow-matching step"),
+  ("IMM, value and gradient", "two forwards, value and gradient"),
   ("IMM step", "two forwards, value and gradient"),
   ("IMM step", "two forwards, value and gradient, `train_state.advance`"),
   ("50 x MMD, its weight and gradient, in one program", "IMM step"),
