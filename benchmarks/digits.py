@@ -67,11 +67,11 @@ def particles(m: int, kernel: str, k: float, batch_size: int = 256, mapping: str
   return config
 
 
-def own_times(m: int, bandwidth: float) -> runs.Row:
+def own_times(m: int, bandwidth: float, k: float = 8.0, mapping: str = LOG_SNR) -> runs.Row:
   """M particles at times of their own, compared where times are alike."""
 
   def config(mode: str) -> ml_collections.ConfigDict:
-    c = particles(m, "laplace", 8.0, mapping=LOG_SNR)(mode)
+    c = particles(m, "laplace", k, mapping=mapping)(mode)
     c.objective.sample_times.own_times = True
     c.objective.particles = dict(name="core.particles.own_times", bandwidth=bandwidth)
     return c
@@ -154,6 +154,10 @@ ROWS = {
     f"own times M={m} bandwidth={b:g}": own_times(m, b)
     for m in (16, 64, 256)
     for b in (5.0, 10.0, 20.0)
+  },
+  **{
+    f"own times M=256 bandwidth=10 time k={k:g}": own_times(256, 10.0, k, "time_decrement")
+    for k in (6.0, 7.0)
   },
   **ORDERS,
   "M=4 laplace k=12": particles(4, "laplace", 12.0),
