@@ -156,8 +156,8 @@ ROWS = {
     for b in (5.0, 10.0, 20.0)
   },
   **{
-    f"own times M=256 bandwidth=10 time k={k:g}": own_times(256, 10.0, k, "time_decrement")
-    for k in (6.0, 7.0)
+    f"own times M=256 bandwidth={b:g} time k=6": own_times(256, b, 6.0, "time_decrement")
+    for b in (5.0, 10.0, 20.0)
   },
   **ORDERS,
   "M=4 laplace k=12": particles(4, "laplace", 12.0),

@@ -79,7 +79,9 @@ class Checkpoints:
     self._taken = None  # a copy that is not being written yet: step, state, checksums, `pending`
     self._writing = None  # the save in the background, and its step
     self._context = ocp.Context()
-    self._context.array.saving.use_compression = False  # weights hardly shrink, and it takes cores
+    saving = self._context.array.saving
+    saving.use_compression = False  # weights hardly shrink, and it takes cores
+    saving.enable_write_sharding_file = False  # `restore` brings a layout of its own
     policies = ocp.training.preservation_policies
     kept = [policies.LatestN(config.keep_checkpoints), policies.CustomSteps(_milestones(workdir))]
     if config.keep_every:
