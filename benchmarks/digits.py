@@ -148,7 +148,7 @@ ROWS = {
   **{
     f"M={m} time k={k:g}": particles(m, "laplace", k, mapping="time_decrement")
     for m in (1, 2)  # 4 is the rows "mapping"
-    for k in (6.0, 7.0)
+    for k in (5.0, 6.0, 7.0)
   },
   **{
     f"own times M={m} bandwidth={b:g}": own_times(m, b)
