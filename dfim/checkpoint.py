@@ -205,7 +205,10 @@ def restore(
     ConfigError: if there is none, if all are damaged, or if the newest whole one is another
       network's, naming the first difference.
     ReadError: the disk fails, which is no reason to go on without what is on it.
+    ValueError: `abstract` has no shardings.
   """
+  if any(a.sharding is None for a in jax.tree.leaves(abstract)):
+    raise ValueError("abstract: has no shardings; pass those of `Experiment.abstract_state()`.")
   saved, damaged = steps(workdir), {}
   if not saved:
     raise ConfigError(

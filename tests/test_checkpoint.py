@@ -188,6 +188,13 @@ def test_an_answer_that_is_kept_leaves_nothing_behind_and_is_that_of_its_own_fol
   assert one.to_json()["path"] == "/one/"
 
 
+def test_shapes_without_shardings_are_no_damage(tmp_path):
+  with checkpoint.Checkpoints(str(tmp_path), CONFIG) as checkpoints:
+    checkpoints.save(1, dict(x=jnp.zeros(5)), force=True)
+  with pytest.raises(ValueError, match="abstract: has no shardings"):
+    checkpoint.restore(str(tmp_path), dict(x=jax.ShapeDtypeStruct((5,), jnp.float32)))
+
+
 def test_another_version_of_the_code_is_told_and_restores(tmp_path, monkeypatch, caplog):
   with checkpoint.Checkpoints(str(tmp_path), CONFIG) as checkpoints:
     checkpoints.save(1, dict(x=jnp.arange(3.0)), force=True)
