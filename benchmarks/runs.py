@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
+import difflib
 import fnmatch
 import functools
 import json
@@ -32,7 +33,8 @@ def asked(rows: Iterable[str]) -> list[str]:
   wanted = ["*"] if _ROWS.value is None else _ROWS.value
   for one in wanted:
     if one != "none" and not fnmatch.filter(rows, one):
-      raise app.UsageError(f"--rows={one}: no such row; there are: {'; '.join(rows)}")
+      near = ", ".join(difflib.get_close_matches(one, rows, n=5, cutoff=0.0))
+      raise app.UsageError(f"--rows={one}: no such row; near to it are {near}; all are in ROWS.")
   return [row for row in rows if any(fnmatch.fnmatchcase(row, one) for one in wanted)]
 
 

@@ -134,18 +134,24 @@ def objective(loss: Any, net: Any, reach: Any) -> None:
 
 def _streams(given: dict[str, Any], pattern: Any, net: Any) -> None:
   streams, weight = given.get("streams", 1), given.get("weight")
-  if (_function(pattern) is times.two_stream) != (streams == 2):
+  two_stream = _function(pattern) is times.two_stream
+  if two_stream and streams == 1:
     raise ConfigError(
-      f"objective.streams={streams}: 2 goes with objective.sample_times.pattern.name="
-      "core.times.two_stream, and that pattern with 2; change one of the two."
+      "objective.streams=1: the pattern two_stream needs 2; set that, or, for one stream, give"
+      ' objective.sample_times.pattern whole, such as {"name": "core.times.pivot"}, and'
+      " objective.groups.name=core.groups.as_they_came."
+    )
+  if streams == 2 and not two_stream:
+    raise ConfigError(
+      "objective.streams=2: objective.sample_times.pattern is of one stream; set streams=1, or give"
+      ' the pattern whole: {"name": "core.times.two_stream"}.'
     )
   noisy = getattr(inspect.signature(pattern).parameters.get("noisy"), "default", 0.0)
   if _function(given.get("groups")) is groups.like_prefixes and (streams == 1 or noisy > 0.0):
-    raise ConfigError(
-      f"objective.groups: like_prefixes is for two streams with a clean context, not for"
-      f" objective.streams={streams}, objective.sample_times.pattern.noisy={noisy}; set"
-      " objective.groups.name=core.groups.as_they_came, or these to 2 and 0.0."
-    )
+    needs = "objective.streams=1: groups.like_prefixes needs 2"
+    if streams == 2:
+      needs = f"objective.sample_times.pattern.noisy={noisy}: groups.like_prefixes needs 0.0"
+    raise ConfigError(f"{needs}; set that, or objective.groups.name=core.groups.as_they_came.")
   if streams == 2 and "streams" not in inspect.signature(type(net).__call__).parameters:
     raise ConfigError(
       f"objective.streams=2: {type(net).__name__} has one stream; set model.name="

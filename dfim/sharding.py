@@ -85,8 +85,11 @@ def check_batch(
     sizes["accumulate"] = accumulate
   unit = group_size * mesh.size * accumulate
   if batch_size % unit:
-    fit = max(batch_size // unit, 1) * unit
+    fits = f"batch_size={max(batch_size // unit, 1) * unit}"
+    divisors = [m for m in range(1, group_size) if batch_size % (m * unit // group_size) == 0]
+    if divisors:
+      fits = f"objective.group_size={divisors[-1]} or {fits}"
     raise ValueError(
       f"batch_size={batch_size}: not a multiple of {' x '.join(sizes)} ="
-      f" {' x '.join(map(str, sizes.values()))}; set batch_size={fit}."
+      f" {' x '.join(map(str, sizes.values()))}; set {fits}."
     )

@@ -20,12 +20,16 @@ def refused(config, message):
   assert "\n" not in str(said.value)
 
 
-@pytest.mark.parametrize("streams,pattern", [(2, TOKEN), (1, TWO_STREAM)], ids=str)
-def test_two_streams_and_their_pattern_go_together(streams, pattern):
+@pytest.mark.parametrize(
+  "streams,pattern,said",
+  [(2, TOKEN, "is of one stream; set streams=1"), (1, TWO_STREAM, "two_stream needs 2; set that")],
+  ids=str,
+)
+def test_two_streams_and_their_pattern_go_together(streams, pattern, said):
   config = dfim_walk.get_config("smoke")
   config.objective.streams = streams
   config.objective.sample_times.pattern = pattern
-  refused(config, f"^objective.streams={streams}: 2 goes with .*two_stream")
+  refused(config, f"^objective.streams={streams}: .*{said}")
 
 
 @pytest.mark.parametrize(

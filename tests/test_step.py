@@ -79,7 +79,9 @@ def test_fsdp_cuts_large_arrays_along_their_largest_axis_that_fits():
 def test_groups_never_straddle_devices():
   mesh = sharding.make_mesh()
   sharding.check_batch(64, 4, mesh)
-  with pytest.raises(ValueError, match="batch_size=48.*4 x 8; set batch_size=32"):
+  with pytest.raises(
+    ValueError, match="batch_size=48.*4 x 8; set objective.group_size=3 or batch_size=32"
+  ):
     sharding.check_batch(48, 4, mesh)
   with pytest.raises(ValueError, match="batch_size=96.*devices x accumulate = 4 x 8 x 2.*=64"):
     sharding.check_batch(96, 4, mesh, 2)
