@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
-import difflib
 import fnmatch
 import functools
 import json
@@ -16,6 +15,7 @@ from absl import flags
 from absl import logging
 import ml_collections
 
+from dfim import resolve
 from dfim import train
 
 _ROWS = flags.DEFINE_list("rows", None, "Rows to train, wildcards too; 'none' to make the table.")
@@ -33,8 +33,8 @@ def asked(rows: Iterable[str]) -> list[str]:
   wanted = ["*"] if _ROWS.value is None else _ROWS.value
   for one in wanted:
     if one != "none" and not fnmatch.filter(rows, one):
-      near = ", ".join(difflib.get_close_matches(one, rows, n=5, cutoff=0.0))
-      raise app.UsageError(f"--rows={one}: no such row; near to it are {near}; all are in ROWS.")
+      near = resolve.near(one, rows)
+      raise app.UsageError(f"--rows={one}: no such row{near}; all are in this benchmark's ROWS.")
   return [row for row in rows if any(fnmatch.fnmatchcase(row, one) for one in wanted)]
 
 

@@ -135,10 +135,10 @@ def objective(loss: Any, net: Any, reach: Any) -> None:
 def _streams(given: dict[str, Any], pattern: Any, net: Any) -> None:
   streams, weight = given.get("streams", 1), given.get("weight")
   two_stream = _function(pattern) is times.two_stream
-  if two_stream and streams == 1:
+  if two_stream and streams != 2:
     raise ConfigError(
-      "objective.streams=1: the pattern two_stream needs 2; set that, or, for one stream, give"
-      ' objective.sample_times.pattern whole, such as {"name": "core.times.pivot"}, and'
+      f"objective.streams={streams}: the pattern two_stream needs 2; set that, or, for one stream,"
+      ' give objective.sample_times.pattern whole, such as {"name": "core.times.pivot"}, and'
       " objective.groups.name=core.groups.as_they_came."
     )
   if streams == 2 and not two_stream:

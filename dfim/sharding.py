@@ -83,10 +83,11 @@ def check_batch(
   sizes = {"objective.group_size": group_size, "devices": mesh.size}
   if accumulate > 1:
     sizes["accumulate"] = accumulate
-  unit = group_size * mesh.size * accumulate
+  shares = mesh.size * accumulate
+  unit = group_size * shares
   if batch_size % unit:
     fits = f"batch_size={max(batch_size // unit, 1) * unit}"
-    divisors = [m for m in range(1, group_size) if batch_size % (m * unit // group_size) == 0]
+    divisors = [m for m in range(1, group_size) if batch_size % (m * shares) == 0]
     if divisors:
       fits = f"objective.group_size={divisors[-1]} or {fits}"
     raise ValueError(

@@ -307,28 +307,38 @@ BAD = {
     "leave it at 1.0",
   ),
   # groups, devices, streams, kernels, weights, paths
-  "groups that do not divide": (D, {"objective.group_size": 3}, "group_size", "or batch_size="),
+  "groups that do not divide": (
+    D,
+    {"objective.group_size": 3},
+    "group_size",
+    "set objective.group_size=2 or batch_size=",
+  ),
   "groups of none": (D, {"objective.group_size": 0}, "objective.group_size=0", "1 or more"),
   "a batch that 8 devices cannot share": (
     T,
     {"batch_size": 36},
     "batch_size=36",
-    "batch_size=32",
+    "set batch_size=32",
   ),
-  "micro-batches of parts of groups": (D, {"accumulate": 3}, "accumulate = ", "batch_size="),
+  "micro-batches of parts of groups": (D, {"accumulate": 3}, "accumulate = ", "set batch_size="),
   "devices that fsdp does not divide": (D, {"fsdp": 3}, "fsdp=3", "a number that divides"),
-  "two streams, one pattern": (F, {"objective.streams": 1}, "objective.streams=1", "needs 2; set"),
+  "two streams, one pattern": (
+    F,
+    {"objective.streams": 1},
+    "objective.streams=1",
+    "needs 2; set that",
+  ),
   "like prefixes that are noisy": (
     F,
     {"objective.sample_times.pattern.noisy": 0.25},
     "objective.sample_times.pattern.noisy=0.25",
-    "or objective.groups.name=core.groups.as_they_came",
+    "set that, or objective.groups.name=core.groups.as_they_came",
   ),
   "like prefixes that move": (
     F,
     {"objective.streams": 1, "objective.sample_times.pattern": named("core.times.token")},
     "objective.streams=1",
-    "or objective.groups.name=core.groups.as_they_came",
+    "set that, or objective.groups.name=core.groups.as_they_came",
   ),
   "times of their own, and a rule that takes them for shared": (
     D,
@@ -348,6 +358,7 @@ BAD = {
     "objective.groups.name='core.particles.token'",
     "core.groups.*",
   ),
+  "three streams of two": (F, {"objective.streams": 3}, "objective.streams=3", "needs 2; set that"),
   "three streams": (D, {"objective.streams": 3}, "objective.streams=3", "set it to 1, or to 2"),
   "two streams, a network of one": (
     F,
