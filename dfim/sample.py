@@ -260,7 +260,7 @@ def _one_chunk(
       report = None if length is None else _report  # of what may take long
       length = shape[0] - context.shape[1] if length is None else length
       offered |= dict(context=context, cond=cond, times=grid, length=length, report=report)
-      offered |= dict(lengths=given.get("lengths"), **parts(params, len(indices)))
+      offered |= dict(lengths=given.get("lengths"), **parts(params, len(indices), grid[-1]))
     return ask(sampler["method"], **offered)
 
   return one_chunk
@@ -289,15 +289,16 @@ def _rollout_parts(
   apply: Callable[..., Any],
   params: Any,
   count: int,
+  end: Array,
 ) -> dict[str, Any]:
-  """How `samplers.rollout.rollout` is to step, and to remember, `count` sequences."""
+  """How `samplers.rollout.rollout` is to step down to `end`, and to remember, `count` sequences."""
   f, energy = experiment.f, sampler["energy"]
   scale = dict(path=f.path, sigma_data=f.sigma_data)
 
   def make_step(jump: Callable[..., Array], clean: Callable[..., Array]) -> Callable[..., Array]:
     if energy is not None:
       clean = guidance.energy(clean, energy, sampler["energy_scale"], **scale)
-    return ask(sampler["step"], jump=jump, clean=clean, **scale)
+    return ask(sampler["step"], jump=jump, clean=clean, end=end, **scale)
 
   step_of, remember = rollout.of_network(apply, params, f, make_step, **sampler["stabilise"])
   if not sampler["cached"]:

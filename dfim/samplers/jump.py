@@ -57,13 +57,7 @@ def restart(
 ) -> Array:
   """Jumps to the last row's time at once and noises again to the next (IMM algorithm 5)."""
   end = _of_rank(jnp.asarray(grid, x.dtype), x.ndim)[-1]
-
-  def step(key, x, s, t):
-    clean = jump(x, end, t)
-    eps = sigma_data * interpolants.noise_like(key, x)
-    return jnp.where(s == end, clean, interpolants.interpolate(path, clean, eps, s))
-
-  return scan(step, key, x, grid)
+  return scan(restart_step(jump, path=path, sigma_data=sigma_data, end=end), key, x, grid)
 
 
 def ancestral(
@@ -83,6 +77,19 @@ def ancestral(
 def pushforward_step(jump: Jump) -> Step:
   """The model's own jump."""
   return lambda key, x, s, t: jump(x, s, t)
+
+
+def restart_step(
+  jump: Jump, *, path: interpolants.Path, sigma_data: float, end: float | Array
+) -> Step:
+  """A jump to `end`, the time of finished samples, and fresh noise up to s (IMM algorithm 5)."""
+
+  def step(key, x, s, t):
+    clean = jump(x, jnp.broadcast_to(jnp.asarray(end, t.dtype), t.shape), t)
+    eps = sigma_data * interpolants.noise_like(key, x)
+    return jnp.where(s == end, clean, interpolants.interpolate(path, clean, eps, s))
+
+  return step
 
 
 def ancestral_step(clean: Clean, *, path: interpolants.Path, sigma_data: float, eta: float) -> Step:

@@ -243,6 +243,40 @@ def test_a_perfect_causal_denoiser_rolls_out_the_right_law(chunk):
   np.testing.assert_allclose(out.std(axis=0), 0.5, atol=0.04)
 
 
+@pytest.mark.parametrize("noise", ["kept", "fresh"])
+def test_a_perfect_causal_jump_rolls_out_the_right_law(noise):
+  """Three calls a token, down its own noise or with fresh noise between the calls."""
+  std, window = 0.5, 4
+  left = jnp.full((1, window, 1), std * np.sqrt(1 - 0.9**2)).at[:, 0].set(std)
+
+  def perfect(x, s, t):  # the flow of each token given the one before, which is clean
+    mean = 0.9 * jnp.concatenate([jnp.zeros_like(x[:, :1]), x[:, :-1]], axis=1)
+    at = lambda u: jnp.sqrt((FM.alpha(u) * left) ** 2 + (0.5 * FM.sigma(u)) ** 2)
+    return FM.alpha(s) * mean + (x - FM.alpha(t) * mean) * at(s) / at(t)
+
+  step = dict(
+    kept=jump.pushforward_step(perfect),
+    fresh=jump.restart_step(perfect, path=FM, sigma_data=0.5, end=0.0),
+  )[noise]
+  roll = functools.partial(
+    rollout_lib.rollout,
+    lambda cond, cache: step,
+    context=jnp.zeros((20_000, 0, 1)),
+    cond=None,
+    levels=grids.autoregressive,
+    times=grids.uniform(3, 1.0, 0.0),
+    window=window,
+    chunk=1,
+    length=9,
+    sigma_data=0.5,
+  )
+  out = jax.jit(roll)(jax.random.key(0))[..., 0]
+  np.testing.assert_allclose(out.std(axis=0), std, rtol=0.02)
+  for distance in (1, 2, 4):
+    correlation = np.corrcoef(out[:, 8 - distance], out[:, 8])[0, 1]
+    np.testing.assert_allclose(correlation, 0.9**distance, atol=0.01)
+
+
 @pytest.mark.parametrize(
   "mode, fed, told",
   [
