@@ -21,8 +21,8 @@ CALLS = (1, 2, 4)  # network calls a token
 def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   """`mode` is "full", "round", or "smoke" (a few steps, for tests).
 
-  The data, the optimizer and the scores are forcing_walk's; the network is narrower, for two
-  streams are twice the tokens.
+  The data, the optimizer, the scores and the grid are forcing_walk's; the network is narrower, for
+  two streams are twice the tokens.
   """
   full = dict(full=True, round=True, smoke=False)[mode]
   c = forcing_walk.get_config("full" if full else "smoke")
@@ -59,12 +59,12 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   )
   if full:
     c.model.width = 64
-  c.sampler.step = dict(name="samplers.jump.pushforward_step")
-  c.sampler.grid = dict(name="core.grids.edm", rho=4.0, **forcing_walk.ENDS)
+  c.sampler.step = dict(name="samplers.jump.restart_step")  # fresh noise between a token's calls
   c.sampler.steps = c.evaluators.walk.steps = CALLS if full else CALLS[:2]
   c.evaluators.rollout.steps = 2
   if mode == "round":
     c.objective.kernel = dict(name="core.kernels.pseudo_huber", c=0.01)
     c.objective.groups.name, c.objective.group_size = "core.groups.as_they_came", 16
-    c.sampler.grid.rho = 12.0  # two calls meet at t = .74, where branches are settled
+    c.sampler.step = dict(name="samplers.jump.pushforward_step")
+    c.sampler.grid = dict(name="core.grids.edm", rho=12.0, **forcing_walk.ENDS)  # two meet at .74
   return c
