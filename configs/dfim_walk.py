@@ -5,8 +5,8 @@ python -m dfim.main --config=configs/dfim_walk.py:round
 
 The second, whose kernel has a round bottom, is for two calls and more, the first for one.
 
-Time: about six minutes on two CPU cores, one of them scores.
-Score: joint / turn distance .00046 / .0013 at one call a token, .00026 / .00089 at two; of the
+Time: about six minutes on two CPU cores, the scores one of them.
+Score: joint / turn distance .00046 / .0013 at one call a token, .00033 / .00074 at two; of the
 second .00078 / .0014, .00023 / .00064, and .0001 / .00054 at four; medians of three seeds
 (docs/fusion.md).
 """
@@ -21,8 +21,8 @@ CALLS = (1, 2, 4)  # network calls a token
 def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   """`mode` is "full", "round", or "smoke" (a few steps, for tests).
 
-  The data, the optimizer, the scores and the grid are forcing_walk's; the network is narrower, for
-  two streams are twice the tokens.
+  The data, the optimizer, the scores and the grid are forcing_walk's (but the grid of `round`);
+  the network is narrower, for two streams are twice the tokens.
   """
   full = dict(full=True, round=True, smoke=False)[mode]
   c = forcing_walk.get_config("full" if full else "smoke")

@@ -188,6 +188,12 @@ def _check_method(options: dict[str, Any]) -> None:
   for field in ("step", "cached", "stabilise", "energy"):
     if options[field] != DEFAULTS[field] and not is_rollout:
       raise ConfigError(f"sampler.{field}: only samplers.rollout.rollout looks at it; drop it.")
+  guided = options["energy"] is not None
+  if guided and "clean" not in inspect.signature(options["step"]).parameters:
+    raise ConfigError(
+      "sampler.energy: guides a clean estimate, which sampler.step does not take; set that to"
+      " samplers.jump.ancestral_step."
+    )
   if options["cached"] and options["guidance"] != 1.0:
     raise ConfigError(
       f"sampler.cached=True with guidance={options['guidance']}: the doubled batch of classifier-"
@@ -291,7 +297,10 @@ def _rollout_parts(
   count: int,
   end: Array,
 ) -> dict[str, Any]:
-  """How `samplers.rollout.rollout` is to step down to `end`, and to remember, `count` sequences."""
+  """How `samplers.rollout.rollout` is to step, and to remember, `count` sequences.
+
+  `end`, the last time of the grid, is for steps that ask for it.
+  """
   f, energy = experiment.f, sampler["energy"]
   scale = dict(path=f.path, sigma_data=f.sigma_data)
 

@@ -140,6 +140,18 @@ def test_an_energy_of_the_config_guides():
   assert np.all(b[:, -1, -1] > a[:, -1, -1])
 
 
+@pytest.mark.parametrize("step", ["pushforward_step", "restart_step"])
+def test_an_energy_is_refused_beside_a_step_that_would_not_look_at_it(step):
+  config = dict(
+    method=FULL,
+    cached=False,
+    step=dict(name=f"samplers.jump.{step}"),
+    energy=dict(name="tests.test_sample.upwards"),
+  )
+  with pytest.raises(ConfigError, match="sampler.energy: .*ancestral_step"):
+    sample.make_draw(build(forcing_walk, **config))
+
+
 FULL = dict(
   name="samplers.rollout.rollout",
   levels=dict(name="core.grids.full_sequence"),

@@ -55,7 +55,10 @@ def pushforward(jump: Jump, x: Array, grid: Array) -> Array:
 def restart(
   jump: Jump, key: Array, x: Array, grid: Array, *, path: interpolants.Path, sigma_data: float
 ) -> Array:
-  """Jumps to the last row's time at once and noises again to the next (IMM algorithm 5)."""
+  """From each row to the last row's time at once, then fresh noise up to the next row's.
+
+  IMM, algorithm 5.
+  """
   end = _of_rank(jnp.asarray(grid, x.dtype), x.ndim)[-1]
   return scan(restart_step(jump, path=path, sigma_data=sigma_data, end=end), key, x, grid)
 
@@ -82,7 +85,10 @@ def pushforward_step(jump: Jump) -> Step:
 def restart_step(
   jump: Jump, *, path: interpolants.Path, sigma_data: float, end: float | Array
 ) -> Step:
-  """A jump to `end`, the time of finished samples, and fresh noise up to s (IMM algorithm 5)."""
+  """A jump to `end`, taken as clean, then fresh noise up to s; none where s is `end`.
+
+  IMM, algorithm 5. `end` is the last time of the grid, and broadcasts to t.
+  """
 
   def step(key, x, s, t):
     clean = jump(x, jnp.broadcast_to(jnp.asarray(end, t.dtype), t.shape), t)
