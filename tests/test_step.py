@@ -189,7 +189,8 @@ def test_reach_shortens_the_jumps_as_its_schedule_says():
   assert max(seen[:2]) <= 0.1 + 1e-6 and min(seen[2:]) > 0.5
 
 
-@pytest.mark.slow  # ten minutes
+@pytest.mark.slow  # ten minutes, in bfloat16 on one busy core twenty
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_ten_seeds_of_the_fusion_stay_finite(dtype):
   config = dfim_walk.get_config()
