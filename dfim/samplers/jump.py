@@ -91,9 +91,10 @@ def restart_step(
   """
 
   def step(key, x, s, t):
-    clean = jump(x, jnp.broadcast_to(jnp.asarray(end, t.dtype), t.shape), t)
+    last = jnp.broadcast_to(jnp.asarray(end, t.dtype), t.shape)
+    clean = jump(x, last, t)
     eps = sigma_data * interpolants.noise_like(key, x)
-    return jnp.where(s == end, clean, interpolants.interpolate(path, clean, eps, s))
+    return jnp.where(s == last, clean, interpolants.interpolate(path, clean, eps, s))
 
   return step
 
