@@ -5,10 +5,10 @@ python -m benchmarks.fusion --rows='screen *' --seeds=0
 
 All rows have the network, the optimizer, the batch and the data of configs/dfim_walk.py. `final`
 rows are the methods, each down the grid that suits it, after 3,000 steps, and the rivals of one
-stream once more at as many tokens x steps. `other` and `third` rows are other walks, on the third
-of which nothing in training was chosen. `screen` rows are the fusion with one choice changed, after
-half of the steps, by its last weights. A row and a seed are an ordinary run in
-<workdir>/<row>/<seed>: what is done is not done again, what was stopped resumes. At the end
+stream once more at as many tokens x steps. `other`, `third`, `short` and `long` rows are other
+walks; nothing in training was chosen on the last three. `screen` rows are the fusion with one
+choice changed, after half of the steps, by its last weights. A row and a seed are an ordinary run
+in <workdir>/<row>/<seed>: what is done is not done again, what was stopped resumes. At the end
 `table.md` and `figure.png` in <workdir> show all that is there; training seconds in the figure are
 steps times the `speed.json` that benchmarks.fusion_speed leaves there.
 """
@@ -187,6 +187,8 @@ SCREEN = {
 WALKS = {  # fields of `data`; a first one is the config's
   "other": dict(tokens=8, branches=3, angle=80.0),
   "third": dict(tokens=5, branches=4, angle=75.0),
+  "short": dict(tokens=4, branches=3, angle=60.0),
+  "long": dict(tokens=10, branches=2, angle=35.0),
 }
 ELSEWHERE = (
   "fusion",

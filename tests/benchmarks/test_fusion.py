@@ -45,7 +45,8 @@ def test_every_row_names_what_there_is_and_differs_from_the_default_as_it_says(r
   config, default = fusion.ROWS[row]("full"), dfim_walk.get_config("full")
   default.steps = config.steps  # which the kernel's schedule follows
   assert resolve.resolve(config.objective, "objective").func
-  same = row in ("final fusion", "other fusion", "third fusion", "screen default") or "EMA" in row
+  defaults = [f"{kind} fusion" for kind in ("final", *fusion.WALKS)]
+  same = row in (*defaults, "screen default") or "EMA" in row
   assert (config.objective == default.objective) == same
   shown = float(row.split("EMA ")[1]) if "EMA" in row else 0.0
   assert config.ema == ((shown,) if row.startswith("screen ") else default.ema)
