@@ -25,7 +25,7 @@ def test_rates_are_those_since_the_last_line(clock):
   line.start(10)
   clock.value += 5
   text, rates = line.line(20, metrics(3))
-  assert text == "step 20/100  loss 0.25  2.0 it/s  64 img/s  ETA 0:00:40"
+  assert text == "step 20/100  loss 0.25  2.0 it/s  64 examples/s  ETA 0:00:40"
   assert rates == dict(steps_per_second=2.0)
   clock.value += 1
   text, rates = line.line(30, metrics(5))
