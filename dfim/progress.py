@@ -72,7 +72,9 @@ class Progress:
       return text, {}
     seconds = max(self._last[1] - before, 1e-9)
     rate = (step - then) / seconds
-    text += f"  {rate:.1f} it/s  {rate * self._config.batch_size:.0f} examples/s  ETA {self._eta(rate)}"
+    text += (
+      f"  {rate:.1f} it/s  {rate * self._config.batch_size:.0f} examples/s  ETA {self._eta(rate)}"
+    )
     waits = {what: spent / seconds for what, spent in self._spent.items()}
     self._spent.clear()
     for what, share in waits.items():
