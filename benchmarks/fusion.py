@@ -42,6 +42,7 @@ ONE_STREAM = dict(  # what a token is sampled from, a clean past, must be met in
   ),
   shares=dict(pivot=0.5, context=0.5),
 )
+BATCH_MEAN = dict(datum=dict(name="core.posterior.batch_mean", bandwidth=20.0, above=0.6))
 AS_THEY_CAME = dict(groups__name="core.groups.as_they_came", group_size=16)
 
 
@@ -126,6 +127,7 @@ FINAL = {
   "fusion": fusion(),
   "fusion as they came": fusion(**AS_THEY_CAME),
   "fusion round": fusion(full="round"),
+  **{f"batch mean M={m}": fusion(**BATCH_MEAN, group_size=m) for m in (1, 4, 32)},
   "M=1": fusion(group_size=1),
   "M=1 round": fusion(full="round", group_size=1),
   "data MMD": fusion(sample_times__mapping=dict(name="core.mappings.to_target")),
@@ -194,6 +196,7 @@ ELSEWHERE = (
   "fusion",
   "fusion as they came",
   "fusion round",
+  *(f"batch mean M={m}" for m in (1, 4, 32)),
   "M=1",
   "forcing",
   "shortcut velocity",

@@ -33,6 +33,7 @@ KINDS = {  # where dfim keeps each part: ours stand for no other kind, others' a
   "objective.sample_times.mapping": "core.mappings",
   "objective.particles": "core.particles",
   "objective.groups": "core.groups",
+  "objective.datum": "core.posterior",
   "objective.kernel": "core.kernels",
   "objective.weight": "core.weights",
   "optimizer": "optax",

@@ -16,6 +16,7 @@ from dfim.core import groups as groups_lib
 from dfim.core import interpolants
 from dfim.core import mmd
 from dfim.core import parameterization
+from dfim.core import posterior
 from dfim.core import streams as streams_lib
 from dfim.core import times as times_lib
 
@@ -39,6 +40,7 @@ def loss(
   drop_in_target: bool = True,
   streams: int = 1,
   groups: Callable[..., Array | None] = groups_lib.as_they_came,
+  datum: Callable[..., tuple[Array, Array]] = posterior.own,
 ) -> tuple[Array, dict[str, Array]]:
   """Weighted MMD^2 of each group of particles, averaged over groups.
 
@@ -62,6 +64,7 @@ def loss(
       algorithm has it, or the full ones, as the released trainer does.
     streams: 2 for a context that stands still beside what moves, see `core.streams`.
     groups: `core.groups.*`, who stands together.
+    datum: `core.posterior.*`, what x_r is made of beside x_t.
 
   Returns:
     The scalar loss, and metrics.
@@ -76,7 +79,8 @@ def loss(
   s, r, t = times.s, times.r, times.t
   eps = f.sigma_data * interpolants.noise_like(key_noise, x)
   x_t = interpolants.interpolate(f.path, x, eps, t)
-  x_r = interpolants.interpolate(f.path, x, eps, r)  # = ddim(x_t, x, r, t), and never 0 / 0
+  # = ddim(x_t, x, r, t) of the datum, and never 0 / 0
+  x_r = interpolants.interpolate(f.path, *datum(x, eps, x_t, times, f), r)
 
   dropped = conditions.drop(key_drop, cond, drop_rate)
   net = functools.partial(apply, rngs=dict(dropout=key_net))  # one mask for both passes

@@ -16,6 +16,7 @@ from dfim.core import mappings
 from dfim.core import mmd
 from dfim.core import parameterization as pz
 from dfim.core import particles
+from dfim.core import posterior
 from dfim.core import times as times_lib
 from dfim.core import weights
 from dfim.models import causal_transformer
@@ -419,6 +420,24 @@ def test_groups_that_stand_as_they_came_change_nothing_and_others_share_their_ti
   np.testing.assert_array_equal(places, places[:, :1] + 0 * places)
   found = groups_lib.shared(seen["times"]).t
   assert np.any(found[:4, 6] != found[:1, 6]), "neighbours of the batch need not"
+
+
+def test_the_frozen_model_starts_from_the_datum_of_the_rule_and_the_trained_one_does_not(batch):
+  seen = []
+
+  def spy(y, z, *args, **given):
+    seen.append((y, z))
+    return particles.example(y, z, *args, **given)
+
+  def moved(x, eps, x_t, times, f):
+    np.testing.assert_allclose(x_t, interpolants.interpolate(FM, x, eps, times.t), atol=1e-6)
+    return x + 1.0, eps
+
+  for datum in (posterior.own, moved):
+    loss(PARAMS, PARAMS, batch, particles=spy, datum=datum)
+  (y, z), (same, other) = seen
+  np.testing.assert_array_equal(y, same)
+  assert np.all(z != other)
 
 
 class Plain(pz.Identity):

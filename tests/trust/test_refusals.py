@@ -358,6 +358,18 @@ BAD = {
     "objective.groups.name='core.particles.token'",
     "core.groups.*",
   ),
+  "a posterior mean of one stream": (
+    D,
+    {"objective.datum": named("core.posterior.batch_mean", bandwidth=1.0)},
+    "objective.datum: posterior.batch_mean with streams=1",
+    "or objective.datum.name=core.posterior.own",
+  ),
+  "a posterior of another kind": (
+    F,
+    {"objective.datum": named("core.groups.as_they_came")},
+    "objective.datum.name='core.groups.as_they_came'",
+    "core.posterior.*",
+  ),
   "three streams of two": (F, {"objective.streams": 3}, "objective.streams=3", "needs 2; set that"),
   "three streams": (D, {"objective.streams": 3}, "objective.streams=3", "set it to 1, or to 2"),
   "two streams, a network of one": (

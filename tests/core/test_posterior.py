@@ -1,0 +1,95 @@
+"""Where the frozen model starts: x_r of the own datum scatters given x_t, of the mean hardly."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dfim.core import interpolants
+from dfim.core import parameterization
+from dfim.core import posterior
+from dfim.core import times as times_lib
+
+F = parameterization.SimpleEDM(path=interpolants.FlowMatching(), sigma_data=0.5)
+
+
+def noised(x, t, *, active=True, streams=2):
+  """Two streams of `x` `[B, T, D]` with clean context, the second at t: what a rule is given."""
+  both = jnp.concatenate([x, x], axis=1)
+  at = jnp.concatenate([jnp.zeros(x.shape[1]), jnp.broadcast_to(t, x.shape[1])])
+  at = jnp.broadcast_to(at[None, :, None], (len(x), 2 * x.shape[1], 1))
+  moves = (at > 0.0) & active
+  eps = 0.5 * jax.random.normal(jax.random.key(1), both.shape)
+  x_t = interpolants.interpolate(F.path, both, eps, at)
+  return both, eps, x_t, times_lib.Times(s=0 * at, r=at, t=at, active=moves, streams=streams)
+
+
+def means(given, **how):
+  """The data of the moving half that `batch_mean` finds."""
+  datum, _ = posterior.batch_mean(*given, F, **how)
+  return datum[:, datum.shape[1] // 2 :]
+
+
+def test_the_first_token_has_the_posterior_mean_in_closed_form():
+  x = jnp.tile(jnp.array([-1.0, 1.0]), 32).reshape(64, 1, 1)
+  given = noised(x, 0.7)
+  expected = jnp.tanh(0.3 * given[2][:, 1:] / (0.7 * 0.5) ** 2)
+  np.testing.assert_allclose(means(given, bandwidth=5.0), expected, atol=1e-5)
+
+
+def test_a_prefix_tells_what_the_next_token_may_be():
+  side = jnp.tile(jnp.array([-1.0, 1.0]), 32)
+  given = noised(jnp.stack([side, side], axis=1)[..., None], 0.7)
+  told, untold = (means(given, bandwidth=b)[:, 1, 0] for b in (100.0, 0.0))
+  np.testing.assert_allclose(told, side, atol=1e-5)
+  np.testing.assert_allclose(untold, jnp.tanh(0.3 * given[2][:, 3, 0] / 0.35**2), atol=1e-5)
+  fading = means(given, bandwidth=1.0)[:, 1, 0]  # half-way: exp(-1 * 2 / 1) for the other side
+  far = 2.0 * side * 0.3 * given[2][:, 3, 0] / 0.35**2
+  np.testing.assert_allclose(fading, side * (1.0 - 2.0 * jax.nn.sigmoid(-2.0 - far)), atol=1e-4)
+
+
+def test_x_t_lies_on_the_path_of_what_comes_back():
+  given = noised(jax.random.normal(jax.random.key(0), (32, 3, 2)), jnp.array([0.2, 0.5, 0.9]))
+  pair = posterior.batch_mean(*given, F, bandwidth=5.0)
+  back = interpolants.interpolate(F.path, *pair, given[3].t)
+  np.testing.assert_allclose(back, given[2], atol=1e-5)
+
+
+@pytest.mark.parametrize("r", [0.55, 0.59])
+def test_x_r_does_not_scatter_and_keeps_its_law(r):
+  x = 0.5 * jax.random.normal(jax.random.key(0), (2000, 1, 1))
+  given = noised(x, 0.6)
+  x_t = given[2][:, 1, 0]
+
+  def at_r(rule, **how):
+    x_r = interpolants.interpolate(F.path, *rule(*given, F, **how), jnp.asarray(r))[:, 1, 0]
+    slope = jnp.sum(x_r * x_t) / jnp.sum(x_t**2)
+    return jnp.std(x_r), jnp.std(x_r - slope * x_t)
+
+  law = 0.5 * np.hypot(1.0 - r, r)
+  (own, own_scatter), (mean, scatter) = at_r(posterior.own), at_r(posterior.batch_mean, bandwidth=1)
+  np.testing.assert_allclose([own, mean], law, rtol=0.04)
+  assert scatter < 0.15 * own_scatter
+
+
+def test_what_stands_still_or_lies_below_keeps_its_own():
+  given = noised(jax.random.normal(jax.random.key(0), (16, 2, 2)), jnp.array([0.4, 0.8]))
+  datum, noise = posterior.batch_mean(*given, F, bandwidth=1.0, above=0.5)
+  same = jnp.all(datum == given[0], axis=(0, 2)), jnp.all(noise == given[1], axis=(0, 2))
+  np.testing.assert_array_equal(same, [[True, True, True, False]] * 2)
+  still = noised(given[0][:, :2], 0.8, active=False)
+  np.testing.assert_array_equal(posterior.batch_mean(*still, F, bandwidth=1.0)[0], still[0])
+
+
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    (dict(streams=1), "set objective.streams=2"),
+    (dict(bandwidth=-1.0), "bandwidth=-1.0"),
+    (dict(above=1.0), "above=1.0"),
+  ],
+)
+def test_refusals(change, message):
+  given = noised(jnp.ones((4, 2, 1)), 0.5, streams=change.pop("streams", 2))
+  with pytest.raises(ValueError, match=message):
+    posterior.batch_mean(*given, F, **{"bandwidth": 1.0, **change})
