@@ -16,6 +16,7 @@ import ml_collections
 
 from dfim import resolve as resolve_lib
 from dfim.core import groups
+from dfim.core import posterior
 from dfim.core import times
 from dfim.core import weights
 from dfim.objectives import moment_matching
@@ -148,11 +149,17 @@ def _streams(given: dict[str, Any], pattern: Any, net: Any) -> None:
       ' the pattern whole: {"name": "core.times.two_stream"}.'
     )
   noisy = getattr(inspect.signature(pattern).parameters.get("noisy"), "default", 0.0)
-  if _function(given.get("groups")) is groups.like_prefixes and (streams == 1 or noisy > 0.0):
-    needs = "objective.streams=1: groups.like_prefixes needs 2"
-    if streams == 2:
-      needs = f"objective.sample_times.pattern.noisy={noisy}: groups.like_prefixes needs 0.0"
-    raise ConfigError(f"{needs}; set that, or objective.groups.name=core.groups.as_they_came.")
+  of_prefixes = (
+    ("groups", groups.like_prefixes, "core.groups.as_they_came"),
+    ("datum", posterior.batch_mean, "core.posterior.own"),
+  )
+  for field, rule, other in of_prefixes:
+    if _function(given.get(field)) is rule and (streams == 1 or noisy > 0.0):
+      what = f"{rule.__module__.rpartition('.')[2]}.{rule.__name__}"
+      needs = f"objective.streams=1: {what} needs 2"
+      if streams == 2:
+        needs = f"objective.sample_times.pattern.noisy={noisy}: {what} needs 0.0"
+      raise ConfigError(f"{needs}; set that, or objective.{field}.name={other}.")
   if streams == 2 and "streams" not in inspect.signature(type(net).__call__).parameters:
     raise ConfigError(
       f"objective.streams=2: {type(net).__name__} has one stream; set model.name="

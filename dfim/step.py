@@ -83,9 +83,9 @@ def accumulated(
   """`gradient(batch, key)`, or its mean over `count` micro-batches, taken one after another.
 
   Each draws its times and noise from a key of its own, so `count` changes the draws, not their law,
-  but that `core.groups` choose within a micro-batch; and where an objective averages over what
-  moves, each micro-batch counts alike. Sums are in float32 at least. An accelerator holds one
-  micro-batch's activations at a time; a CPU, all.
+  but that `core.groups` and `core.posterior` look at one micro-batch; and where an objective
+  averages over what moves, each micro-batch counts alike. Sums are in float32 at least. An
+  accelerator holds one micro-batch's activations at a time; a CPU, all.
   """
   if count == 1:
     return gradient(batch, key)

@@ -80,7 +80,7 @@ def loss(
   eps = f.sigma_data * interpolants.noise_like(key_noise, x)
   x_t = interpolants.interpolate(f.path, x, eps, t)
   # = ddim(x_t, x, r, t) of the datum, and never 0 / 0
-  x_r = interpolants.interpolate(f.path, *datum(x, eps, x_t, times, f), r)
+  x_r = interpolants.interpolate(f.path, *datum(x, eps, x_t, times, f, cond), r)
 
   dropped = conditions.drop(key_drop, cond, drop_rate)
   net = functools.partial(apply, rngs=dict(dropout=key_net))  # one mask for both passes

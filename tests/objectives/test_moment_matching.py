@@ -429,7 +429,7 @@ def test_the_frozen_model_starts_from_the_datum_of_the_rule_and_the_trained_one_
     seen.append((y, z))
     return particles.example(y, z, *args, **given)
 
-  def moved(x, eps, x_t, times, f):
+  def moved(x, eps, x_t, times, f, cond):
     np.testing.assert_allclose(x_t, interpolants.interpolate(FM, x, eps, times.t), atol=1e-6)
     return x + 1.0, eps
 
@@ -438,6 +438,23 @@ def test_the_frozen_model_starts_from_the_datum_of_the_rule_and_the_trained_one_
   (y, z), (same, other) = seen
   np.testing.assert_array_equal(y, same)
   assert np.all(z != other)
+
+
+def test_the_mean_of_what_may_be_trains_beside_like_prefixes():
+  x = jnp.asarray(np.random.default_rng(4).normal(0, 0.5, (16, 4, 2)), jnp.float32)
+  net = lambda params, x, s, t, cond, *, streams, rngs: jnp.sin(params * x + t) * (1.0 + s)
+
+  def value(params, datum):
+    clean = functools.partial(times_lib.two_stream, noisy=0.0)
+    given = dict(streams=2, sample_times=sample_times(pattern=clean), datum=datum)
+    like = groups_lib.like_prefixes
+    return loss(params, params, dict(x=x), net, particles=particles.prefix, groups=like, **given)[0]
+
+  mean = functools.partial(posterior.batch_mean, bandwidth=2.0)
+  found, slope = jax.value_and_grad(value)(3.0, mean)
+  own, own_slope = jax.value_and_grad(value)(3.0, posterior.own)
+  assert np.isfinite(slope) and slope != own_slope
+  assert 0.0 < found < own, "partners that scatter less lie nearer"
 
 
 class Plain(pz.Identity):

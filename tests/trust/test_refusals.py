@@ -361,7 +361,17 @@ BAD = {
   "a posterior mean of one stream": (
     D,
     {"objective.datum": named("core.posterior.batch_mean", bandwidth=1.0)},
-    "objective.datum: posterior.batch_mean with streams=1",
+    "objective.streams=1: posterior.batch_mean needs 2",
+    "or objective.datum.name=core.posterior.own",
+  ),
+  "a posterior mean after a noisy context": (
+    F,
+    {
+      "objective.datum": named("core.posterior.batch_mean", bandwidth=1.0),
+      "objective.groups": named("core.groups.as_they_came"),
+      "objective.sample_times.pattern.noisy": 0.25,
+    },
+    "objective.sample_times.pattern.noisy=0.25: posterior.batch_mean needs 0.0",
     "or objective.datum.name=core.posterior.own",
   ),
   "a posterior of another kind": (
