@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from dfim.core import parameterization
+from dfim.core import particles
 from dfim.core import times as times_lib
 
 Array = jax.Array
@@ -48,8 +49,8 @@ def batch_mean(
   """The mean of the batch's data, token by token, by how likely x_t is to be of each.
 
   Given token i at x_t, after the clean context c, the datum x' of another sequence counts by
-  N(x_t; alpha x', (sigma f.sigma_data)^2) exp(-bandwidth sum_{l<i} |c^l - c'^l| / D): the batch
-  stands for the law of the data after c. Where few prefixes are alike, or t is small, what is left
+  N(x_t; alpha x', (sigma f.sigma_data)^2) and `particles.likeness` of c and c': the batch stands
+  for the law of the data after c. Where few prefixes are alike, or t is small, what is left
   is the own datum. It is the mean over one (micro-)batch, which should be large.
 
   Args:
@@ -79,25 +80,18 @@ def batch_mean(
       "posterior.batch_mean of data with conditions, over which it would average: set"
       " objective.datum.name=core.posterior.own."
     )
-  if bandwidth < 0.0 or not 0.0 <= above < 1.0:
-    raise ValueError(
-      f"bandwidth={bandwidth}, above={above}: set bandwidth to 0 or more, above in [0, 1)."
-    )
+  if not 0.0 <= above < 1.0:
+    raise ValueError(f"above={above}: set it in [0, 1).")
+  alike = particles.likeness(x_t, group_size=len(x), bandwidth=bandwidth, streams=2)[0]
   tokens = x.shape[1] // 2
-  flat = lambda a: jnp.moveaxis(a.reshape(len(a), tokens, -1), 1, 0)  # [T, B, D]
-  moving = lambda a: flat(a[:, tokens:])
+  moving = lambda a: jnp.moveaxis(a[:, tokens:].reshape(len(a), tokens, -1), 1, 0)  # [T, B, D]
   here = times.active & (times.t > above)
   alpha, sigma = f.path.alpha(times.t), jnp.where(here, f.path.sigma(times.t), 1.0)
-
-  def of_token(before: Array, token: tuple[Array, ...]) -> tuple[Array, Array]:
-    c, data, noised, alpha, deviation = token
-    apart = jnp.sum(jnp.square(noised[:, None] - alpha[:, None] * data[None]), axis=-1)
-    weights = jax.nn.softmax(-apart / (2.0 * jnp.square(deviation)) - bandwidth * before, axis=1)
-    each = jnp.sqrt(jnp.sum(jnp.square(c[:, None] - c[None]), axis=-1)) / c.shape[-1]
-    return before + each, jnp.matmul(weights, data, precision=jax.lax.Precision.HIGHEST)
-
-  drawn = (flat(x_t[:, :tokens]), *map(moving, (x, x_t, alpha, sigma * f.sigma_data)))
-  _, mean = jax.lax.scan(of_token, jnp.zeros((len(x), len(x)), x_t.dtype), drawn)
+  data, noised, shrunk, deviation = map(moving, (x, x_t, alpha, sigma * f.sigma_data))
+  apart = noised[:, :, None] - shrunk[:, :, None] * data[:, None]
+  far = jnp.sum(jnp.square(apart), axis=-1) / (2.0 * jnp.square(deviation))
+  weights = jax.nn.softmax(jnp.log(alike[tokens:]) - far, axis=-1)
+  mean = jnp.matmul(weights, data, precision=jax.lax.Precision.HIGHEST)
   mean = jnp.moveaxis(mean, 0, 1).reshape(len(x), tokens, *x.shape[2:])
   mean = jnp.concatenate([x[:, :tokens], mean], axis=1)
   return jnp.where(here, mean, x), jnp.where(here, (x_t - alpha * mean) / sigma, eps)
