@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dfim.core import interpolants
 from dfim.core import parameterization
 from dfim.core import particles
 from dfim.core import times as times_lib
@@ -53,6 +54,10 @@ def batch_mean(
   for the law of the data after c. Where few prefixes are alike, or t is small, what is left
   is the own datum. It is the mean over one (micro-)batch, which should be large.
 
+  What comes back is half the mean at x_t, half that at the x_r which the first alone would give:
+  Heun's rule, of second order in t - r (Karras et al. 2022, arXiv 2206.00364, algorithm 1). The
+  first alone is Euler's, whose errors add up: Gaussian data shrink by 4 % down 64 steps.
+
   Args:
     x: data, `[B, 2 T, ...]`: of two streams, the first of which is the context.
     eps: noise of the deviation f.sigma_data, of x's shape.
@@ -62,7 +67,7 @@ def batch_mean(
     cond: must be None, for the mean would be over all conditions.
     bandwidth: an inverse distance, 0 or more, as in `particles.likeness`. Set it larger than there:
       it decides what the mean is of.
-    above: the mean where t > above, the own datum else.
+    above: the mean at times > above, the own datum else.
 
   Returns:
     Data and noise, as `x` and `eps`, on whose path x_t lies.
@@ -70,6 +75,30 @@ def batch_mean(
   Raises:
     ValueError: one stream, whose tokens move together, conditions, or values out of range.
   """
+  _check(times, cond, above)
+  alike = particles.likeness(x_t, group_size=len(x), bandwidth=bandwidth, streams=2)[0]
+  tokens = x.shape[1] // 2
+  moving = lambda a: jnp.moveaxis(a[:, tokens:].reshape(len(a), tokens, -1), 1, 0)  # [T, B, D]
+
+  def mean(x_u: Array, u: Array, where: Array) -> Array:
+    alpha, sigma = f.path.alpha(u), jnp.where(where, f.path.sigma(u), 1.0)
+    data, noised, shrunk, deviation = map(moving, (x, x_u, alpha, sigma * f.sigma_data))
+    apart = noised[:, :, None] - shrunk[:, :, None] * data[:, None]
+    far = jnp.sum(jnp.square(apart), axis=-1) / (2.0 * jnp.square(deviation))
+    weights = jax.nn.softmax(jnp.log(alike[tokens:]) - far, axis=-1)
+    found = jnp.matmul(weights, data, precision=jax.lax.Precision.HIGHEST)
+    found = jnp.moveaxis(found, 0, 1).reshape(len(x), tokens, *x.shape[2:])
+    return jnp.concatenate([x[:, :tokens], found], axis=1)
+
+  here, below = (times.active & (u > above) for u in (times.t, times.r))
+  datum = mean(x_t, times.t, here)
+  x_r = interpolants.ddim(f.path, x_t, datum, times.r, jnp.where(here, times.t, 1.0))
+  datum = jnp.where(below, 0.5 * (datum + mean(x_r, times.r, below)), datum)
+  alpha, sigma = f.path.alpha(times.t), jnp.where(here, f.path.sigma(times.t), 1.0)
+  return jnp.where(here, datum, x), jnp.where(here, (x_t - alpha * datum) / sigma, eps)
+
+
+def _check(times: times_lib.Times, cond: Any, above: float) -> None:
   if times.streams != 2:
     raise ValueError(
       f"posterior.batch_mean with streams={times.streams}: set objective.streams=2, or"
@@ -82,16 +111,3 @@ def batch_mean(
     )
   if not 0.0 <= above < 1.0:
     raise ValueError(f"above={above}: set it in [0, 1).")
-  alike = particles.likeness(x_t, group_size=len(x), bandwidth=bandwidth, streams=2)[0]
-  tokens = x.shape[1] // 2
-  moving = lambda a: jnp.moveaxis(a[:, tokens:].reshape(len(a), tokens, -1), 1, 0)  # [T, B, D]
-  here = times.active & (times.t > above)
-  alpha, sigma = f.path.alpha(times.t), jnp.where(here, f.path.sigma(times.t), 1.0)
-  data, noised, shrunk, deviation = map(moving, (x, x_t, alpha, sigma * f.sigma_data))
-  apart = noised[:, :, None] - shrunk[:, :, None] * data[:, None]
-  far = jnp.sum(jnp.square(apart), axis=-1) / (2.0 * jnp.square(deviation))
-  weights = jax.nn.softmax(jnp.log(alike[tokens:]) - far, axis=-1)
-  mean = jnp.matmul(weights, data, precision=jax.lax.Precision.HIGHEST)
-  mean = jnp.moveaxis(mean, 0, 1).reshape(len(x), tokens, *x.shape[2:])
-  mean = jnp.concatenate([x[:, :tokens], mean], axis=1)
-  return jnp.where(here, mean, x), jnp.where(here, (x_t - alpha * mean) / sigma, eps)
