@@ -6,7 +6,7 @@ python -m benchmarks.fusion --rows='screen *' --seeds=0
 All rows have the network, the optimizer, the batch and the data of configs/dfim_walk.py. `final`
 rows are the methods, each down the grid that suits it, after 3,000 steps, and the rivals of one
 stream once more at as many tokens x steps. `other`, `third`, `short` and `long` rows are other
-walks; nothing of the default was chosen on the last three. `screen` rows are the fusion with one
+walks. `screen` rows are the fusion with one
 choice changed, after half of the steps, by its last weights. A row and a seed are an ordinary run
 in <workdir>/<row>/<seed>: what is done is not done again, what was stopped resumes. At the end
 `table.md` and `figure.png` in <workdir> show all that is there; training seconds in the figure are
@@ -42,8 +42,8 @@ ONE_STREAM = dict(  # what a token is sampled from, a clean past, must be met in
   ),
   shares=dict(pivot=0.5, context=0.5),
 )
-BATCH_MEAN = dict(datum=dict(name="core.posterior.batch_mean", bandwidth=20.0, above=0.6))
-AS_THEY_CAME = dict(groups__name="core.groups.as_they_came", group_size=16)
+OWN = dict(datum=dict(name="core.posterior.own"), sample_times__s_at_r=0.0, group_size=32)
+AS_THEY_CAME = OWN | dict(groups__name="core.groups.as_they_came", group_size=16)
 
 
 def changed(config: ml_collections.ConfigDict, fields: dict[str, Any]) -> ml_collections.ConfigDict:
@@ -125,13 +125,13 @@ def straight(name: str) -> dict[str, Any]:
 
 FINAL = {
   "fusion": fusion(),
+  "fusion own datum": fusion(**OWN),
   "fusion as they came": fusion(**AS_THEY_CAME),
   "fusion round": fusion(full="round"),
-  **{f"batch mean M={m}": fusion(**BATCH_MEAN, group_size=m) for m in (1, 4, 32)},
-  "batch mean M=4 s at r": fusion(**BATCH_MEAN, group_size=4, sample_times__s_at_r=0.25),
   "M=1": fusion(group_size=1),
+  "M=1 own datum": fusion(**OWN | dict(group_size=1)),
   "M=1 round": fusion(full="round", group_size=1),
-  "data MMD": fusion(sample_times__mapping=dict(name="core.mappings.to_target")),
+  "data MMD": fusion(**OWN, sample_times__mapping=dict(name="core.mappings.to_target")),
   "forcing": forcing(),
   "forcing two_stream": forcing(streams=2),
   "forcing equal tokens": forcing(steps=2.0),
@@ -145,7 +145,10 @@ FINAL = {
 }
 SCREEN = {
   "default": {},
-  **{f"M={m}": dict(group_size=m) for m in (1, 2, 4, 8, 16, 64)},
+  **{f"M={m}": dict(group_size=m) for m in (1, 2, 8, 16, 32)},
+  "own datum": OWN,
+  "own datum M=4": OWN | dict(group_size=4),
+  **{f"mean bandwidth {b:g}": dict(datum__bandwidth=b) for b in (10.0, 20.0, 80.0)},
   **{f"as they came M={m}": AS_THEY_CAME | dict(group_size=m) for m in (16, 32)},
   **{f"k={k:g}": dict(sample_times__mapping__k=k) for k in (5.0, 7.0)},
   **{f"min_gap {g:g}": dict(sample_times__mapping__min_gap=g) for g in (0.03, 0.06)},
@@ -170,7 +173,7 @@ SCREEN = {
   "averaged bandwidth 3": dict(particles__averaged=True, particles__bandwidth=3.0),
   "particles token": AS_THEY_CAME | dict(particles=dict(name="core.particles.token")),
   **{f"s at t_min {p:g}": dict(sample_times__s_at_t_min=p) for p in (0.0, 0.6)},
-  "s at r 0.25": dict(sample_times__s_at_r=0.25),
+  **{f"s at r {p:g}": dict(sample_times__s_at_r=p) for p in (0.0, 0.25, 0.75)},
   "context a quarter noisy": AS_THEY_CAME | dict(sample_times__pattern__noisy=0.25),
   "context half noisy": AS_THEY_CAME | dict(sample_times__pattern__noisy=0.5),
   **{
@@ -195,10 +198,11 @@ WALKS = {  # fields of `data`; a first one is the config's
 }
 ELSEWHERE = (
   "fusion",
+  "fusion own datum",
   "fusion as they came",
   "fusion round",
-  *(f"batch mean {what}" for what in ("M=1", "M=4", "M=32", "M=4 s at r")),
   "M=1",
+  "M=1 own datum",
   "forcing",
   "shortcut velocity",
   "shortcut velocity two_stream",

@@ -38,8 +38,10 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
       pattern=dict(name="core.times.two_stream", noisy=0.0),
       mapping=dict(name="core.mappings.log_snr_decrement", k=6.0),
       s_at_t_min=0.3,
+      s_at_r=0.5,
       **forcing_walk.ENDS,
     ),
+    datum=dict(name="core.posterior.batch_mean", bandwidth=40.0),
     particles=dict(name="core.particles.prefix", bandwidth=1.0),
     groups=dict(name="core.groups.like_prefixes"),
     kernel=dict(  # wide while branches find their masses, then narrow, which holds them
@@ -54,7 +56,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
       ),
     ),
     weight=dict(name="core.weights.imm", a=1.0, b=2.0),
-    group_size=32 if full else 4,
+    group_size=4,
     streams=2,
   )
   if full:
@@ -65,6 +67,8 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   if mode == "round":
     c.objective.kernel = dict(name="core.kernels.pseudo_huber", c=0.01)
     c.objective.groups.name, c.objective.group_size = "core.groups.as_they_came", 16
+    c.objective.datum = dict(name="core.posterior.own")
+    c.objective.sample_times.s_at_r = 0.0
     c.sampler.step = dict(name="samplers.jump.pushforward_step")
     c.sampler.grid = dict(name="core.grids.edm", rho=12.0, **forcing_walk.ENDS)  # two meet at .74
   return c

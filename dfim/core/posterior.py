@@ -5,7 +5,7 @@ x_t. With an example's own datum x_r scatters, given x_t, over all data that x_t
 matching with many particles does not mind; with few, a pointed kernel draws each to the median of
 where its partner may be, and branches lose their shares (docs/fusion.md). With the posterior mean
 nothing would scatter, with that of a batch little does: x_r is a step of the flow that carries the
-law of x_t down, with an error of second order in t - r, so of first order over all steps.
+law of x_t down.
 Source: the mean over a batch, Stable Target Field (Xu et al. 2023, arXiv 2302.00670); with
 prefixes, and as a start for moment matching, ours.
 """
@@ -45,7 +45,6 @@ def batch_mean(
   cond: Any = None,
   *,
   bandwidth: float,
-  above: float = 0.0,
 ) -> tuple[Array, Array]:
   """The mean of the batch's data, token by token, by how likely x_t is to be of each.
 
@@ -67,15 +66,14 @@ def batch_mean(
     cond: must be None, for the mean would be over all conditions.
     bandwidth: an inverse distance, 0 or more, as in `particles.likeness`. Set it larger than there:
       it decides what the mean is of.
-    above: the mean at times > above, the own datum else.
 
   Returns:
     Data and noise, as `x` and `eps`, on whose path x_t lies.
 
   Raises:
-    ValueError: one stream, whose tokens move together, conditions, or values out of range.
+    ValueError: one stream, whose tokens move together, conditions, or a bandwidth below 0.
   """
-  _check(times, cond, above)
+  _check(times, cond)
   alike = particles.likeness(x_t, group_size=len(x), bandwidth=bandwidth, streams=2)[0]
   tokens = x.shape[1] // 2
   moving = lambda a: jnp.moveaxis(a[:, tokens:].reshape(len(a), tokens, -1), 1, 0)  # [T, B, D]
@@ -90,7 +88,7 @@ def batch_mean(
     found = jnp.moveaxis(found, 0, 1).reshape(len(x), tokens, *x.shape[2:])
     return jnp.concatenate([x[:, :tokens], found], axis=1)
 
-  here, below = (times.active & (u > above) for u in (times.t, times.r))
+  here, below = (times.active & (u > 0.0) for u in (times.t, times.r))
   datum = mean(x_t, times.t, here)
   x_r = interpolants.ddim(f.path, x_t, datum, times.r, jnp.where(here, times.t, 1.0))
   datum = jnp.where(below, 0.5 * (datum + mean(x_r, times.r, below)), datum)
@@ -98,7 +96,7 @@ def batch_mean(
   return jnp.where(here, datum, x), jnp.where(here, (x_t - alpha * datum) / sigma, eps)
 
 
-def _check(times: times_lib.Times, cond: Any, above: float) -> None:
+def _check(times: times_lib.Times, cond: Any) -> None:
   if times.streams != 2:
     raise ValueError(
       f"posterior.batch_mean with streams={times.streams}: set objective.streams=2, or"
@@ -109,5 +107,3 @@ def _check(times: times_lib.Times, cond: Any, above: float) -> None:
       "posterior.batch_mean of data with conditions, over which it would average: set"
       " objective.datum.name=core.posterior.own."
     )
-  if not 0.0 <= above < 1.0:
-    raise ValueError(f"above={above}: set it in [0, 1).")
