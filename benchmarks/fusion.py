@@ -148,7 +148,7 @@ SCREEN = {
   **{f"M={m}": dict(group_size=m) for m in (1, 2, 8, 16, 32)},
   "own datum": OWN,
   "own datum M=4": OWN | dict(group_size=4),
-  **{f"mean bandwidth {b:g}": dict(datum__bandwidth=b) for b in (10.0, 20.0, 80.0)},
+  **{f"mean bandwidth {b:g}": dict(datum__bandwidth=b) for b in (10.0, 40.0, 80.0)},
   **{f"as they came M={m}": AS_THEY_CAME | dict(group_size=m) for m in (16, 32)},
   **{f"k={k:g}": dict(sample_times__mapping__k=k) for k in (5.0, 7.0)},
   **{f"min_gap {g:g}": dict(sample_times__mapping__min_gap=g) for g in (0.03, 0.06)},

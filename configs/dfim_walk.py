@@ -41,7 +41,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
       s_at_r=0.5,
       **forcing_walk.ENDS,
     ),
-    datum=dict(name="core.posterior.batch_mean", bandwidth=40.0),
+    datum=dict(name="core.posterior.batch_mean", bandwidth=20.0),
     particles=dict(name="core.particles.prefix", bandwidth=1.0),
     groups=dict(name="core.groups.like_prefixes"),
     kernel=dict(  # wide while branches find their masses, then narrow, which holds them
