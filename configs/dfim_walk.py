@@ -3,10 +3,10 @@
 python -m dfim.main --config=configs/dfim_walk.py
 python -m dfim.main --config=configs/dfim_walk.py:round
 
-The second, whose kernel has a round bottom, is for two calls and more, the first for one.
+The second, whose kernel has a round bottom, has the lower joint distance at two calls and more.
 
-Time: about six minutes on two CPU cores, the scores one of them.
-Score: joint / turn distance .00046 / .0013 at one call a token, .00033 / .00074 at two; of the
+Time: about eight minutes on two CPU cores, the scores one of them.
+Score: joint / turn distance .0004 / .00051 at one call a token, .00047 / .00031 at two; of the
 second .00078 / .0014, .00023 / .00064, and .0001 / .00054 at four; medians of three seeds
 (docs/fusion.md).
 """
