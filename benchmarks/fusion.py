@@ -6,11 +6,11 @@ python -m benchmarks.fusion --rows='screen *' --seeds=0
 All rows have the network, the optimizer, the batch and the data of configs/dfim_walk.py. `final`
 rows are the methods, each down the grid that suits it, after 3,000 steps, and the rivals of one
 stream once more at as many tokens x steps. `other`, `third`, `short` and `long` rows are other
-walks. `screen` rows are the fusion with one
-choice changed, after half of the steps, by its last weights. A row and a seed are an ordinary run
-in <workdir>/<row>/<seed>: what is done is not done again, what was stopped resumes. At the end
-`table.md` and `figure.png` in <workdir> show all that is there; training seconds in the figure are
-steps times the `speed.json` that benchmarks.fusion_speed leaves there.
+walks. `screen` rows are the fusion with one choice changed, after half of the steps, by its last
+weights. A row and a seed are an ordinary run in <workdir>/<row>/<seed>: what is done is not done
+again, what was stopped resumes. At the end `table.md` and `figure.png` in <workdir> show all that
+is there; training seconds in the figure are steps times the `speed.json` that
+benchmarks.fusion_speed leaves there.
 """
 
 import functools
