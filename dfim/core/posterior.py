@@ -78,9 +78,9 @@ def batch_mean(
   tokens = x.shape[1] // 2
   moving = lambda a: jnp.moveaxis(a[:, tokens:].reshape(len(a), tokens, -1), 1, 0)  # [T, B, D]
 
-  def mean(x_u: Array, u: Array, where: Array) -> Array:
-    alpha, sigma = f.path.alpha(u), jnp.where(where, f.path.sigma(u), 1.0)
-    data, noised, shrunk, deviation = map(moving, (x, x_u, alpha, sigma * f.sigma_data))
+  def mean(x_u: Array, u: Array) -> Array:
+    alpha, deviation = f.path.alpha(u), f.path.sigma(u) * f.sigma_data
+    data, noised, shrunk, deviation = map(moving, (x, x_u, alpha, deviation))
     apart = noised[:, :, None] - shrunk[:, :, None] * data[:, None]
     far = jnp.sum(jnp.square(apart), axis=-1) / (2.0 * jnp.square(deviation))
     weights = jax.nn.softmax(jnp.log(alike[tokens:]) - far, axis=-1)
@@ -89,11 +89,12 @@ def batch_mean(
     return jnp.concatenate([x[:, :tokens], found], axis=1)
 
   here, below = (times.active & (u > 0.0) for u in (times.t, times.r))
-  datum = mean(x_t, times.t, here)
-  x_r = interpolants.ddim(f.path, x_t, datum, times.r, jnp.where(here, times.t, 1.0))
-  datum = jnp.where(below, 0.5 * (datum + mean(x_r, times.r, below)), datum)
-  alpha, sigma = f.path.alpha(times.t), jnp.where(here, f.path.sigma(times.t), 1.0)
-  return jnp.where(here, datum, x), jnp.where(here, (x_t - alpha * datum) / sigma, eps)
+  t, r = jnp.where(here, times.t, 1.0), jnp.where(below, times.r, 1.0)  # nothing is divided by 0
+  datum = mean(x_t, t)
+  x_r = interpolants.ddim(f.path, x_t, datum, times.r, t)
+  datum = jnp.where(below, 0.5 * (datum + mean(x_r, r)), datum)
+  noise = (x_t - f.path.alpha(t) * datum) / f.path.sigma(t)
+  return jnp.where(here, datum, x), jnp.where(here, noise, eps)
 
 
 def _check(times: times_lib.Times, cond: Any) -> None:
