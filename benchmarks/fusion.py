@@ -3,13 +3,14 @@
 python -m benchmarks.fusion --rows='final *' --seeds=0,1,2
 python -m benchmarks.fusion --rows='screen *' --seeds=0
 
-All rows have the network, the optimizer, the batch and the data of configs/dfim_walk.py. `final`
-rows are the methods, each down the grid that suits it, after 3,000 steps, and the rivals of one
-stream once more at as many tokens x steps. `other`, `third`, `short` and `long` rows are other
-walks. `screen` rows are the fusion with one choice changed, after half of the steps, by its last
-weights. A row and a seed are an ordinary run in <workdir>/<row>/<seed>: what is done is not done
-again, what was stopped resumes. At the end `table.md` and `figure.png` in <workdir> show all that
-is there; training seconds in the figure are steps times the `speed.json` that
+All rows have the network, the optimizer, the examples that it sees and the data of
+configs/dfim_walk.py; `fusion` and `M=1` read three more examples for each, for the mean alone.
+`final` rows are the methods, each down the grid that suits it, after 3,000 steps, and the rivals of
+one stream once more at as many tokens x steps. `other`, `third`, `short` and `long` rows are other
+walks. `screen` rows are the fusion with one choice changed, after half of the steps. All are scored
+by their last weights. A row and a seed are an ordinary run in <workdir>/<row>/<seed>: what is done
+is not done again, what was stopped resumes. At the end `table.md` and `figure.png` in <workdir>
+show all that is there; training seconds in the figure are steps times the `speed.json` that
 benchmarks.fusion_speed leaves there.
 """
 
@@ -42,7 +43,9 @@ ONE_STREAM = dict(  # what a token is sampled from, a clean past, must be met in
   ),
   shares=dict(pivot=0.5, context=0.5),
 )
-OWN = dict(datum=dict(name="core.posterior.own"), sample_times__s_at_r=0.0, group_size=32)
+OWN = dict(
+  datum=dict(name="core.posterior.own"), reference=1, sample_times__s_at_r=0.0, group_size=32
+)
 AS_THEY_CAME = OWN | dict(groups__name="core.groups.as_they_came", group_size=16)
 
 
@@ -54,15 +57,12 @@ def changed(config: ml_collections.ConfigDict, fields: dict[str, Any]) -> ml_col
   return config
 
 
-def fusion(steps: float = 1.0, full: str = "full", **fields: Any) -> runs.Row:
-  """configs/dfim_walk.py with fields of its objective set, `__` for a dot; steps as a multiple.
-
-  `full` is the config's mode where nothing is quick.
-  """
+def fusion(steps: float = 1.0, **fields: Any) -> runs.Row:
+  """configs/dfim_walk.py with fields of its objective set, `__` for a dot; steps as a multiple."""
   dotted = {"objective." + name.replace("__", "."): value for name, value in fields.items()}
 
   def config(mode: str) -> ml_collections.ConfigDict:
-    c = changed(dfim_walk.get_config(full if mode == "full" else mode), dotted)
+    c = changed(dfim_walk.get_config(mode), dotted)
     c.steps = int(steps * c.steps)
     c.batch_size = max(c.batch_size, c.objective.group_size)  # where all is quick, and small
     del c.evaluators.rollout
@@ -127,10 +127,8 @@ FINAL = {
   "fusion": fusion(),
   "fusion own datum": fusion(**OWN),
   "fusion as they came": fusion(**AS_THEY_CAME),
-  "fusion round": fusion(full="round"),
   "M=1": fusion(group_size=1),
   "M=1 own datum": fusion(**OWN | dict(group_size=1)),
-  "M=1 round": fusion(full="round", group_size=1),
   "data MMD": fusion(**OWN, sample_times__mapping=dict(name="core.mappings.to_target")),
   "forcing": forcing(),
   "forcing two_stream": forcing(streams=2),
@@ -148,7 +146,9 @@ SCREEN = {
   **{f"M={m}": dict(group_size=m) for m in (1, 2, 8, 16, 32)},
   "own datum": OWN,
   "own datum M=4": OWN | dict(group_size=4),
-  **{f"mean bandwidth {b:g}": dict(datum__bandwidth=b) for b in (10.0, 40.0, 80.0)},
+  **{f"reference {n}": dict(reference=n) for n in (1, 2, 8)},
+  **{f"mean bandwidth {b:g}": dict(datum__bandwidth=b) for b in (20.0, 80.0)},
+  **{f"mean discount {d:g}": dict(datum__discount=d) for d in (0.25, 1.0)},
   **{f"as they came M={m}": AS_THEY_CAME | dict(group_size=m) for m in (16, 32)},
   **{f"k={k:g}": dict(sample_times__mapping__k=k) for k in (5.0, 7.0)},
   **{f"min_gap {g:g}": dict(sample_times__mapping__min_gap=g) for g in (0.03, 0.06)},
@@ -200,7 +200,6 @@ ELSEWHERE = (
   "fusion",
   "fusion own datum",
   "fusion as they came",
-  "fusion round",
   "M=1",
   "M=1 own datum",
   "forcing",
@@ -217,10 +216,7 @@ def elsewhere(row: runs.Row, walk: str) -> runs.Row:
 
 
 def screened(ema: float = 0.0, **fields: Any) -> runs.Row:
-  """The default with one choice changed, half as long.
-
-  Without an average of the weights: it would tell how soon a run leaves its beginning behind.
-  """
+  """The default with one choice changed, half as long."""
   return lambda mode: changed(fusion(steps=0.5, **fields)(mode), {"ema": (ema,)})
 
 

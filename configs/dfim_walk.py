@@ -1,9 +1,6 @@
 """The fusion on the turning walk: each point in one or two network calls, by moment matching.
 
 python -m dfim.main --config=configs/dfim_walk.py
-python -m dfim.main --config=configs/dfim_walk.py:round
-
-The second, whose kernel has a round bottom, has the lower joint distance at two calls and more.
 
 Time: about eight minutes on two CPU cores, the scores one of them.
 Score: joint / turn distance .0004 / .00051 at one call a token, .00047 / .00031 at two; of the
@@ -19,13 +16,13 @@ CALLS = (1, 2, 4)  # network calls a token
 
 
 def get_config(mode: str = "full") -> ml_collections.ConfigDict:
-  """`mode` is "full", "round", or "smoke" (a few steps, for tests).
+  """`mode` is "full" or "smoke" (a few steps, for tests).
 
-  The data, the optimizer, the scores and the grid are forcing_walk's (but the grid of `round`);
-  the network is narrower, for two streams are twice the tokens.
+  The data, the optimizer, the scores and the grid are forcing_walk's; the network is narrower, for
+  two streams are twice the tokens.
   """
-  full = dict(full=True, round=True, smoke=False)[mode]
-  c = forcing_walk.get_config("full" if full else "smoke")
+  full = dict(full=True, smoke=False)[mode]
+  c = forcing_walk.get_config(mode)
   c.objective = dict(
     name="objectives.moment_matching.loss",
     f=dict(
@@ -41,7 +38,8 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
       s_at_r=0.5,
       **forcing_walk.ENDS,
     ),
-    datum=dict(name="core.posterior.batch_mean", bandwidth=20.0),
+    datum=dict(name="core.posterior.batch_mean", bandwidth=40.0, discount=0.5),
+    reference=4,
     particles=dict(name="core.particles.prefix", bandwidth=1.0),
     groups=dict(name="core.groups.like_prefixes"),
     kernel=dict(  # wide while branches find their masses, then narrow, which holds them
@@ -61,14 +59,8 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   )
   if full:
     c.model.width = 64
+  c.ema = (0.0,)  # the last weights: the learning rate falls to 0, and an average lags behind it
   c.sampler.step = dict(name="samplers.jump.restart_step")  # fresh noise between a token's calls
   c.sampler.steps = c.evaluators.walk.steps = CALLS if full else CALLS[:2]
   c.evaluators.rollout.steps = 2
-  if mode == "round":
-    c.objective.kernel = dict(name="core.kernels.pseudo_huber", c=0.01)
-    c.objective.groups.name, c.objective.group_size = "core.groups.as_they_came", 16
-    c.objective.datum = dict(name="core.posterior.own")
-    c.objective.sample_times.s_at_r = 0.0
-    c.sampler.step = dict(name="samplers.jump.pushforward_step")
-    c.sampler.grid = dict(name="core.grids.edm", rho=12.0, **forcing_walk.ENDS)  # two meet at .74
   return c

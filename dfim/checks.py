@@ -131,6 +131,7 @@ def objective(loss: Any, net: Any, reach: Any) -> None:
       " one of core.mappings.*"
     )
   _streams(given, fields["pattern"], net)
+  _reference(given)
   _reach(reach, sample_times)
 
 
@@ -168,6 +169,18 @@ def _streams(given: dict[str, Any], pattern: Any, net: Any) -> None:
   if streams == 2 and _function(weight) is weights.fused_snr:
     raise ConfigError(
       "objective.weight: fused_snr would take the context for the past; use another."
+    )
+
+
+def _reference(given: dict[str, Any]) -> None:
+  """Refuses a reference batch that is none, or that nothing looks at."""
+  count = given.get("reference", 1)
+  if not isinstance(count, int) or count < 1:
+    raise ConfigError(f"objective.reference={count!r}: set it to a whole number, 1 or more.")
+  if count > 1 and _function(given.get("datum", posterior.own)) is posterior.own:
+    raise ConfigError(
+      f"objective.reference={count}: posterior.own looks at none of it; set it to 1, or"
+      " objective.datum.name=core.posterior.batch_mean."
     )
 
 

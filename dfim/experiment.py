@@ -138,7 +138,8 @@ def _resolved(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Exp
   checks.source(source)
   group_size = loss.keywords.get("group_size", 1)
   sharding.check_batch(config.batch_size, group_size, mesh, config.accumulate)
-  source = functools.partial(source, batch_size=config.batch_size, seed=config.seed)
+  read = config.batch_size * loss.keywords.get("reference", 1)
+  source = functools.partial(source, batch_size=read, seed=config.seed)
   with resolve_lib.config_errors("data", config.data):
     batch = next(source())
   checks.batch(batch, net)

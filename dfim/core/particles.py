@@ -234,12 +234,11 @@ def likeness(
 
   def of_token(drawn: tuple[Array, Array]) -> Array:
     i, members = drawn
-    each = _distances(context[members], group_size)
-    return jnp.sum(jnp.where(number < i, each, 0.0), axis=1)
+    cloud = _tokens(context[members], group_size)
+    return jnp.sum(jnp.where(number < i, _apart(cloud, cloud), 0.0), axis=1)
 
   if order is None:
-    each = _distances(context, group_size)
-    before = jnp.cumsum(each, axis=1) - each
+    before = jax.vmap(apart_before)(*[context.reshape(-1, group_size, *context.shape[1:])] * 2)
   else:  # every token has a group of its own
     moving = jax.lax.map(of_token, (jnp.arange(tokens), order[:, -tokens:].T))
     before = jnp.moveaxis(moving, 0, 1)
@@ -248,11 +247,27 @@ def likeness(
   return jnp.tile(jnp.exp(-bandwidth * before), (1, streams, 1, 1))
 
 
-def _distances(x: Array, group_size: int) -> Array:
-  """|x^j - x'^j| / D of all pairs of a group, `[B, T, ...]` to `[G, T, M, M]`."""
-  x = _tokens(x, group_size)
-  apart = x[..., :, None, :] - x[..., None, :, :]
-  return jnp.sqrt(jnp.sum(jnp.square(apart), axis=-1)) / x.shape[-1]
+def apart_before(x: Array, others: Array, discount: float = 1.0) -> Array:
+  """How far apart the prefixes of two batches are.
+
+  Args:
+    x: `[M, T, ...]`.
+    others: `[N, T, ...]`.
+    discount: how much less each token counts than the one after it, in [0, 1].
+
+  Returns:
+    sum_{j<i} discount^(i-1-j) |x^j - x'^j| / D, `[T, M, N]`.
+  """
+  each = _apart(*(_tokens(a, len(a))[0] for a in (x, others)))
+  age = jnp.arange(len(each))[:, None] - 1 - jnp.arange(len(each))[None]
+  share = jnp.where(age < 0, 0.0, discount ** jnp.maximum(age, 0)).astype(each.dtype)
+  return jnp.tensordot(share, each, axes=1, precision=jax.lax.Precision.HIGHEST)
+
+
+def _apart(a: Array, b: Array) -> Array:
+  """|x - x'| / D of all pairs, `[..., M, N]` of `[..., M, D]` and `[..., N, D]`."""
+  apart = a[..., :, None, :] - b[..., None, :, :]
+  return jnp.sqrt(jnp.sum(jnp.square(apart), axis=-1)) / a.shape[-1]
 
 
 def _each_token(

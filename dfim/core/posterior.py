@@ -1,11 +1,12 @@
 """Where the frozen model starts: on the path through x_t and what the data may be, given x_t.
 
-A rule is `rule(x, eps, x_t, times, f, cond) -> (x, eps)`: the datum and the noise that make x_r of
-x_t. With an example's own datum x_r scatters, given x_t, over all data that x_t may be of. Moment
-matching with many particles does not mind; with few, a pointed kernel draws each to the median of
-where its partner may be, and branches lose their shares (docs/fusion.md). With the posterior mean
-nothing would scatter, with that of a batch little does: x_r is a step of the flow that carries the
-law of x_t down.
+A rule is `rule(x, eps, x_t, times, f, reference) -> (x, eps)`: the datum and the noise that make
+x_r of x_t; `reference` is the whole batch, which x is part of. With an example's own datum x_r
+scatters, given x_t, over all data that x_t may be of. Moment matching with many particles does not
+mind; with few, a pointed kernel draws each to the median of where its partner may be, and branches
+lose their shares (docs/fusion.md). With the posterior mean nothing would scatter, with that of a
+batch little does, the less the larger it is: x_r is a step of the flow that carries the law of x_t
+down.
 Source: the mean over a batch, Stable Target Field (Xu et al. 2023, arXiv 2302.00670); with
 prefixes, and as a start for moment matching, ours.
 """
@@ -29,10 +30,10 @@ def own(
   x_t: Array,
   times: times_lib.Times,
   f: parameterization.Parameterization,
-  cond: Any = None,
+  reference: dict[str, Any],
 ) -> tuple[Array, Array]:
   """Each example's own datum and noise (IMM algorithm 1)."""
-  del x_t, times, f, cond
+  del x_t, times, f, reference
   return x, eps
 
 
@@ -42,16 +43,18 @@ def batch_mean(
   x_t: Array,
   times: times_lib.Times,
   f: parameterization.Parameterization,
-  cond: Any = None,
+  reference: dict[str, Any],
   *,
   bandwidth: float,
+  discount: float = 1.0,
 ) -> tuple[Array, Array]:
-  """The mean of the batch's data, token by token, by how likely x_t is to be of each.
+  """The mean of the reference batch, token by token, by how likely x_t is to be of each example.
 
-  Given token i at x_t, after the clean context c, the datum x' of another sequence counts by
-  N(x_t; alpha x', (sigma f.sigma_data)^2) and `particles.likeness` of c and c': the batch stands
-  for the law of the data after c. Where few prefixes are alike, or t is small, what is left
-  is the own datum. It is the mean over one (micro-)batch, which should be large.
+  Given token i at x_t, after the clean context c, the datum x' of a sequence counts by
+  N(x_t; alpha x', (sigma f.sigma_data)^2) exp(-bandwidth |c - c'|), the distance being that of
+  `particles.apart_before`: the batch stands for the law of the data after c. Where few prefixes are
+  alike, or t is small, what is left is the own datum. It is the mean over one (micro-)batch, which
+  should be large.
 
   What comes back is half the mean at x_t, half that at the x_r which the first alone would give:
   Heun's rule, of second order in t - r (Karras et al. 2022, arXiv 2206.00364, algorithm 1). The
@@ -63,27 +66,34 @@ def batch_mean(
     x_t: of x's shape.
     times: `[B, 2 T, 1, ...]`, and their `streams`.
     f: gives the path and sigma_data.
-    cond: must be None, for the mean would be over all conditions.
+    reference: its `x`, `[N, 2 T, ...]`, holds all of `x`; without conditions, over which the mean
+      would be.
     bandwidth: an inverse distance, 0 or more, as in `particles.likeness`. Set it larger than there:
       it decides what the mean is of.
+    discount: see `particles.apart_before`. Below 1 more prefixes are alike, by their latest tokens.
 
   Returns:
     Data and noise, as `x` and `eps`, on whose path x_t lies.
 
   Raises:
-    ValueError: one stream, whose tokens move together, conditions, or a bandwidth below 0.
+    ValueError: one stream, whose tokens move together, conditions, a bandwidth below 0, or a
+      discount outside [0, 1].
   """
-  _check(times, cond)
-  alike = particles.likeness(x_t, group_size=len(x), bandwidth=bandwidth, streams=2)[0]
-  tokens = x.shape[1] // 2
+  _check(times, reference)
+  if bandwidth < 0.0 or not 0.0 <= discount <= 1.0:
+    raise ValueError(
+      f"bandwidth={bandwidth}, discount={discount}: set bandwidth to 0 or more, discount in [0, 1]."
+    )
+  tokens, among = x.shape[1] // 2, reference["x"]
+  far_before = bandwidth * particles.apart_before(x[:, :tokens], among[:, :tokens], discount)
   moving = lambda a: jnp.moveaxis(a[:, tokens:].reshape(len(a), tokens, -1), 1, 0)  # [T, B, D]
 
   def mean(x_u: Array, u: Array) -> Array:
     alpha, deviation = f.path.alpha(u), f.path.sigma(u) * f.sigma_data
-    data, noised, shrunk, deviation = map(moving, (x, x_u, alpha, deviation))
+    data, noised, shrunk, deviation = map(moving, (among, x_u, alpha, deviation))
     apart = noised[:, :, None] - shrunk[:, :, None] * data[:, None]
     far = jnp.sum(jnp.square(apart), axis=-1) / (2.0 * jnp.square(deviation))
-    weights = jax.nn.softmax(jnp.log(alike[tokens:]) - far, axis=-1)
+    weights = jax.nn.softmax(-far_before - far, axis=-1)
     found = jnp.matmul(weights, data, precision=jax.lax.Precision.HIGHEST)
     found = jnp.moveaxis(found, 0, 1).reshape(len(x), tokens, *x.shape[2:])
     return jnp.concatenate([x[:, :tokens], found], axis=1)
@@ -97,13 +107,13 @@ def batch_mean(
   return jnp.where(here, datum, x), jnp.where(here, noise, eps)
 
 
-def _check(times: times_lib.Times, cond: Any) -> None:
+def _check(times: times_lib.Times, reference: dict[str, Any]) -> None:
   if times.streams != 2:
     raise ValueError(
       f"posterior.batch_mean with streams={times.streams}: set objective.streams=2, or"
       " objective.datum.name=core.posterior.own."
     )
-  if cond is not None:
+  if reference.get("cond") is not None:
     raise ValueError(
       "posterior.batch_mean of data with conditions, over which it would average: set"
       " objective.datum.name=core.posterior.own."

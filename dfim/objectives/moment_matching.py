@@ -41,6 +41,7 @@ def loss(
   streams: int = 1,
   groups: Callable[..., Array | None] = groups_lib.as_they_came,
   datum: Callable[..., tuple[Array, Array]] = posterior.own,
+  reference: int = 1,
 ) -> tuple[Array, dict[str, Array]]:
   """Weighted MMD^2 of each group of particles, averaged over groups.
 
@@ -65,11 +66,14 @@ def loss(
     streams: 2 for a context that stands still beside what moves, see `core.streams`.
     groups: `core.groups.*`, who stands together.
     datum: `core.posterior.*`, what x_r is made of beside x_t.
+    reference: examples in the batch for each that the network sees, the first of them; the others
+      are data for `datum` alone (Stable Target Field's reference batch, Xu et al. 2023).
 
   Returns:
     The scalar loss, and metrics.
   """
-  apply, batch = streams_lib.lay_out(apply, batch, streams)
+  apply, whole = streams_lib.lay_out(apply, batch, streams)
+  batch = jax.tree.map(lambda a: a.reshape(-1, reference, *a.shape[1:])[:, 0], whole)
   x, cond = batch["x"], batch.get("cond")
   key_times, key_noise, key_drop, key_net = jax.random.split(key, 4)
   places = sample_times(key_times, x.shape, path=f.path, group_size=group_size)
@@ -80,7 +84,7 @@ def loss(
   eps = f.sigma_data * interpolants.noise_like(key_noise, x)
   x_t = interpolants.interpolate(f.path, x, eps, t)
   # = ddim(x_t, x, r, t) of the datum, and never 0 / 0
-  x_r = interpolants.interpolate(f.path, *datum(x, eps, x_t, times, f, cond), r)
+  x_r = interpolants.interpolate(f.path, *datum(x, eps, x_t, times, f, whole), r)
 
   dropped = conditions.drop(key_drop, cond, drop_rate)
   net = functools.partial(apply, rngs=dict(dropout=key_net))  # one mask for both passes

@@ -28,7 +28,7 @@ def noised(x, t, *, active=True, streams=2, key=None):
 
 def means(given, **how):
   """The data of the moving half that `batch_mean` finds."""
-  datum, _ = posterior.batch_mean(*given, F, **how)
+  datum, _ = posterior.batch_mean(*given, F, dict(x=given[0]), **how)
   return datum[:, datum.shape[1] // 2 :]
 
 
@@ -52,27 +52,29 @@ def test_a_prefix_tells_what_the_next_token_may_be():
 
 def test_x_t_lies_on_the_path_of_what_comes_back():
   given = noised(jax.random.normal(jax.random.key(0), (32, 3, 2)), jnp.array([0.2, 0.5, 0.9]))
-  pair = posterior.batch_mean(*given, F, bandwidth=5.0)
+  pair = posterior.batch_mean(*given, F, dict(x=given[0]), bandwidth=5.0)
   back = interpolants.interpolate(F.path, *pair, given[3].t)
   np.testing.assert_allclose(back, given[2], atol=1e-5)
 
 
 def test_every_term_of_the_mean_is_where_it_belongs():
-  """Times that differ by example and token, three tokens of two numbers, a context of its own."""
+  """Times that differ by example and token, three tokens of two numbers, a larger batch."""
   rng = np.random.default_rng(3)
-  x, x_t = (rng.normal(0, 0.5, (6, 6, 2)).astype(np.float32) for _ in range(2))
-  x[:, :3] = x[:, 3:]
+  whole, x_t = (rng.normal(0, 0.5, (n, 6, 2)).astype(np.float32) for n in (9, 6))
+  whole[:, :3] = whole[:, 3:]
+  x = whole[:6]
   t = rng.uniform(0.3, 0.9, (6, 6, 1)).astype(np.float32)
   times = times_lib.Times(s=0 * t, r=t, t=t, active=np.arange(6).reshape(1, 6, 1) > 2, streams=2)
-  found, _ = posterior.batch_mean(x, 0 * x, x_t, times, F, bandwidth=1.5)
+  found, _ = posterior.batch_mean(
+    x, 0 * x, x_t, times, F, dict(x=whole), bandwidth=1.5, discount=0.5
+  )
   for j, i in itertools.product(range(6), range(3)):
     at = t[j, 3 + i, 0]
-    far = [
-      np.sum((x_t[j, 3 + i] - (1 - at) * x[k, 3 + i]) ** 2) / (0.5 * at) ** 2 for k in range(6)
-    ]
-    before = [sum(np.linalg.norm(x_t[j, l] - x_t[k, l]) / 2 for l in range(i)) for k in range(6)]
-    weights = np.exp(-np.array(far) / 2 - 1.5 * np.array(before))
-    expected = weights @ x[:, 3 + i] / np.sum(weights)
+    far = np.sum((x_t[j, 3 + i] - (1 - at) * whole[:, 3 + i]) ** 2, axis=-1) / (0.5 * at) ** 2
+    before = np.linalg.norm(x[j, :i] - whole[:, :i], axis=-1) / 2
+    before = before @ 0.5 ** np.arange(i)[::-1]  # the latest counts whole
+    weights = np.exp(-far / 2 - 1.5 * before)
+    expected = weights @ whole[:, 3 + i] / np.sum(weights)
     np.testing.assert_allclose(found[j, 3 + i], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -84,19 +86,21 @@ def test_x_r_of_gaussian_data_is_a_step_of_their_flow():
   expected = (0.7 * shrunk + 0.3 * (1.0 - 0.4 * shrunk) / 0.6) * x_t
 
   def off(rule, **how):
-    x_r = interpolants.interpolate(F.path, *rule(*given, F, **how), jnp.asarray(0.3))[:, 1, 0]
+    pair = rule(*given, F, dict(x=given[0]), **how)
+    x_r = interpolants.interpolate(F.path, *pair, jnp.asarray(0.3))[:, 1, 0]
     return jnp.sqrt(jnp.mean(jnp.square(x_r - expected)))
 
   assert off(posterior.batch_mean, bandwidth=1.0) < 0.15 * off(posterior.own)
 
 
-def carried(x, eps, x_t, times, steps, end):
-  """`x_t` taken from its time down to `end`, step by step, each towards the batch's mean."""
+def carried(x, eps, x_t, times, steps, end, whole=None):
+  """`x_t` taken from its time down to `end`, step by step, each towards the mean of `whole`."""
+  whole = dict(x=x if whole is None else whole)
   levels = jnp.linspace(times.t[0, -1, 0], end, steps + 1)
   for t, r in itertools.pairwise(levels):
     t, r = (jnp.where(times.active, u, 0.0) for u in (t, r))
     at = times.replace(r=r, t=t)
-    datum, _ = posterior.batch_mean(x, eps, x_t, at, F, bandwidth=1.0)
+    datum, _ = posterior.batch_mean(x, eps, x_t, at, F, whole, bandwidth=1.0)
     x_t = interpolants.ddim(F.path, x_t, datum, r, jnp.maximum(t, 1e-6))
   return x_t[:, 1, 0]
 
@@ -109,14 +113,14 @@ def test_the_error_of_the_steps_is_of_second_order():
   assert 3.0 < off[0] / off[1] < 5.5 and 3.0 < off[1] / off[2] < 5.5
 
 
-@pytest.mark.parametrize("size", [1, 2, 16])
-def test_the_law_is_carried_down_whatever_the_size_of_the_batch(size):
+@pytest.mark.parametrize("size, of", [(1, 1), (2, 2), (16, 16), (1, 4), (4, 16)])
+def test_the_law_is_carried_down_whatever_the_size_of_the_batch(size, of):
   """Gaussian data of the deviation .5, which x_t has at t = .5 times the root of .5."""
 
   def drawn(key):
-    x = 0.5 * jax.random.normal(key, (size, 1, 1))
-    x, eps, x_t, times = noised(x, 0.95, key=jax.random.fold_in(key, 1))
-    return carried(x, eps, x_t, times, 16, 0.5)
+    whole = 0.5 * jax.random.normal(key, (of, 1, 1))
+    given = noised(whole[:size], 0.95, key=jax.random.fold_in(key, 1))
+    return carried(*given, 16, 0.5, whole=jnp.concatenate([whole, whole], axis=1))
 
   found = jax.vmap(drawn)(jax.random.split(jax.random.key(0), 64_000 // size))
   np.testing.assert_allclose(jnp.std(found), 0.5 * 0.5**0.5, rtol=0.012)
@@ -124,12 +128,13 @@ def test_the_law_is_carried_down_whatever_the_size_of_the_batch(size):
 
 def test_what_stands_still_keeps_its_own():
   given = noised(jax.random.normal(jax.random.key(0), (16, 2, 2)), 0.8)
-  datum, noise = posterior.batch_mean(*given, F, bandwidth=1.0)
+  datum, noise = posterior.batch_mean(*given, F, dict(x=given[0]), bandwidth=1.0)
   np.testing.assert_array_equal(datum[:, :2], given[0][:, :2])
   np.testing.assert_array_equal(noise[:, :2], given[1][:, :2])
   assert np.all(np.any(datum[:, 2:] != given[0][:, 2:], axis=-1))
   still = noised(given[0][:, :2], 0.8, active=False)
-  np.testing.assert_array_equal(posterior.batch_mean(*still, F, bandwidth=1.0)[0], still[0])
+  datum, _ = posterior.batch_mean(*still, F, dict(x=still[0]), bandwidth=1.0)
+  np.testing.assert_array_equal(datum, still[0])
 
 
 @pytest.mark.parametrize(
@@ -138,9 +143,11 @@ def test_what_stands_still_keeps_its_own():
     (dict(streams=1), "set objective.streams=2"),
     (dict(cond=dict(label=1)), "data with conditions"),
     (dict(bandwidth=-1.0), "bandwidth=-1.0"),
+    (dict(discount=1.5), "discount=1.5"),
   ],
 )
 def test_refusals(change, message):
   given = noised(jnp.ones((4, 2, 1)), 0.5, streams=change.pop("streams", 2))
+  whole = dict(x=given[0], cond=change.pop("cond", None))
   with pytest.raises(ValueError, match=message):
-    posterior.batch_mean(*given, F, **{"bandwidth": 1.0, **change})
+    posterior.batch_mean(*given, F, whole, **{"bandwidth": 1.0, **change})

@@ -429,7 +429,7 @@ def test_the_frozen_model_starts_from_the_datum_of_the_rule_and_the_trained_one_
     seen.append((y, z))
     return particles.example(y, z, *args, **given)
 
-  def moved(x, eps, x_t, times, f, cond):
+  def moved(x, eps, x_t, times, f, reference):
     np.testing.assert_allclose(x_t, interpolants.interpolate(FM, x, eps, times.t), atol=1e-6)
     return x + 1.0, eps
 
@@ -455,6 +455,21 @@ def test_the_mean_of_what_may_be_trains_beside_like_prefixes():
   own, own_slope = jax.value_and_grad(value)(3.0, posterior.own)
   assert np.isfinite(slope) and slope != own_slope
   assert 0.0 < found < own, "partners that scatter less lie nearer"
+
+
+def test_the_network_sees_the_first_of_each_few_and_the_datum_all(batch):
+  """Of a reference batch: what is not seen moves nothing but the datum."""
+  seen = jax.tree.map(lambda a: a[::2], batch)
+  expected, _ = loss(PARAMS, PARAMS, seen)
+  assert loss(PARAMS, PARAMS, batch, reference=2)[0] == expected
+
+  def of_all(x, eps, x_t, times, f, reference):
+    np.testing.assert_array_equal(x, reference["x"][::2])
+    return x + jnp.mean(reference["x"]), eps
+
+  other = {**batch, "x": batch["x"].at[1::2].add(1.0)}
+  one, two = (loss(PARAMS, PARAMS, b, datum=of_all, reference=2)[0] for b in (batch, other))
+  assert one != two and loss(PARAMS, PARAMS, other, reference=2)[0] == expected
 
 
 class Plain(pz.Identity):

@@ -374,6 +374,14 @@ BAD = {
     "objective.sample_times.pattern.noisy=0.25: posterior.batch_mean needs 0.0",
     "or objective.datum.name=core.posterior.own",
   ),
+  "a reference batch that nothing looks at": (
+    F,
+    {"objective.datum": named("core.posterior.own"), "objective.reference": 4},
+    "objective.reference=4: posterior.own looks at none",
+    "set it to 1, or objective.datum.name=core.posterior.batch_mean",
+  ),
+  "no reference batch": (F, {"objective.reference": 0}, "objective.reference=0", "1 or more"),
+  "half a reference batch": (F, {"objective.reference": 1.5}, "objective.reference=1.5", "whole"),
   "a posterior of another kind": (
     F,
     {"objective.datum": named("core.groups.as_they_came")},
