@@ -49,6 +49,16 @@ def test_micro_batches_of_broken_groups_are_refused(accumulate, message):
   refused(config, message)
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_reference_batch_is_read_for_each_batch_that_the_network_sees(accumulate):
+  config = dfim_walk.get_config("smoke")
+  config.accumulate = accumulate
+  built = experiment.build(config, devices=jax.devices()[:1])
+  read = config.objective.reference * config.batch_size
+  assert read > config.batch_size
+  assert built.batch["x"].shape[0] == read == len(next(built.batches(0))["x"])
+
+
 SCHEDULE = dict(name="optax.constant_schedule", value=0.5)
 
 
