@@ -3,9 +3,8 @@
 python -m dfim.main --config=configs/dfim_walk.py
 
 Time: about eight minutes on two CPU cores, the scores one of them.
-Score: joint / turn distance .0004 / .00051 at one call a token, .00047 / .00031 at two; of the
-second .00078 / .0014, .00023 / .00064, and .0001 / .00054 at four; medians of three seeds
-(docs/fusion.md).
+Score: joint / turn distance .00023 / .00079 at one call a token, .0003 / .00047 at two; medians of
+two seeds (docs/fusion.md).
 """
 
 import ml_collections
