@@ -3,8 +3,8 @@
 python -m dfim.main --config=configs/dfim_walk.py
 
 Time: about eight minutes on two CPU cores, the scores one of them.
-Score: joint / turn distance .00023 / .00079 at one call a token, .0003 / .00047 at two; medians of
-two seeds (docs/fusion.md).
+Score: joint / turn distance .00026 / .00071 at one call a token, .00024 / .00032 at two; medians of
+three seeds (docs/fusion.md).
 """
 
 import ml_collections
