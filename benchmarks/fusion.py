@@ -215,16 +215,16 @@ def elsewhere(row: runs.Row, walk: str) -> runs.Row:
   return lambda mode: changed(row(mode), fields)
 
 
-def screened(ema: float = 0.0, **fields: Any) -> runs.Row:
-  """The default with one choice changed, half as long."""
-  return lambda mode: changed(fusion(steps=0.5, **fields)(mode), {"ema": (ema,)})
+def averaged(row: runs.Row, decay: float) -> runs.Row:
+  """The same, scored by an average of the weights."""
+  return lambda mode: changed(row(mode), {"ema": (decay,)})
 
 
 ROWS = {
   **{f"final {name}": row for name, row in FINAL.items()},
   **{f"{walk} {name}": elsewhere(FINAL[name], walk) for walk in WALKS for name in ELSEWHERE},
-  **{f"screen {name}": screened(**fields) for name, fields in SCREEN.items()},
-  **{f"screen EMA {decay:g}": screened(ema=decay) for decay in (0.99, 0.995, 0.998)},
+  **{f"screen {name}": fusion(steps=0.5, **fields) for name, fields in SCREEN.items()},
+  **{f"screen EMA {decay:g}": averaged(fusion(steps=0.5), decay) for decay in (0.99, 0.995, 0.998)},
 }
 
 

@@ -88,7 +88,7 @@ def own_times(
   """
   del x_t
   _check_times("own_times", times, whole=True, own=True)
-  _check_bandwidth(bandwidth)
+  check_bandwidth(bandwidth)
   in_groups = lambda a: a.reshape(-1, group_size)
 
   def of_pair(w: Array) -> Array:
@@ -151,7 +151,7 @@ def sequence(
       "sequence with streams=2: takes one stream, for the context of two holds the very tokens that"
       " move."
     )
-  _check_bandwidth(bandwidth)
+  check_bandwidth(bandwidth)
   per_token = _per_token(y.shape[1], group_size)
   active, size = per_token(times.active), math.prod(y.shape[2:])
   unit = 1.0 / _c_out(times, f, per_token)
@@ -227,7 +227,7 @@ def likeness(
     streams: see `streams`.
     order: `[B, T]`, who stands where, see `groups`; None: as they came.
   """
-  _check_bandwidth(bandwidth)
+  check_bandwidth(bandwidth)
   tokens = x_t.shape[1] // streams
   context = jax.lax.stop_gradient(jnp.asarray(x_t))[:, :tokens]
   number = jnp.arange(tokens).reshape(1, -1, 1, 1)
@@ -238,7 +238,8 @@ def likeness(
     return jnp.sum(jnp.where(number < i, _apart(cloud, cloud), 0.0), axis=1)
 
   if order is None:
-    before = jax.vmap(apart_before)(*[context.reshape(-1, group_size, *context.shape[1:])] * 2)
+    groups = context.reshape(-1, group_size, *context.shape[1:])
+    before = jax.vmap(apart_before)(groups, groups)
   else:  # every token has a group of its own
     moving = jax.lax.map(of_token, (jnp.arange(tokens), order[:, -tokens:].T))
     before = jnp.moveaxis(moving, 0, 1)
@@ -257,7 +258,12 @@ def apart_before(x: Array, others: Array, discount: float = 1.0) -> Array:
 
   Returns:
     sum_{j<i} discount^(i-1-j) |x^j - x'^j| / D, `[T, M, N]`.
+
+  Raises:
+    ValueError: a discount outside [0, 1].
   """
+  if not 0.0 <= discount <= 1.0:
+    raise ValueError(f"discount={discount}: set it in [0, 1].")
   each = _apart(*(_tokens(a, len(a))[0] for a in (x, others)))
   age = jnp.arange(len(each))[:, None] - 1 - jnp.arange(len(each))[None]
   share = jnp.where(age < 0, 0.0, discount ** jnp.maximum(age, 0)).astype(each.dtype)
@@ -303,7 +309,8 @@ def _check_times(
     )
 
 
-def _check_bandwidth(bandwidth: float) -> None:
+def check_bandwidth(bandwidth: float) -> None:
+  """Refuses one below 0, by which what is unlike would count most."""
   if bandwidth < 0.0:
     raise ValueError(f"bandwidth={bandwidth}: set it to 0 or more.")
 

@@ -80,10 +80,7 @@ def batch_mean(
       discount outside [0, 1].
   """
   _check(times, reference)
-  if bandwidth < 0.0 or not 0.0 <= discount <= 1.0:
-    raise ValueError(
-      f"bandwidth={bandwidth}, discount={discount}: set bandwidth to 0 or more, discount in [0, 1]."
-    )
+  particles.check_bandwidth(bandwidth)
   tokens, among = x.shape[1] // 2, reference["x"]
   far_before = bandwidth * particles.apart_before(x[:, :tokens], among[:, :tokens], discount)
   moving = lambda a: jnp.moveaxis(a[:, tokens:].reshape(len(a), tokens, -1), 1, 0)  # [T, B, D]
