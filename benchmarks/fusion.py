@@ -150,6 +150,7 @@ SCREEN = {
   **{f"mean bandwidth {b:g}": dict(datum__bandwidth=b) for b in (20.0, 80.0)},
   **{f"mean discount {d:g}": dict(datum__discount=d) for d in (0.25, 1.0)},
   **{f"as they came M={m}": AS_THEY_CAME | dict(group_size=m) for m in (16, 32)},
+  "as they came particles token": AS_THEY_CAME | dict(particles=dict(name="core.particles.token")),
   **{f"k={k:g}": dict(sample_times__mapping__k=k) for k in (5.0, 7.0)},
   **{f"min_gap {g:g}": dict(sample_times__mapping__min_gap=g) for g in (0.03, 0.06)},
   "shifted log": dict(
@@ -171,7 +172,8 @@ SCREEN = {
   **{f"weight b={b:g}": dict(weight__b=b) for b in (0.0, 4.0)},
   **{f"bandwidth {b:g}": dict(particles__bandwidth=b) for b in (0.3, 3.0)},
   "averaged bandwidth 3": dict(particles__averaged=True, particles__bandwidth=3.0),
-  "particles token": AS_THEY_CAME | dict(particles=dict(name="core.particles.token")),
+  "particles token": dict(particles=dict(name="core.particles.token")),
+  "groups as they came": dict(groups__name="core.groups.as_they_came"),
   **{f"s at t_min {p:g}": dict(sample_times__s_at_t_min=p) for p in (0.0, 0.6)},
   **{f"s at r {p:g}": dict(sample_times__s_at_r=p) for p in (0.0, 0.25, 0.75)},
   "context a quarter noisy": AS_THEY_CAME | dict(sample_times__pattern__noisy=0.25),
