@@ -70,12 +70,18 @@ def drawn(
   """Endless batches of a law that can be drawn from: `law(key)` is a whole batch `x [B, ...]`.
 
   Batch n is drawn whole, by a key of its own, and the rows of this process are kept. Small batches
-  are drawn many at a time: on a device that also trains, what is drawn waits for the step.
+  are drawn many at a time, and while those before them are read: on a device that also trains, what
+  is drawn waits for the steps before it.
   """
   part, key = share(batch_size, process), jax.random.key(seed)
   count = max(1, _TOGETHER // batch_size)
   draw = jax.vmap(lambda n: law(jax.random.fold_in(key, n)))
-  block = functools.lru_cache(maxsize=1)(lambda n: np.asarray(draw(n * count + jnp.arange(count))))
+  begun = functools.lru_cache(maxsize=2)(lambda n: draw(n * count + jnp.arange(count)))
+
+  def block(n: int) -> np.ndarray:
+    this, _ = begun(n), begun(n + 1)
+    return np.asarray(this)
+
   return (dict(x=block(n // count)[n % count, part]) for n in count_from(start))
 
 

@@ -1,5 +1,6 @@
 import itertools
 
+import jax
 import numpy as np
 import pytest
 
@@ -53,3 +54,15 @@ def test_refuses_ragged_and_empty_arrays():
     arrays.batches(dict(x=np.zeros(0)), 1, 0)
   with pytest.raises(ValueError, match="batch_size: 0"):
     arrays.batches(dict(x=np.zeros(2)), 0, 0)
+
+
+def test_what_is_drawn_is_begun_before_it_is_asked_for():
+  begun = []
+
+  def law(key):
+    begun.append(key)
+    return jax.random.normal(key, (4096, 1))  # two batches are drawn together
+
+  stream = arrays.drawn(law, 4096, 0, 0, (0, 1))
+  counts = [len(begun) for _ in zip(range(5), stream, strict=False)]
+  assert counts == [2, 2, 3, 3, 4]
