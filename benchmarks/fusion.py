@@ -8,10 +8,10 @@ configs/dfim_walk.py; `fusion` and `M=1` read three more examples for each, for 
 `final` rows are the methods, each down the grid that suits it, after 3,000 steps, and the rivals of
 one stream once more at as many tokens x steps. `other`, `third`, `short` and `long` rows are other
 walks. `screen` rows are the fusion with one choice changed, after half of the steps. All are scored
-by their last weights. A row and a seed are an ordinary run in <workdir>/<row>/<seed>: what is done
-is not done again, what was stopped resumes. At the end `table.md` and `figure.png` in <workdir>
-show all that is there; training seconds in the figure are steps times the `speed.json` that
-benchmarks.fusion_speed leaves there.
+by their last weights, but for `screen EMA ..`. A row and a seed are an ordinary run in
+<workdir>/<row>/<seed>: what is done is not done again, what was stopped resumes. At the end
+`table.md` and `figure.png` in <workdir> show all that is there; training seconds in the figure are
+steps times the `speed.json` that benchmarks.fusion_speed leaves there.
 """
 
 import functools

@@ -8,9 +8,9 @@ import functools
 import json
 import pathlib
 import statistics
+import sys
 from typing import Any
 
-from absl import app
 from absl import flags
 from absl import logging
 import ml_collections
@@ -34,7 +34,7 @@ def asked(rows: Iterable[str]) -> list[str]:
   for one in wanted:
     if one != "none" and not fnmatch.filter(rows, one):
       near = resolve.near(one, rows)
-      raise app.UsageError(f"--rows={one}: no such row{near}; all are in this benchmark's ROWS.")
+      sys.exit(f"--rows={one}: no such row{near}; all are in this benchmark's ROWS.")
   return [row for row in rows if any(fnmatch.fnmatchcase(row, one) for one in wanted)]
 
 

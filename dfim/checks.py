@@ -42,6 +42,10 @@ KINDS = {  # where dfim keeps each part: ours stand for no other kind, others' a
   "sampler.step": "samplers",
   "sampler.grid": "core.grids",
 }
+_OF_ONE_STREAM = (  # or of a noisy context
+  "objective.groups.name=core.groups.as_they_came, objective.datum.name=core.posterior.own and"
+  " objective.reference=1"
+)
 SIZES = "width depth heads channels blocks patch mlp_ratio mlp_width embed_multiplier".split()
 
 
@@ -141,8 +145,8 @@ def _streams(given: dict[str, Any], pattern: Any, net: Any) -> None:
   if two_stream and streams != 2:
     raise ConfigError(
       f"objective.streams={streams}: the pattern two_stream needs 2; set that, or, for one stream,"
-      ' give objective.sample_times.pattern whole, such as {"name": "core.times.pivot"}, and'
-      " objective.groups.name=core.groups.as_they_came."
+      ' give objective.sample_times.pattern whole, such as {"name": "core.times.pivot"},'
+      f" {_OF_ONE_STREAM}."
     )
   if streams == 2 and not two_stream:
     raise ConfigError(
@@ -150,17 +154,14 @@ def _streams(given: dict[str, Any], pattern: Any, net: Any) -> None:
       ' the pattern whole: {"name": "core.times.two_stream"}.'
     )
   noisy = getattr(inspect.signature(pattern).parameters.get("noisy"), "default", 0.0)
-  of_prefixes = (
-    ("groups", groups.like_prefixes, "core.groups.as_they_came"),
-    ("datum", posterior.batch_mean, "core.posterior.own"),
-  )
-  for field, rule, other in of_prefixes:
+  of_prefixes = dict(groups=groups.like_prefixes, datum=posterior.batch_mean)
+  for field, rule in of_prefixes.items():
     if _function(given.get(field)) is rule and (streams == 1 or noisy > 0.0):
       what = f"{rule.__module__.rpartition('.')[2]}.{rule.__name__}"
       needs = f"objective.streams=1: {what} needs 2"
       if streams == 2:
         needs = f"objective.sample_times.pattern.noisy={noisy}: {what} needs 0.0"
-      raise ConfigError(f"{needs}; set that, or objective.{field}.name={other}.")
+      raise ConfigError(f"{needs}; set that, or {_OF_ONE_STREAM}.")
   if streams == 2 and "streams" not in inspect.signature(type(net).__call__).parameters:
     raise ConfigError(
       f"objective.streams=2: {type(net).__name__} has one stream; set model.name="

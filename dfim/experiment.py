@@ -144,6 +144,7 @@ def _resolved(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Exp
     batch = next(source())
   checks.batch(batch, net)
   _warn_of_scale(batch["x"], loss.keywords["f"].sigma_data)
+  _warn_of_window(batch["x"], net)
   return Experiment(
     config=config,
     mesh=mesh,
@@ -203,6 +204,18 @@ def _completed(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 def _kinds(kind: Any) -> str:
   kinds = kind if isinstance(kind, tuple) else (kind,)
   return " or ".join(k.__name__ for k in kinds)
+
+
+def _warn_of_window(x: np.ndarray, net: Any) -> None:
+  window = getattr(net, "window", None) or x.shape[1]
+  if window < x.shape[1]:
+    logging.warning(
+      "The data's sequences have %d tokens, and model.window=%d is all that one sees: if that is"
+      " not meant, set it and sampler.method.window to %d.",
+      x.shape[1],
+      window,
+      x.shape[1],
+    )
 
 
 def _warn_of_scale(x: np.ndarray, sigma_data: float) -> None:

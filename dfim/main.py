@@ -143,7 +143,11 @@ def _exit_code(error: BaseException) -> int:
     case guard.NonFiniteError() | checkpoint.SaveError() | checkpoint.ReadError():
       print(f"dfim: {error}", file=sys.stderr)
     case KeyboardInterrupt():
-      print("dfim: stopped. The same command goes on from the last checkpoint.", file=sys.stderr)
+      print(
+        "dfim: stopped, without saving (SIGTERM saves). The same command goes on from the last"
+        " checkpoint, or from the start where there is none.",
+        file=sys.stderr,
+      )
     case _:
       traceback.print_exception(error)
       if jax.distributed.is_initialized():

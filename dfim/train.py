@@ -80,6 +80,14 @@ def train(
       look = make_look(experiment, writer, draw, evaluators, workdir)
       if notice.early(seen):
         raise preemption.PreemptedError(f"stopped by a signal before step {seen + 1}.")
+      logging.info(
+        "%s: %.3g million parameters, %d x %s, from step %d; the first step is slow, it compiles.",
+        workdir,
+        sum(a.size for a in jax.tree.leaves(state.params)) / 1e6,
+        experiment.mesh.size,
+        experiment.mesh.local_devices[0].device_kind,
+        seen,
+      )
       if pending:
         look(seen, state, *still_due(config, workdir, seen))
       for n in range(seen + 1, config.steps + 1):

@@ -52,6 +52,9 @@ def check(
       others = (name for name in saved if not looked_at(name))
       alike = (name for name in others if (saved[name], given.get(name)) == (before, now))
       why = next((f" (it follows {name})" for name in alike), "")
+      steps, wanted = saved.get("steps"), given.get("steps")
+      if not why and steps != wanted:  # a schedule may follow a part of them
+        why = f" (steps={steps} there and {wanted} here, which it may follow)"
       raise ConfigError(
         f"workdir={workdir} holds a run with {field}={before!r}, and this config has"
         f" {now!r}{why}: pass another --workdir, or the old value."

@@ -33,6 +33,29 @@ def test_two_streams_and_their_pattern_go_together(streams, pattern, said):
 
 
 @pytest.mark.parametrize(
+  "streams,pattern", [(1, TOKEN), (2, dict(TWO_STREAM, noisy=0.25))], ids=["one stream", "noisy"]
+)
+def test_what_is_advised_where_prefixes_do_not_stand_still_is_enough(streams, pattern):
+  config = dfim_walk.get_config("smoke")
+  config.objective.streams = streams
+  config.objective.sample_times.pattern = pattern
+  refused(config, "set that, or .*=core.groups.as_they_came, .*=core.posterior.own and .*erence=1")
+  config.objective.groups.name = "core.groups.as_they_came"
+  config.objective.datum = dict(name="core.posterior.own")
+  config.objective.reference = 1
+  experiment.build(config, devices=jax.devices()[:1])
+
+
+@pytest.mark.parametrize("tokens,told", [(6, False), (10, True)])
+def test_a_window_shorter_than_the_data_is_told(tokens, told, caplog):
+  config = dfim_walk.get_config("smoke")
+  config.data = dict(config.data, tokens=tokens)
+  config.model.window, config.evaluators = 6, {}
+  experiment.build(config, devices=jax.devices()[:1])
+  assert ("10 tokens, and model.window=6 is all that one sees" in caplog.text) == told
+
+
+@pytest.mark.parametrize(
   "accumulate,message",
   [
     (

@@ -38,6 +38,15 @@ def test_the_first_difference_is_named_and_what_it_follows(
   workdir.check(str(tmp_path), config(8, window=6, width=3), ("data", "model"), ("data.tokens",))
 
 
+def test_a_schedule_that_follows_the_steps_says_so(tmp_path, monkeypatch):
+  monkeypatch.setattr(checkpoint, "steps", lambda _: [9])
+  before, now = config(6, warmup=3), config(6, warmup=4)
+  now.steps = 12
+  workdir.claim(str(tmp_path), before)
+  with pytest.raises(ConfigError, match="warmup=3, .* has 4 .steps=9 there and 12 here, which it"):
+    workdir.check(str(tmp_path), now, ("model",))
+
+
 def test_a_folder_without_a_checkpoint_takes_any_run(tmp_path):
   workdir.claim(str(tmp_path), config(6, window=6))
   workdir.check(str(tmp_path), config(8, window=8))

@@ -149,7 +149,7 @@ def sequence(
   if times.streams == 2:
     raise ValueError(
       "sequence with streams=2: takes one stream, for the context of two holds the very tokens that"
-      " move."
+      " move; set objective.particles.name=core.particles.prefix, or one stream and its pattern."
     )
   check_bandwidth(bandwidth)
   per_token = _per_token(y.shape[1], group_size)

@@ -99,7 +99,7 @@ def two_stream(
   *,
   t_max: float,
   t_min: float,
-  noisy: float = 0.25,
+  noisy: float = 0.0,
   highest: float = 1.0,
   moving: Pattern = token,
 ):

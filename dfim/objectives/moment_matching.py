@@ -83,7 +83,7 @@ def loss(
   s, r, t = times.s, times.r, times.t
   eps = f.sigma_data * interpolants.noise_like(key_noise, x)
   x_t = interpolants.interpolate(f.path, x, eps, t)
-  # = ddim(x_t, x, r, t) of the datum, and never 0 / 0
+  # ddim(x_t, datum, r, t) is the same, but 0 / 0 where t is 0
   x_r = interpolants.interpolate(f.path, *datum(x, eps, x_t, times, f, whole), r)
 
   dropped = conditions.drop(key_drop, cond, drop_rate)
@@ -113,7 +113,8 @@ def alike_by_time(
 
   Relative to that of a particle with itself, where this is positive. Near 1 the kernel takes all
   particles for one, near 0 each is alone: in both cases nothing but its own pair pulls at a
-  particle. A bin that no group falls into has infinity.
+  particle. It is the kernel by itself: what `particles.prefix` multiplies it by comes on top. A bin
+  that no group falls into has infinity.
 
   Args:
     gram: `[..., M, M]` of a group's particles, `[...]` as the particle rule groups them.

@@ -64,6 +64,10 @@ def placed(value, files):
 D, W, S, F, T = "imm_digits", "forcing_walk", "forcing_series", "dfim_walk", "imm_toy"
 times, sampler, images = "objective.sample_times.", "sampler.", "evaluators.images."
 named = lambda name, **fields: dict(name=name, **fields)
+OF_ONE_STREAM = (
+  "objective.groups.name=core.groups.as_they_came, objective.datum.name=core.posterior.own and"
+  " objective.reference=1"
+)
 through = named("core.grids.through_eta", etas=(1.4,), t_max=0.9, t_min=0.1)
 edm = named("core.grids.edm", t_max=0.9, t_min=0.1)
 falling = named("optax.linear_schedule", init_value=8.0, end_value=0.0, transition_steps=2)
@@ -332,13 +336,13 @@ BAD = {
     F,
     {"objective.sample_times.pattern.noisy": 0.25},
     "objective.sample_times.pattern.noisy=0.25",
-    "set that, or objective.groups.name=core.groups.as_they_came",
+    f"set that, or {OF_ONE_STREAM}.",
   ),
   "like prefixes that move": (
     F,
     {"objective.streams": 1, "objective.sample_times.pattern": named("core.times.token")},
     "objective.streams=1",
-    "set that, or objective.groups.name=core.groups.as_they_came",
+    f"set that, or {OF_ONE_STREAM}.",
   ),
   "times of their own, and a rule that takes them for shared": (
     D,
@@ -362,7 +366,7 @@ BAD = {
     D,
     {"objective.datum": named("core.posterior.batch_mean", bandwidth=1.0)},
     "objective.streams=1: posterior.batch_mean needs 2",
-    "or objective.datum.name=core.posterior.own",
+    f"set that, or {OF_ONE_STREAM}.",
   ),
   "a posterior mean after a noisy context": (
     F,
@@ -372,7 +376,7 @@ BAD = {
       "objective.sample_times.pattern.noisy": 0.25,
     },
     "objective.sample_times.pattern.noisy=0.25: posterior.batch_mean needs 0.0",
-    "or objective.datum.name=core.posterior.own",
+    f"set that, or {OF_ONE_STREAM}.",
   ),
   "a reference batch that nothing looks at": (
     F,
