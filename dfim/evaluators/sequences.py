@@ -22,20 +22,25 @@ def scores(
   Args:
     draw: `sample.make_draw`'s.
     params: the weights to draw with.
-    reference: fresh data, `x` `[N, T, 2]`.
+    reference: fresh data, `x` `[N, T, D]`.
     steps: numbers of network calls, a token for an autoregressive schedule.
 
   Returns:
-    `joint` and `turn` of `metrics.sequences`, with standard errors, for each number of steps, and
-    between the halves of the reference, whose distance is 0 on average. No figures.
+    `joint` and, of points of the plane, `turn` of `metrics.sequences`, with standard errors, for
+    each number of steps, and between the halves of the reference, whose distance is 0 on average.
+    No figures.
   """
   pairs = points.beside(draw, params, reference["x"], steps)
   return {name: _row(*pair) for name, pair in pairs.items()}, {}
 
 
 def _row(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
-  (joint, joint_se), (turn, turn_se) = sequences.joint(x, y), sequences.turn(x, y)
-  return dict(joint=joint, joint_se=joint_se, turn=turn, turn_se=turn_se)
+  joint, joint_se = sequences.joint(x, y)
+  row = dict(joint=joint, joint_se=joint_se)
+  if x.shape[-1] == 2:  # points of the plane, which have directions
+    turn, turn_se = sequences.turn(x, y)
+    row |= dict(turn=turn, turn_se=turn_se)
+  return row
 
 
 def rollout(

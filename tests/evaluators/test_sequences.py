@@ -36,6 +36,14 @@ def test_other_turns_are_seen(reference):
   assert rows["1 steps"]["joint"] > 10 * rows["1 steps"]["joint_se"]
 
 
+def test_sequences_of_other_numbers_have_no_turns(reference):
+  wide = lambda x: np.concatenate([x, x[..., :1]], axis=-1)
+  draw = lambda *given: wide(drawn_from()(*given))
+  rows, _ = sequences.scores(draw, None, reference=dict(x=wide(reference["x"])), steps=(1,))
+  assert list(rows["1 steps"]) == ["joint", "joint_se"]
+  assert abs(rows["1 steps"]["joint"]) < 4 * rows["1 steps"]["joint_se"]
+
+
 def test_a_rollout_that_leaves_the_circle_late_is_seen_late(reference):
   def drifting(params, count, steps, *, length):
     x = drawn_from()(params, count, steps, length=length).copy()
