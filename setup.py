@@ -45,7 +45,8 @@ setuptools.setup(
     "torch": ["torch>=2.6"],
     # figures of the benchmarks and of the Colabs
     "plot": ["matplotlib>=3.8"],
-    # the test suite: runner, time limits, two processes at a time, executed notebooks, style
+    # the test suite: runner, time limits, two processes at a time, executed notebooks, hostile
+    # inputs, style
     "test": [
       "pytest>=8",
       "pytest-timeout>=2.3",
@@ -53,6 +54,7 @@ setuptools.setup(
       "nbclient>=0.10",
       "ipykernel>=6",
       "matplotlib>=3.8",
+      "hypothesis>=6.100",
       "ruff>=0.8",
     ],
   },

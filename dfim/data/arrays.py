@@ -3,6 +3,7 @@
 A source is `source(batch_size, seed, start=0, *, process=(0, 1), ...) -> iterator` of
 `dict(x=float32 [B, ...], cond=dict(label=int32 [B]))`, without `cond` where nothing conditions.
 Batch n depends on (seed, n) alone, so `start=n` equals skipping n batches, bit for bit.
+An iterator over a finite set is a `Batches`, which also gives its examples by number.
 `process=(index, count)` yields rows `index` of `count` equal, contiguous parts of that batch.
 Beside each source stands a `load` (`load_x` where a module has several), which returns the whole
 split as arrays `dict(x=[N, ...], label=[N])`: what evaluators compare with.
@@ -22,9 +23,38 @@ import numpy as np
 _TOGETHER = 8192  # examples that are drawn at once, see `drawn`
 
 
+class Batches:
+  """Endless batches of a finite set, and the set itself: how many examples, and any of them."""
+
+  def __init__(
+    self,
+    batches: Iterator[Any],
+    size: int,
+    examples: Callable[[np.ndarray], Any],
+    labels: np.ndarray | None = None,
+  ):
+    """Wraps an iterator.
+
+    Args:
+      batches: the endless iterator.
+      size: N, examples in the set.
+      examples: from int `[n]`, numbers from 0 to N - 1, to the examples as they are stored, a tree
+        of arrays `[n, ...]`: before augmentation and noise, and the same on every machine.
+      labels: the labels that occur in the set, sorted; None where it has none.
+    """
+    self._batches = batches
+    self.size, self.examples, self.labels = size, examples, labels
+
+  def __iter__(self) -> "Batches":
+    return self
+
+  def __next__(self) -> Any:
+    return next(self._batches)
+
+
 def batches(
   arrays: Any, batch_size: int, seed: int, start: int = 0, *, process: tuple[int, int] = (0, 1)
-) -> Iterator[Any]:
+) -> Batches:
   """Endless batches `[B / count, ...]` of the rows of `arrays`, a tree of arrays `[N, ...]`.
 
   Raises:
@@ -33,9 +63,12 @@ def batches(
   sizes = {len(a) for a in jax.tree.leaves(arrays)}
   if len(sizes) != 1:
     raise ValueError(f"data: arrays must share their first axis, but have lengths {sorted(sizes)}")
-  take = rows(sizes.pop(), batch_size, seed, process=process)
-  indices = map(take, count_from(start))
-  return (jax.tree.map(operator.itemgetter(i), arrays) for i in indices)
+  size = sizes.pop()
+  take = rows(size, batch_size, seed, process=process)
+  examples = lambda i: jax.tree.map(operator.itemgetter(i), arrays)
+  labels = arrays.get("label", arrays.get("cond", {}).get("label"))
+  occurring = None if labels is None else np.unique(labels)
+  return Batches(map(examples, map(take, count_from(start))), size, examples, occurring)
 
 
 def rows(
