@@ -2,16 +2,17 @@
 
 A series is `dict(values=float64 [N, D], calendar=float32 [N, F], season, cuts)`: the calendar holds
 cos and sin of what is known of any date, `season` is the period in steps, and `cuts = (train_end,
-test_start, test_end)` are rows. `windows` trains on it and `load` evaluates; both show a window
+test_start, test_end)` are rows. Whole rows of values at the end, after training, may be NaN: they
+are yet to be forecast. `windows` trains on a series and `load` evaluates; both show a window
 relative to an anchor that its context alone decides, and nothing else of the horizon leaks either:
 see `windows` for the lags. The released Diffusion Forcing program feeds true lagged values of the
 horizon to its forecaster (on the exchange rates the step before, for 97% of the steps).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
+from collections.abc import Mapping
 import dataclasses
 import os
-import pathlib
 from typing import Any
 import zlib
 
@@ -19,10 +20,12 @@ import numpy as np
 
 from dfim.data import arrays
 from dfim.data import ridge
+from dfim.io import inputs
 
 Series = dict[str, Any]
 _ANCHORS = ("last", "mean", "train", "ridge")
-_HELD = 150  # training steps that validate where a series has no part for it: five exchange windows
+HELD = 150  # training steps that validate where a series has no part for it: five exchange windows
+_LARGEST = 1e100  # of values: the sum of their squares is finite
 
 
 def ett(path: str | os.PathLike) -> Series:
@@ -77,8 +80,9 @@ def vector_autoregression(length: int = 10_000, dims: int = 4, seed: int = 0) ->
   Raises:
     ValueError: no step or no dimension.
   """
-  if min(length, dims) < 1:
-    raise ValueError(f"data.series: length={length} and dims={dims} must be at least 1")
+  inputs.whole(length, "data.series.length", low=1)
+  inputs.whole(dims, "data.series.dims", low=1)
+  inputs.whole(seed, "data.series.seed", low=0)
   law, burn_in = exact_law(dims, seed), 400  # .9^400 is 5e-19: the start is forgotten
   rng = np.random.default_rng((seed, 1))
   noise = rng.normal(size=(burn_in + length, dims)) @ np.linalg.cholesky(law["covariance"]).T
@@ -109,6 +113,47 @@ def exact_law(dims: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
   )
 
 
+def checked(series: Any, field: str = "data.series") -> Series:
+  """The series with float64 `values`, float32 `calendar` and ints, once all of it is sound.
+
+  Everything that accepts a series calls it. Integers become floating before any subtraction.
+
+  Args:
+    series: as the module says, lists or arrays of any type of numbers.
+    field: what it is called in the error.
+
+  Raises:
+    ValueError: a part is missing, of another type or shape, or out of range; a value is not finite,
+      except in whole rows at the end that are all NaN, none of them of training.
+  """
+  needed = {"values", "calendar", "season", "cuts"}
+  found = set(series) if isinstance(series, Mapping) else set()
+  if missing := sorted(needed - found):
+    raise ValueError(
+      f"{field}: has no {', '.join(missing)}; name one that has, such as data.forecasting.ett"
+    )
+  axes, limits = ("row", "column"), dict(low=-_LARGEST, high=_LARGEST, finite=False)
+  name = f"{field}.values"
+  values = inputs.numbers(series["values"], name, (None, None), axes=axes, **limits)
+  if not values.size:
+    raise ValueError(f"{name} of shape {values.shape}: give a row or more of a column or more.")
+  season = inputs.whole(series["season"], f"{field}.season", low=1)
+  cuts = _cuts(series["cuts"], f"{field}.cuts", len(values))
+  name, sizes = f"{field}.calendar", (len(values), None)
+  calendar = inputs.numbers(series["calendar"], name, sizes, axes=axes, dtype=np.float32)
+  sound = dict(series) | dict(values=values, calendar=calendar, season=season, cuts=cuts)
+  past = values[: max(known(sound), cuts[0])]
+  fix = "fill it (whole rows at the end, after training, may be NaN: they are yet to be forecast)"
+  inputs.refuse_where(np.isnan(past), past, f"{field}.values", axes, fix)
+  return sound
+
+
+def known(series: Series) -> int:
+  """How many rows there are before those that are yet to be forecast."""
+  rows = np.flatnonzero(~np.isnan(series["values"]).all(1))
+  return int(rows[-1]) + 1 if len(rows) else 0
+
+
 def windows(
   batch_size: int,
   seed: int,
@@ -122,7 +167,7 @@ def windows(
   anchor: str = "last",
   regression: tuple[int, float] = (1, 100.0),
   process: tuple[int, int] = (0, 1),
-) -> Iterator[dict[str, Any]]:
+) -> arrays.Batches:
   """Batches of windows that lie in the training part, lags too; see `arrays` for the contract.
 
   `x [B, T, stack D]` with T = (context + horizon) / stack: a token is `stack` steps side by side.
@@ -130,6 +175,7 @@ def windows(
   steps before; without calendar and lags there is no `cond`. Values are shown as
   (value - location) / scale: the location, per window and dimension, is the anchor's, the scale,
   per dimension, the std of value - location over all training windows, so that x has std 1.
+  `examples` gives the raw rows: `values [n, context + horizon, D]`, `calendar` of the same rows.
 
   Args:
     batch_size: of all processes together.
@@ -151,11 +197,12 @@ def windows(
   Raises:
     ValueError: sizes that do not fit each other or the series; no such anchor; a lag that leaks.
   """
+  series = checked(series)
   view = _view(series, context, horizon, stack, lags, anchor, regression)
-  scale = view.scale(series)
-  size = series["cuts"][0] - horizon - view.first + 1
-  take = arrays.rows(size, batch_size, seed, process=process)
-  return (view.show(series, view.first + take(n), scale) for n in arrays.count_from(start))
+  scale, origin = view.scale(series), view.training(series)
+  take = arrays.rows(len(origin), batch_size, seed, process=process)
+  batches = (view.show(series, origin[take(n)], scale) for n in arrays.count_from(start))
+  return arrays.Batches(batches, len(origin), lambda i: view.stored(series, origin[i]))
 
 
 def load(
@@ -193,14 +240,15 @@ def load(
     that are known; `origin [N]`, the row of the first step to forecast; `target [N, horizon, D]`,
     `location [N, T stack, D]` and `scale [D]` in float64: raw values are location + scale * x,
     unstacked (`to_raw`). Only `target` and the tokens of `x` after the context know the horizon's
-    values.
+    values. Where these are yet to be forecast, they are NaN.
 
   Raises:
     ValueError: as `windows`; no such split, or no window fits into it.
   """
+  series = checked(series)
   view = _view(series, context, horizon, stack, lags, anchor, regression)
   scale = view.scale(series)
-  length = horizon if length is None else length
+  length = horizon if length is None else inputs.whole(length, "data.length", low=1)
   view = dataclasses.replace(view, horizon=length)
   origin = origins(series, length, split=split, stride=stride, count=count, first=view.first)
   return view.show(series, origin, scale) | dict(
@@ -223,6 +271,7 @@ def origins(
 ) -> np.ndarray:
   """Rows `[N]` at which the forecasts of a split begin, none before row `first`.
 
+  Rows before each are known; those of training and validation are known up to the horizon's end.
   Validation is what lies between training and test. Where nothing does, as with the exchange rates,
   it is the last 150 steps of training: these were trained on, so choose nothing but a baseline on
   them, which can be fitted on what lies before.
@@ -230,24 +279,39 @@ def origins(
   Raises:
     ValueError: no such split, or no forecast fits into it.
   """
+  series = checked(series)
+  inputs.whole(first, "data.first", low=0)
+  for name, value in dict(horizon=horizon, stride=stride, count=count).items():
+    if value is not None:
+      inputs.whole(value, f"data.{name}", low=1)
   train_end, test_start, test_end = series["cuts"]
-  held = (train_end, test_start) if test_start > train_end else (train_end - _HELD, train_end)
+  held = (train_end, test_start) if test_start > train_end else (train_end - HELD, train_end)
   parts = dict(train=(0, train_end), validation=held, test=(test_start, test_end))
   if split not in parts:
     raise ValueError(f"data.split: {split!r} is not one of {', '.join(parts)}")
   begin, end = parts[split]
-  if count is not None and count < 1 or stride is not None and stride < 1:
-    raise ValueError(f"data.count, data.stride: {count}, {stride}; each must be 1 or more, or None")
-  found = np.arange(max(begin, first), end - horizon + 1, stride or horizon)
+  last = min(end - horizon, known(series) - (0 if split == "test" else horizon))
+  found = np.arange(max(begin, first), last + 1, stride or horizon)
   if not len(found):
-    raise ValueError(f"data.horizon: {horizon} steps do not fit into rows {begin}-{end} ({split})")
+    raise ValueError(
+      f"data.horizon: {horizon} steps do not fit into rows {max(begin, first)}-{end} ({split}),"
+      f" with values known before row {known(series)}; forecast fewer, or move the cuts"
+    )
   keep = len(found) if count is None else min(count, len(found))
   return found[np.linspace(0, len(found) - 1, keep).round().astype(int)]
 
 
 def targets(series: Series, origin: np.ndarray, horizon: int) -> np.ndarray:
-  """The true values `[N, horizon, D]` from rows `origin [N]` on."""
-  return series["values"][origin[:, None] + np.arange(horizon)]
+  """The true values `[N, horizon, D]` from rows `origin [N]` on, NaN where they are not known.
+
+  Raises:
+    ValueError: no series, or a forecast that does not lie in it.
+  """
+  values = checked(series)["values"]
+  last = len(values) - inputs.whole(horizon, "data.horizon", low=1)
+  wanted = dict(axes=("window",), dtype=np.int64, low=0, high=last)
+  origin = inputs.numbers(origin, "data.origin", (None,), **wanted)
+  return values[origin[:, None] + np.arange(horizon)]
 
 
 def unstack(x: np.ndarray, dims: int) -> np.ndarray:
@@ -275,16 +339,11 @@ def _view(
   regression: tuple[int, float],
 ) -> "_View":
   """How windows are shown, and what is fitted for it."""
-  view = _View(context, horizon, stack, tuple(lags), anchor)
-  _check(series)
+  view = _View(context, horizon, stack, _wholes(lags, "data.lags"), anchor)
+  view.training(series)  # refuses sizes that do not fit
   if anchor != "ridge":
     return view
-  order, penalty = regression
-  if not 1 <= order <= context or penalty <= 0.0:
-    raise ValueError(
-      f"data.regression: ({order}, {penalty:g}): give an order of 1 to {context} and a ridge"
-      " above 0"
-    )
+  order, penalty = ridge.choice(regression, "data.regression", context)
   law = ridge.fit(series, series["cuts"][0], order, penalty)
   return dataclasses.replace(view, law=law)
 
@@ -301,10 +360,8 @@ class _View:
   law: ridge.Law | None = None
 
   def __post_init__(self):
-    if min(self.context, self.horizon, self.stack) < 1:
-      raise ValueError(
-        f"data: context={self.context}, horizon={self.horizon} and stack={self.stack} must be >= 1"
-      )
+    for name in ("context", "horizon", "stack"):
+      inputs.whole(getattr(self, name), f"data.{name}", low=1)
     if self.context % self.stack or self.horizon % self.stack:
       raise ValueError(
         f"data.stack: context {self.context} and horizon {self.horizon} must be multiples of "
@@ -329,36 +386,64 @@ class _View:
     last = values[origin - 1, None]
     if self.anchor == "ridge":
       expected = ridge.expect(series, self.law, origin, self.horizon)
+      if not np.all(np.abs(expected) <= _LARGEST):
+        raise ValueError(
+          f"data.regression: its forecasts exceed {_LARGEST:g} within {self.horizon} steps; give a"
+          " lower order, a larger ridge or another anchor"
+        )
       return np.concatenate([np.repeat(last, self.context, axis=1), expected], axis=1)
     where = last
     if self.anchor == "train":
       where = values[: series["cuts"][0]].mean(0)
     elif self.anchor == "mean":
-      where = values[self._time(origin)[:, : self.context]].mean(1, keepdims=True)
+      where = values[self._rows(origin)[:, : self.context]].mean(1, keepdims=True)
     return np.broadcast_to(where, (len(origin), steps, values.shape[1]))
 
   def scale(self, series: Series) -> np.ndarray:
-    """The std `[D]` of what is left, over all training windows; 1 for a constant."""
-    origin = np.arange(self.first, series["cuts"][0] - self.horizon + 1)
-    if not len(origin):
+    """The std `[D]` of what is left, over all training windows; 1 for a constant.
+
+    Windows overlap, and together hold each value context + horizon times, so a block of them is
+    made at a time: the variance of all is that within the blocks and that of their means.
+    """
+    origin, values = self.training(series), series["values"]
+    width = (self.context + self.horizon) * (values.shape[1] + 4)
+    blocks = ridge.blocks(origin, width)
+    share = np.array([len(block) / len(origin) for block in blocks])
+    moments = np.array([self._moments(series, block) for block in blocks])
+    mean, variance = moments[:, 0], moments[:, 1]
+    std = np.sqrt(share @ variance + share @ (mean - share @ mean) ** 2)
+    constant = ridge.is_constant(std, values[: series["cuts"][0]])
+    return np.where(constant, np.maximum(std, 1.0), std)
+
+  def training(self, series: Series) -> np.ndarray:
+    """The origins `[N]` of all training windows."""
+    train_end = series["cuts"][0]
+    if train_end < self.first + self.horizon:
       raise ValueError(
         f"data.context: {self.first + self.horizon} steps of context, lags and horizon do not fit "
-        f"into {series['cuts'][0]} of training"
+        f"into {train_end} of training"
       )
-    t, location = self._time(origin), self.location(series, origin)
-    # A dimension at a time: windows overlap, and together hold each value context + horizon times.
-    std = np.array([(v[t] - location[..., d]).std() for d, v in enumerate(series["values"].T)])
-    return np.where(std > 0, std, 1.0)
+    return np.arange(self.first, train_end - self.horizon + 1)
+
+  def stored(self, series: Series, origin: np.ndarray) -> dict[str, np.ndarray]:
+    """The rows of the series that each window shows, as they are: `[N, steps, ...]`."""
+    return {name: series[name][self._rows(origin)] for name in ("values", "calendar")}
 
   def show(self, series: Series, origin: np.ndarray, scale: np.ndarray) -> dict[str, Any]:
     """`x` and, where there are covariates, `cond` of the windows at `origin [N]`."""
-    t, location = self._time(origin), self.location(series, origin)
+    t, location = self._rows(origin), self.location(series, origin)
     shown = lambda t: (series["values"][t] - location) / scale
     covariates = [series["calendar"][t], *(shown(t - lag) for lag in self.lags)]
     x, covariates = self._tokens(shown(t)), self._tokens(np.concatenate(covariates, -1))
     return dict(x=x) | ({"cond": dict(covariates=covariates)} if covariates.size else {})
 
-  def _time(self, origin: np.ndarray) -> np.ndarray:
+  def _moments(self, series: Series, origin: np.ndarray) -> np.ndarray:
+    """Mean and variance of what is left of the windows at `origin`, over all steps: `[2, D]`."""
+    t, location = self._rows(origin), self.location(series, origin)
+    left = (v[t] - location[..., d] for d, v in enumerate(series["values"].T))
+    return np.array([(x.mean(), x.var()) for x in left]).T
+
+  def _rows(self, origin: np.ndarray) -> np.ndarray:
     """The rows of windows: `[N, context + horizon]`."""
     return origin[:, None] + np.arange(-self.context, self.horizon)
 
@@ -368,31 +453,26 @@ class _View:
     return steps.reshape(n, length // self.stack, self.stack * width).astype(np.float32)
 
 
-def _check(series: Series) -> None:
-  """Refuses what is no series, in one line; see the module for what one is."""
-  if missing := sorted({"values", "calendar", "season", "cuts"} - set(series)):
-    raise ValueError(
-      f"data.series: has no {', '.join(missing)}; name one that has, such as data.forecasting.ett"
-    )
-  values, calendar = series["values"], series["calendar"]
-  if values.ndim != 2 or calendar.ndim != 2 or len(values) != len(calendar):
-    raise ValueError(
-      f"data.series: values of shape {values.shape} and calendar of shape {calendar.shape}; give"
-      " [N, D] and [N, F], a row for each step"
-    )
-  train_end, test_start, test_end = series["cuts"]
-  if not 0 < train_end <= test_start < test_end <= len(values):
-    raise ValueError(
-      f"data.series: cuts={tuple(series['cuts'])}; give 0 < train_end <= test_start < test_end <="
-      f" {len(values)} rows"
-    )
+def _wholes(value: Any, field: str) -> tuple[int, ...]:
+  """Whole numbers, as a tuple."""
+  if not isinstance(value, Iterable):
+    raise ValueError(f"{field}={value!r}: give whole numbers, such as (24, 168).")
+  return tuple(inputs.whole(n, field) for n in value)
+
+
+def _cuts(value: Any, field: str, rows: int) -> tuple[int, int, int]:
+  """The ends of training and test part and the start of the latter, in a series of `rows`."""
+  cuts = _wholes(value, field)
+  if len(cuts) != 3 or not 0 < cuts[0] <= cuts[1] < cuts[2] <= rows:
+    raise ValueError(f"{field}={cuts}: give 0 < train_end <= test_start < test_end <= {rows} rows")
+  return cuts
 
 
 def _table(
   path: str | os.PathLike, where: str, *, columns: int, least: int, **options: Any
 ) -> np.ndarray:
   """A file of numbers with commas, `[N, columns]`, N >= `least`; `where` says where to get it."""
-  path = pathlib.Path(path)
+  path = inputs.path(path, "data.series.path")
   if not path.is_file():
     raise FileNotFoundError(f"data.series.path: no file {path}; {where}")
   try:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dfim.data import arrays
+from dfim.io import inputs
 
 Array = jax.Array
 Batches = Iterator[dict[str, np.ndarray]]
@@ -29,10 +30,9 @@ def ring(
   process: tuple[int, int] = (0, 1),
 ) -> Batches:
   """A ring of `modes` Gaussians."""
-  if modes < 1 or std < 0.0:
-    raise ValueError(
-      f"data.modes, data.std: {modes}, {std}; set modes to 1 or more, std to 0 or more"
-    )
+  inputs.whole(modes, "data.modes", low=1)
+  inputs.number(radius, "data.radius")
+  inputs.number(std, "data.std", low=0)
 
   def law(key: Array) -> Array:
     k1, k2 = jax.random.split(key)
@@ -52,7 +52,8 @@ def checkerboard(
   process: tuple[int, int] = (0, 1),
 ) -> Batches:
   """The black fields of a board of `squares` (an even number) times `squares`, each uniform."""
-  if squares < 2 or squares % 2:
+  inputs.number(half_width, "data.half_width")
+  if inputs.whole(squares, "data.squares", low=2) % 2:
     raise ValueError(f"data.squares: {squares}; set an even number, so that columns are alike")
 
   def law(key: Array) -> Array:
@@ -74,6 +75,7 @@ def moons(
   process: tuple[int, int] = (0, 1),
 ) -> Batches:
   """Two half circles that reach into each other, blurred by `std`."""
+  inputs.number(std, "data.std", low=0)
 
   def law(key: Array) -> Array:
     k1, k2, k3 = jax.random.split(key, 3)
@@ -96,6 +98,9 @@ def spiral(
   process: tuple[int, int] = (0, 1),
 ) -> Batches:
   """Spirals from the origin to radius 1.2, with a density that falls as 1 / radius."""
+  inputs.whole(arms, "data.arms", low=1)
+  inputs.number(turns, "data.turns")
+  inputs.number(std, "data.std", low=0)
 
   def law(key: Array) -> Array:
     k1, k2, k3 = jax.random.split(key, 3)
@@ -115,13 +120,11 @@ def load(
   A config writes dict(name="data.toys.load", source=dict(name="data.toys.moons")).
 
   Raises:
-    ValueError: no such split.
+    ValueError: no such split, or no example.
   """
   if split not in _SEEDS:
     raise ValueError(f"data.split: {split!r} is not one of {', '.join(_SEEDS)}")
-  if size < 1:
-    raise ValueError(f"data.size: {size} examples; set it to 1 or more")
-  return next(source(size, _SEEDS[split]))
+  return next(source(inputs.whole(size, "data.size", low=1), _SEEDS[split]))
 
 
 def _circle(angle: Array) -> Array:

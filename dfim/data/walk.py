@@ -13,6 +13,7 @@ import numpy as np
 
 from dfim.data import arrays
 from dfim.data import toys
+from dfim.io import inputs
 
 Array = jax.Array
 
@@ -40,15 +41,13 @@ def walk(
     radius: of the circle.
 
   Raises:
-    ValueError: no token, or no branch.
+    ValueError: no token, no branch, or a number that is not finite or out of range.
   """
-  for name, value in dict(tokens=tokens, branches=branches).items():
-    if value < 1:
-      raise ValueError(f"data.{name}={value}: set it to 1 or more")
-  if spread < 0.0:
-    raise ValueError(f"data.spread={spread}: set it to 0 or more, in degrees")
-  if radius <= 0.0:
-    raise ValueError(f"data.radius={radius}: set it above 0")
+  inputs.whole(tokens, "data.tokens", low=1)
+  inputs.whole(branches, "data.branches", low=1)
+  inputs.number(angle, "data.angle")
+  inputs.number(spread, "data.spread", low=0)
+  inputs.number(radius, "data.radius", above=0)
   means = np.linspace(-angle, angle, branches) if branches > 1 else np.zeros(1)
 
   def law(key: Array) -> Array:

@@ -1,9 +1,11 @@
 """Forecasters to compare with, `(series, windows, paths, seed) -> [P, N, H, D]` in raw units.
 
-`series` and `windows` are what `data.forecasting` makes; of `windows` only `origin` and the shape
-of `target` are read. Nothing is fitted or chosen on values at or after the first origin.
+`series` is one of `data.forecasting`, `windows` are cut from it by its `load`; of these only
+`origin` and the shape of `target` are read. Nothing is fitted or chosen on values at or after the
+first origin. `check` refuses a series that some of them cannot be fitted to.
 """
 
+from collections.abc import Mapping
 import itertools
 from typing import Any
 
@@ -11,10 +13,26 @@ import numpy as np
 
 from dfim.data import forecasting
 from dfim.data import ridge
+from dfim.io import inputs
 from dfim.metrics import crps
 
 Windows = dict[str, Any]
 _RIDGES = (1.0, 10.0, 100.0, 1000.0)  # beside some thousand steps of unit variance
+
+
+def check(series: forecasting.Series, windows: Windows) -> None:
+  """Refuses what some baseline cannot be fitted to, without fitting or drawing anything.
+
+  Raises:
+    ValueError: no series; windows of another one; too few rows to fit and to choose on.
+  """
+  series, origin, horizon = _checked(series, windows)
+  _validation(_known(series, origin, horizon), horizon)
+  if "law" in series:
+    _distribution(series)
+  truth = forecasting.targets(series, origin, horizon)
+  if not np.array_equal(truth, windows["target"], equal_nan=True):
+    raise ValueError("series: is not what the windows of data were cut from; name the same one")
 
 
 def seasonal_naive(
@@ -25,9 +43,10 @@ def seasonal_naive(
   A path takes all errors of one training forecast, of a random day at the same phase of the season:
   what belongs together among steps and dimensions stays together.
   """
-  train_end, *_ = _known(series, windows)["cuts"]
-  values, season, origin = series["values"], series["season"], windows["origin"][:, None]
-  h = np.arange(windows["target"].shape[1])
+  series, origin, horizon = _checked(series, windows, paths)
+  train_end, *_ = _known(series, origin, horizon)["cuts"]
+  values, season, origin = series["values"], series["season"], origin[:, None]
+  h = np.arange(horizon)
   naive = lambda origin: values[origin - season + h % season]
   first = season + origin % season  # the earliest training forecast of that phase
   choices = (train_end - len(h) - first) // season + 1
@@ -53,10 +72,11 @@ def ridge_var(
     seed: of the errors.
     choice: order and ridge; `choose_ridge_var`'s by default.
   """
+  series, origin, horizon = _checked(series, windows, paths)
   choice = choice or choose_ridge_var(series, windows, seed=seed)
-  law = ridge.fit(series, _known(series, windows)["cuts"][0], *choice)
-  rng = np.random.default_rng(seed)
-  return ridge.draw(series, law, windows["origin"], windows["target"].shape[1], paths, rng)
+  end = _known(series, origin, horizon)["cuts"][0]
+  law = ridge.fit(series, end, *ridge.choice(choice, "choice", end - 1))
+  return ridge.draw(series, law, origin, horizon, paths, np.random.default_rng(seed))
 
 
 def choose_ridge_var(
@@ -67,14 +87,17 @@ def choose_ridge_var(
   Orders 1, 2, 5 and a season + 1, ridges 1, 10, 100, 1000, each fitted on what lies before the
   validation windows and tried with the same random numbers.
   """
-  known, horizon = _known(series, windows), windows["target"].shape[1]
-  origin = forecasting.origins(known, horizon, split="validation")
+  series, origin, horizon = _checked(series, windows, paths)
+  known = _known(series, origin, horizon)
+  origin = _validation(known, horizon)
   total = forecasting.targets(series, origin, horizon).sum(-1)
   end = min(known["cuts"][0], int(origin[0]))
 
   def score(choice: tuple[int, float]) -> float:
     rng = np.random.default_rng(seed)
     drawn = ridge.draw(series, ridge.fit(series, end, *choice), origin, horizon, paths, rng)
+    if not np.isfinite(drawn).all():  # it grows beyond all numbers
+      return np.inf
     return float(crps.exact(drawn.sum(-1), total).mean())
 
   orders = sorted({1, 2, 5, series["season"] + 1})
@@ -85,27 +108,74 @@ def oracle(
   series: forecasting.Series, windows: Windows, paths: int = 100, seed: int = 0
 ) -> np.ndarray:
   """Draws from the exact law of `forecasting.vector_autoregression`: no forecast is better."""
-  law, origin = series["law"], windows["origin"]
+  series, origin, horizon = _checked(series, windows, paths)
+  law, root = _distribution(series)
+  rows = origin[:, None] + np.arange(horizon)
   mean = lambda t: law["mean"][t % len(law["mean"])]
-  horizon = origin[:, None] + np.arange(windows["target"].shape[1])
   drawn = ridge.simulate(
     series["values"][origin - 1] - mean(origin - 1),
     law["matrix"].T,
     np.zeros(windows["target"].shape),
-    np.linalg.cholesky(law["covariance"]),
+    root,
     paths,
     np.random.default_rng(seed),
   )
-  return mean(horizon) + drawn
+  return mean(rows) + drawn
 
 
-def _known(series: forecasting.Series, windows: Windows) -> forecasting.Series:
+def _distribution(series: forecasting.Series) -> tuple[dict[str, np.ndarray], np.ndarray]:
+  """The series' own `law`, see `forecasting.exact_law`, and the root `[D, D]` of its covariance."""
+  dims = series["values"].shape[1]
+  shapes = dict(mean=(None, dims), matrix=(dims, dims), covariance=(dims, dims))
+  if not isinstance(series["law"], Mapping) or set(shapes) - set(series["law"]):
+    raise ValueError(f"series.law: give {', '.join(shapes)}, or leave it out")
+  law = {
+    name: inputs.numbers(series["law"][name], f"series.law.{name}", shape, axes=("row", "column"))
+    for name, shape in shapes.items()
+  }
+  if not len(law["mean"]):
+    raise ValueError("series.law.mean: has no row; give one for each step of its season")
+  try:
+    return law, ridge.root(law["covariance"])
+  except np.linalg.LinAlgError:
+    raise ValueError("series.law.covariance: is not positive definite; give one that is") from None
+
+
+def _checked(
+  series: forecasting.Series, windows: Windows, paths: int = 1
+) -> tuple[forecasting.Series, np.ndarray, int]:
+  """The series, the origins `[N]` of the windows and their horizon, once they fit each other."""
+  inputs.whole(paths, "paths", low=1)
+  series, shape = forecasting.checked(series, "series"), np.shape(windows["target"])
+  rows, dims = series["values"].shape
+  if len(shape) != 3 or shape[2] != dims:
+    raise ValueError(f"data.target of shape {shape}: give [windows, horizon, {dims}].")
+  limits = dict(low=1, high=min(rows - shape[1], forecasting.known(series)))
+  sizes = dict(axes=("window",), dtype=np.int64, **limits)
+  return series, inputs.numbers(windows["origin"], "data.origin", shape[:1], **sizes), shape[1]
+
+
+def _known(series: forecasting.Series, origin: np.ndarray, horizon: int) -> forecasting.Series:
   """The series cut at the first origin: what lies between training and it may validate."""
-  first, horizon = int(windows["origin"].min()), windows["target"].shape[1]
-  train_end, least = min(series["cuts"][0], first), 200 + 3 * series["season"] + horizon
+  first, season = int(origin.min()), series["season"]
+  train_end, least = min(series["cuts"][0], first), 200 + 3 * season + horizon
   if train_end < least:
     raise ValueError(
-      f"evaluators: baselines need {least} training steps before the first forecast, not "
-      f"{train_end}; forecast a later part, or set baselines=False"
+      f"series.cuts={series['cuts']}: baselines of season={season} and horizon={horizon} need"
+      f" {least} training steps before the first forecast, not {train_end}; forecast a later part,"
+      " or set baselines=False"
     )
-  return series | dict(cuts=(train_end, first, first))
+  return series | dict(cuts=(train_end, first, first + horizon))
+
+
+def _validation(known: forecasting.Series, horizon: int) -> np.ndarray:
+  """The origins of the validation windows."""
+  train_end, first, _ = known["cuts"]
+  room = first - train_end or forecasting.HELD
+  if room < horizon:
+    raise ValueError(
+      f"series.cuts: {room} steps between training (up to row {train_end}) and the first forecast"
+      f" (row {first}) hold no horizon={horizon} to choose the ridge VAR on; leave more, or none,"
+      " or set baselines=False"
+    )
+  return forecasting.origins(known, horizon, split="validation")

@@ -8,7 +8,43 @@ import numpy as np
 
 from dfim.data import forecasting
 from dfim.evaluators import baselines as baselines_lib
+from dfim.io import inputs
 from dfim.metrics import crps
+
+
+def check_scores(
+  *,
+  data: dict[str, Any],
+  series: forecasting.Series,
+  steps: tuple[int, ...] = (1, 2, 4, 8),
+  paths: int = 100,
+  baselines: bool = True,
+  seed: int = 0,
+) -> None:
+  """Refuses what `scores` cannot take, before anything is trained; arguments as there.
+
+  Raises:
+    ValueError: windows whose truth is not known yet or 0 throughout in a column or in their sum;
+      another series, or one with too few rows for the baselines; no path.
+    ImportError: matplotlib is missing.
+  """
+  _check(data, paths)
+  inputs.whole(seed, "seed", low=0)
+  forecasting.checked(series, "series")
+  crps.check(data["target"], "data.target")
+  if baselines:
+    baselines_lib.check(series, data)
+
+
+def check_rollout(*, data: dict[str, Any], steps: int, paths: int = 20) -> None:
+  """Refuses what `rollout` cannot take, before anything is trained; arguments as there.
+
+  Raises:
+    ValueError: windows whose truth is not known yet or whose sum is 0 throughout; no path.
+    ImportError: matplotlib is missing.
+  """
+  _check(data, paths)
+  crps.check(data["target"], "data.target", columns=False)
 
 
 def scores(
@@ -83,8 +119,8 @@ def rollout(
     ImportError: matplotlib is missing.
   """
   matplotlib = _matplotlib()
-  x, target = _forecast(draw, params, data, steps, paths), data["target"]
-  error = crps.exact(x.sum(-1), target.sum(-1)).mean(0) / np.abs(target.sum(-1)).mean()
+  x = _forecast(draw, params, data, steps, paths)
+  error = crps.along(x, data["target"])
   by_token = error.reshape(data["x"].shape[1] - data["context"], -1).mean(1).tolist()
   rows = {f"token {n}": dict(crps_sum=value) for n, value in enumerate(by_token, 1)}
   return rows, _figure(matplotlib, data, x)
@@ -101,6 +137,19 @@ def _forecast(
   x = draw(params, len(context), steps, context=context, cond=cond, length=length)
   x = x.reshape(-1, paths, *x.shape[1:])[:, :, known:]
   return forecasting.to_raw(x.swapaxes(0, 1), data, first=known)
+
+
+def _check(data: dict[str, Any], paths: int) -> None:
+  """Refuses what neither score can take."""
+  _matplotlib()
+  inputs.whole(paths, "paths", low=1)
+  unknown = np.isnan(data["target"]).any(-1)
+  if unknown.any():
+    rows = data["origin"][:, None] + np.arange(unknown.shape[1])
+    raise ValueError(
+      f"data.target: row {rows[unknown].min()} of the series is yet to be forecast, so that there"
+      " is no truth to score against; let the test part (series.cuts) end there or before"
+    )
 
 
 def _matplotlib() -> Any:

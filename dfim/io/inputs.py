@@ -4,10 +4,20 @@ Every entry point (files, series, arrays given to `draw`, weights, statistics) c
 a wrong value is answered by one line with the field, the place of the fault and the fix.
 """
 
+import math
+import os
+import pathlib
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
+
+_AXES = {  # of examples, by their rank
+  1: ("row",),
+  2: ("row", "column"),
+  3: ("sequence", "token", "dimension"),
+  4: ("image", "row", "column", "channel"),
+  5: ("video", "frame", "row", "column", "channel"),
+}
 
 
 def numbers(
@@ -20,6 +30,7 @@ def numbers(
   low: float | None = None,
   high: float | None = None,
   finite: bool = True,
+  rows: np.ndarray | None = None,
 ) -> np.ndarray:
   """`value` as an array of `dtype` without loss of range, or one line that says why not.
 
@@ -32,7 +43,8 @@ def numbers(
       takes integers and booleans that fit into it.
     low: the least value allowed.
     high: the greatest value allowed.
-    finite: whether to refuse NaN and infinity.
+    finite: whether to refuse NaN and infinity, also those that `dtype` is too narrow for.
+    rows: of a part of a larger array, the numbers there of its places on the first axis.
 
   Raises:
     ValueError: another type, shape or rank, or a value out of range, with its place.
@@ -51,28 +63,91 @@ def numbers(
   fits = lambda found: all(n in (None, m) for n, m in zip(shape, found, strict=True))
   if array.ndim != len(shape) or not fits(array.shape):
     raise ValueError(f"{field} of shape {array.shape}: give [{wanted}].")
+  if np.ma.is_masked(value):  # the number under a mask is no value
+    refuse_where(np.ma.getmaskarray(value), array, field, axes, "it is masked; fill it", rows)
   if whole:
     limits = np.iinfo(dtype)
     low = limits.min if low is None else max(low, limits.min)
     high = limits.max if high is None else min(high, limits.max)
   else:
-    array = array.astype(dtype)  # also bfloat16, which NumPy's own functions do not take
+    with np.errstate(over="ignore"):  # infinity, which is refused below
+      array = array.astype(dtype)  # also bfloat16, which NumPy's own functions do not take
     if finite:
-      refuse_where(~np.isfinite(array), array, field, axes, "fill it, or leave that part out")
+      fix = "fill it, or leave that part out"
+      refuse_where(~np.isfinite(array), array, field, axes, fix, rows)
   if low is not None:
-    refuse_where(array < low, array, field, axes, f"give {low} or more")
+    refuse_where(array < low, array, field, axes, f"give {low} or more", rows)
   if high is not None:
-    refuse_where(array > high, array, field, axes, f"give {high} or less")
+    refuse_where(array > high, array, field, axes, f"give {high} or less", rows)
   return array.astype(dtype)
 
 
+def floats(
+  value: Any,
+  field: str,
+  shape: tuple[int | None, ...],
+  *,
+  axes: tuple[str, ...],
+  dtype: Any = np.float64,
+) -> np.ndarray:
+  """As `numbers`, of an array that must be floating already: weights or statistics in a file.
+
+  Raises:
+    ValueError: another type, integers too; otherwise as `numbers`.
+  """
+  found = np.asarray(value).dtype
+  if not _is_number(found, whole=False) or _is_number(found, whole=True):
+    raise ValueError(f"{field} of {found}: give floating-point numbers.")
+  array = numbers(value, field, shape, axes=axes, dtype=dtype, finite=False)
+  refuse_where(~np.isfinite(array), array, field, axes, "make or fetch the file anew")
+  return array
+
+
+def examples(
+  value: Any, field: str, rank: int | None = None, *, least: int = 1, dtype: Any = np.float64
+) -> np.ndarray:
+  """As `numbers`, of `least` or more points, sequences, images or videos: `[N, ...]` of any rank.
+
+  Args:
+    value: an array or nested lists.
+    field: what it is called in the error.
+    rank: the only one allowed, such as 4 for images; any from 1 on by default.
+    least: the smallest N.
+    dtype: as in `numbers`.
+
+  Raises:
+    ValueError: too few of them, or of no numbers; otherwise as `numbers`.
+  """
+  if rank is None:
+    try:
+      rank = max(np.ndim(value), 1)
+    except ValueError:  # rows of different lengths, which `numbers` refuses
+      rank = 2
+  axes = _AXES.get(rank) or ("row", *(f"axis {n}, place" for n in range(1, rank)))
+  array = numbers(value, field, (None,) * rank, axes=axes, dtype=dtype)
+  if len(array) < least:
+    raise ValueError(f"{field} of {len(array)} {axes[0]}s: give {least} or more.")
+  if not array.size:
+    raise ValueError(f"{field} of shape {array.shape}: holds no numbers; give some.")
+  return array
+
+
 def refuse_where(
-  bad: np.ndarray, array: np.ndarray, field: str, axes: tuple[str, ...], fix: str
+  bad: np.ndarray,
+  array: np.ndarray,
+  field: str,
+  axes: tuple[str, ...],
+  fix: str,
+  rows: np.ndarray | None = None,
 ) -> None:
-  """Raises ValueError with the first place, counted from 0, at which `bad` is True."""
+  """Raises ValueError with the first place, counted from 0, at which `bad` is True.
+
+  Of a part of a larger array `rows` says which of its places on the first axis these are.
+  """
   if bad.any():
     index = tuple(int(n) for n in np.unravel_index(int(bad.argmax()), bad.shape))
-    place = ", ".join(f"{axis} {n}" for axis, n in zip(axes, index, strict=True))
+    there = index if rows is None else (int(rows[index[0]]), *index[1:])
+    place = ", ".join(f"{axis} {n}" for axis, n in zip(axes, there, strict=True))
     raise ValueError(f"{field}: {array[index]} at {place}; {fix}.")
 
 
@@ -91,6 +166,44 @@ def whole(value: Any, field: str, *, low: int | None = None, high: int | None = 
   return int(value)
 
 
+def number(
+  value: Any, field: str, *, low: float | None = None, above: float | None = None
+) -> float:
+  """`value` as a finite float.
+
+  Args:
+    value: an int or a float, of Python or NumPy.
+    field: what it is called in the error.
+    low: the least value allowed.
+    above: the greatest value that is too small.
+
+  Raises:
+    ValueError: it is none (a boolean, say), not finite, or out of range.
+  """
+  kinds = int | float | np.integer | np.floating
+  if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
+    raise ValueError(f"{field}={value!r}: give a finite number.")
+  if low is not None and value < low:
+    raise ValueError(f"{field}={value}: give {low} or more.")
+  if above is not None and value <= above:
+    raise ValueError(f"{field}={value}: give more than {above}.")
+  return float(value)
+
+
+def path(value: Any, field: str) -> pathlib.Path:
+  """`value` as a path, with `~` as the user's folder.
+
+  Raises:
+    ValueError: it is no path, empty, or of a user who is not here.
+  """
+  if not isinstance(value, str | os.PathLike) or not value:
+    raise ValueError(f"{field}={value!r}: give a path.")
+  try:
+    return pathlib.Path(value).expanduser()
+  except RuntimeError:
+    raise ValueError(f"{field}={value}: there is no such user; give another path.") from None
+
+
 def _is_number(dtype: np.dtype, whole: bool) -> bool:
-  kinds = (jnp.integer, jnp.bool_) if whole else (jnp.integer, jnp.bool_, jnp.floating)
-  return any(jnp.issubdtype(dtype, kind) for kind in kinds)
+  """Whether it holds integers or booleans or, unless `whole`, floating numbers, bfloat16 too."""
+  return np.can_cast(dtype, np.int64 if whole else np.float64, "same_kind")

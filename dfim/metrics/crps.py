@@ -3,9 +3,14 @@
 CRPS(F, y) is the integral of (F(z) - 1{y <= z})^2 dz; for a point forecast it is |x - y|.
 """
 
+from typing import Any
+
 import numpy as np
 import scoringrules
 
+from dfim.io import inputs
+
+_AXES = ("path", "window", "step", "column")
 _LEVELS = np.arange(1, 20) / 20  # .05, .10, ..., .95
 
 
@@ -21,20 +26,58 @@ def scores(paths: np.ndarray, target: np.ndarray) -> dict[str, float]:
     target: the truth, `[N, H, D]`.
 
   Raises:
-    ValueError: shapes that do not belong together; a dimension that is 0 throughout.
+    ValueError: no path, shapes that do not belong together, or a number that is not finite; what
+      `check` refuses.
   """
-  paths, target = np.asarray(paths, np.float64), np.asarray(target, np.float64)
-  if paths.ndim != 4 or not len(paths) or paths.shape[1:] != target.shape:
-    raise ValueError(
-      f"crps: needs [P, N, H, D] and [N, H, D], not {list(paths.shape)}, {list(target.shape)}"
-    )
+  paths, target = _checked(paths, target, rank=4)
+  check(target)
   each, total = (paths, target), (paths.sum(-1, keepdims=True), target.sum(-1, keepdims=True))
   return dict(
-    crps=_relative(exact(*each), target),
-    crps_sum=_relative(exact(*total), total[1]),
-    crps_quantile=_relative(quantile(*each), target),
-    crps_sum_quantile=_relative(quantile(*total), total[1]),
+    crps=_relative(_exact(*each), target),
+    crps_sum=_relative(_exact(*total), total[1]),
+    crps_quantile=_relative(_quantile(*each), target),
+    crps_sum_quantile=_relative(_quantile(*total), total[1]),
   )
+
+
+def along(paths: np.ndarray, target: np.ndarray) -> np.ndarray:
+  """CRPS of the sum over dimensions at each step `[H]`, over the mean absolute sum of all steps.
+
+  Args:
+    paths: as in `scores`.
+    target: as in `scores`.
+
+  Raises:
+    ValueError: as `scores`, except that a dimension may be 0 throughout.
+  """
+  paths, target = _checked(paths, target, rank=4)
+  check(target, columns=False)
+  total = target.sum(-1)
+  return _exact(paths.sum(-1), total).mean(0) / np.abs(total).mean()
+
+
+def check(target: np.ndarray, field: str = "target", *, columns: bool = True) -> None:
+  """Refuses a truth `[N, H, D]` that is too small to divide by.
+
+  Args:
+    target: the truth.
+    field: what it is called in the error.
+    columns: whether each dimension is divided by, and not the sum over dimensions alone.
+
+  Raises:
+    ValueError: what is divided by is 0 throughout; the sum also where it is rounding.
+  """
+  sizes, total = np.abs(target).sum((0, 1)), np.abs(target.sum(-1)).sum()
+  if columns and not sizes.all():
+    raise ValueError(
+      f"{field}: column {int(sizes.argmin())} is 0 throughout, and scores are relative to its size;"
+      " leave it out of the series, or forecast another part"
+    )
+  if total <= 1e-12 * sizes.sum():
+    raise ValueError(
+      f"{field}: the sum over columns is 0 throughout, and scores are relative to its size; leave"
+      " a column out of the series, or forecast another part"
+    )
 
 
 def exact(paths: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -44,8 +87,11 @@ def exact(paths: np.ndarray, target: np.ndarray) -> np.ndarray:
   twice: of few samples it is too large, by 1 / P of the second term on average.
 
   Source: J. Matheson and R. Winkler, Management Science 22, 1976.
+
+  Raises:
+    ValueError: no path, shapes that do not belong together, or a number that is not finite.
   """
-  return scoringrules.crps_ensemble(target, paths, m_axis=0, estimator="qd", backend="numpy")
+  return _exact(*_checked(paths, target))
 
 
 def quantile(paths: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -56,7 +102,28 @@ def quantile(paths: np.ndarray, target: np.ndarray) -> np.ndarray:
   with like.
 
   Source: the released Diffusion Forcing and GluonTS programs (mean_wQuantileLoss).
+
+  Raises:
+    ValueError: as `exact`.
   """
+  return _quantile(*_checked(paths, target))
+
+
+def _checked(paths: Any, target: Any, rank: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+  """Both in float64, once there is a path and they belong together."""
+  rank = max(np.ndim(paths), 1) if rank is None else rank
+  axes = (_AXES + ("place",) * rank)[:rank]
+  paths = inputs.numbers(paths, "paths", (None,) * rank, axes=axes)
+  if not len(paths):
+    raise ValueError(f"paths of shape {paths.shape}: give a path or more.")
+  return paths, inputs.numbers(target, "target", paths.shape[1:], axes=axes[1:])
+
+
+def _exact(paths: np.ndarray, target: np.ndarray) -> np.ndarray:
+  return scoringrules.crps_ensemble(target, paths, m_axis=0, estimator="qd", backend="numpy")
+
+
+def _quantile(paths: np.ndarray, target: np.ndarray) -> np.ndarray:
   ranks = np.maximum(np.arange(1, 20) * len(paths) // 20, 1)  # whole numbers: .05 P may round down
   at = np.sort(paths, axis=0)[ranks - 1]
   levels = _LEVELS.reshape(-1, *[1] * target.ndim)
@@ -65,7 +132,4 @@ def quantile(paths: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 def _relative(values: np.ndarray, target: np.ndarray) -> float:
   """Sums over windows and steps of `[N, H, D]`, over those of |y|; then the mean over D."""
-  sizes = np.abs(target).sum((0, 1))
-  if not sizes.all():
-    raise ValueError("crps: a dimension of the target is 0 throughout, so CRPS / |y| has no value")
-  return float(np.mean(values.sum((0, 1)) / sizes))
+  return float(np.mean(values.sum((0, 1)) / np.abs(target).sum((0, 1))))

@@ -5,12 +5,14 @@ import gzip
 import itertools
 import json
 import tarfile
+import tracemalloc
 
 import jax
 import numpy as np
 import pytest
 
 from dfim.data import forecasting
+from dfim.data import ridge
 from dfim.resolve import resolve
 from tests.conftest import SHARED
 from tests.data import test_sources as contract
@@ -44,11 +46,18 @@ def shared(name):
   return path
 
 
-def spoiled(series, row):
+def spoiled(series, row, value=np.nan):
   """The series with every value from `row` on overwritten."""
   values = series["values"].copy()
-  values[row:] = np.nan
+  values[row:] = value
   return series | dict(values=values)
+
+
+def changed(series, part, index, value):
+  """The series with one number of `values` or of `calendar` overwritten."""
+  array = np.array(series[part], float)
+  array[index] = value
+  return series | {part: array}
 
 
 def ramp(length, dims=2):
@@ -66,12 +75,125 @@ def test_nothing_of_the_horizon_reaches_what_a_forecaster_is_given(series, ancho
   whole = forecasting.load(series=series, **options)
   known = whole["context"]
   for i, origin in enumerate(whole["origin"]):
-    data = forecasting.load(series=spoiled(series, origin), **options)
+    data = forecasting.load(series=spoiled(series, origin, 1e6), **options)
     assert_equal(data["x"][i, :known], whole["x"][i, :known])
     assert_equal(data["cond"]["covariates"][i], whole["cond"]["covariates"][i])
     assert_equal(data["location"][i], whole["location"][i])
     assert_equal(data["scale"], whole["scale"])
-    assert np.isnan(data["target"][i]).all() and np.isnan(data["x"][i, known:]).all()
+    assert np.all(data["target"][i] == 1e6)
+
+
+@ANCHORS
+def test_rows_yet_to_be_forecast_are_nan_in_the_horizon_alone(series, anchor):
+  options = dict(**SIZES, lags=LAGS, anchor=anchor, stack=2)
+  whole = forecasting.load(series=series, **options)
+  data = forecasting.load(series=spoiled(series, 1700), **options)
+  known, n = whole["context"], len(data["origin"])
+  assert list(data["origin"]) == [1600, 1624, 1648, 1672, 1696]  # the next is not known before 1720
+  assert_equal(data["x"][:-1], whole["x"][: n - 1])
+  assert_equal(data["x"][-1, : known + 2], whole["x"][n - 1, : known + 2])  # rows 1696 to 1699
+  assert_equal(data["cond"]["covariates"], whole["cond"]["covariates"][:n])
+  assert np.isnan(data["x"][-1, known + 2 :]).all() and np.isnan(data["target"][-1, 4:]).all()
+
+
+def test_validation_ends_before_what_is_not_known(series):
+  origin = forecasting.origins(spoiled(series, 1500), 24, split="validation", stride=1)
+  assert (origin[0], origin[-1]) == (1200, 1476)
+  with pytest.raises(ValueError, match="data.horizon: 24 steps .*test.* known before row 1500"):
+    forecasting.origins(spoiled(series, 1500), 24)
+
+
+@pytest.mark.parametrize(
+  "change, line",
+  [
+    (("values", (7, 2), np.nan), "data.series.values: nan at row 7, column 2; "),
+    (("values", (1900, 0), np.nan), "data.series.values: nan at row 1900, column 0; "),
+    (("values", 1900, np.nan), "data.series.values: nan at row 1900, column 0; "),
+    (("values", (1999, 1), np.nan), "data.series.values: nan at row 1999, column 1; "),
+    (("values", slice(1199, None), np.nan), "data.series.values: nan at row 1199, column 0; "),
+    (("values", (1999, 1), -np.inf), "data.series.values: -inf at row 1999, column 1; "),
+    (("values", (3, 0), 1e300), "data.series.values: 1e+300 at row 3, column 0; "),
+    (("calendar", (1999, 3), np.nan), "data.series.calendar: nan at row 1999, column 3; "),
+    (("calendar", (5, 1), 1e300), "data.series.calendar: inf at row 5, column 1; "),
+  ],
+)
+def test_what_is_not_finite_is_refused_with_its_place(series, change, line):
+  bad = changed(series, *change)
+  for call in (
+    lambda: forecasting.windows(8, 0, series=bad, **SIZES),
+    lambda: forecasting.load(series=bad, **SIZES),
+    lambda: forecasting.origins(bad, 24),
+    lambda: forecasting.targets(bad, np.array([1600]), 24),
+  ):
+    with pytest.raises(ValueError) as error:
+      call()
+    assert str(error.value).startswith(line) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  "dtype, level, amplitude",
+  [
+    (np.uint16, 30_000, 2),
+    (np.int16, 0, 20_000),
+    (np.uint8, 128, 100),
+    (np.int8, 0, 100),
+    (np.uint64, 100, 40),
+    (bool, 0.5, 0.5),
+    (np.float16, 1000, 500),
+    (list, 0, 3),
+  ],
+)
+@ANCHORS
+def test_integers_give_the_windows_of_their_values(dtype, level, amplitude, anchor):
+  rng = np.random.default_rng(0)
+  wave = np.sin(np.arange(400)[:, None] / [3, 5]) + 0.1 * rng.normal(size=(400, 2)).clip(-1, 1)
+  exact = ramp(400) | dict(values=np.round(level + 0.9 * amplitude * wave))
+  values = exact["values"].tolist() if dtype is list else exact["values"].astype(dtype)
+  options = dict(context=8, horizon=4, lags=(4,), anchor=anchor)
+  narrow = exact | dict(values=values, calendar=exact["calendar"].tolist(), cuts=[240, 320, 400])
+  assert_equal(
+    forecasting.load(series=narrow, **options), forecasting.load(series=exact, **options)
+  )
+  batches = (next(forecasting.windows(16, 0, series=s, **options)) for s in (narrow, exact))
+  assert_equal(*batches)
+
+
+def test_a_step_of_one_more_than_the_last_is_one():
+  """uint8 falls by 1 a row: shown by -1 times the scale, and not by 255."""
+  values = np.arange(255, 55, -1, dtype=np.uint8)[:, None]
+  series = ramp(200, 1) | dict(values=values)
+  data = forecasting.load(series=series, context=2, horizon=2, count=1)
+  np.testing.assert_allclose(data["x"][0, :, 0] * data["scale"], [1, 0, -1, -2], atol=1e-6)
+
+
+@ANCHORS
+def test_the_scale_of_blocks_of_windows_is_that_of_all(series, anchor, monkeypatch):
+  options = dict(series=series, **SIZES, lags=LAGS, anchor=anchor)
+  whole = forecasting.load(**options)["scale"]
+  monkeypatch.setattr(ridge, "_BLOCK", 3000)  # six windows
+  found = forecasting.load(**options)["scale"]
+  np.testing.assert_allclose(found, whole, rtol=1e-12)
+
+
+def test_memory_does_not_grow_with_the_windows(monkeypatch):
+  monkeypatch.setattr(ridge, "_BLOCK", 2**16)
+  series = ramp(20_000)
+  tracemalloc.start()
+  next(forecasting.windows(8, 0, series=series, context=96, horizon=48))
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert peak < 5 * series["values"].nbytes  # all windows of one column are 43 times as many
+
+
+def test_windows_give_their_stored_rows_by_number(series):
+  source = forecasting.windows(8, 0, series=series, **SIZES, lags=LAGS, stack=4)
+  first = 168 + 48  # the first origin
+  assert source.size == 1200 - 24 - first + 1 and source.labels is None
+  numbers = np.array([source.size - 1, 0, 5])
+  found = source.examples(numbers)
+  for n, values, calendar in zip(numbers, found["values"], found["calendar"], strict=True):
+    np.testing.assert_array_equal(values, series["values"][first + n - 48 : first + n + 24])
+    np.testing.assert_array_equal(calendar, series["calendar"][first + n - 48 : first + n + 24])
 
 
 @ANCHORS
@@ -134,6 +256,31 @@ def test_a_dimension_that_never_moves_is_zero_and_not_nan():
   assert np.isfinite(data["x"]).all() and np.all(data["x"][..., 1] == 0)
 
 
+@ANCHORS
+@pytest.mark.parametrize("level", [0.1, -7e5])
+def test_a_dimension_whose_std_is_rounding_is_not_blown_up(series, anchor, level):
+  noise = np.random.default_rng(0).normal(size=2000)
+  values = series["values"].copy()
+  values[:, 1] = level * (1 + 1e-14 * noise)
+  near = forecasting.load(series=series | dict(values=values), **SIZES, anchor=anchor)
+  assert near["scale"][1] == 1 and np.abs(near["x"][..., 1]).max() < 1e-7
+  values[:, 1] = level * (1 + 1e-8 * noise)
+  far = forecasting.load(series=series | dict(values=values), **SIZES, anchor=anchor)
+  assert 0.2 < np.abs(far["x"][..., 1]).std() < 2
+  np.testing.assert_allclose(near["scale"][[0, 2]], far["scale"][[0, 2]], rtol=1e-3)
+
+
+@ANCHORS
+def test_a_constant_leaves_the_other_dimensions_as_they_are(series, anchor):
+  values = series["values"].copy()
+  values[:, 1] = 3
+  alone = series | dict(values=values[:, [0, 2]])
+  data = forecasting.load(series=series | dict(values=values), **SIZES, anchor=anchor)
+  expected = forecasting.load(series=alone, **SIZES, anchor=anchor)
+  np.testing.assert_allclose(data["x"][..., [0, 2]], expected["x"], atol=1e-5)
+  assert np.all(data["x"][..., 1] == 0) and np.all(data["location"][..., 1] == 3)
+
+
 def test_windows_of_a_split_tile_it(series):
   train_end, test_start, test_end = series["cuts"]
   assert list(forecasting.origins(series, 24)) == list(range(test_start, test_end - 23, 24))
@@ -156,11 +303,23 @@ def test_validation_is_the_end_of_training_where_nothing_follows_it():
     (dict(lags=(24, 23)), "data.lags: lag 23 is shorter than horizon=24: .* unknown"),
     (
       dict(anchor="ridge", regression=(0, 1.0)),
-      "data.regression: .0, 1.: give an order of 1 to",
+      "data.regression: order=0: give 1 or more",
     ),
-    (dict(anchor="ridge", regression=(1, 0.0)), "and a ridge above 0"),
+    (dict(anchor="ridge", regression=(49, 1.0)), "data.regression: order=49: give 48 or less"),
+    (dict(anchor="ridge", regression=(1.0, 1.0)), "data.regression: order=1.0: give a whole"),
+    (dict(anchor="ridge", regression=(1, 0.0)), "data.regression: ridge=0.0: give more than 0"),
+    (dict(anchor="ridge", regression=(1, np.nan)), "data.regression: ridge=nan: give a finite"),
+    (dict(anchor="ridge", regression=5), "data.regression=5: give an order and a ridge"),
     (dict(anchor="first"), "data.anchor: 'first' is not one of last, mean, train, ridge"),
-    (dict(context=0), "data: context=0"),
+    (dict(context=0), "data.context=0"),
+    (dict(context=48.0), "data.context=48.0: give a whole number"),
+    (dict(horizon=True), "data.horizon=True: give a whole number"),
+    (dict(stack=0), "data.stack=0"),
+    (dict(stack=2.0), "data.stack=2.0: give a whole number"),
+    (dict(lags=(24.0,)), "data.lags=24.0: give a whole number"),
+    (dict(lags=24), "data.lags=24: give whole numbers"),
+    (dict(lags=(0,)), "data.lags: lag 0 is shorter"),
+    (dict(lags=(-24,)), "data.lags: lag -24 is shorter"),
     (dict(context=2000), "data.context: 2024 steps .* 1200 of training"),
   ],
 )
@@ -176,6 +335,26 @@ def test_an_unknown_split_and_a_horizon_beyond_it_are_named(series):
     forecasting.load(series=series, **SIZES, split="val")
   with pytest.raises(ValueError, match="data.horizon: 500 steps"):
     forecasting.origins(series, 500)
+  with pytest.raises(ValueError, match="data.length=24.0: give a whole number"):
+    forecasting.load(series=series, **SIZES, length=24.0)
+  for name, value in dict(stride=0, count=2.5, first=-1).items():
+    with pytest.raises(ValueError, match=f"data.{name}={value}: give"):
+      forecasting.origins(series, 24, **{name: value})
+
+
+@pytest.mark.parametrize("origin", [[-1], [1977], [1.0]])
+def test_truth_outside_the_series_is_refused(series, origin):
+  with pytest.raises(ValueError, match="data.origin"):
+    forecasting.targets(series, np.array(origin), 24)
+
+
+def test_a_regression_that_grows_beyond_all_numbers_is_refused():
+  """It has learned to multiply by ten, and begins at 1e95."""
+  series = ramp(500, 1) | dict(values=10.0 ** np.minimum(np.arange(500), 95)[:, None])
+  options = dict(series=series | dict(cuts=(95, 95, 500)), context=2, horizon=2, anchor="ridge")
+  assert np.isfinite(forecasting.load(**options, regression=(1, 1e-9), split="train")["x"]).all()
+  with pytest.raises(ValueError, match="data.regression: its forecasts exceed"):
+    forecasting.load(**options, regression=(1, 1e-9), length=20)
 
 
 def test_the_embedded_series_follows_its_law():
@@ -197,8 +376,9 @@ def test_the_embedded_series_is_one_of_its_seed():
   np.testing.assert_array_equal(make()["values"], make()["values"])
   assert np.all(make()["values"] != make(seed=1)["values"])
   assert make(dims=1)["values"].shape == (500, 1)
-  with pytest.raises(ValueError, match="data.series: length=0"):
-    forecasting.vector_autoregression(0)
+  for name, value in dict(length=0, dims=2.5, seed=-1).items():
+    with pytest.raises(ValueError, match=f"data.series.{name}={value}: give"):
+      forecasting.vector_autoregression(**{name: value})
 
 
 def test_a_config_names_the_series():
@@ -220,6 +400,8 @@ def test_a_missing_file_says_where_to_get_it(loader):
   with pytest.raises(FileNotFoundError, match="data.series.path: no file no/x.csv; .*github") as e:
     loader("no/x.csv")
   assert "\n" not in str(e.value)
+  with pytest.raises(ValueError, match="data.series.path=3: give a path"):
+    loader(3)
 
 
 def ett_lines(rows=14_400):
@@ -292,14 +474,39 @@ def test_exchange_rates_equal_those_of_gluonts():
 @pytest.mark.parametrize(
   "change, message",
   [
-    (dict(values=np.zeros(2000)), "data.series: values of shape .2000,."),
-    (dict(calendar=np.zeros((5, 0))), "calendar of shape .5, 0.; give"),
-    (dict(cuts=(600, 800, 3000)), "data.series: cuts=.600, 800, 3000.; give .* <= 2000 rows"),
-    (dict(cuts=(600, 500, 900)), "data.series: cuts="),
+    (dict(values=np.zeros(2000)), "data.series.values of shape .2000,."),
+    (dict(values=np.zeros((2000, 0))), "data.series.values of shape .2000, 0."),
+    (dict(values=None), "data.series.values of NoneType"),
+    (dict(values=np.zeros((2000, 2), complex)), "data.series.values of complex128"),
+    (dict(values=np.full((2000, 2), "1")), "data.series.values of <U1"),
+    (dict(values=np.full((2000, 2), 1, object)), "data.series.values of ndarray"),
+    (dict(values=[[1.0], [1.0, 2.0]]), "data.series.values: rows of different lengths"),
+    (dict(calendar=np.zeros((5, 0))), "data.series.calendar of shape .5, 0.: give .2000 rows"),
+    (dict(calendar=None), "data.series.calendar of NoneType"),
+    (dict(calendar=np.zeros(2000)), "data.series.calendar of shape .2000,."),
+    (dict(cuts=(600, 800, 3000)), "data.series.cuts=.600, 800, 3000.: give .* <= 2000 rows"),
+    (dict(cuts=(600, 500, 900)), "data.series.cuts="),
+    (dict(cuts=(600, 800)), "data.series.cuts=.600, 800.: give"),
+    (dict(cuts=(600.0, 800, 2000)), "data.series.cuts=600.0: give a whole number"),
+    (dict(cuts=None), "data.series.cuts=None: give whole numbers"),
+    (dict(season=0), "data.series.season=0: give 1 or more"),
+    (dict(season=-24), "data.series.season=-24: give 1 or more"),
+    (dict(season=24.0), "data.series.season=24.0: give a whole number"),
   ],
 )
 def test_what_is_no_series_is_refused(series, change, message):
-  with pytest.raises(ValueError, match=message):
-    forecasting.load(series=series | change, **SIZES)
+  for call in (
+    lambda: forecasting.load(series=series | change, **SIZES),
+    lambda: forecasting.windows(8, 0, series=series | change, **SIZES),
+    lambda: forecasting.origins(series | change, 24),
+    lambda: forecasting.targets(series | change, np.array([1600]), 24),
+  ):
+    with pytest.raises(ValueError, match=message) as error:
+      call()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("found", [None, [1.0, 2.0], dict(values=1, season=1, cuts=1)])
+def test_a_series_without_its_parts_is_refused(found):
   with pytest.raises(ValueError, match="data.series: has no calendar"):
-    forecasting.load(series={k: v for k, v in series.items() if k != "calendar"}, **SIZES)
+    forecasting.load(series=found, **SIZES)

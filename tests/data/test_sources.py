@@ -68,6 +68,30 @@ def test_refusals_come_before_the_first_batch(source, kwargs, message):
     source(16, 0, **kwargs)
 
 
+@pytest.mark.parametrize(
+  "toy, field, value",
+  [
+    (toys.ring, "modes", 0),
+    (toys.ring, "modes", 2.5),
+    (toys.ring, "radius", np.nan),
+    (toys.checkerboard, "squares", 4.0),
+    (toys.checkerboard, "half_width", np.inf),
+    (toys.spiral, "arms", 0),
+    (toys.spiral, "turns", np.nan),
+  ],
+)
+def test_fields_of_a_toy_that_make_no_points_are_named(toy, field, value):
+  with pytest.raises(ValueError, match=f"data.{field}={value}: give"):
+    toy(16, 0, **{field: value})
+
+
+@pytest.mark.parametrize("toy", [toys.ring, toys.moons, toys.spiral], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("std", [-0.1, np.nan, True])
+def test_a_wrong_spread_is_named(toy, std):
+  with pytest.raises(ValueError, match=f"data.std={std}: give"):
+    toy(16, 0, std=std)
+
+
 @pytest.mark.parametrize("toy", TOYS, ids=lambda f: f.__name__)
 def test_reference_points_are_fixed_and_apart_from_training(toy):
   test, train = toys.load(toy, size=64), toys.load(toy, split="train", size=64)

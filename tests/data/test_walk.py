@@ -58,7 +58,19 @@ def test_fresh_sequences_are_fixed_and_apart_from_training():
   assert np.all(np.any(test != train, axis=(1, 2)))
 
 
-@pytest.mark.parametrize("field, value", dict(tokens=0, branches=0, spread=-1, radius=0).items())
+@pytest.mark.parametrize(
+  "field, value",
+  [
+    *dict(tokens=0, branches=0, spread=-1, radius=0).items(),
+    *dict(tokens=True, branches=2.5, spread=np.inf, radius=np.nan, angle=np.nan).items(),
+  ],
+)
 def test_refuses_a_walk_of_nothing(field, value):
-  with pytest.raises(ValueError, match=f"data.{field}={value}: set it"):
+  with pytest.raises(ValueError, match=f"data.{field}={value}: give"):
     walk.walk(4, 0, **{field: value})
+
+
+@pytest.mark.parametrize("size", [0, 2.0, True])
+def test_refuses_a_wrong_number_of_sequences(size):
+  with pytest.raises(ValueError, match=f"data.size={size}: give"):
+    walk.load(size=size)

@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 
@@ -21,10 +23,10 @@ def windows(series):
   return forecasting.load(series=series, **SIZES)
 
 
-def spoiled(series, row):
+def spoiled(series, row, value=np.nan):
   """The series with every value from `row` on overwritten."""
   values = series["values"].copy()
-  values[row:] = np.nan
+  values[row:] = value
   return series | dict(values=values)
 
 
@@ -45,7 +47,7 @@ def test_nothing_is_fitted_on_windows_that_are_forecast(series, forecast):
   windows = forecasting.load(series=series, **SIZES, split="validation")
   first = windows["origin"][0]
   assert first == 4650
-  found = forecast(spoiled(series, first), windows, 4, 0)
+  found = forecast(spoiled(series, first, 1e6), windows, 4, 0)
   np.testing.assert_array_equal(found[:, 0], forecast(series, windows, 4, 0)[:, 0])
 
 
@@ -130,13 +132,130 @@ def test_a_season_of_one_step_repeats_the_last_value():
 def test_too_short_a_past_is_refused(series):
   windows = forecasting.load(series=series, **SIZES, split="train")
   for forecast in (baselines.seasonal_naive, baselines.ridge_var):
-    with pytest.raises(ValueError, match="296 training steps .* not 48; .*baselines=False"):
+    with pytest.raises(ValueError, match="series.cuts.* 296 training .* not 48; .*baselines=False"):
       forecast(series, windows)
+
+
+@pytest.mark.parametrize(
+  "change, line",
+  [
+    (dict(season=0), "series.season=0: "),
+    (dict(season=-24), "series.season=-24: "),
+    (dict(season=24.0), "series.season=24.0: "),
+    (dict(season=1200), "series.cuts=(3600, 4800, 6000): baselines of season=1200 "),
+    (dict(cuts=(3600.0, 4800, 6000)), "series.cuts=3600.0: "),
+    (dict(values=None), "series.values of NoneType"),
+    (dict(calendar=np.full((6000, 1), np.inf)), "series.calendar: inf at row 0, column 0; "),
+    (dict(cuts=(4790, 4800, 6000)), "series.cuts: 10 steps between training (up to row 4790) "),
+  ],
+)
+def test_a_series_that_cannot_be_forecast_is_refused_without_a_draw(series, windows, change, line):
+  with pytest.raises(ValueError) as error:
+    baselines.check(series | change, windows)
+  assert str(error.value).startswith(line) and "\n" not in str(error.value)
+  with pytest.raises(ValueError) as again:
+    baselines.ridge_var(series | change, windows, 4)
+  assert str(again.value) == str(error.value)
+
+
+def test_what_can_be_forecast_passes_the_check(series, windows):
+  baselines.check(series, windows)
+  baselines.check(series | dict(cuts=(4800, 4800, 6000)), windows)  # nothing lies between
+  baselines.check(spoiled(series, 5990), forecasting.load(series=spoiled(series, 5990), **SIZES))
+  baselines.check({k: v for k, v in series.items() if k != "law"}, windows)
+
+
+def test_windows_of_another_series_are_refused(series, windows):
+  other = forecasting.vector_autoregression(length=6000, dims=3, seed=1)
+  with pytest.raises(ValueError, match="series: is not what the windows of data were cut from"):
+    baselines.check(other, windows)
+  with pytest.raises(ValueError, match="data.target of shape .50, 24, 3.: give"):
+    baselines.check(series | dict(values=series["values"][:, :2]), windows)
+
+
+@ALL
+@pytest.mark.parametrize("origin", [0, 5977, -24])
+def test_forecasts_outside_the_series_are_refused(series, forecast, origin):
+  windows = dict(origin=np.array([4800, origin]), target=np.zeros((2, 24, 3)))
+  with pytest.raises(ValueError, match=f"data.origin: {origin} at window 1; give"):
+    forecast(series, windows, 4)
+
+
+@ALL
+def test_a_forecast_that_begins_after_what_is_known_is_refused(series, windows, forecast):
+  with pytest.raises(ValueError, match="data.origin: .*; give 5000 or less"):
+    forecast(spoiled(series, 5000), windows, 4)
+
+
+@ALL
+def test_wrong_numbers_of_paths_are_refused(series, windows, forecast):
+  for paths in (0, 2.5):
+    with pytest.raises(ValueError, match=f"paths={paths}: give"):
+      forecast(series, windows, paths)
+
+
+@pytest.mark.parametrize(
+  "law, line",
+  [
+    (None, "series.law: give mean, matrix, covariance"),
+    (dict(mean=np.zeros((0, 3))), "series.law.mean: has no row"),
+    (dict(mean=np.zeros((24, 2))), "series.law.mean of shape (24, 2)"),
+    (dict(covariance=-np.eye(3)), "series.law.covariance: is not positive definite"),
+  ],
+)
+def test_a_wrong_distribution_is_refused(series, windows, law, line):
+  bad = series | dict(law=law and series["law"] | law)
+  for call in (baselines.check, baselines.oracle):
+    with pytest.raises(ValueError) as error:
+      call(bad, windows)
+    assert str(error.value).startswith(line)
+
+
+@pytest.mark.parametrize("constant", [3.0, 0.1, -7e5])
+def test_a_constant_dimension_is_forecast_as_it_is(series, constant):
+  """By all, and leaves the seasonal naive forecast of the others as it is."""
+  law = {name: value.copy() for name, value in series["law"].items()}
+  law["mean"][:, 1] = constant
+  law["matrix"][1] = law["covariance"][1] = law["covariance"][:, 1] = 0
+  values = series["values"].copy()
+  values[:, 1] = constant
+  still = series | dict(values=values, law=law)
+  windows = forecasting.load(series=still, **SIZES, count=3)
+  baselines.check(still, windows)
+  ridge_var = functools.partial(baselines.ridge_var, choice=(2, 1.0))
+  for forecast in (baselines.seasonal_naive, ridge_var, baselines.oracle):
+    found = forecast(still, windows, 20)
+    assert np.all(found[..., 1] == constant) and np.isfinite(found).all()
+    scores = crps.scores(found, windows["target"])
+    alone = crps.scores(found[..., [0, 2]], windows["target"][..., [0, 2]])
+    assert scores["crps"] == pytest.approx(
+      alone["crps"] * 2 / 3
+    )  # the mean of three, one of them 0
+  others = series | dict(values=values[:, [0, 2]])
+  expected = baselines.seasonal_naive(others, forecasting.load(series=others, **SIZES, count=3), 20)
+  found = baselines.seasonal_naive(still, windows, 20)
+  np.testing.assert_array_equal(found[..., [0, 2]], expected)
+
+
+def test_integers_are_forecast_as_their_values(series):
+  exact = series | dict(values=np.round(10 * series["values"]))
+  narrow = exact | dict(values=exact["values"].astype(np.int16))
+  windows = forecasting.load(series=exact, **SIZES, count=3)
+  ridge_var = functools.partial(baselines.ridge_var, choice=(2, 1.0))
+  for forecast in (baselines.seasonal_naive, ridge_var):
+    found = forecast(narrow, windows, 4)
+    np.testing.assert_array_equal(found, forecast(exact, windows, 4))
+
+
+def test_an_order_that_the_past_does_not_hold_is_refused(series, windows):
+  for choice in ((0, 1.0), (3600, 1.0), (1, 0.0)):
+    with pytest.raises(ValueError, match="choice: "):
+      baselines.ridge_var(series, windows, 4, choice=choice)
 
 
 def test_the_choice_is_made_on_validation_windows_alone(series, windows):
   choice = baselines.choose_ridge_var(series, windows)
-  again = baselines.choose_ridge_var(spoiled(series, series["cuts"][1]), windows)
+  again = baselines.choose_ridge_var(spoiled(series, series["cuts"][1], 1e6), windows)
   assert choice == again and choice[0] in (1, 2, 5, 25) and choice[1] in baselines._RIDGES
 
 

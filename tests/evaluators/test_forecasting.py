@@ -1,3 +1,4 @@
+import inspect
 import sys
 
 import numpy as np
@@ -94,8 +95,133 @@ def test_without_matplotlib_the_extra_is_named_before_anything_is_drawn(series, 
   monkeypatch.setitem(sys.modules, "matplotlib", None)
   monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
   monkeypatch.delitem(sys.modules, "matplotlib.backends.backend_agg", raising=False)
-  with pytest.raises(ImportError, match=r"pip install -e '.\[plot\]'"):
-    evaluator.scores(None, None, data=data, series=series)
+  for call in (
+    lambda: evaluator.scores(None, None, data=data, series=series),
+    lambda: evaluator.check_scores(data=data, series=series),
+    lambda: evaluator.check_rollout(data=data, steps=1),
+  ):
+    with pytest.raises(ImportError, match=r"pip install -e '.\[plot\]'"):
+      call()
+
+
+@pytest.mark.parametrize("name", ["scores", "rollout"])
+def test_a_check_takes_the_arguments_of_its_score(name):
+  *given, checked = (
+    inspect.signature(getattr(evaluator, n)).parameters for n in (name, f"check_{name}")
+  )
+  of_score = {k: p for k, p in given[0].items() if p.kind is p.KEYWORD_ONLY}
+  assert dict(checked) == of_score
+
+
+def test_what_can_be_scored_passes_the_checks(series, data):
+  pytest.importorskip("matplotlib")
+  evaluator.check_scores(data=data, series=series)
+  evaluator.check_rollout(data=data, steps=1)
+  flat = series | dict(values=series["values"] * [1, 0, 1, 1, 1])
+  evaluator.check_rollout(data=forecasting.load(series=flat, context=8, horizon=4), steps=1)
+
+
+def zeroed(series, *columns):
+  values = series["values"].copy()
+  values[1200:, columns] = 0
+  return series | dict(values=values)
+
+
+def unknown(series, row):
+  values = series["values"].copy()
+  values[row:] = np.nan
+  return series | dict(values=values)
+
+
+@pytest.mark.parametrize(
+  "change, line",
+  [
+    (lambda s: zeroed(s, 3), "data.target: column 3 is 0 throughout"),
+    (lambda s: unknown(s, 1485), "data.target: row 1485 of the series is yet to be forecast"),
+    (lambda s: s | dict(cuts=(1190, 1200, 1500)), "series.cuts: 10 steps between training"),
+    (lambda s: s | dict(season=300), "series.cuts=(900, 1200, 1500): baselines of season=300 "),
+    (lambda s: s | dict(cuts=(290, 1200, 1500)), "series.cuts=(290, 1200, 1500): baselines of "),
+    (lambda s: s | dict(law=3), "series.law: "),
+  ],
+)
+def test_what_cannot_be_scored_is_refused_before_anything_is_drawn(series, change, line):
+  pytest.importorskip("matplotlib")
+  bad = change(series)
+  data = forecasting.load(series=bad, context=24, horizon=24, stack=4)
+  with pytest.raises(ValueError) as error:
+    evaluator.check_scores(data=data, series=bad)
+  assert str(error.value).startswith(line) and "\n" not in str(error.value)
+
+
+def test_without_baselines_the_series_need_not_hold_them(series):
+  pytest.importorskip("matplotlib")
+  short = series | dict(cuts=(290, 300, 1500))
+  data = forecasting.load(series=short, context=24, horizon=24)
+  evaluator.check_scores(data=data, series=short, baselines=False)
+  with pytest.raises(ValueError, match="series.values: nan at row 7, column 0"):
+    evaluator.check_scores(data=data, series=unknown(short, 7), baselines=False)
+
+
+@pytest.mark.parametrize("name, value", [("paths", 0), ("paths", 2.5), ("seed", -1)])
+def test_wrong_numbers_are_refused(series, data, name, value):
+  pytest.importorskip("matplotlib")
+  with pytest.raises(ValueError, match=f"{name}={value}: give"):
+    evaluator.check_scores(data=data, series=series, **{name: value})
+  if name == "paths":
+    with pytest.raises(ValueError, match=f"{name}={value}: give"):
+      evaluator.check_rollout(data=data, steps=1, **{name: value})
+
+
+@pytest.mark.parametrize(
+  "change, line",
+  [
+    (lambda s: unknown(s, 1485), "data.target: row 1485 of the series is yet to be forecast"),
+    (lambda s: zeroed(s, *range(5)), "data.target: the sum over columns is 0 throughout"),
+  ],
+)
+def test_a_rollout_that_cannot_be_scored_is_refused(series, change, line):
+  pytest.importorskip("matplotlib")
+  bad = forecasting.load(series=change(series), context=24, horizon=24, stack=4)
+  with pytest.raises(ValueError) as error:
+    evaluator.check_rollout(data=bad, steps=1)
+  assert str(error.value).startswith(line)
+
+
+def test_a_draw_that_is_not_finite_is_refused(series, data):
+  pytest.importorskip("matplotlib")
+  draw = lambda params, count, steps, **_: np.full((count, 18, 20), np.nan)
+  with pytest.raises(ValueError, match="paths: nan at path 0, window 0, step 0, column 0"):
+    evaluator.scores(draw, None, data=data, series=series, steps=(1,), paths=2, baselines=False)
+  with pytest.raises(ValueError, match="paths: nan at path 0"):
+    evaluator.rollout(draw, None, data=data, steps=1, paths=2)
+
+
+def test_a_constant_column_scores_0_by_every_baseline(series):
+  """Where the draw meets it too, and the other columns are scored as without it."""
+  pytest.importorskip("matplotlib")
+  values = series["values"][:, :2].copy()
+  values[:, 1] = 3.0
+  still = {k: v for k, v in series.items() if k != "law"} | dict(values=values)
+  rest = still | dict(values=values[:, :1])
+
+  def last(params, count, steps, *, context, cond, length):
+    return np.concatenate([context, np.repeat(context[:, -1:], length, axis=1)], 1)
+
+  found, expected = (
+    evaluator.scores(
+      last,
+      None,
+      data=forecasting.load(series=s, context=24, horizon=24),
+      series=s,
+      steps=(1,),
+      paths=5,
+    )[0]
+    for s in (still, rest)
+  )
+  for row in ("1 steps", "seasonal naive"):
+    assert found[row]["crps"] == pytest.approx(expected[row]["crps"] / 2, rel=1e-6)
+  rows = [row for row in found.values() if isinstance(row, dict)]
+  assert len(rows) == 3 and np.isfinite([list(row.values()) for row in rows]).all()
 
 
 def test_the_error_along_a_long_rollout(series):

@@ -53,8 +53,84 @@ def test_integers_that_do_not_fit_are_refused_and_never_wrap():
   assert found.dtype == np.int32 and found.tolist() == [3]
 
 
+def test_a_part_of_an_array_names_the_places_in_the_whole():
+  with pytest.raises(ValueError, match="x: nan at row 70, column 1; "):
+    rows = np.array([5, 70])
+    inputs.numbers([[1, 2], [3, np.nan]], "x", (2, 2), axes=AXES, rows=rows)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16, np.float32, np.float64])
+def test_floats_of_a_file_are_floating_already(dtype):
+  value = np.array([1.5, -2.0]).astype(dtype)
+  found = inputs.floats(value, "w", (2,), axes=("index",), dtype=np.float32)
+  assert found.dtype == np.float32 and found.tolist() == [1.5, -2.0]
+  for other in (np.int8, np.bool_, np.complex64, "U3", object):
+    with pytest.raises(ValueError, match="^w of .*: give floating-point numbers"):
+      inputs.floats(value.astype(np.float32).astype(other), "w", (2,), axes=("index",))
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan, 1e300])
+def test_floats_are_finite_in_the_type_that_is_wanted(value):
+  with pytest.raises(ValueError, match="w: (inf|nan) at index 1; "):
+    inputs.floats(np.array([0, value]), "w", (2,), axes=("index",), dtype=np.float32)
+
+
+def test_a_path_is_text_and_knows_the_users_folder(monkeypatch, tmp_path):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  assert inputs.path("~/a", "path") == inputs.path(tmp_path / "a", "path") == tmp_path / "a"
+  for value in (None, 3, "", b"a", ["a"], "~nobody-of-that-name/a"):
+    with pytest.raises(ValueError, match="^path="):
+      inputs.path(value, "path")
+
+
 @pytest.mark.parametrize("value", [1.0, True, "3", None, np.float32(2)])
 def test_a_whole_number_is_an_integer(value):
   with pytest.raises(ValueError, match="lag=.*: give a whole number"):
     inputs.whole(value, "lag")
   assert inputs.whole(np.int64(3), "lag", low=1) == 3
+
+
+@pytest.mark.parametrize(
+  "value, how, line",
+  [
+    (np.zeros((2, 3)), dict(rank=4), "x of shape (2, 3): give [images, rows, columns, channels]."),
+    (np.zeros((2, 3)), dict(least=3), "x of 2 rows: give 3 or more."),
+    (np.zeros((2, 3, 0)), {}, "x of shape (2, 3, 0): holds no numbers; give some."),
+    (np.full((1, 1, 2), np.inf), {}, "x: inf at sequence 0, token 0, dimension 0; "),
+    ([[1.0], [1.0, 2.0]], {}, "x: rows of different lengths; "),
+    (3.0, {}, "x of shape (): give [rows]."),
+  ],
+)
+def test_wrong_examples_are_refused(value, how, line):
+  with pytest.raises(ValueError) as error:
+    inputs.examples(value, "x", **how)
+  assert str(error.value).startswith(line)
+
+
+@pytest.mark.parametrize("rank", range(1, 8))
+def test_examples_of_any_rank_keep_their_shape(rank):
+  value = np.ones((2,) * rank, np.uint8)
+  found = inputs.examples(value, "x")
+  assert found.dtype == np.float64 and found.shape == value.shape
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, True, "3", None, 1j, [1.0]])
+def test_a_number_is_finite(value):
+  with pytest.raises(ValueError, match="std=.*: give a finite number"):
+    inputs.number(value, "std")
+
+
+def test_a_number_keeps_its_value_and_its_range():
+  for value in (2, 2.0, np.float32(2), np.uint8(2)):
+    found = inputs.number(value, "std", low=2, above=1.9)
+    assert found == 2.0 and type(found) is float
+  with pytest.raises(ValueError, match="std=1.0: give 2 or more"):
+    inputs.number(1.0, "std", low=2)
+  with pytest.raises(ValueError, match="std=0.0: give more than 0"):
+    inputs.number(0.0, "std", above=0)
+
+
+def test_the_number_under_a_mask_is_not_read():
+  value = np.ma.array([[1.0, 2.0], [999.0, 4.0]], mask=[[0, 0], [1, 0]])
+  with pytest.raises(ValueError, match="x: 999.0 at row 1, column 0; it is masked"):
+    inputs.numbers(value, "x", (None, 2), axes=AXES)

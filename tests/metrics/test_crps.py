@@ -81,8 +81,59 @@ def test_each_dimension_counts_equally_whatever_its_unit():
   np.testing.assert_allclose((a["crps"], a["crps_quantile"]), (b["crps"], b["crps_quantile"]))
 
 
-def test_bad_shapes_and_a_target_of_zeros_are_refused():
-  with pytest.raises(ValueError, match=r"crps: needs \[P, N, H, D\]"):
-    crps.scores(normal(0, 9, 4, 5, 3), normal(0, 4, 5, 2))
-  with pytest.raises(ValueError, match="crps: a dimension of the target is 0"):
-    crps.scores(normal(0, 9, 4, 5, 1), np.zeros((4, 5, 1)))
+@pytest.mark.parametrize(
+  "paths, target, line",
+  [
+    ((9, 4, 5, 3), (4, 5, 2), "target of shape (4, 5, 2): give [4 windows, 5 steps, 3 columns]."),
+    ((9, 4, 5), (4, 5), "paths of shape (9, 4, 5): give "),
+    ((0, 4, 5, 3), (4, 5, 3), "paths of shape (0, 4, 5, 3): give a path or more."),
+  ],
+)
+def test_bad_shapes_are_refused(paths, target, line):
+  with pytest.raises(ValueError) as error:
+    crps.scores(normal(0, *paths), normal(0, *target))
+  assert str(error.value).startswith(line)
+
+
+@pytest.mark.parametrize("score", [crps.exact, crps.quantile, crps.scores, crps.along])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_refused_with_its_place(score, bad):
+  paths, target = normal(0, 9, 4, 5, 3), normal(1, 4, 5, 3)
+  spoiled = paths.copy()
+  spoiled[8, 3, 0, 2] = bad
+  with pytest.raises(ValueError, match="paths: (nan|inf) at path 8, window 3, step 0, column 2; "):
+    score(spoiled, target)
+  target[3, 0, 2] = bad
+  with pytest.raises(ValueError, match="target: (nan|inf) at window 3, step 0, column 2; "):
+    score(paths, target)
+
+
+def test_a_truth_of_zeros_is_refused_with_its_column():
+  paths, target = normal(0, 9, 4, 5, 3), normal(1, 4, 5, 3)
+  target[..., 1] = 0
+  with pytest.raises(ValueError, match="target: column 1 is 0 throughout"):
+    crps.scores(paths, target)
+  assert np.isfinite(crps.along(paths, target)).all()  # of the sum alone
+  against = target[..., :1] * [0.1, 0.2, -0.3]  # whose sum is rounding
+  for score in (crps.scores, crps.along):
+    with pytest.raises(ValueError, match="target: the sum over columns is 0 throughout"):
+      score(paths, against)
+    with pytest.raises(ValueError, match="target: .* 0 throughout"):
+      score(paths, np.zeros((4, 5, 3)))
+
+
+def test_a_constant_column_that_is_met_scores_0_and_leaves_the_others():
+  paths, target = normal(0, 30, 4, 5, 2), normal(1, 4, 5, 2)
+  alone = crps.scores(paths[..., :1], target[..., :1])
+  paths[..., 1] = target[..., 1] = 0.1
+  found = crps.scores(paths, target)
+  for name in ("crps", "crps_quantile"):
+    assert found[name] == pytest.approx(alone[name] / 2)
+
+
+def test_the_error_along_a_forecast_is_that_of_each_step():
+  paths, target = normal(0, 30, 4, 5, 2), normal(1, 4, 5, 2)
+  x, y = paths.sum(-1), target.sum(-1)
+  loss = np.abs(x - y).mean(0) - np.abs(x[:, None] - x[None]).mean((0, 1)) / 2
+  expected = [loss[:, h].sum() / np.abs(y).sum() * 5 for h in range(5)]
+  np.testing.assert_allclose(crps.along(paths, target), expected)

@@ -549,8 +549,8 @@ BAD = {
   "a window beyond the series": (S, {"data.context": 10**6}, "data.context: ", "do not fit"),
   "a lag that knows the future": (S, {"data.lags": (1,)}, "data.lags: ", "use longer lags"),
   "half a token": (S, {"data.horizon": 22}, "data.stack: ", "must be multiples of stack=4"),
-  "no Gaussian": (T, {"data.modes": 0}, "data.modes", "set modes to 1 or more"),
-  "a walk of no steps": (W, {"data.tokens": 0}, "data.tokens", "set it to 1 or more"),
+  "no Gaussian": (T, {"data.modes": 0}, "data.modes=0", "give 1 or more"),
+  "a walk of no steps": (W, {"data.tokens": 0}, "data.tokens=0", "give 1 or more"),
   # sampling
   "no call": (D, {"sampler.steps": (0,)}, "sampler.steps=(0,)", "give 1 or more"),
   "-1 calls": (D, {"sampler.steps": (4, -1)}, "sampler.steps=(4, -1)", "give 1 or more"),
@@ -644,7 +644,7 @@ BAD = {
     "wants a dict",
   ),
   "a score that is a number": (D, {"evaluators.images": 3}, "evaluators.images: ", "give a dict"),
-  "scores of no data": (W, {"evaluators.walk.reference.size": 0}, "data.size: 0", "1 or more"),
+  "scores of no data": (W, {"evaluators.walk.reference.size": 0}, "data.size=0", "1 or more"),
   "FID without its network": (
     D,
     {
