@@ -1,3 +1,3 @@
 """Few-step generation by moment matching, and sequences with a noise level per token."""
 
-__version__ = "0.1.0"
+from dfim.version import VERSION as __version__  # noqa: F401

@@ -70,12 +70,17 @@ class Checkpoints:
 
   LATER = guard.Guard.AHEAD  # steps: as far as the host runs ahead of the devices
 
-  def __init__(self, workdir: str, config: ml_collections.ConfigDict):
-    """As often, and as many, as `config` says, which goes into every manifest.
+  def __init__(
+    self,
+    workdir: str,
+    config: ml_collections.ConfigDict,
+    data: Mapping[str, Any] | None = None,
+  ):
+    """As often, and as many, as `config` says; it goes into every manifest, and `data` too.
 
     Milestones of a run that kept them stay, whatever `config.keep_every` is now.
     """
-    self._config = config.to_dict()
+    self._config, self._data = config.to_dict(), data
     self._taken = None  # a copy that is not being written yet: step, state, checksums, `pending`
     self._writing = None  # the save in the background, and its step
     self._context = ocp.Context()
@@ -135,7 +140,8 @@ class Checkpoints:
     if self._taken:
       self._finish()
       (step, state, sums, pending), self._taken = self._taken, None
-      manifest = manifest_lib.make(step, state, sums, self._config, pending=pending)
+      said = dict(data=self._data, pending=pending)
+      manifest = manifest_lib.make(step, state, sums, self._config, **said)
       with _save_errors(step), self._context:
         response = self._manager.save_async(step, state, force=True, custom_metadata=manifest)
       self._writing = (response, step)
@@ -256,20 +262,17 @@ def _load(path: pathlib.Path, abstract: Any) -> tuple[Any, str]:
     ReadError: the disk fails.
   """
 
-  def look() -> Mapping[str, Any]:
-    manifest = _read_manifest(path)
-    _refuse_another(path, manifest, abstract)
-    _warn_of_other_code(path, manifest)
-    return manifest
-
   def read() -> Any:
     state = ocp.load(path, abstract, checkpointable_name="state")
     manifest_lib.check_arrays(manifest, state)
     return state
 
-  manifest, why = _agreed(path, look)  # all processes go on to `read`, where they wait, or none
+  # All processes go on to `read`, where they wait, or none does.
+  manifest, why = _agreed(path, lambda: _read_manifest(path))
   if why:
     return None, why
+  _refuse_another(path, manifest, abstract)  # an error of ours in these two is no damage
+  _warn_of_other_code(path, manifest)
   state, why = _agreed(path, read)
   if not why:
     logging.info("Restored %s", path)
@@ -280,7 +283,6 @@ def _agreed(path: pathlib.Path, read: Callable[[], Any]) -> tuple[Any, str]:
   """What `read` gives, or None and why any process could not; one process tries it twice.
 
   Raises:
-    ConfigError: `read` did.
     ReadError: the disk fails, or memory does not suffice, neither of which is damage.
   """
   found, why, disk = None, "", ""
@@ -288,8 +290,6 @@ def _agreed(path: pathlib.Path, read: Callable[[], Any]) -> tuple[Any, str]:
     try:
       found, why = read(), ""
       break
-    except ConfigError:
-      raise
     except Exception as error:  # a damaged file may raise anything, in any of the libraries below
       why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
       memory = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in why

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-import dfim
+from dfim import version
 
 Array = jax.Array
 _SALTS = (0x9E3779B9, 0x7F4A7C15)  # any two numbers
@@ -33,17 +33,20 @@ def make(
   sums: dict[str, Array],
   config: Mapping[str, Any],
   *,
+  data: Mapping[str, Any] | None = None,
   pending: bool = False,
 ) -> dict[str, Any]:
   """The manifest of `state`, whose `checksums` are `sums`, as JSON takes it; waits for these.
 
-  `pending`: samples and scores that were due after `step` are still to be made.
+  `data` says which data the run is of, see `data.identity`; `pending`, that samples and scores that
+  were due after `step` are still to be made.
   """
   shapes, sums = shapes_of(state), jax.device_get(sums)
   manifest = dict(
     step=step,
     pending=pending,
     **versions(),
+    data=data,
     config=json.loads(json.dumps(config)),  # as it is read back: tuples become lists
     arrays={name: [shape, *map(int, sums[name])] for name, shape in shapes.items()},
   )
@@ -81,7 +84,7 @@ def shapes_of(tree: Any) -> dict[str, str]:
 
 def versions() -> dict[str, str | None]:
   """Of the code that runs."""
-  return dict(dfim=dfim.__version__, commit=commit(), jax=jax.__version__)
+  return dict(dfim=version.VERSION, commit=commit(), jax=jax.__version__)
 
 
 @functools.cache  # what runs is what was imported, whatever becomes of the files

@@ -1,12 +1,18 @@
 """Checksums: any change is seen, no layout is."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import dfim
 from dfim import manifest
 from dfim import sharding
+from dfim import version
 
 DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16, jnp.int32, jnp.uint8, jnp.int8, jnp.bool_]
 
@@ -60,3 +66,14 @@ def test_a_manifest_knows_when_it_was_altered(key):
     manifest.check(made, 8)
   with pytest.raises(manifest.DamagedError, match="checksum of w"):
     manifest.check_arrays(made, dict(w=state["w"].at[0, 0].add(1e-6)))
+
+
+def test_the_version_is_known_above_a_folder_that_has_the_packages_name(tmp_path):
+  """Python takes such a folder, a clone's for one, for a package without `__init__`."""
+  (tmp_path / "dfim").mkdir()
+  env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+  code = "from dfim import checkpoint, manifest; print(manifest.versions()['dfim'])"
+  done = subprocess.run(
+    [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True
+  )
+  assert done.stdout.strip() == version.VERSION == dfim.__version__, done.stderr
