@@ -10,6 +10,7 @@ import inspect
 import json
 from typing import Any
 
+from absl import logging
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -19,7 +20,9 @@ from dfim.core import groups
 from dfim.core import posterior
 from dfim.core import times
 from dfim.core import weights
+from dfim.io import inputs
 from dfim.objectives import moment_matching
+from dfim.samplers import given as given_lib
 
 ConfigError = resolve_lib.ConfigError
 
@@ -134,6 +137,8 @@ def objective(loss: Any, net: Any, reach: Any) -> None:
       "objective.sample_times.mapping: missing, and without it r = t and nothing is learnt; name"
       " one of core.mappings.*"
     )
+  if given.get("drop_rate", 0.0) == 1.0:
+    raise ConfigError("objective.drop_rate=1.0: drops every condition; set it below 1.")
   _streams(given, fields["pattern"], net)
   _reference(given)
   _reach(reach, sample_times)
@@ -219,15 +224,58 @@ def source(found: Any) -> None:
 
 
 def batch(found: dict[str, Any], net: Any) -> None:
-  """Refuses examples without numbers, and labels beyond a network's classes."""
-  x, cond, classes = found["x"], found.get("cond") or {}, getattr(net, "num_classes", 0)
+  """Refuses examples without numbers, and labels or values that a network has no row for."""
+  x, cond = found["x"], found.get("cond") or {}
   if not x.size:
     raise ConfigError(f"data: examples of shape {x.shape[1:]} are empty; give others.")
-  if classes and "label" in cond and cond["label"].max() >= classes:  # would read NaN
+  for name, array in cond.items():
+    limits = given_lib.limits(name, array, net)
+    if limits and array.min() < limits["low"]:
+      raise ConfigError(f"data: {name} {array.min()}: count from 0; -1 stands for none.")
+    if "high" in limits and array.max() > limits["high"]:  # would read NaN
+      field = "num_classes" if name == "label" else "vocabulary"
+      without = ", or to 0 for a network that ignores labels" if name == "label" else ""
+      raise ConfigError(
+        f"model.{field}={limits['high'] + 1}: the data have {name} {array.max()}; set it to how"
+        f" many there are{without}."
+      )
+
+
+def first_batch(found: dict[str, Any], net: Any) -> None:
+  """`batch`, and refuses numbers that are not finite, and classes without labels.
+
+  Later batches are not searched: a step that meets such a number is skipped and counted.
+  """
+  batch(found, net)
+  cond, classes = found.get("cond") or {}, getattr(net, "num_classes", 0)
+  for name, array in dict(x=found["x"], **cond).items():
+    if name == "x" and not jnp.issubdtype(array.dtype, jnp.floating):
+      raise ConfigError(f"data: x of {array.dtype}: give floating numbers, scaled to sigma_data.")
+    axes = ("example", *(f"axis {n}, place" for n in range(1, array.ndim)))
+    if not (name == "x" and found.get("mask") is not None):  # padding may hold anything
+      inputs.numbers(array, f"data: {name}", array.shape, axes=axes)
+  if classes and "label" not in cond:
     raise ConfigError(
-      f"model.num_classes={classes}: the data have label {cond['label'].max()}; set it to their"
-      " number of classes, or to 0 for a network that ignores labels."
+      f"model.num_classes={classes}: the data have no labels, and samples would be of classes that"
+      " were never trained; set it to 0, or give the data labels."
     )
+
+
+def labels(occurring: Any, net: Any) -> tuple[int, ...]:
+  """The classes to sample: those of the network that occur in the data, and others of none.
+
+  `occurring` are the labels of the data, None where that is not known.
+  """
+  classes = range(getattr(net, "num_classes", 0))
+  found = tuple(classes) if occurring is None else tuple(c for c in classes if c in occurring)
+  if len(found) < len(classes):
+    logging.warning(
+      "model.num_classes=%d: the data have examples of %d classes; samples are of these alone, for"
+      " the others are never trained.",
+      len(classes),
+      len(found),
+    )
+  return found
 
 
 def limits(field: str, given: Any) -> None:

@@ -18,6 +18,7 @@ from dfim import resolve as resolve_lib
 from dfim import sharding
 from dfim import train_state
 from dfim.core import parameterization
+from dfim.data import identity
 
 Array = jax.Array
 ConfigError = resolve_lib.ConfigError
@@ -68,6 +69,7 @@ class Experiment:
   tx: optax.GradientTransformation
   source: Callable[..., Iterator[dict[str, Any]]]
   batch: dict[str, Any]  # shapes and dtypes of one global batch
+  labels: tuple[int, ...] = ()  # the classes to sample, over and over; none without classes
 
   def init(self, key: Array) -> train_state.TrainState:
     """The state at step 0."""
@@ -98,6 +100,15 @@ class Experiment:
     """The state at step 0, made in its places."""
     key = jax.random.key(self.config.seed)
     return jax.jit(self.init, out_shardings=self.places())(key)
+
+  def ema_params(self, state: train_state.TrainState) -> Any:
+    """The weights to sample, score and export: the average of the config's first decay."""
+    return state.ema[str(self.config.ema[0])]
+
+  def data_identity(self) -> dict[str, Any]:
+    """Which data the config names; reads some of them."""
+    with resolve_lib.config_errors("data", self.config.data):
+      return identity.identity(self.source)
 
   def root(self) -> Array:
     """The key of training; each step folds its number into it."""
@@ -141,8 +152,9 @@ def _resolved(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Exp
   read = config.batch_size * loss.keywords.get("reference", 1)
   source = functools.partial(source, batch_size=read, seed=config.seed)
   with resolve_lib.config_errors("data", config.data):
-    batch = next(source())
-  checks.batch(batch, net)
+    stream = source()
+    batch = next(stream)
+    checks.first_batch(batch, net)
   _warn_of_scale(batch["x"], loss.keywords["f"].sigma_data)
   _warn_of_window(batch["x"], net)
   return Experiment(
@@ -155,6 +167,7 @@ def _resolved(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Exp
     tx=tx,
     source=source,
     batch=jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), batch),
+    labels=checks.labels(getattr(stream, "labels", None), net),
   )
 
 

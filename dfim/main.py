@@ -15,8 +15,10 @@ import ctypes
 import json
 import os
 import pathlib
+import signal
 import sys
 import traceback
+from typing import Any
 
 from absl import app
 from absl import flags
@@ -53,6 +55,7 @@ _OUT = flags.DEFINE_string("out", None, "With --mode=export: the new folder to w
 _WEIGHTS = flags.DEFINE_string("weights", None, "With --mode=import: a file, or what export wrote.")
 _PREFIX = flags.DEFINE_string("prefix", "", "What its parameters' names start with: ema.model.")
 _PICKLE = flags.DEFINE_bool("allow_pickle", False, "Read the arrays of a pickle; runs no code.")
+_NEW_DATA = flags.DEFINE_bool("new_data", False, "Train on, although the data are other ones.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of many processes: pod, SLURM, MPI.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port, where no cluster tells it.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator.")
@@ -110,7 +113,8 @@ def _run(config: ml_collections.ConfigDict | None, workdir: str) -> None:
   if step is not None and mode not in ("eval", "sample", "export"):
     raise ConfigError(f"--step={step}: is for --mode=eval, sample and export; drop it.")
   if mode == "train":
-    train.train(config, workdir, profile=profile)
+    signal.signal(signal.SIGINT, _leave_at_once)  # on the second Ctrl-C, see `preemption`
+    train.train(config, workdir, profile=profile, new_data=_NEW_DATA.value)
   elif mode == "replay":
     replay.replay(workdir)
   elif mode == "export":
@@ -120,6 +124,12 @@ def _run(config: ml_collections.ConfigDict | None, workdir: str) -> None:
     exchange.import_weights(config, workdir, _WEIGHTS.value, **given)
   else:
     dict(eval=evaluate.evaluate, sample=sample.sample)[mode](config, workdir, step=step)
+
+
+def _leave_at_once(*_: Any) -> None:
+  """Handles Ctrl-C without an exception, which JAX's callbacks may swallow."""
+  os.write(2, b"dfim: left at once; the same command goes on from the last checkpoint.\n")
+  os._exit(1)
 
 
 def _window(text: str | None) -> tuple[int, int] | None:
@@ -144,8 +154,7 @@ def _exit_code(error: BaseException) -> int:
       print(f"dfim: {error}", file=sys.stderr)
     case KeyboardInterrupt():
       print(
-        "dfim: stopped, without saving (SIGTERM saves). The same command goes on from the last"
-        " checkpoint, or from the start where there is none.",
+        "dfim: stopped by Ctrl-C; what was not finished is not written.",
         file=sys.stderr,
       )
     case _:

@@ -36,15 +36,18 @@ def train(
   *,
   devices: Any = None,
   profile: tuple[int, int] | None = None,
+  new_data: bool = False,
 ) -> train_state.TrainState:
   """Trains what `config` describes, on from where `workdir` stands; returns the last state.
 
   The same call again resumes, bit for bit, also after a kill. Uses all devices, or those given.
-  `profile` are the first and the last step to profile.
+  `profile` are the first and the last step to profile. `new_data` accepts other data than those
+  that the run was trained on.
 
   Raises:
     ConfigError: before anything is compiled or written.
-    NonFiniteError: after ten failed steps running; it names the bundle that replays the last.
+    NonFiniteError: after ten failed steps running, or where every step of the run has failed; it
+      names the bundle that replays the last.
     PreemptedError: a signal asked to stop; all is saved.
     SaveError: a checkpoint could not be written.
     ReadError: one could not be read.
@@ -64,15 +67,17 @@ def train(
     shape = experiment.batch["x"].shape[1:]
     draw, evaluators = sample.make_draw(experiment), evaluate.build(config, shape)
     workdir_lib.check(workdir, config)
+    data = experiment.data_identity()
+    workdir_lib.check_data(workdir, data, accept=new_data)
     alone.enter_context(workdir_lib.held(workdir))  # before a damaged checkpoint is set aside
     state, pending = start_state(experiment, workdir)
     seen = int(state.seen)
     step, root, batches = step_of(experiment), experiment.root(), experiment.batches(seen)
-    failures = guard.Guard(int(state.skipped))
+    failures = guard.Guard(int(state.skipped), int(state.step))
     line = progress.Progress(config, int(state.skipped))
     with (
       writer_lib.Writer(workdir, seen, active=jax.process_index() == 0) as writer,
-      checkpoint.Checkpoints(workdir, config) as checkpoints,
+      checkpoint.Checkpoints(workdir, config, data) as checkpoints,
       telemetry.Profile(workdir, profile, seen) as profiler,
     ):
       workdir_lib.claim(workdir, config)
@@ -90,21 +95,23 @@ def train(
       )
       if pending:
         look(seen, state, *still_due(config, workdir, seen))
+      skipped = state.skipped
       for n in range(seen + 1, config.steps + 1):
         profiler.before(n, state)
-        with line.spent("data"):
+        with line.spent("data", busy=skipped):
           batch = next(batches)
         state, metrics = step(state, batch, root)
+        skipped = metrics["skipped"]
         if n == seen + 1:  # compiled
           jax.block_until_ready(state)
           line.start(n)
-        if failures.failed(metrics["skipped"]):
-          raise _failed(experiment, workdir, n, state, batch)
+        if failures.failed(skipped, last=n == config.steps):
+          raise _failed(experiment, workdir, n, state, batch, failures.running)
         if is_due(n, config.log_every, config.steps):
           report(n, jax.device_get(metrics))
         stop = notice.reached(n)
         due = looks(config, n)
-        with line.spent("saving"):  # before what may take long: `pending` says what is to be done
+        with line.spent("saving", busy=skipped):  # before samples and scores, which may take long
           checkpoints.save(n, state, force=stop or n == config.steps, pending=stop or any(due))
         if stop:
           raise preemption.PreemptedError(f"stopped by a signal after step {n}, and saved.")
@@ -177,7 +184,12 @@ def make_look(
         writer.image(n, "samples", sample.sheet(experiment, drawn))
     if scores:
       with told(n, "scores"):
-        found = evaluate.run(evaluators, draw, state, evaluate.path_of(workdir, n))
+        params, path = experiment.ema_params(state), evaluate.path_of(workdir, n)
+        try:
+          found = evaluate.run(evaluators, draw, params, path, n)
+        except evaluate.ScoreError as error:  # the others' scores are sound
+          writer.scalars(n, evaluate.flat(error.found))
+          raise
         writer.scalars(n, evaluate.flat(found))
 
   return look
@@ -222,9 +234,10 @@ def _failed(
   n: int,
   state: train_state.TrainState,
   batch: dict[str, Any],
+  running: int,
 ) -> guard.NonFiniteError:
   """Says so, and how to see it again, if that can be written."""
-  what = f"step {n}: loss or gradient not finite in {guard.Guard.LIMIT} steps running."
+  what = f"step {n}: loss, gradient or update not finite in {running} steps running."
   try:
     bundle = replay.write(experiment, workdir, n, state, batch)
   except (OSError, checkpoint.SaveError) as error:

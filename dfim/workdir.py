@@ -1,6 +1,7 @@
 """A run's folder and the config that it belongs to."""
 
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import fcntl
@@ -15,6 +16,7 @@ import ml_collections
 
 from dfim import checkpoint
 from dfim import files
+from dfim.data import identity
 from dfim.resolve import ConfigError
 
 # What a run is of. The rest (steps, accumulate, logging, evaluators ...) may change midway.
@@ -59,6 +61,33 @@ def check(
         f"workdir={workdir} holds a run with {field}={before!r}, and this config has"
         f" {now!r}{why}: pass another --workdir, or the old value."
       )
+
+
+def check_data(workdir: str, found: Mapping[str, Any], *, accept: bool = False) -> None:
+  """Refuses to go on with other data than the run was trained on, see `data.identity`.
+
+  With `accept` the log says so instead. A checkpoint that does not say which data it is of, such as
+  one from before dfim noted them, is taken with a line in the log.
+
+  Raises:
+    ConfigError: the data differ.
+  """
+  manifest = checkpoint.manifest(workdir)
+  if manifest is None:
+    return
+  before = manifest.get("data")
+  if before is None:
+    logging.info("%s does not say which data it was trained on; this run notes them.", workdir)
+    return
+  if before == found:
+    return
+  line = (
+    f"workdir={workdir}: the run was trained on {identity.describe(before)}, and data gives"
+    f" {identity.describe(found)}"
+  )
+  if not accept:
+    raise ConfigError(f"{line}; restore the former data, or pass --new_data to go on with these.")
+  logging.warning("%s, which --new_data accepts.", line)
 
 
 def claim(workdir: str, config: ml_collections.ConfigDict) -> None:

@@ -10,6 +10,7 @@ from benchmarks import fusion
 from configs import dfim_walk
 from configs import imm_digits
 from dfim import experiment
+from dfim import sample
 
 TOKEN, TWO_STREAM = (dict(name=f"core.times.{name}") for name in ("token", "two_stream"))
 
@@ -133,3 +134,38 @@ def test_a_label_beyond_the_classes_is_refused_in_whichever_batch_it_comes(tmp_p
   built = experiment.build(config, devices=jax.devices()[:1])
   with pytest.raises(experiment.ConfigError, match="^model.num_classes=10: the data have label 10"):
     list(itertools.islice(built.batches(0), 64))  # an epoch
+
+
+def images(tmp_path, **arrays):
+  np.savez(tmp_path / "some.npz", images=np.zeros((64, 8, 8, 1), np.uint8), **arrays)
+  config = imm_digits.get_config("smoke")
+  config.data = dict(name="data.images.npz", path=str(tmp_path / "some.npz"))
+  config.evaluators = {}
+  return config
+
+
+def test_classes_without_labels_are_refused(tmp_path):
+  refused(images(tmp_path), "^model.num_classes=10: the data have no labels")
+
+
+@pytest.mark.parametrize("occurring", [(0, 1, 2), (0, 3, 7)], ids=str)
+def test_classes_that_the_data_lack_are_never_sampled(occurring, tmp_path, caplog):
+  config = images(tmp_path, labels=np.resize(np.array(occurring), 64))
+  built = experiment.build(config, devices=jax.devices()[:1])
+  assert built.labels == occurring
+  assert "samples are of these alone" in caplog.text
+
+
+def test_numbers_of_the_first_batch_must_be_finite():
+  config = imm_digits.get_config("smoke")
+  config.data = dict(name="tests.trust.test_faults.nan_batches", bad_from=0)
+  refused(config, "^data: x: nan at example 0")
+
+
+@pytest.mark.parametrize("rate,weight", [(0.0, 2.0), (0.0, 0.5)], ids=str)
+def test_guidance_needs_a_network_that_was_trained_without_its_condition(rate, weight):
+  config = imm_digits.get_config("smoke")
+  config.objective.drop_rate, config.sampler.guidance = rate, weight
+  built = experiment.build(config, devices=jax.devices()[:1])
+  with pytest.raises(experiment.ConfigError, match=f"^sampler.guidance={weight}: .*drop_rate"):
+    sample.make_draw(built)

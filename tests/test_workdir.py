@@ -101,3 +101,22 @@ def test_a_lock_of_another_machine_stops_nobody(tmp_path, trainer, caplog):
   (tmp_path / "lock").write_text("elsewhere\n")
   with workdir.held(str(tmp_path)):
     assert "is locked from elsewhere" in caplog.text
+
+
+def test_a_run_goes_on_with_its_own_data_alone(tmp_path, monkeypatch, caplog):
+  before = dict(examples=9, shape=[2], dtype="float32", sha256="1" * 64)
+  monkeypatch.setattr(checkpoint, "manifest", lambda _: dict(data=before))
+  workdir.check_data(str(tmp_path), dict(before))
+  now = before | dict(examples=10)
+  with pytest.raises(ConfigError, match="9 examples of .* 10 examples .*--new_data"):
+    workdir.check_data(str(tmp_path), now)
+  assert not caplog.text
+  workdir.check_data(str(tmp_path), now, accept=True)
+  assert "10 examples" in caplog.text
+
+
+def test_a_run_that_noted_no_data_goes_on_with_a_line(tmp_path, monkeypatch, caplog):
+  monkeypatch.setattr(checkpoint, "manifest", lambda _: {})
+  with caplog.at_level("INFO"):
+    workdir.check_data(str(tmp_path), dict(examples=10))
+  assert "does not say which data" in caplog.text
