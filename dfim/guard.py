@@ -1,4 +1,4 @@
-"""Notices steps whose loss or gradient is not finite, and when there are too many running."""
+"""Notices steps whose loss, gradient or update is not finite, and when there are too many."""
 
 import collections
 
@@ -6,7 +6,7 @@ import jax
 
 
 class NonFiniteError(FloatingPointError):
-  """Too many steps running had a loss or gradient that was not finite."""
+  """Numbers that are not finite where they would do harm: in too many steps, in samples, scores."""
 
 
 class Guard:
@@ -19,18 +19,22 @@ class Guard:
 
   LIMIT, AHEAD = 10, 8  # steps; AHEAD is less
 
-  def __init__(self, skipped: int):
-    """`skipped` is the state's count where the run stands."""
-    self._skipped, self._running = skipped, 0
+  def __init__(self, skipped: int, taken: int):
+    """`skipped` and `taken` are the state's counts of steps where the run starts."""
+    self._skipped, self._taken, self.running = skipped, taken, 0
     self._unseen: collections.deque[jax.Array] = collections.deque()
 
-  def failed(self, skipped: jax.Array) -> bool:
-    """Whether the last `LIMIT` steps all failed; `skipped` is the count after this one."""
+  def failed(self, skipped: jax.Array, *, last: bool = False) -> bool:
+    """Whether the last `LIMIT` steps all failed, or, after the last step, all steps of the run.
+
+    `skipped` is the count after this step.
+    """
     self._unseen.append(skipped)
     while self._unseen and (
-      self._running or len(self._unseen) > self.AHEAD or self._unseen[0].is_ready()
+      last or self.running or len(self._unseen) > self.AHEAD or self._unseen[0].is_ready()
     ):
       now = int(self._unseen.popleft())
-      self._running = self._running + 1 if now > self._skipped else 0
+      self.running = self.running + 1 if now > self._skipped else 0
+      self._taken += now == self._skipped
       self._skipped = now
-    return self._running >= self.LIMIT
+    return self.running >= self.LIMIT or (last and self._taken == 0)

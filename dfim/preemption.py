@@ -1,10 +1,12 @@
-"""Notices that the machine is to be taken away: SIGTERM and SIGUSR1.
+"""Notices that a run should stop: SIGTERM, SIGUSR1 and the first Ctrl-C.
 
 One process notes the signal and stops after the step that it is in. Several must stop after the
-same step, whichever of them was told: JAX's distributed runtime passes SIGTERM on and names the
-step, and SIGUSR1, which SLURM sends before the end of a job, is turned into it.
+same step, whichever of them was signalled: JAX's distributed runtime passes SIGTERM on and names
+the step, and the other signals (SLURM sends SIGUSR1 before the end of a job) are turned into it.
+The second Ctrl-C goes to the handler that was there before.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterator
 import contextlib
 import os
@@ -15,6 +17,7 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
+Handler = Callable[[int, Any], None]
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: not done, but worth another try
 
 
@@ -52,6 +55,23 @@ class Notice:
     self._signals.append(number)
 
 
+def _interrupted_by(note: Handler) -> Handler:
+  """The handler of the first Ctrl-C, which calls `note`.
+
+  Python's own raises KeyboardInterrupt wherever the interpreter is, and where that is a callback
+  from JAX's C++ it is lost.
+  """
+  before = signal.getsignal(signal.SIGINT)
+
+  def interrupted(number: int, frame: Any) -> None:
+    # Not print, which may be what was interrupted.
+    os.write(2, b"dfim: Ctrl-C: stops after this step, and saves; once more leaves at once.\n")
+    signal.signal(number, before)
+    note(number, frame)
+
+  return interrupted
+
+
 @contextlib.contextmanager
 def watch() -> Iterator[Notice]:
   """A `Notice` while the signals are handled; a thread beside the main one cannot handle any."""
@@ -59,9 +79,11 @@ def watch() -> Iterator[Notice]:
   if threading.current_thread() is not threading.main_thread():
     yield notice
     return
-  handlers = {signal.SIGTERM: notice.note, signal.SIGUSR1: notice.note}
+  handlers = dict.fromkeys((signal.SIGTERM, signal.SIGUSR1), notice.note)
+  handlers[signal.SIGINT] = _interrupted_by(notice.note)
   if jax.process_count() > 1:  # JAX handles SIGTERM
-    handlers = {signal.SIGUSR1: lambda *_: os.kill(os.getpid(), signal.SIGTERM)}
+    terminate = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+    handlers = {signal.SIGUSR1: terminate, signal.SIGINT: _interrupted_by(terminate)}
   before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
   try:
     yield notice

@@ -1,12 +1,14 @@
 """One line that says how far a run is: step, loss, it/s, examples/s, ETA, and what it waits for."""
 
 from collections.abc import Iterator
+from concurrent import futures
 import contextlib
 import sys
 import time
 from typing import Any
 
 from absl import logging
+import jax
 import ml_collections
 
 SLOW = 0.1  # a share of the time that is worth a word
@@ -48,6 +50,7 @@ class Progress:
     """A run that has skipped so many steps."""
     self._config, self._skipped = config, skipped
     self._spent: dict[str, float] = {}
+    self._watcher = futures.ThreadPoolExecutor(1, thread_name_prefix="progress")
 
   def start(self, step: int) -> None:
     """Starts the clock after `step`, the first, which the compiler makes slow."""
@@ -55,11 +58,22 @@ class Progress:
     self._spent.clear()
 
   @contextlib.contextmanager
-  def spent(self, what: str) -> Iterator[None]:
-    """Counts the time inside as time that training waits for `what`."""
-    start = time.monotonic()
+  def spent(self, what: str, busy: jax.Array | None = None) -> Iterator[None]:
+    """Counts the time inside as time that training waits for `what`.
+
+    `busy` is a result of the last step: time until it is there is the step's, and not counted. Data
+    that are generated on the device, for one, come after the steps that were given to it before.
+    """
+    start, done = time.monotonic(), None
+    if busy is not None and not busy.is_ready():
+      done = self._watcher.submit(_time_when_ready, busy)
     yield
-    self._spent[what] = self._spent.get(what, 0.0) + time.monotonic() - start
+    if done is not None:
+      if not busy.is_ready():  # the device has not waited at all
+        return
+      start = max(start, done.result())
+    waited = max(time.monotonic() - start, 0.0)
+    self._spent[what] = self._spent.get(what, 0.0) + waited
 
   def line(self, step: int, metrics: dict[str, Any]) -> tuple[str, dict[str, float]]:
     """The line for `step`, and its rates and waits by name; `metrics` are those of the step."""
@@ -85,3 +99,8 @@ class Progress:
   def _eta(self, rate: float) -> str:
     left = int((self._config.steps - self._last[0]) / rate)
     return f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
+
+
+def _time_when_ready(result: jax.Array) -> float:
+  result.block_until_ready()
+  return time.monotonic()

@@ -5,6 +5,7 @@ checkpoint, `config.json`, and `batch_<process>.npz`, each process's rows of the
 """
 
 from collections.abc import Iterator
+import functools
 import pathlib
 from typing import Any
 
@@ -59,7 +60,8 @@ def replay(workdir: str, *, devices: Any = None) -> list[str]:
   """Does the step of a bundle again, says what is not finite, and where it first was.
 
   Returns:
-    Names of what is not finite: "batch/x", "loss", "params/Dense_0/kernel".
+    Names of what is not finite: "batch/x", "loss", the gradient's "params/Dense_0/kernel", or,
+    where all these are finite, what the optimizer makes of them: "update/params/Dense_0/kernel".
 
   Raises:
     ConfigError: `workdir` is no bundle.
@@ -73,7 +75,11 @@ def replay(workdir: str, *, devices: Any = None) -> list[str]:
   args = state, batch, experiment.root()
   (loss, _), grads = jax.jit(gradient)(*args)
   found = list(_not_finite({"batch": batch, "loss": loss, **_under_params(grads)}))
-  if found and not found[0].startswith("batch"):
+  if not found:
+    propose = functools.partial(train_state.proposed, tx=experiment.tx)
+    new = jax.jit(propose)(state, grads)
+    found = list(_not_finite({"update": {"params": new.params, "optimizer": new.opt_state}}))
+  elif not found[0].startswith("batch"):
     _show_where(gradient, *args)
   largest = {name: float(np.abs(a).max()) for name, a in manifest.named(state.params).items()}
   name = max(largest, key=largest.get)

@@ -44,7 +44,7 @@ def make_step(
   def step(state: train_state.TrainState, batch: dict[str, Any], root: Array):
     (value, metrics), grads = gradient(state, batch, root)
     norm = optax.global_norm(grads)
-    finite = jnp.isfinite(value) & jnp.isfinite(norm)
+    finite = jnp.isfinite(value) & jnp.isfinite(norm)  # of the update: see `advance`
     new = train_state.advance(state, grads, finite, tx=tx, refresh_every=refresh_every)
     moved = optax.global_norm(jax.tree.map(jnp.subtract, new.params, state.params))
     return new, {**metrics, "grad_norm": norm, "update_norm": moved, "skipped": new.skipped}

@@ -18,7 +18,7 @@ class TrainState:
   step: Array  # int32, optimizer steps taken
   params: Any  # theta_n, trained
   frozen: Any  # theta_{n-1}; None: the current weights under stop-gradient
-  ema: dict[str, Any]  # averages of params, by decay; the first is sampled from
+  ema: dict[str, Any]  # averages of params, by decay; jit sorts the keys as strings
   opt_state: optax.OptState
   skipped: Array  # int32, steps that were not taken because something was not finite
 
@@ -59,7 +59,21 @@ def advance(
   tx: optax.GradientTransformation,
   refresh_every: int = 1,
 ) -> TrainState:
-  """One optimizer step; untouched, but for `skipped`, where `finite` is False."""
+  """One optimizer step, or the same state with one more step `skipped`.
+
+  A step is skipped where `finite`, of the loss and the gradient, is False, and where the update is
+  not finite: an optimizer may divide by 0 or overflow although its gradient does not.
+  """
+  new = proposed(state, grads, tx=tx, refresh_every=refresh_every)
+  finite &= _stays_finite((new.params, new.opt_state), (state.params, state.opt_state))
+  old = state.replace(skipped=state.skipped + 1)
+  return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+
+
+def proposed(
+  state: TrainState, grads: Any, *, tx: optax.GradientTransformation, refresh_every: int = 1
+) -> TrainState:
+  """The state after one optimizer step, whatever its numbers are."""
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   step = state.step + 1
@@ -68,6 +82,15 @@ def advance(
   if state.frozen is not None:
     refresh = step % refresh_every == 0
     frozen = jax.tree.map(lambda new, old: jnp.where(refresh, new, old), params, state.frozen)
-  new = TrainState(step, params, frozen, ema, opt_state, state.skipped)
-  old = state.replace(skipped=state.skipped + 1)
-  return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+  return TrainState(step, params, frozen, ema, opt_state, state.skipped)
+
+
+def _stays_finite(new: Any, old: Any) -> Array:
+  """Whether every number that was finite still is; some optimizers start from infinity."""
+  pairs = zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True)
+  kept = [
+    jnp.all(jnp.isfinite(a) | ~jnp.isfinite(b))
+    for a, b in pairs
+    if jnp.issubdtype(a.dtype, jnp.inexact)
+  ]
+  return jnp.all(jnp.stack(kept))

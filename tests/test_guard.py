@@ -22,7 +22,7 @@ class Pending:
 
 @pytest.mark.parametrize("late", [0, 3, 1000])
 def test_ten_running_stop_right_after_the_tenth(late):
-  watch, skipped = guard.Guard(5), 5
+  watch, skipped = guard.Guard(5, 1), 5
   outcomes = [True] * 7 + [False] * 9 + [True] + [False] * 10
   stopped = []
   for good in outcomes:
@@ -32,8 +32,15 @@ def test_ten_running_stop_right_after_the_tenth(late):
 
 
 def test_it_does_not_wait_while_all_is_well():
-  watch = guard.Guard(0)
+  watch = guard.Guard(0, 1)
   values = [Pending(0, 1000) for _ in range(guard.Guard.AHEAD)]
   assert not any(watch.failed(value) for value in values)
   assert len(watch._unseen) == guard.Guard.AHEAD
   assert not watch.failed(jnp.int32(0)) and len(watch._unseen) == guard.Guard.AHEAD
+
+
+@pytest.mark.parametrize("taken", [0, 1])
+def test_a_run_that_has_never_taken_a_step_fails_at_its_last(taken):
+  watch = guard.Guard(0, taken)
+  assert not watch.failed(Pending(1, 3))
+  assert watch.failed(Pending(2, 3), last=True) == (taken == 0)

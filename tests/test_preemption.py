@@ -9,7 +9,7 @@ import pytest
 from dfim import preemption
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_is_noted_and_the_handlers_come_back(number):
   before = signal.getsignal(number)
   with preemption.watch() as notice:
@@ -17,6 +17,13 @@ def test_a_signal_is_noted_and_the_handlers_come_back(number):
     os.kill(os.getpid(), number)
     assert notice.reached(7) and notice.early(7)
   assert signal.getsignal(number) is before
+
+
+def test_the_second_ctrl_c_goes_to_the_handler_from_before():
+  with preemption.watch() as notice, pytest.raises(KeyboardInterrupt):
+    os.kill(os.getpid(), signal.SIGINT)
+    assert notice.reached(1)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_beside_the_main_thread_nothing_is_handled():

@@ -1,5 +1,6 @@
 """The line of a run: rates since the start of the clock, and what it waits for."""
 
+import time
 import types
 
 import pytest
@@ -50,3 +51,37 @@ def test_the_first_step_alone_has_no_rate(clock):
   line = progress.Progress(CONFIG, 0)
   line.start(1)
   assert line.line(1, metrics()) == ("step 1/100  loss 0.25", {})
+
+
+class Busy:
+  """A result that a device has at `ready`."""
+
+  def __init__(self, clock, ready):
+    self.clock, self.ready = clock, ready
+
+  def is_ready(self):
+    return self.clock.value >= self.ready
+
+  def block_until_ready(self):
+    """Waits for the clock of this test."""
+    while not self.is_ready():
+      time.sleep(0.001)
+
+
+@pytest.mark.parametrize(
+  "ready, counted",
+  [(0.0, 0.5), (0.25, 0.25), (9.0, 0.0)],
+  ids=["idle all along", "idle after its steps", "busy all along"],
+)
+def test_the_devices_own_steps_are_no_wait_for_data(clock, ready, counted):
+  line = progress.Progress(CONFIG, 0)
+  line.start(0)
+  busy = Busy(clock, clock.value + ready)
+  with line.spent("data", busy=busy):
+    clock.value += 0.25
+    if 0.0 < ready <= 0.25:
+      line._watcher.submit(int).result()  # the watcher has seen it
+    clock.value += 0.25
+  clock.value += 0.5
+  busy.ready = 0.0
+  assert line.line(10, metrics())[1].get("waiting_for_data", 0.0) == counted

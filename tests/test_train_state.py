@@ -1,5 +1,6 @@
 """The state and its one step: copies, averages, the frozen model, steps that are not finite."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -100,3 +101,23 @@ def test_the_step_skips_what_is_not_finite_and_goes_on(where):
     state, metrics = step(state, dict(bad=jnp.asarray(bad)), jax.random.key(0))
   assert (int(state.step), int(state.skipped)) == (2, 1)
   assert np.isfinite(leaf(state.params)).all()
+
+
+def test_an_update_that_is_not_finite_is_skipped():
+  """Adam without eps divides 0 by 0 where a gradient is 0, and its second moment may overflow."""
+  for tx, grads in (
+    (optax.adam(1e-3, eps=0.0), jnp.array([0.5, 0.0])),
+    (optax.adam(1e-3), jnp.array([1e30, 0.5])),
+  ):
+    before = train_state.init(PARAMS, tx)
+    after = train_state.advance(before, dict(a=grads), jnp.asarray(True), tx=tx)
+    assert (int(after.step), int(after.skipped)) == (0, 1)
+    chex.assert_trees_all_equal(after.replace(skipped=before.skipped), before)
+
+
+def test_an_optimizer_may_start_from_infinity():
+  """Such as the best loss so far of `optax.contrib.reduce_on_plateau`."""
+  infinite = lambda params: dict(best=jnp.array(jnp.inf))
+  tx = optax.GradientTransformation(infinite, lambda grads, state, params: (grads, state))
+  after = train_state.advance(train_state.init(PARAMS, tx), GRADS, jnp.asarray(True), tx=tx)
+  assert (int(after.step), int(after.skipped)) == (1, 0)

@@ -3,6 +3,7 @@
 import resource
 import signal
 import subprocess
+import time
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +54,8 @@ FAULTS = dict(
   batch=("data", dict(name=f"{HERE}.nan_batches", bad_from=3)),
   kernel=("objective.kernel", dict(name=f"{HERE}.bad_value")),
   gradient=("objective.kernel", dict(name=f"{HERE}.bad_gradient")),
+  # 0 / 0 where a gradient is 0: a network that starts with zeros has many
+  update=("optimizer", dict(name="optax.adam", learning_rate=1e-3, eps=0.0)),
 )
 
 
@@ -62,7 +65,7 @@ FAULTS = dict(
 def test_what_is_not_finite_leaves_the_state_untouched_counts_stops_and_replays(fault, tmp_path):
   fine, config = (trust.small(imm_digits.get_config("smoke"), steps=n, every=100) for n in (3, 40))
   where, what = FAULTS[fault]
-  (config if where == "data" else config.objective)[where.split(".")[-1]] = what
+  (config.objective if where.startswith("objective") else config)[where.split(".")[-1]] = what
   good = 3 if fault == "batch" else 0
   with pytest.raises(guard.NonFiniteError, match=f"step {good + 10}: .* 10 steps running") as error:
     train.train(config, str(tmp_path / "run"), devices=jax.devices()[:1])
@@ -81,11 +84,22 @@ def test_what_is_not_finite_leaves_the_state_untouched_counts_stops_and_replays(
     np.testing.assert_array_equal(a, b)
 
   found = replay.replay(str(bundle), devices=jax.devices()[:1])
-  assert any(name.startswith("params/") for name in found)
+  if fault == "update":
+    assert all(name.startswith("update/params/") for name in found) and found
+  else:
+    assert any(name.startswith("params/") for name in found)
   assert ("batch/x" in found) == (fault == "batch")
-  assert ("loss" in found) == (fault != "gradient")
+  assert ("loss" in found) == (fault in ("batch", "kernel"))
   with pytest.raises(guard.NonFiniteError, match=f"--workdir={bundle}.1$"):  # it fails again
     train.train(config, str(tmp_path / "run"), devices=jax.devices()[:1])
+
+
+def test_a_short_run_without_one_good_step_is_an_error(tmp_path):
+  config = trust.small(imm_digits.get_config("smoke"), steps=5, every=5)
+  config.optimizer = FAULTS["update"][1]
+  with pytest.raises(guard.NonFiniteError, match="step 5: .* 5 steps running"):
+    train.train(config, str(tmp_path), devices=jax.devices()[:1])
+  assert not checkpoint.steps(str(tmp_path))
 
 
 def test_replay_takes_a_bundle_alone(tmp_path):
@@ -98,6 +112,7 @@ def test_replay_takes_a_bundle_alone(tmp_path):
   [
     pytest.param(signal.SIGTERM, id="SIGTERM"),
     pytest.param(signal.SIGUSR1, id="SIGUSR1", marks=pytest.mark.slow),
+    pytest.param(signal.SIGINT, id="Ctrl-C"),
   ],
 )
 def test_a_signal_saves_and_ends_with_a_code_for_the_scheduler(number, tmp_path):
@@ -110,6 +125,24 @@ def test_a_signal_saves_and_ends_with_a_code_for_the_scheduler(number, tmp_path)
   (step,) = checkpoint.steps(str(tmp_path))
   assert f"stopped by a signal after step {step}, and saved" in printed.splitlines()[-1]
   assert len(log.read_text().splitlines()) == step, "the log ends where the checkpoint is"
+
+
+@pytest.mark.parametrize("seed", range(trust.scaled(1, 12)))
+def test_the_first_ctrl_c_is_never_lost_and_the_second_leaves_at_once(seed, tmp_path):
+  """At moments of the first save, in which callbacks of JAX swallow KeyboardInterrupt."""
+  process = trust.start(trust.trainer(tmp_path, "--config.checkpoint_every=3"))
+  trust.until((tmp_path / "config.json").exists, process)
+  time.sleep(float(np.random.default_rng(seed).uniform(0.0, 4.0)))
+  process.send_signal(signal.SIGINT)
+  if seed % 3 == 2:
+    process.send_signal(signal.SIGINT)
+  _, printed = process.communicate(timeout=120)
+  assert "stops after this step, and saves" in printed
+  assert process.returncode in ((75,) if seed % 3 != 2 else (75, 1)), printed
+  config = trust.small(config_lib.get_config(), steps=1, every=1)
+  abstract = experiment_lib.build(config, devices=jax.devices()[:1]).abstract_state()
+  if saved := checkpoint.steps(str(tmp_path)):
+    assert int(checkpoint.restore(str(tmp_path), abstract).seen) == saved[-1]
 
 
 @pytest.mark.slow
