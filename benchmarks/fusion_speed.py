@@ -63,7 +63,7 @@ def main(_) -> None:
   }
   tokens = configs["fusion"].data.tokens
   one = experiment_lib.build(configs["fusion"], devices=jax.devices()[:1])
-  apply, params = jax.jit(one.apply), sample.averaged(one.first_state())
+  apply, params = jax.jit(one.apply), one.ema_params(one.first_state())
   alone = {
     (calls, batch): network(one, functools.partial(apply, params), calls, batch)
     for calls in sorted({calls for each in DRAWN.values() for calls in each})
@@ -89,7 +89,7 @@ def drawing(config: ml_collections.ConfigDict, calls: int, batch: int) -> speed.
   config = ml_collections.ConfigDict(config)
   config.sampler.update(chunk=batch, steps=(calls,))
   experiment = experiment_lib.build(config, devices=jax.devices()[:1])
-  params = sample.averaged(experiment.first_state())
+  params = experiment.ema_params(experiment.first_state())
   return functools.partial(sample.make_draw(experiment), params, batch, calls)
 
 

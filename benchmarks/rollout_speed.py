@@ -41,7 +41,7 @@ def rollout(cached: bool, length: int) -> speed.Call:
   config.sampler.update(cached=cached, chunk=_BATCH.value, steps=(STEPS,))
   config.sampler.method.window = length
   experiment = experiment_lib.build(config, devices=jax.devices()[:1])
-  params = sample.averaged(experiment.first_state())
+  params = experiment.ema_params(experiment.first_state())
   draw = sample.make_draw(experiment)
   return functools.partial(draw, params, _BATCH.value, STEPS, length=length)
 

@@ -175,7 +175,8 @@ def sampling_calls(
   config = ml_collections.ConfigDict(config)
   config.sampler.chunk = chunk
   experiment = experiment_lib.build(config, devices=jax.devices()[:1])
-  draw, params = sample.make_draw(experiment), sample.averaged(experiment.first_state())
+  draw = sample.make_draw(experiment)
+  params = experiment.ema_params(experiment.first_state())
   forwards, steps = forwards_of(experiment, chunk), steps_of(experiment, chunk)
   calls, programs = {}, {}
   for k in STEPS:

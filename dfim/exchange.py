@@ -18,6 +18,8 @@ import ml_collections
 from dfim import checkpoint
 from dfim import experiment as experiment_lib
 from dfim import files
+from dfim import guard
+from dfim import manifest
 from dfim import sample
 from dfim import train_state
 from dfim import workdir as workdir_lib
@@ -56,8 +58,13 @@ def export_run(
   experiment = experiment_lib.build(config, devices=devices)
   _, state = sample.restored(experiment, workdir, step=step)
   everywhere = jax.NamedSharding(experiment.mesh, jax.P())
-  params = jax.jit(lambda tree: tree, out_shardings=everywhere)(sample.averaged(state))
+  params = jax.jit(lambda tree: tree, out_shardings=everywhere)(experiment.ema_params(state))
   folder = pathlib.Path(out)
+  bad = [name for name, a in manifest.named(params).items() if not bool(jnp.isfinite(a).all())]
+  if bad:
+    raise guard.NonFiniteError(
+      f"{bad[0]} of step {int(state.seen)} is not finite; nothing written."
+    )
   if jax.process_index() == 0:
     safetensors.write(folder / WEIGHTS, names.to_arrays(params))
     files.replace_json(folder / CONFIG, describe(experiment, int(state.seen)))

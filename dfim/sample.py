@@ -19,16 +19,19 @@ from dfim import checkpoint
 from dfim import checks
 from dfim import experiment as experiment_lib
 from dfim import files
+from dfim import guard
 from dfim import pictures
 from dfim import resolve as resolve_lib
 from dfim import sharding
 from dfim import workdir as workdir_lib
 from dfim.core import interpolants
 from dfim.core import parameterization
+from dfim.io import inputs
 from dfim.metrics import adm
 from dfim.resolve import config_errors
 from dfim.resolve import ConfigError
 from dfim.resolve import resolve
+from dfim.samplers import given as given_lib
 from dfim.samplers import guidance
 from dfim.samplers import rollout
 
@@ -71,14 +74,19 @@ KINDS = dict(
 
 
 def make_draw(experiment: experiment_lib.Experiment) -> Draw:
-  """Builds `draw(params, count, steps, first=0, *, context, cond, length, lengths)`.
+  """Builds `draw(params, count, steps, first=0, *, context, cond, length, lengths, position)`.
 
   From `config.sampler`; it returns `[count, ...]`. Sample i is a function of the weights, the
-  sampler's seed and i alone: its noise is keyed by i, and its label is i modulo the number of
-  classes. Each number of steps is one XLA program, for chunks of a fixed size. Sequences may be
-  given `context` `[count, C, D]`, which comes back in front of what is drawn, conditions `cond` of
-  `[count, ...]` each, a `length` to draw beyond the context, by default as much as the training
-  data have, and `lengths` `[count]` of sequences that end before.
+  sampler's seed and i alone: its noise is keyed by i, and its label is number i of the classes
+  that the data have, over and over. Each number of steps is one XLA program, for chunks of a fixed
+  size.
+
+  Sequences may be given `context` `[count, C, D]`, which comes back in front of the drawn tokens,
+  conditions `cond` of `[count, ...]` each, a `length` to draw beyond the context, by default as
+  much as the training data have, and `lengths` `[count]` of sequences that end before. A token's
+  noise is keyed by its position, so that calls of one token each draw what one call draws: give all
+  tokens so far as the context, or the last of them and `position`, how many were cut off. What does
+  not fit is refused with a ValueError, and samples that are not finite raise a NonFiniteError.
 
   Raises:
     ConfigError: naming the field, before anything is compiled.
@@ -88,9 +96,11 @@ def make_draw(experiment: experiment_lib.Experiment) -> Draw:
     one_chunk = _one_chunk(experiment, sampler)
     _check_start(experiment.f, sampler)
     _check_streams(experiment.loss.keywords, sampler["method"])
+    _check_guidance(experiment, sampler["guidance"])
     for steps in sampler["steps"]:
       one = functools.partial(one_chunk, steps=steps)
-      jax.eval_shape(one, experiment.shapes.params, jnp.arange(2), _given(experiment, 2))
+      jax.eval_shape(one, experiment.shapes.params, jnp.arange(2), _given(experiment, 2), 0)
+  repeats = _Repeats()
   everywhere = jax.NamedSharding(experiment.mesh, jax.P())
   one_chunk = jax.jit(one_chunk, static_argnames=("steps", "length"), out_shardings=everywhere)
 
@@ -104,57 +114,85 @@ def make_draw(experiment: experiment_lib.Experiment) -> Draw:
     cond: dict[str, np.ndarray] | None = None,
     length: int | None = None,
     lengths: np.ndarray | None = None,
+    position: int = 0,
   ) -> np.ndarray:
-    size = sampler["chunk"]
-    offered = dict(context=context, cond=cond, lengths=lengths)
-    given = {name: value for name, value in offered.items() if value is not None}
-    _check_given(given, count, experiment.batch, length)
-    if length is not None and "length" in getattr(sampler["method"], "keywords", {}):
-      raise ValueError(f"length={length}: the config sets sampler.method.length; drop one of them.")
-    chunks = []
+    for name, value, low in (("count", count, 1), ("steps", steps, 1), ("first", first, 0)):
+      inputs.whole(value, name, low=low)
+    _check_rollout(sampler, context, length, lengths, position)
+    offered = dict(context=context, cond=cond, length=length, lengths=lengths)
+    given = given_lib.check(experiment.batch, experiment.net, count, **offered)
+    repeats.look(first, count, steps, position, given.get("context"))
+    size, chunks = sampler["chunk"], []
     for n in range(0, count, size):  # the last chunk is drawn whole, then cut
       rows = np.minimum(np.arange(n, n + size), count - 1)
       part = jax.tree.map(lambda a: a[rows], given)  # noqa: B023
       indices = np.arange(first + n, first + n + size)
-      drawn = one_chunk(params, indices, part, steps=steps, length=length)
+      drawn = one_chunk(params, indices, part, position, steps=steps, length=length)
       chunks.append(jax.device_get(drawn))
-    return np.concatenate(chunks)[:count]
+    return _finite(np.concatenate(chunks)[:count], first, steps)
 
   return draw
 
 
-def _check_given(
-  given: dict[str, Any], count: int, batch: dict[str, Any], length: int | None
+def _check_rollout(
+  sampler: dict[str, Any], context: Any, length: Any, lengths: Any, position: Any
 ) -> None:
-  """Refuses what does not belong to `count` samples such as those of `batch`."""
-  shape = batch["x"].shape[1:]
-  for name, value in given.items():
-    rows = {len(a) for a in jax.tree.leaves(value)}
-    if rows != {count}:
-      raise ValueError(f"{name} of {sorted(rows)} rows: give one for each of count = {count}.")
-  context = given.get("context", np.zeros((count, 0, *shape[1:])))
-  missing = sorted(set(_per_token(batch)) - set(given.get("cond", {})))
-  if "context" in given and missing:
-    raise ValueError(f"cond: has no {', '.join(missing)}; a context needs that of every token.")
-  if not np.isfinite(context).all():
-    raise ValueError("context: holds values that are not finite; fill or leave them out.")
-  if context.shape[2:] != shape[1:]:
-    raise ValueError(f"context of shape {context.shape}: give [count, tokens, {shape[-1]}].")
-  if length is None and context.shape[1] >= max(shape[0], 1) and context.ndim == 3:
+  """Refuses arguments of a rollout beside another method, and numbers that are none."""
+  offered = dict(context=context, length=length, lengths=lengths, position=position or None)
+  named = [name for name, value in offered.items() if value is not None]
+  if sampler["step"] is None and named:
     raise ValueError(
-      f"context of {context.shape[1]} tokens fills the {shape[0]} of the data: pass length=."
+      f"{named[0]}: only a rollout goes on from a context or to a length; see samplers.rollout."
     )
+  inputs.whole(position, "position", low=0)
+  if length is not None:
+    inputs.whole(length, "length", low=1)
+  if length is not None and "length" in getattr(sampler["method"], "keywords", {}):
+    raise ValueError(f"length={length}: the config sets sampler.method.length; drop one of them.")
+
+
+class _Repeats:
+  """Notices contexts that were cut, whose later tokens would be drawn with the same noise."""
+
+  def __init__(self):
+    self._before: dict[tuple[int, ...], bytes] = {}
+    self._logged = False
+
+  def look(
+    self, first: int, count: int, steps: int, position: int, context: np.ndarray | None
+  ) -> None:
+    """Logs once where samples at the same position have had another context."""
+    if context is None:
+      return
+    key, last = (first, count, steps, position + context.shape[1]), context[:, -1:].tobytes()
+    if self._before.setdefault(key, last) != last and not self._logged:
+      self._logged = True
+      logging.warning(
+        "draw: the noise is that of the call before, whose context was another one: pass position=,"
+        " the number of tokens cut off before the context, or first= for other samples."
+      )
+
+
+def _finite(x: np.ndarray, first: int, steps: int) -> np.ndarray:
+  """Samples, none of which holds NaN or infinity.
+
+  Raises:
+    NonFiniteError: naming the first that does.
+  """
+  bad = np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(axis=1))
+  if len(bad):
+    raise guard.NonFiniteError(
+      f"samples: {len(bad)} of {len(x)} in {steps} steps are not finite, the first is number"
+      f" {first + bad[0]}; look at the weights, or at sampler.guidance and sampler.grid."
+    )
+  return x
 
 
 def _given(experiment: experiment_lib.Experiment, count: int) -> dict[str, Any]:
-  """Stand-ins for the conditions per token that the data have: zeros."""
-  cond = _per_token(experiment.batch)
-  return dict(cond={k: jnp.zeros((count, *a.shape[1:])) for k, a in cond.items()}) if cond else {}
-
-
-def _per_token(batch: dict[str, Any]) -> dict[str, Any]:
-  """The conditions that every token of a sequence has one of, `[B, T, ...]`."""
-  return {k: a for k, a in (batch.get("cond") or {}).items() if a.ndim >= 3}
+  """Stand-ins for the conditions per token that the data have."""
+  cond = given_lib.per_token(experiment.batch)
+  like = {k: jnp.zeros((count, *a.shape[1:]), a.dtype) for k, a in cond.items()}
+  return dict(cond=like) if cond else {}
 
 
 def _options(config: Any) -> dict[str, Any]:
@@ -224,12 +262,25 @@ def _check_streams(objective: dict[str, Any], method: Any) -> None:
     )
 
 
+def _check_guidance(experiment: experiment_lib.Experiment, weight: float) -> None:
+  """Refuses guidance by a condition that there is not, or whose absence was never trained."""
+  labelled = getattr(experiment.net, "num_classes", 0) > 0
+  drop_rate = experiment.loss.keywords.get("drop_rate", 0.0)
+  if weight != 1.0 and not (labelled or given_lib.per_token(experiment.batch)):
+    raise ConfigError(f"sampler.guidance={weight}: the network has no condition; set it to 1.0.")
+  if weight != 1.0 and drop_rate == 0.0:
+    raise ConfigError(
+      f"sampler.guidance={weight}: with objective.drop_rate=0.0 the network was never trained"
+      " without its condition; set guidance to 1.0, or train with a drop_rate such as 0.1."
+    )
+
+
 def _one_chunk(
   experiment: experiment_lib.Experiment, sampler: dict[str, Any]
 ) -> Callable[..., Array]:
   f = experiment.f
   shape = experiment.batch["x"].shape[1:]
-  classes = getattr(experiment.net, "num_classes", 0)
+  classes = experiment.labels
   apply = guidance.classifier_free(experiment.apply, sampler["guidance"])
   rows = sharding.of_rows(experiment.mesh)
   parts = functools.partial(_rollout_parts, experiment, sampler, apply)
@@ -238,6 +289,7 @@ def _one_chunk(
     params: Any,
     indices: Array,
     given: dict[str, Any],
+    position: Array,
     *,
     steps: int,
     length: int | None = None,
@@ -248,7 +300,7 @@ def _one_chunk(
     keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(root, i)))(indices)
     x = jnp.zeros((len(indices), *shape))
     context = given.get("context", x[:, :0])
-    labels = dict(label=indices % classes) if classes else {}
+    labels = dict(label=jnp.asarray(classes)[indices % len(classes)]) if classes else {}
     cond = {**labels, **given.get("cond", {})} or None
     grid = grid_of(sampler["grid"], f.path, steps)
     offered = dict(
@@ -260,13 +312,13 @@ def _one_chunk(
       path=f.path,
       sigma_data=f.sigma_data,
     )
-    if sampler["step"] is None and context.shape[1] > 0:
-      raise ValueError("step=None: only a rollout goes on from a context; see samplers.rollout.")
     if sampler["step"] is not None:
       report = None if length is None else _report  # of what may take long
       length = shape[0] - context.shape[1] if length is None else length
       offered |= dict(context=context, cond=cond, times=grid, length=length, report=report)
-      offered |= dict(lengths=given.get("lengths"), **parts(params, len(indices), grid[-1]))
+      offered |= dict(
+        position=position, lengths=given.get("lengths"), **parts(params, len(indices), grid[-1])
+      )
     return ask(sampler["method"], **offered)
 
   return one_chunk
@@ -324,11 +376,6 @@ def ask(function: Callable[..., Any], **offered: Any) -> Any:
   return function(**{name: value for name, value in offered.items() if name in wanted})
 
 
-def averaged(state: Any) -> Any:
-  """The weights to sample with: the first average."""
-  return next(iter(state.ema.values()))
-
-
 def draw_each(
   experiment: experiment_lib.Experiment, draw: Draw, state: Any
 ) -> dict[int, np.ndarray]:
@@ -339,14 +386,15 @@ def draw_each(
   sampler = experiment.config.sampler
   count = sampler.get("count", DEFAULTS["count"])
   given = _first_conditions(experiment, count)
-  return {steps: draw(averaged(state), count, steps, **given) for steps in sampler.steps}
+  params = experiment.ema_params(state)
+  return {steps: draw(params, count, steps, **given) for steps in sampler.steps}
 
 
 def _first_conditions(experiment: experiment_lib.Experiment, count: int) -> dict[str, Any]:
   """The conditions per token of the first training examples, over and over up to `count`."""
-  if not _per_token(experiment.batch):
+  if not given_lib.per_token(experiment.batch):
     return {}
-  cond = _per_token(next(experiment.source()))
+  cond = given_lib.per_token(next(experiment.source()))
   return dict(cond={k: a[np.arange(count) % len(a)] for k, a in cond.items()})
 
 
@@ -424,14 +472,14 @@ def write_adm(
   sampler = {**DEFAULTS, **experiment.config.sampler.to_dict()}
   count, limits = sampler["adm"], sampler["limits"]
   shape = (count, *experiment.batch["x"].shape[1:3], 3)
-  classes = getattr(experiment.net, "num_classes", 0)
-  labels = np.arange(count) % classes if classes else None
+  classes = np.asarray(experiment.labels)
+  labels = classes[np.arange(count) % len(classes)] if len(classes) else None
   kept = {k: v for k, v in sampler.items() if k not in ("steps", "chunk", "count", "adm", "decode")}
   how = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:6]
-  paths = []
+  params, paths = experiment.ema_params(state), []
   for steps in sampler["steps"] if count else ():
     path = folder / f"adm_{int(state.seen)}_{steps}_steps_{count}_{how}.npz"
-    images = functools.partial(adm.drawn, draw, averaged(state), count, steps, limits)
+    images = functools.partial(adm.drawn, draw, params, count, steps, limits)
     adm.write(path, images, shape, labels)
     logging.info("ADM's suite reads %s.", path)
     paths.append(path)

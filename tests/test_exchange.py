@@ -10,6 +10,7 @@ from configs import imm_digits
 from dfim import checkpoint
 from dfim import exchange
 from dfim import experiment as experiment_lib
+from dfim import guard
 from dfim import sample
 from dfim import train
 from dfim.released import names
@@ -34,7 +35,7 @@ def trained(tmp_path_factory):
   folder = tmp_path_factory.mktemp("released")
   state = train.train(config_of(), str(folder / "run"), devices=ONE)
   out = exchange.export_run(config_of(), str(folder / "run"), str(folder / "out"), devices=ONE)
-  return folder / "run", out, sample.averaged(state)
+  return folder / "run", out, experiment_lib.build(config_of(), devices=ONE).ema_params(state)
 
 
 def equal(a, b):
@@ -157,3 +158,32 @@ def test_a_damaged_config_json_is_refused_in_one_line(text, tmp_path):
   (tmp_path / "config.json").write_text(text)
   with refused("config.json"):
     exchange.load(tmp_path)
+
+
+@pytest.mark.parametrize("decays", [(0.99, 0.5), (0.5, 0.99), (0.9, 0.9999, 1e-05)], ids=str)
+def test_the_average_of_the_first_decay_is_drawn_scored_and_exported(decays, tmp_path):
+  """Its name need not be the first in the order of strings, in which jit returns a dict."""
+  config = config_of()
+  config.ema = decays
+  state = train.train(config, str(tmp_path / "run"), devices=ONE)
+  wanted = jax.device_get(state.ema[str(decays[0])])
+  out = exchange.export_run(config, str(tmp_path / "run"), str(tmp_path / "out"), devices=ONE)
+  equal(exchange.load(out)[2], wanted)
+  assert json.loads((out / "config.json").read_text())["ema"] == str(decays[0])
+  experiment = experiment_lib.build(config, devices=ONE)
+  drawn = np.load(sample.sample(config, str(tmp_path / "run"), devices=ONE).with_suffix(".npz"))
+  np.testing.assert_array_equal(drawn["steps_1"], sample.make_draw(experiment)(wanted, 8, 1))
+
+
+def test_weights_that_are_not_finite_are_not_exported(trained, tmp_path, monkeypatch):
+  run, _, _ = trained
+  restored = sample.restored
+
+  def damaged(*args, **kwargs):
+    draw, state = restored(*args, **kwargs)
+    return draw, state.replace(ema=jax.tree.map(lambda a: a * np.nan, state.ema))
+
+  monkeypatch.setattr(sample, "restored", damaged)
+  with pytest.raises(guard.NonFiniteError, match="not finite"):
+    exchange.export_run(config_of(), str(run), str(tmp_path / "out"), devices=ONE)
+  assert not (tmp_path / "out").exists()

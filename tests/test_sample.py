@@ -10,8 +10,17 @@ from configs import forcing_series
 from configs import forcing_walk
 from configs import imm_digits
 from dfim import experiment as experiment_lib
+from dfim import guard
 from dfim import sample
 from dfim.resolve import ConfigError
+
+NOISY = dict(t_context=0.1, mode="scale_and_noise")
+FULL = dict(
+  name="samplers.rollout.rollout",
+  levels=dict(name="core.grids.full_sequence"),
+  window=6,
+  chunk=6,
+)
 
 
 def build(module=imm_digits, **sampler):
@@ -152,14 +161,6 @@ def test_an_energy_is_refused_beside_a_step_that_would_not_look_at_it(step):
     sample.make_draw(build(forcing_walk, **config))
 
 
-FULL = dict(
-  name="samplers.rollout.rollout",
-  levels=dict(name="core.grids.full_sequence"),
-  window=6,
-  chunk=6,
-)
-
-
 @pytest.mark.parametrize(
   "sampler,message",
   [
@@ -187,20 +188,78 @@ def test_a_cache_needs_a_network_that_has_one():
 @pytest.mark.parametrize(
   "changes,message",
   [
-    (dict(context=np.zeros((3, 2, 2))), r"context of \[3\] rows: .* count = 4"),
-    (dict(context=np.zeros((2, 2))), r"context of \[2\] rows"),
-    (dict(context=np.full((4, 2, 2), np.nan)), "context: holds values that are not finite"),
-    (dict(context=np.zeros((4, 2, 5))), r"give \[count, tokens, 2\]"),
+    (dict(context=np.zeros((3, 2, 2))), r"^context of .*give \[4 samples, tokens, 2 values\]"),
+    (dict(context=np.zeros((2, 2))), "^context of shape"),
+    (dict(context=np.full((4, 2, 2), np.nan)), "^context: nan at sample 0, token 0, value 0"),
+    (dict(context=np.zeros((4, 2, 5))), "^context of shape"),
+    (dict(context=[[[1.0, 2.0]], [[1.0]]] * 2), "^context: rows of different lengths"),
+    (dict(context=np.zeros((4, 2, 2), complex)), "^context of complex128"),
+    (dict(cond=dict(action=np.zeros((4, 6, 2)))), "^cond.action: "),
+    (dict(cond=np.zeros((4, 6, 2))), "^cond of ndarray"),
+    (dict(lengths=[2, 3, 7, 6]), "^lengths: 7 at sample 2"),
+    (dict(lengths=[2.0, 3.0, 6.0, 6.0]), "^lengths of float64"),
+    (dict(context=np.zeros((4, 2, 2)), length=1.0), "^length=1.0"),
+    (dict(context=np.zeros((4, 2, 2)), length=0), "^length=0"),
+    (dict(position=-1), "^position=-1"),
     (
       dict(context=np.zeros((4, 6, 2))),
       "context of 6 tokens fills the 6 of the data: pass length=",
     ),
-    (dict(lengths=np.zeros(5, int)), r"lengths of \[5\] rows"),
+    (dict(lengths=np.ones(5, int)), "^lengths of shape"),
   ],
 )
 def test_what_is_given_must_fit_the_samples(changes, message):
   with pytest.raises(ValueError, match=message):
     sample.make_draw(build(forcing_walk))(None, 4, 2, **changes)
+
+
+@pytest.mark.parametrize("kind", [list, np.float16, np.float64])
+def test_a_context_of_any_type_of_numbers_is_the_same_context(kind):
+  experiment = build(forcing_walk)
+  params, draw = params_of(experiment), sample.make_draw(experiment)
+  context = np.float32([[[0.5, -0.25]]] * 3)
+  other = context.tolist() if kind is list else context.astype(kind)
+  np.testing.assert_array_equal(
+    draw(params, 3, 1, context=other), draw(params, 3, 1, context=context)
+  )
+
+
+@pytest.mark.parametrize("sampler", [{}, dict(cached=False), dict(stabilise=NOISY)], ids=str)
+def test_twelve_calls_of_one_token_are_one_call_of_twelve(sampler):
+  """Whether the context is all that came before, or cut to the last five tokens."""
+  step = dict(name="samplers.jump.ancestral_step", eta=1.0)  # draws noise in every step
+  experiment = build(forcing_walk, step=step, chunk=4, **sampler)
+  params, draw = params_of(experiment), sample.make_draw(experiment)
+  whole = draw(params, 4, 2, length=12)
+  grown = cut = whole[:, :1]
+  for n in range(1, 12):
+    grown = draw(params, 4, 2, context=grown, length=1)
+    start = max(0, n - 5)
+    one = draw(params, 4, 2, context=cut[:, start:], length=1, position=start)
+    cut = np.concatenate([cut, one[:, -1:]], axis=1)
+  np.testing.assert_allclose(grown, whole, atol=1e-4)
+  np.testing.assert_allclose(cut, whole, atol=1e-4)
+
+
+def test_noise_that_comes_again_is_logged(caplog):
+  draw = sample.make_draw(build(forcing_walk))
+  params = params_of(build(forcing_walk))
+  for position, value, logged in (
+    (0, 0.0, False),
+    (1, 1.0, False),
+    (0, 0.0, False),
+    (0, 2.0, True),
+  ):
+    context = np.full((4, 5, 2), value, np.float32)
+    draw(params, 4, 1, context=context, length=1, position=position)
+    assert ("pass position=" in caplog.text) == logged
+
+
+def test_samples_that_are_not_finite_are_an_error():
+  experiment = build(forcing_walk)
+  params = jax.tree.map(lambda a: a.at[:].set(np.nan), params_of(experiment))
+  with pytest.raises(guard.NonFiniteError, match="samples: 4 of 4 in 2 steps"):
+    sample.make_draw(experiment)(params, 4, 2)
 
 
 def test_a_length_is_set_once():
@@ -239,8 +298,9 @@ def test_adm_reads_pixels_and_labels_of_each_number_of_steps(tmp_path, digits_st
     assert arrays["arr_0"].shape == (12, 8, 8, 3) and arrays["arr_0"].dtype == np.uint8
     np.testing.assert_array_equal(arrays["arr_1"], np.arange(12) % 10)
   assert np.any(found[0]["arr_0"] != found[1]["arr_0"])
-  draw = sample.make_draw(build(steps=(1,)))
-  grey = (sample.averaged(digits_state), 12, 1)
+  experiment = build(steps=(1,))
+  draw = sample.make_draw(experiment)
+  grey = (experiment.ema_params(digits_state), 12, 1)
   expected = np.rint((draw(*grey) + 2 / 3) / (4 / 3) * 255).clip(0, 255)
   assert np.abs(found[0]["arr_0"] - expected).max() <= 1, "limits of black and white, grey repeated"
 

@@ -123,11 +123,14 @@ def _sigmoid(u: np.ndarray, start: float = -3.0, end: float = 3.0) -> np.ndarray
 def noise_like(key: Array, x: Array) -> Array:
   """Standard normal noise with the shape, dtype and sharding of `x`.
 
-  `key` is one key, or `[B]` keys, one per example: then an example's noise depends on its own
-  key alone, whatever the batch around it.
+  `key` is one key, `[B]` keys, one per example, or `[B, T]`, one per token: then the noise of an
+  example, or of a token, depends on its own key alone, whatever is around it.
   """
   if key.ndim:
-    return jax.vmap(lambda k: jax.random.normal(k, x.shape[1:], x.dtype))(key)
+    draw = lambda k: jax.random.normal(k, x.shape[key.ndim :], x.dtype)
+    for _ in range(key.ndim):
+      draw = jax.vmap(draw)
+    return draw(key)
   return jax.random.normal(key, x.shape, x.dtype, out_sharding=jax.typeof(x).sharding)
 
 

@@ -23,7 +23,8 @@ def scan(step: Step, key: Array, x: Array, grid: Array) -> Array:
 
   Args:
     step: `(key, x_t, s, t) -> x_s`, times of x's rank.
-    key: one key, or `[B]` keys so that an example's noise does not depend on its batch.
+    key: one key, `[B]` keys so that an example's noise does not depend on its batch, or `[B, T]` so
+      that neither does a token's on the tokens around it.
     x: `[B, ...]`, the noise to start from, of standard deviation sigma_data.
     grid: see the module.
   """
@@ -37,13 +38,19 @@ def scan(step: Step, key: Array, x: Array, grid: Array) -> Array:
 
 
 def fold_in(key: Array, n: Array) -> Array:
-  """`jax.random.fold_in` of one key, or of each of `[B]`."""
-  return jax.vmap(jax.random.fold_in, (0, None))(key, n) if key.ndim else jax.random.fold_in(key, n)
+  """`jax.random.fold_in` of one key, or of each of `[B]` or `[B, T]`."""
+  fold = jax.random.fold_in
+  for _ in range(key.ndim):
+    fold = jax.vmap(fold, (0, None))
+  return fold(key, n)
 
 
 def split(key: Array) -> tuple[Array, Array]:
-  """Two keys of one, or `[B]` and `[B]` of `[B]`."""
-  pair = jax.vmap(jax.random.split)(key) if key.ndim else jax.random.split(key)
+  """Two keys of one, or of each of `[B]` or `[B, T]`."""
+  halve = jax.random.split
+  for _ in range(key.ndim):
+    halve = jax.vmap(halve)
+  pair = halve(key)
   return pair[..., 0], pair[..., 1]
 
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dfim.core import conditions
 from dfim.core import grids
 from dfim.core import interpolants
 from dfim.core import parameterization
@@ -37,6 +38,7 @@ def rollout(
   chunk: int,
   length: int | None = None,
   lengths: Array | None = None,
+  position: Array | int = 0,
   sigma_data: float = 1.0,
   context_time: float | None = None,
   cache: Any = None,
@@ -48,9 +50,11 @@ def rollout(
   Args:
     step_of: `(condition, cache) -> step`: how to step the tokens that it is shown; `condition` is
       `cond` cut to those tokens.
-    key: one key, or `[B]` keys so that an example's noise does not depend on its batch.
+    key: one key, or `[B]` keys so that an example's noise does not depend on its batch. A token's
+      noise depends on its example's key and on its position in the sequence alone: tokens drawn one
+      call after another are those of one call.
     context: `[B, C, ...]`, observed tokens; C may be 0.
-    cond: a dict of arrays or None. Arrays of rank 3 and more are per token, `[B, C + length, ...]`.
+    cond: a dict of arrays or None; those per token (`core.conditions`) are `[B, C + length, ...]`.
     levels: the level matrix of a chunk, int `[rows, chunk]`, or a schedule `(steps, tokens) ->
       matrix` such as `grids.pyramid`.
     times: `[steps + 1]`, noisiest first; the last is that of finished tokens.
@@ -61,6 +65,8 @@ def rollout(
     lengths: int `[B]`, how long each sequence is with its context, at most C + length. What lies
       beyond stays pure noise to a network that is shown it, as padding is in training (one with a
       cache is causal and sees none of it), and comes back as 0.
+    position: of the first token of `context`, or the first drawn where there is none, in the whole
+      sequence: 0, unless the context was cut.
     sigma_data: the standard deviation of pure noise.
     context_time: the level of noise of the observed tokens; None for clean, `times[-1]`.
     cache: an empty cache, or None to show the window again at each step.
@@ -83,9 +89,10 @@ def rollout(
   grids.check_levels(matrix, len(times) - 1, chunk)
   grid = grids.at(matrix, times)
   seen_at = times[-1] if context_time is None else jnp.asarray(context_time, times.dtype)
-  key_noise, key_steps = jump.split(key)
+  key_noise, key_steps, key_past = _three_keys(key, len(context))
   shape = (context.shape[0], length, *context.shape[2:])
-  noise = sigma_data * interpolants.noise_like(key_noise, jnp.zeros(shape, context.dtype))
+  keys = _of_tokens(key_noise, position + before, length)
+  noise = sigma_data * interpolants.noise_like(keys, jnp.zeros(shape, context.dtype))
   x = jnp.concatenate([context, noise], axis=1)
   cut = functools.partial(_cut, cond)
   shared = lambda t: jnp.full((1,) * x.ndim, t)
@@ -98,14 +105,17 @@ def rollout(
     still = jnp.where(place < before, seen_at, jnp.where(place < at, times[-1], times[0]))
     rows = _rows(grid, still, at - start, place, lengths)
     shown = jax.lax.dynamic_slice_in_dim(x, start, size, axis=1)
-    shown = jump.scan(step_of(cut(start, size), None), jump.fold_in(key_steps, n), shown, rows)
+    keys = _of_tokens(jump.fold_in(key_steps, position + at), position + start, size)
+    shown = jump.scan(step_of(cut(start, size), None), keys, shown, rows)
     return jax.lax.dynamic_update_slice_in_dim(x, shown, start, axis=1)
 
   def with_cache(x, cache, n):
-    at, (key_chunk, key_past) = before + n * chunk, jump.split(jump.fold_in(key_steps, n))
+    at = before + n * chunk
+    keys = _of_tokens(jump.fold_in(key_steps, position + at), position + at, chunk)
     part = jax.lax.dynamic_slice_in_dim(x, at, chunk, axis=1)
-    part = jump.scan(step_of(cut(at, chunk), cache), key_chunk, part, grid)
-    cache = remember(key_past, part, shared(times[-1]), cut(at, chunk), cache)
+    part = jump.scan(step_of(cut(at, chunk), cache), keys, part, grid)
+    keys = _of_tokens(key_past, position + at, chunk)
+    cache = remember(keys, part, shared(times[-1]), cut(at, chunk), cache)
     return jax.lax.dynamic_update_slice_in_dim(x, part, at, axis=1), cache
 
   chunks = length // chunk
@@ -118,8 +128,8 @@ def rollout(
     return carry, None
 
   if cache is not None and before:
-    key_past = jump.fold_in(key_steps, chunks)
-    cache = remember(key_past, context, shared(seen_at), cut(0, before), cache)
+    keys = _of_tokens(key_past, position, before)
+    cache = remember(keys, context, shared(seen_at), cut(0, before), cache)
   (x, _), _ = jax.lax.scan(body, (x, cache), jnp.arange(chunks))
   if lengths is None:
     return x
@@ -219,6 +229,18 @@ def shown(
   return jnp.where(clean, fed, x), jnp.where(clean, level, t)
 
 
+def _three_keys(key: Array, count: int) -> tuple[Array, Array, Array]:
+  """Three keys for each of `count` examples, of one key or of a key for each."""
+  first, rest = jump.split(key if key.ndim else jax.random.split(key, count))
+  return first, *jump.split(rest)
+
+
+def _of_tokens(key: Array, first: Array | int, count: int) -> Array:
+  """Keys `[B, count]` of the tokens at positions `first`, `first` + 1, .., of keys `[B]`."""
+  of_example = jax.vmap(jax.random.fold_in, (None, 0))
+  return jax.vmap(of_example, (0, None))(key, first + jnp.arange(count))
+
+
 def _rows(grid: Array, still: Array, start: Array, place: Array, lengths: Array | None) -> Array:
   """The times of a window: `still` `[size]`, and from `start` on the chunk's `grid`."""
   rows = jnp.broadcast_to(still[None], (len(grid), len(still)))
@@ -230,8 +252,8 @@ def _rows(grid: Array, still: Array, start: Array, place: Array, lengths: Array 
 
 def _cut(cond: Any, start: Array, size: int) -> Any:
   """What of the conditions belongs to `size` tokens from `start` on."""
-  cut = lambda a: jax.lax.dynamic_slice_in_dim(a, start, size, axis=1) if a.ndim >= 3 else a
-  return jax.tree.map(cut, cond)
+  cut = lambda a: jax.lax.dynamic_slice_in_dim(a, start, size, axis=1)
+  return jax.tree.map(lambda a: cut(a) if conditions.is_per_token(a) else a, cond)
 
 
 def _check(
@@ -244,7 +266,7 @@ def _check(
   if (cache is None) != (remember is None):
     raise ValueError("cache and remember: give both, or neither.")
   for array in jax.tree.leaves(cond):
-    if array.ndim >= 3 and array.shape[1] != before + length:
+    if conditions.is_per_token(array) and array.shape[1] != before + length:
       raise ValueError(
         f"cond of {array.shape[1]} tokens: give it for context and length,"
         f" {before} + {length} tokens."
