@@ -32,7 +32,7 @@ setuptools.setup(
     "scipy>=1.13",  # independent matrix square root and distances in tests
     "scoringrules>=0.10",  # exact CRPS of ensembles
     "scikit-learn>=1.5",  # ships the 8x8 digits, the default data set
-    "pillow>=10",  # PNG sample grids and folders of images
+    "pillow>=10.1",  # PNG sample grids and folders of images
     "safetensors>=0.5",  # weights in and out of other programs
     "tensorboardX>=2.6",  # TensorBoard events without tensorflow
   ],

@@ -35,6 +35,19 @@ def read_npz(path: str | os.PathLike, *names: str) -> dict[str, np.ndarray]:
     raise ValueError(_line(error)) from None
 
 
+def names(path: str | os.PathLike) -> list[str]:
+  """The names of the arrays of a file, in its order; none is read.
+
+  Raises:
+    ValueError: one line without the path, for damage.
+  """
+  try:
+    with zipfile.ZipFile(path) as archive:
+      return [name.removesuffix(".npy") for name in archive.namelist()]
+  except Exception as error:  # as above
+    raise ValueError(_line(error)) from None
+
+
 def map_npy(path: str | os.PathLike) -> np.ndarray:
   """The array of an .npy file, mapped and not read into memory.
 

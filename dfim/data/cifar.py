@@ -22,6 +22,7 @@ from dfim import files
 from dfim.data import augment as augment_lib
 from dfim.data import images
 from dfim.data import pixels
+from dfim.io import inputs
 
 SPLITS = ("train", "test")
 _FETCH = (
@@ -64,16 +65,21 @@ def pack(path: str | os.PathLike, data_dir: str | os.PathLike, dataset: str = "c
   """Writes the file from a set that tfds has prepared in `data_dir`.
 
   Raises:
-    FileNotFoundError, ValueError: see `images.load_tfds`.
+    FileNotFoundError, ValueError: see `images.load_tfds`; a split without labels, or beyond uint8.
   """
-  data = {}
+  path, data = inputs.path(path, "path"), {}
   for split in SPLITS:
-    x, labels = (images.load_tfds(dataset, split, data_dir)[name] for name in ("x", "label"))
+    found = images.load_tfds(dataset, split, data_dir)
+    if "label" not in found:
+      raise ValueError(f"dataset: {dataset} has no labels of split {split!r}; pack another set")
+    x, labels = found["x"], found["label"]
+    field = f"dataset: {dataset}, split {split!r}: label"
+    labels = inputs.numbers(labels, field, (len(x),), axes=("example",), dtype=np.uint8)
     raw = [_encode(np.rint(127.5 * (one + 1)).astype(np.uint8)) for one in x]
     data[f"{split}_bytes"] = np.frombuffer(b"".join(raw), np.uint8)
     data[f"{split}_offsets"] = np.cumsum([0, *map(len, raw)])
-    data[f"{split}_labels"] = labels.astype(np.uint8)
-  files.replace(pathlib.Path(path), lambda file: np.savez(file, **data))
+    data[f"{split}_labels"] = labels
+  files.replace(path, lambda file: np.savez(file, **data))
 
 
 def _encode(image: np.ndarray) -> bytes:
@@ -83,33 +89,34 @@ def _encode(image: np.ndarray) -> bytes:
 
 
 def _read(path: str | os.PathLike, split: str) -> dict[str, np.ndarray]:
-  path = pathlib.Path(path).expanduser()
+  path = inputs.path(path, "data.path")
   if split not in SPLITS:
     raise ValueError(f"data.split: {split!r} is not one of {', '.join(SPLITS)}")
   if not path.is_file():
     raise FileNotFoundError(f"data.path: no file {path}; {_FETCH.format(path=path)}")
-  return _decoded(path, split, path.stat().st_mtime_ns)
+  return _decoded(path, split, path.stat().st_mtime_ns, path.stat().st_size)
 
 
 @functools.lru_cache(maxsize=len(SPLITS))
-def _decoded(path: pathlib.Path, split: str, changed: int) -> dict[str, np.ndarray]:
-  """The split of the file that was last `changed` then; whoever gets it must not write to it."""
-  del changed
+def _decoded(path: pathlib.Path, split: str, changed: int, size: int) -> dict[str, np.ndarray]:
+  """The split of the file that was `changed` then and has this size, read only."""
+  del changed, size
   names = [f"{split}_{name}" for name in ("bytes", "offsets", "labels")]
   try:
     file = archives.read_npz(path, *names)
     raw, offsets, labels = (file[name] for name in names)
     ends = zip(offsets[:-1], offsets[1:], strict=True)
     x = np.stack([_decode(raw[i:j].tobytes()) for i, j in ends])
-    if len(labels) != len(x):
-      raise ValueError(f"{len(labels)} labels of images {list(x.shape)}")
-    labels = labels.astype(np.int32, casting="same_kind")
+    labels = pixels.labels(labels, f"{split}_labels", len(x))
   except Exception as error:  # of a damaged picture, whatever PIL raises
     fix = f"make it anew: {_FETCH.format(path=path)}"
     raise ValueError(
       f"data.path: {path} is damaged ({' '.join(str(error).split())}); {fix}"
     ) from None
-  return dict(x=x, label=labels)
+  data = dict(x=x, label=labels)
+  for array in data.values():
+    array.flags.writeable = False  # it is handed out again
+  return data
 
 
 def _decode(data: bytes) -> np.ndarray:

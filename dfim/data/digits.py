@@ -3,9 +3,6 @@
 Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.
 """
 
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 import sklearn.datasets
 
@@ -22,7 +19,7 @@ def digits(
   *,
   split: str = "train",
   process: tuple[int, int] = (0, 1),
-) -> Iterator[dict[str, Any]]:
+) -> arrays.Batches:
   """Batches `x [B, 8, 8, 1]`, `cond.label [B]`; see `arrays` for the contract and `load`."""
   data = load(split)
   examples = dict(x=data["x"], cond=dict(label=data["label"]))
@@ -42,7 +39,7 @@ def load(split: str = "train") -> dict[str, np.ndarray]:
     ValueError: no such split.
   """
   cuts = dict(train=slice(None, 1437), test=slice(1437, None))
-  if split not in cuts:
+  if split not in tuple(cuts):
     raise ValueError(f"data.split: {split!r} is not one of {', '.join(cuts)}")
   images, label = sklearn.datasets.load_digits(return_X_y=True)
   order = np.random.default_rng(0).permutation(len(label))[cuts[split]]

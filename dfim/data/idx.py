@@ -21,6 +21,7 @@ import numpy as np
 
 from dfim.data import augment as augment_lib
 from dfim.data import pixels
+from dfim.io import inputs
 
 CLASSES = 10
 FASHION = "/usr/share/datasets/fashion-mnist"  # where Debian's package puts it
@@ -47,7 +48,7 @@ def idx(
   process: tuple[int, int] = (0, 1),
 ) -> pixels.Batches:
   """Batches `x [B, H, W, 1]` and `cond.label [B]`; see `arrays` for the contract and `load`."""
-  how = dict(flip=flip, augment=augment, limit=limit)
+  how = dict(flip=flip, augment=augment, limit=inputs.number(limit, "data.limit", above=0))
   data = _read(path, split, size, pool)
   return pixels.in_memory(data, batch_size, seed, start, process, **how)
 
@@ -71,15 +72,15 @@ def load(
 
   Raises:
     FileNotFoundError: a file is missing; names the command that fetches it.
-    ValueError: no such split or size, or a file that is damaged.
+    ValueError: no such split, size or limit, or a file that is damaged.
   """
-  return pixels.scaled(_read(path, split, size, pool), limit)
+  return pixels.scaled(_read(path, split, size, pool), inputs.number(limit, "data.limit", above=0))
 
 
 def _read(path: str | os.PathLike, split: str, size: int, pool: int) -> dict[str, np.ndarray]:
-  if split not in _PREFIXES:
+  if split not in tuple(_PREFIXES):
     raise ValueError(f"data.split: {split!r} is not one of {', '.join(_PREFIXES)}")
-  name = pathlib.Path(path).expanduser() / _PREFIXES[split]
+  name = inputs.path(path, "data.path") / _PREFIXES[split]
   images = _parse(name.with_name(f"{name.name}-images-idx3-ubyte"), rank=3)
   labels = _parse(name.with_name(f"{name.name}-labels-idx1-ubyte"), rank=1)
   if len(images) != len(labels):
@@ -118,6 +119,7 @@ def _read_at_most(file: IO[bytes], count: int) -> bytes:
 
 def _fitted(images: np.ndarray, size: int, pool: int) -> np.ndarray:
   """`[N, H, W]` in the middle of `[N, size, size]` black pixels, then pooled."""
+  size, pool = inputs.whole(size, "data.size"), inputs.whole(pool, "data.pool")
   border = [size - side for side in images.shape[1:]]
   if min(border) < 0:
     raise ValueError(f"data.size: {size} is less than the images' {max(images.shape[1:])}")

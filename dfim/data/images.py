@@ -1,25 +1,33 @@
 """Image sets of one's own: an .npz file, a folder of pictures, a prepared tfds set.
 
+In an .npz the images are uint8 "x" or "images", and labels, if there are any, "y", "labels" or
+"label". Folders are read as `folders` says, and their pictures as `decode` says.
+
 Batches are `x [B, H, W, C]`, uint8 pixels as x / 127.5 - 1, and `cond.label [B]` where the set has
 labels; see `arrays` for the contract, and `pixels` for `flip` and `augment`. Nothing is ever
 downloaded.
 """
 
+from collections.abc import Callable
 import functools
 import os
 import pathlib
 from typing import Any
 
+from absl import logging
 import numpy as np
 from PIL import Image
 
 from dfim import archives
 from dfim.data import arrays
 from dfim.data import augment as augment_lib
+from dfim.data import decode
+from dfim.data import folders
 from dfim.data import pixels
 from dfim.data import workers as workers_lib
+from dfim.io import inputs
 
-_SUFFIXES = {".png", ".jpg", ".jpeg"}
+_IMAGES, _LABELS = ("x", "images"), ("y", "labels", "label")
 
 
 def npz(
@@ -32,7 +40,7 @@ def npz(
   augment: augment_lib.EDM | None = None,
   process: tuple[int, int] = (0, 1),
 ) -> pixels.Batches:
-  """Batches of an .npz file with "x" or "images", and perhaps "y" or "labels"; see `load_npz`."""
+  """Batches of an .npz file; see `load_npz`."""
   how = dict(flip=flip, augment=augment)
   return pixels.in_memory(_read_npz(path), batch_size, seed, start, process, **how)
 
@@ -48,9 +56,9 @@ def folder(
   augment: augment_lib.EDM | None = None,
   process: tuple[int, int] = (0, 1),
 ) -> pixels.Batches:
-  """Batches of the PNG and JPEG files under `path`; see `load_folder`."""
+  """Batches of the pictures under `path`; see `load_folder`."""
   how = dict(flip=flip, augment=augment)
-  return pixels.in_memory(_read_folder(path, size), batch_size, seed, start, process, **how)
+  return pixels.in_memory(folders.read(path, size), batch_size, seed, start, process, **how)
 
 
 def tfds(
@@ -87,17 +95,22 @@ def tfds(
   """
   how = dict(flip=flip, augment=augment)
   read = (dataset, split, data_dir, size, batch_size, seed, process, how)
-  return workers_lib.ahead(
+  batches = workers_lib.ahead(
     functools.partial(_open_tfds, *read), start, threads=threads, workers=workers
   )
+  records = _records(dataset, split, data_dir)
+  return arrays.Batches(batches, len(records), _decoder(records, size), _classes_of(records))
 
 
 def load_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
   """All of an .npz file: `x [N, H, W, C]` in [-1, 1], and `label [N]` if it has labels.
 
+  Arrays by other names are left out with a warning.
+
   Raises:
     FileNotFoundError: no such file.
-    ValueError: no uint8 images `[N, H, W]` or `[N, H, W, C]`, or not as many labels; a pickle.
+    ValueError: no uint8 images `[N, H, W]` or `[N, H, W, C]`, or not as many labels from 0 on; two
+      different arrays of either; a pickle.
   """
   return pixels.scaled(_read_npz(path))
 
@@ -105,14 +118,16 @@ def load_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
 def load_folder(path: str | os.PathLike, size: int) -> dict[str, np.ndarray]:
   """All pictures under `path`, cut to a centred square and resized: `x [N, size, size, 3]`.
 
-  Their order is that of the sorted names. Where `path` has subfolders, each is a class, and `label`
-  counts them in sorted order.
+  Their order is that of the names, folder by folder. Where `path` has subfolders with pictures,
+  each is a class, and `label [N]` is its number in that order. The pictures are decoded once in a
+  process, unless one changes, and stay in memory as uint8. Files that are no pictures are left out
+  with a warning.
 
   Raises:
-    FileNotFoundError: no such folder, or no PNG or JPEG in it.
-    ValueError: a file that is not a picture.
+    FileNotFoundError: no such folder, or no picture in it.
+    ValueError: a picture that cannot be read, or one outside the classes; a class without any.
   """
-  return pixels.scaled(_read_folder(path, size))
+  return pixels.scaled(folders.read(path, size))
 
 
 def load_tfds(
@@ -135,84 +150,59 @@ def load_tfds(
     ImportError: the packages that read it are missing.
   """
   records = _records(dataset, split, data_dir)
-  return pixels.scaled(_decode(records, np.arange(len(records)), size))
+  return pixels.scaled(_decoder(records, size)(np.arange(len(records))))
 
 
 def _read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
   """uint8 `x [N, H, W, C]` and, perhaps, int32 `label [N]`."""
-  path = pathlib.Path(path)
+  path = inputs.path(path, "data.path")
   if not path.is_file():
     raise FileNotFoundError(
       f"data.path: no file {path}; numpy.savez one with uint8 images [N, H, W, C] as 'x'"
     )
   try:
-    file = archives.read_npz(path, "x", "images", "y", "labels")
+    file = archives.read_npz(path, *_IMAGES, *_LABELS)
+    others = [name for name in archives.names(path) if name not in file]
   except ValueError as error:
     raise ValueError(f"data.path: {path} is no .npz of plain arrays ({error})") from None
-  images, labels = (
-    next((file[name] for name in names if name in file), None)
-    for names in (("x", "images"), ("y", "labels"))
-  )
-  return _checked(path, images, labels)
+  images, labels = (_one_of(path, file, names) for names in (_IMAGES, _LABELS))
+  data = _checked(path, images, labels, others)
+  if others:
+    named = folders.listed(others), folders.listed(_LABELS)
+    logging.warning("data.path: %s: ignored %s; labels are read as one of %s.", path, *named)
+  return data
+
+
+def _one_of(
+  path: pathlib.Path, file: dict[str, np.ndarray], names: tuple[str, ...]
+) -> tuple[str, np.ndarray] | None:
+  """Name and value of the array that has one of `names`; of equal ones, of the first."""
+  found = [(name, file[name]) for name in names if name in file]
+  for name, other in found[1:]:
+    if not np.array_equal(found[0][1], other):
+      raise ValueError(f"data.path: {path}: {found[0][0]!r} and {name!r} differ; keep one of them.")
+  return found[0] if found else None
 
 
 def _checked(
-  path: pathlib.Path, images: np.ndarray | None, labels: np.ndarray | None
+  path: pathlib.Path,
+  images: tuple[str, np.ndarray] | None,
+  labels: tuple[str, np.ndarray] | None,
+  others: list[str],
 ) -> dict[str, np.ndarray]:
   """The arrays under our names, `[N, H, W]` with a channel added."""
-  if images is None or images.dtype != np.uint8 or images.ndim not in (3, 4):
-    found = "none" if images is None else f"{images.dtype} {list(images.shape)}"
-    raise ValueError(
-      f"data.path: {path} needs uint8 [N, H, W] or [N, H, W, C] as 'x' or 'images', has {found}"
-    )
-  data = dict(x=images if images.ndim == 4 else images[..., None])
+  wanted = f"data.path: {path} needs uint8 [N, H, W] or [N, H, W, C] as 'x' or 'images', has"
+  if images is None:
+    raise ValueError(f"{wanted} none" + (f" but {folders.listed(others)}" if others else ""))
+  x = images[1]
+  if x.dtype != np.uint8 or x.ndim not in (3, 4):
+    fix = "save np.rint(255 * x / white).astype(np.uint8)" if x.ndim in (3, 4) else "reshape it"
+    raise ValueError(f"{wanted} {x.dtype} {list(x.shape)}; {fix}")
+  data = dict(x=x if x.ndim == 4 else x[..., None])
   if labels is None:
     return data
-  if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
-    raise ValueError(
-      f"data.path: {path} needs {len(images)} integer labels, has {labels.dtype} "
-      f"{list(labels.shape)}"
-    )
-  return data | dict(label=labels.astype(np.int32))
-
-
-def _read_folder(path: str | os.PathLike, size: int) -> dict[str, np.ndarray]:
-  """uint8 `x [N, size, size, 3]` and, with subfolders, int32 `label [N]`."""
-  path = pathlib.Path(path)
-  if size < 1:
-    raise ValueError(f"data.size: {size} pixels; set it to 1 or more")
-  if not path.is_dir():
-    raise FileNotFoundError(f"data.path: no folder {path}; make it, with PNG or JPEG files in it")
-  files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
-  if not files:
-    raise FileNotFoundError(f"data.path: no PNG or JPEG file in {path}; put some there")
-  data = dict(x=np.stack([_read_picture(p, size) for p in files]))
-  names = [p.relative_to(path).parts[0] for p in files]
-  classes = sorted({n for n, p in zip(names, files, strict=True) if p.parent != path})
-  if not classes:
-    return data
-  if loose := [p.name for p in files if p.parent == path]:
-    raise ValueError(
-      f"data.path: {path / loose[0]} lies beside the class folders; move it into one"
-    )
-  return data | dict(label=np.array([classes.index(n) for n in names], np.int32))
-
-
-def _read_picture(path: pathlib.Path, size: int) -> np.ndarray:
-  try:
-    with Image.open(path) as image:
-      return _square(image.convert("RGB"), size)
-  except Exception as error:  # of a damaged or an absurdly large picture, whatever PIL raises
-    line = " ".join(str(error).split())
-    raise ValueError(f"data.path: {path} cannot be read ({line}); replace it") from None
-
-
-def _square(image: Image.Image, size: int) -> np.ndarray:
-  """The centred square `[size, size, C]`; cut first, or resizing would mix in what lies beside."""
-  side = min(image.size)
-  left, top = ((n - side) // 2 for n in image.size)
-  square = image.crop((left, top, left + side, top + side))
-  return np.asarray(square.resize((size, size), Image.Resampling.LANCZOS))
+  name, array = labels
+  return data | dict(label=pixels.labels(array, f"data.path: {path}: {name}", len(x)))
 
 
 def _open_tfds(
@@ -229,33 +219,41 @@ def _open_tfds(
   records = _records(dataset, split, data_dir)
   take = arrays.rows(len(records), batch_size, seed, process=process)
   finish = pixels.finish(batch_size, seed, process, **how)
-  return lambda n: finish(n, _decode(records, take(n), size))
+  decoded = _decoder(records, size)
+  return lambda n: finish(n, decoded(take(n)))
 
 
 def _records(dataset: str, split: str, data_dir: str | os.PathLike | None) -> Any:
   """The records of a prepared set, in random access, decoded as they are asked for."""
   tensorflow_datasets = _import_tfds()
   core = tensorflow_datasets.core
-  where = os.path.expanduser(data_dir or core.constants.DATA_DIR)
+  where = data_dir or core.constants.DATA_DIR
+  inputs.path(where, "data.data_dir")
+  where = os.path.expanduser(where)  # not as a path, which would take a slash from gs://
   try:  # from files alone: the set's own code would go and download it, for minutes if offline
     builder = core.read_only_builder.builder_from_files(dataset, data_dir=where)
   except core.registered.DatasetNotFoundError:
     raise FileNotFoundError(
       f"data.dataset: {dataset} is not prepared in {where}; {_command(dataset, where)}"
     ) from None
-  except ValueError:
+  except (ValueError, TypeError):
     raise ValueError(f"data.dataset: {dataset!r} is no name; give one such as cifar10") from None
   image = dict(builder.info.features.items()).get("image")
   if not isinstance(image, tensorflow_datasets.features.Image) or image.np_dtype != np.uint8:
-    raise ValueError(f"data.dataset: {dataset} has no feature 'image' of uint8 pixels")
+    raise ValueError(
+      f"data.dataset: {dataset} has no feature 'image' of uint8 pixels; choose a set that has one"
+    )
   try:
-    return builder.as_data_source(split)
+    records = builder.as_data_source(split)
+    if isinstance(records, list | dict) or not len(records):
+      raise ValueError("several splits, or one without an example")
+    return records
   except NotImplementedError:
     raise ValueError(
       f"data.dataset: {dataset} in {where} is in a format without random access; choose another "
       f"data_dir and {_command(dataset, 'THERE')}"
     ) from None
-  except ValueError:
+  except (ValueError, TypeError, AttributeError):  # those of a split that is no string
     splits = ", ".join(builder.info.splits)
     raise ValueError(f"data.split: {dataset} has {splits}, not {split!r}") from None
 
@@ -280,15 +278,47 @@ def _command(dataset: str, where: str) -> str:
   )
 
 
-def _decode(records: Any, rows: np.ndarray, size: int | None) -> dict[str, np.ndarray]:
-  """uint8 `x [n, H, W, C]` and, perhaps, int32 `label [n]` of the records at `rows`."""
-  examples = records.__getitems__(rows.tolist())
-  images = [e["image"] for e in examples]
+def _classes_of(records: Any) -> np.ndarray | None:
+  """The labels of a split, as its set declares them; None without labels or a number of them."""
+  feature = dict(records.dataset_info.features.items()).get("label")
+  count = getattr(feature, "num_classes", None)
+  return np.arange(count, dtype=np.int32) if count and _is_labelled(records) else None
+
+
+def _is_labelled(records: Any) -> bool:
+  """Whether a split has labels; where a set hides those of a split, as of a test, all are -1."""
+  return not np.array_equal(records[0].get("label", -1), -1)
+
+
+def _decoder(records: Any, size: int | None) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+  """From rows `[n]` to uint8 `x [n, H, W, C]` and, perhaps, int32 `label [n]` of the records."""
+  size = size if size is None else inputs.whole(size, "data.size", low=1)
+  labelled = _is_labelled(records)
+
+  def decoded(rows: np.ndarray) -> dict[str, np.ndarray]:
+    examples = records.__getitems__(np.asarray(rows).tolist())
+    x = _same_size([e["image"] for e in examples], size)
+    if "label" not in examples[0]:
+      return dict(x=x)
+    field, labels = "data.dataset: label", [e["label"] for e in examples]
+    if labelled:
+      return dict(x=x, label=pixels.labels(labels, field, len(x), rows))
+    fix = "example 0 has none, -1; choose a split where all have one, or none has"
+    inputs.refuse_where(np.array(labels) != -1, np.array(labels), field, ("example",), fix, rows)
+    return dict(x=x)
+
+  return decoded
+
+
+def _same_size(images: list[np.ndarray], size: int | None) -> np.ndarray:
+  """uint8 `[n, H, W, C]`, cut to squares of `size` if that is given."""
   if size is not None:
-    images = [_square(Image.fromarray(np.squeeze(i)), size) for i in images]
+    images = [decode.square(_picture(image), size) for image in images]
   if len({i.shape for i in images}) > 1:
     raise ValueError("data.size: the images differ in size; give the one to cut them to")
-  data = dict(x=np.stack(images).reshape(len(images), *images[0].shape[:2], -1))
-  if "label" not in examples[0]:
-    return data
-  return data | dict(label=np.array([e["label"] for e in examples], np.int32))
+  return np.stack(images).reshape(len(images), *images[0].shape[:2], -1)
+
+
+def _picture(image: np.ndarray) -> Image.Image:
+  """Of `[H, W, C]`; PIL takes a single channel without its axis."""
+  return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)

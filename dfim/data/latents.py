@@ -6,6 +6,8 @@ The cache is a folder of arrays in .npy files, which are mapped and not read int
   std.npy    the same                          its standard deviation
   label.npy  integers [N], or no such file     the classes, from 0
 
+Numbers must be finite and deviations not negative, which is checked as the rows are read.
+
 IMM's are of ImageNet at 256 x 256, cut to centred squares and not mirrored, in the latents of
 Stable Diffusion's VAE, H = W = 32 and C = 4 (arXiv 2503.07565, appendix I.1). Any encoder does:
 
@@ -30,6 +32,7 @@ from dfim import archives
 from dfim.data import arrays
 from dfim.data import pixels
 from dfim.data import workers as workers_lib
+from dfim.io import inputs
 
 # Of raw latents of ImageNet, by channel: arXiv 2503.07565, appendix I.1.
 CHANNEL_MEAN = (0.86488, -0.27787343, 0.21616915, 0.3738409)
@@ -59,11 +62,16 @@ def latents(
 
   Raises:
     FileNotFoundError: no cache.
-    ValueError: arrays that do not belong together, or another number of channels.
+    ValueError: arrays that do not belong together, or another number of channels; while iterating,
+      numbers that are not finite or a negative deviation, with the example's number.
     ImportError: workers without grain.
   """
   read = (path, channel_mean, channel_std, batch_size, seed, process)
-  return workers_lib.ahead(functools.partial(_open, *read), start, workers=workers)
+  batches = workers_lib.ahead(functools.partial(_open, *read), start, workers=workers)
+  data = _read(path)
+  examples = lambda i: {name: array[i] for name, array in data.items()}
+  labels = np.unique(data["label"]) if "label" in data else None
+  return arrays.Batches(batches, len(data["mean"]), examples, labels)
 
 
 def load(
@@ -77,7 +85,10 @@ def load(
     FileNotFoundError, ValueError: see `latents`.
   """
   data = _read(path)
-  x = _normalised(data.pop("mean"), *_moments(channel_mean, channel_std, data["std"].shape[-1]))
+  mean = data["mean"]
+  x = _normalised(mean, *_moments(channel_mean, channel_std, mean.shape[-1]))
+  if not np.isfinite(x).all():
+    _check(path, dict(mean=mean), np.arange(len(mean)), x)
   return dict(x=x) | {k: data[k] for k in ("label",) if k in data}
 
 
@@ -112,29 +123,47 @@ def _open(
     noise = [np.random.default_rng((seed, n, _NOISE, i)) for i in numbers]
     noise = np.stack([rng.standard_normal(shape, np.float32) for rng in noise])
     x = _normalised(rows["mean"] + rows["std"] * noise, *moments)
+    if not np.isfinite(x).all() or np.signbit(rows["std"]).any():  # cheaper than the check itself
+      _check(path, rows, index, x)
     return dict(x=x) | ({"cond": dict(label=rows["label"])} if "label" in rows else {})
 
   return read
 
 
 def _normalised(raw: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-  return (np.asarray(raw, np.float32) - mean) / std * np.float32(SIGMA_DATA)
+  with np.errstate(over="ignore", invalid="ignore"):  # `_check` says where
+    return (np.asarray(raw, np.float32) - mean) / std * np.float32(SIGMA_DATA)
+
+
+def _check(
+  path: str | os.PathLike, rows: dict[str, np.ndarray], index: np.ndarray, x: np.ndarray
+) -> None:
+  """Refuses rows of the cache, examples `index`, and what a network would see of them, `x`.
+
+  All must be finite, and no standard deviation negative.
+  """
+  axes = ("example", "row", "column", "channel")
+  for name, low in dict(mean=None, std=0).items():
+    if name in rows:
+      field = f"data.path: {pathlib.Path(path).expanduser() / name}.npy"
+      how = dict(axes=axes, dtype=np.float32, low=low, rows=index)
+      inputs.numbers(rows[name], field, rows[name].shape, **how)
+  inputs.refuse_where(~np.isfinite(x), x, "data.channel_std", axes, "give larger ones", index)
 
 
 def _moments(
   mean: Sequence[float], std: Sequence[float], channels: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  for field, value in dict(channel_mean=mean, channel_std=std).items():
-    if len(value) != channels:
-      raise ValueError(
-        f"data.{field}: {len(value)} numbers for {channels} channels; give one for each"
-      )
-  return np.asarray(mean, np.float32), np.asarray(std, np.float32)
+  how = dict(axes=("channel",), dtype=np.float32)
+  mean = inputs.numbers(mean, "data.channel_mean", (channels,), **how)
+  std = inputs.numbers(std, "data.channel_std", (channels,), **how)
+  inputs.refuse_where(std <= 0, std, "data.channel_std", how["axes"], "give more than 0")
+  return mean, std
 
 
 def _read(path: str | os.PathLike) -> dict[str, np.ndarray]:
   """The mapped `mean` and `std` `[N, H, W, C]` and, perhaps, int32 `label [N]`."""
-  path = pathlib.Path(path).expanduser()
+  path = inputs.path(path, "data.path")
   data = {name: _mapped(path / f"{name}.npy") for name in ("mean", "std")}
   mean, std = data["mean"], data["std"]
   if mean.ndim != 4 or mean.shape != std.shape or {mean.dtype.kind, std.dtype.kind} != {"f"}:
@@ -144,13 +173,8 @@ def _read(path: str | os.PathLike) -> dict[str, np.ndarray]:
     )
   if not (path / "label.npy").exists():
     return data
-  label = _mapped(path / "label.npy")
-  if label.shape != mean.shape[:1] or label.dtype.kind not in "iu":
-    raise ValueError(
-      f"data.path: {path} needs {len(mean)} integers in label.npy, has {label.dtype} "
-      f"{list(label.shape)}"
-    )
-  return data | dict(label=label.astype(np.int32))
+  label = path / "label.npy"
+  return data | dict(label=pixels.labels(_mapped(label), f"data.path: {label}", len(mean)))
 
 
 def _mapped(path: pathlib.Path) -> np.ndarray:

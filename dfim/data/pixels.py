@@ -6,15 +6,15 @@ uint8 until their batch. What is drawn for batch n, the coins of `flip` and the 
 """
 
 from collections.abc import Callable
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from dfim.data import arrays
 from dfim.data import augment as augment_lib
+from dfim.io import inputs
 
-Batches = Iterator[dict[str, Any]]
+Batches = arrays.Batches
 _FLIP, _AUGMENT = 1, 2  # which stream of random numbers
 
 
@@ -27,8 +27,9 @@ def in_memory(
   **how: Any,
 ) -> Batches:
   """Batches of a set; `how` is what `finish` takes."""
-  batches = arrays.batches(data, batch_size, seed, start, process=process)
-  return map(finish(batch_size, seed, process, **how), arrays.count_from(start), batches)
+  raw = arrays.batches(data, batch_size, seed, start, process=process)
+  finished = map(finish(batch_size, seed, process, **how), arrays.count_from(start), raw)
+  return arrays.Batches(finished, raw.size, raw.examples, raw.labels)
 
 
 def finish(
@@ -69,3 +70,19 @@ def finish(
 def scaled(data: dict[str, np.ndarray], limit: float = 1.0) -> dict[str, np.ndarray]:
   """uint8 to float32 in [-limit, limit]; labels as they are."""
   return data | dict(x=limit * (data["x"].astype(np.float32) / np.float32(127.5) - 1))
+
+
+def labels(value: Any, field: str, count: int, rows: np.ndarray | None = None) -> np.ndarray:
+  """Labels from outside as int32 `[count]`, each 0 or more.
+
+  Args:
+    value: any array or list.
+    field: what it is called in the error.
+    count: how many examples there are.
+    rows: the numbers of these examples, where they are a part of a set.
+
+  Raises:
+    ValueError: no integers, another shape, or a label that is negative or beyond int32.
+  """
+  how = dict(axes=("example",), dtype=np.int32, low=0, rows=rows)
+  return inputs.numbers(value, field, (count,), **how)

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from dfim.data import arrays
+from dfim.io import inputs
 
 Batches = Iterator[dict[str, Any]]
 Read = Callable[[int], dict[str, Any]]  # from n to batch n
@@ -40,8 +41,7 @@ def ahead(make: Callable[[], Read], start: int, *, threads: int = 0, workers: in
     RuntimeError: while iterating, once: what failed in a worker, or how a worker died.
   """
   for field, value in dict(threads=threads, workers=workers).items():
-    if value < 0:
-      raise ValueError(f"data.{field}={value}: set it to 0 or more")
+    inputs.whole(value, f"data.{field}", low=0)
   numbers = arrays.count_from(start)
   if workers:
     _import_grain()

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+_LARGEST = 1e37  # float32 holds it, and float64 its eighth power: scores square and cube
 _AXES = {  # of examples, by their rank
   1: ("row",),
   2: ("row", "column"),
@@ -116,7 +117,7 @@ def examples(
     dtype: as in `numbers`.
 
   Raises:
-    ValueError: too few of them, or of no numbers; otherwise as `numbers`.
+    ValueError: too few of them, of no numbers, or of some beyond 1e37; otherwise as `numbers`.
   """
   if rank is None:
     try:
@@ -124,7 +125,8 @@ def examples(
     except ValueError:  # rows of different lengths, which `numbers` refuses
       rank = 2
   axes = _AXES.get(rank) or ("row", *(f"axis {n}, place" for n in range(1, rank)))
-  array = numbers(value, field, (None,) * rank, axes=axes, dtype=dtype)
+  limits = {} if np.issubdtype(dtype, np.integer) else dict(low=-_LARGEST, high=_LARGEST)
+  array = numbers(value, field, (None,) * rank, axes=axes, dtype=dtype, **limits)
   if len(array) < least:
     raise ValueError(f"{field} of {len(array)} {axes[0]}s: give {least} or more.")
   if not array.size:

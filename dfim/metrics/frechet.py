@@ -5,12 +5,14 @@ only where the features are those of the Inception network; name yours beside th
 """
 
 import os
-import pathlib
 
 import numpy as np
 
 from dfim import archives
 from dfim import files
+from dfim.io import inputs
+
+_PRECISION = 1e-3  # of covariances that were saved in half precision
 
 
 def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -19,11 +21,7 @@ def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   Raises:
     ValueError: not a matrix, fewer than two rows, or numbers that are not finite.
   """
-  features = np.asarray(features, np.float64)
-  if features.ndim != 2 or len(features) < 2:
-    raise ValueError(f"features: moments need [N >= 2, D], not {list(features.shape)}")
-  if not np.isfinite(features).all():
-    raise ValueError("features: some are not finite; look at the samples")
+  features = inputs.examples(features, "features", 2, least=2)
   mean = features.mean(0)
   centred = features - mean
   return mean, centred.T @ centred / (len(features) - 1)
@@ -37,10 +35,40 @@ def frechet_distance(
   The last trace is the sum of the singular values of sqrt(C1) sqrt(C2), that is of the roots of
   the eigenvalues of sqrt(C1) C2 sqrt(C1). No root of a product's rounding error is taken, so that
   covariances without full rank (fewer samples than features) stay exact to 1e-7 or so.
+
+  Args:
+    mean1: `[D]`.
+    cov1: `[D, D]`.
+    mean2: `[D]`.
+    cov2: `[D, D]`.
+
+  Raises:
+    ValueError: moments of other shapes, or numbers that are not finite.
   """
+  mean1, cov1 = checked(mean1, cov1, ("mean1", "cov1"))
+  mean2, cov2 = checked(mean2, cov2, ("mean2", "cov2"), size=len(mean1))
   overlap = np.linalg.svd(_root(cov1) @ _root(cov2), compute_uv=False).sum()
   distance = np.sum((mean1 - mean2) ** 2) + np.trace(cov1) + np.trace(cov2) - 2 * overlap
   return max(float(distance), 0.0)
+
+
+def checked(
+  mean: np.ndarray, cov: np.ndarray, fields: tuple[str, str], size: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+  """Moments `[D]` and `[D, D]` in float64.
+
+  Args:
+    mean: of the features.
+    cov: their covariance.
+    fields: what the two are called in the error.
+    size: the D that is wanted, any by default.
+
+  Raises:
+    ValueError: other shapes, or numbers that are not finite.
+  """
+  mean = inputs.numbers(mean, fields[0], (size,), axes=("feature",))
+  shape = (len(mean), len(mean))
+  return mean, inputs.numbers(cov, fields[1], shape, axes=("row", "column"))
 
 
 def save(path: str | os.PathLike, mean: np.ndarray, cov: np.ndarray) -> None:
@@ -53,21 +81,33 @@ def load(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
 
   Raises:
     FileNotFoundError: no such file.
-    ValueError: it is damaged, or holds something else.
+    ValueError: it is damaged, or holds something else: numbers that are not finite, or a matrix
+      that is no covariance.
   """
-  path = pathlib.Path(path).expanduser()
+  path = inputs.path(path, "reference statistics")
   if not path.is_file():
     raise FileNotFoundError(f"no reference statistics {path}; docs/scores.md says how to get some")
   try:
     file = archives.read_npz(path, "mu", "sigma")
-    mean, cov = (np.asarray(file[name], np.float64) for name in ("mu", "sigma"))
-  except (ValueError, KeyError, TypeError) as error:
+    mean, cov = (file[name] for name in ("mu", "sigma"))
+  except (ValueError, KeyError) as error:
     raise ValueError(f"{path}: no .npz with numbers mu and sigma ({error})") from None
-  if mean.ndim != 1 or cov.shape != 2 * mean.shape or not np.isfinite(cov).all():
-    raise ValueError(
-      f"{path}: mu {list(mean.shape)} and sigma {list(cov.shape)} are no finite [D] and [D, D]"
-    )
+  mean = inputs.floats(mean, f"{path}: mu", (None,), axes=("feature",))
+  cov = inputs.floats(cov, f"{path}: sigma", 2 * mean.shape, axes=("row", "column"))
+  _check_covariance(cov, f"{path}: sigma")
   return mean, cov
+
+
+def _check_covariance(cov: np.ndarray, field: str) -> None:
+  """Refuses `[D, D]` that is not symmetric and positive semi-definite."""
+  askew = np.abs(cov - cov.T) > _PRECISION * np.abs(cov).max(initial=0)
+  fix = "a covariance is symmetric, compute it anew"
+  inputs.refuse_where(askew, cov, field, ("row", "column"), fix)
+  tolerance = _PRECISION * np.linalg.norm(cov) + np.finfo(float).tiny
+  try:
+    np.linalg.cholesky(cov + tolerance * np.eye(len(cov)))
+  except np.linalg.LinAlgError:
+    raise ValueError(f"{field}: an eigenvalue is negative; compute the covariance anew.") from None
 
 
 def _root(cov: np.ndarray) -> np.ndarray:

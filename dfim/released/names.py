@@ -12,9 +12,9 @@ from typing import Any
 
 import flax.traverse_util
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from dfim.io import inputs
 from dfim.models import dit
 
 Path = tuple[str, ...]
@@ -51,7 +51,8 @@ def to_params(arrays: Mapping[str, np.ndarray], wanted: Any, *, prefix: str = ""
   """The parameters of one of our networks, from a released program's or from `to_arrays`.
 
   Args:
-    arrays: by name, in the released layouts: torch's `[O, I, H, W]` and `[O, I]`.
+    arrays: by name, in the released layouts: torch's `[O, I, H, W]` and `[O, I]`; floating, and
+      finite also once they are of our types.
     wanted: the network's tree of shapes and types, as `jax.eval_shape(net.init, ...)` gives it.
     prefix: what the parameters' names start with; arrays without it are not looked at.
 
@@ -60,7 +61,8 @@ def to_params(arrays: Mapping[str, np.ndarray], wanted: Any, *, prefix: str = ""
 
   Raises:
     ValueError: one line, naming the first parameter that is missing, left over, of another shape
-      or not finite, or a constant of the released network that ours does not share.
+      or type, or not finite, with the place in our layout; or a constant of the released network
+      that ours does not share.
   """
   leaves = flax.traverse_util.flatten_dict(wanted["params"])
   shapes = {".".join(p): s for path, leaf in leaves.items() for p, s in _unstacked(path, leaf)}
@@ -69,10 +71,6 @@ def to_params(arrays: Mapping[str, np.ndarray], wanted: Any, *, prefix: str = ""
   for name, (old, value) in found.items():
     if value.shape != shapes[name]:
       raise ValueError(f"{old}, our {name}, is {value.shape} there and {shapes[name]} in ours.")
-    if not jnp.issubdtype(value.dtype, jnp.floating):
-      raise ValueError(f"{old}, our {name}, is {value.dtype}, not of floating-point numbers.")
-    if not np.all(np.isfinite(value)):
-      raise ValueError(f"{old}, our {name}, holds values that are not finite.")
   params = {path: _stacked(path, leaf, found) for path, leaf in leaves.items()}
   return {"params": flax.traverse_util.unflatten_dict(params)}
 
@@ -97,8 +95,16 @@ def _unstacked(path: Path, leaf: Any) -> list[tuple[Path, tuple[int, ...]]]:
 
 def _stacked(path: Path, leaf: Any, found: Mapping[str, tuple[str, np.ndarray]]) -> np.ndarray:
   """What the leaf at `path` holds: one parameter, or those of all blocks."""
-  values = [found[".".join(p)][1].astype(leaf.dtype) for p, _ in _unstacked(path, leaf)]
+  values = []
+  for part, shape in _unstacked(path, leaf):
+    name = ".".join(part)
+    old, value = found[name]
+    values.append(_floats(value, f"{old}, our {name}", shape, leaf.dtype))
   return np.stack(values) if path[0] == dit.STACKED else values[0]
+
+
+def _floats(value: np.ndarray, field: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+  return inputs.floats(value, field, shape, axes=("index",) * len(shape), dtype=dtype)
 
 
 def _converted(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, np.ndarray]]:
@@ -106,7 +112,7 @@ def _converted(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, np.ndar
   found = {}
   for old, value in arrays.items():
     if old.rpartition(".")[2] in _CONSTANTS:
-      _CONSTANTS[old.rpartition(".")[2]](old, value)
+      _CONSTANTS[old.rpartition(".")[2]](old, _floats(value, old, value.shape, np.float64))
       continue
     name, value = _ours(old, value)
     if name in found:
@@ -126,7 +132,7 @@ def _ours(old: str, value: np.ndarray) -> tuple[str, np.ndarray]:
     return f"{module}.scale", value
   if value.ndim in (2, 4):
     value = np.moveaxis(value, (0, 1), (-1, -2))
-  if old.startswith("x_embedder"):  # here a linear layer on flattened patches
+  if old.startswith("x_embedder") and value.size and value.ndim:  # here linear, of flat patches
     value = value.reshape(-1, value.shape[-1])
   return f"{module}.kernel", value
 

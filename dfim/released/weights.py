@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dfim import archives
+from dfim.io import inputs
 from dfim.released import names
 from dfim.released import pickles
 from dfim.released import safetensors
@@ -23,7 +24,7 @@ def read(path: str | os.PathLike, *, allow_pickle: bool = False) -> dict[str, np
   Raises:
     FileNotFoundError, ValueError: one line with the path and what to do.
   """
-  path = pathlib.Path(path)
+  path = inputs.path(path, "weights")
   if not path.is_file():
     raise FileNotFoundError(f"weights={path}: no such file; pass the path of a file of weights.")
   if path.suffix in PICKLES and not allow_pickle:

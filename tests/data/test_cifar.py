@@ -64,6 +64,55 @@ def test_a_file_that_changed_is_read_anew(path):
   np.testing.assert_array_equal(cifar.load(path)["x"], before)
 
 
+def test_nobody_writes_to_what_is_kept(path):
+  with pytest.raises(ValueError, match="read-only"):
+    cifar.load(path)["label"][0] = 7
+
+
+def test_examples_are_the_stored_pictures(path):
+  batches = cifar.cifar10(4, 0, path=path, split="test")
+  pixels, labels = pictures("test")
+  found = batches.examples(np.array([7, 0]))
+  assert batches.size == 8 and batches.labels.tolist() == list(range(8))
+  np.testing.assert_array_equal(found["x"], pixels[[7, 0]])
+  np.testing.assert_array_equal(found["label"], labels[[7, 0]])
+
+
+def unlabelled(dataset, split, data_dir):
+  return dict(x=np.zeros((2, 32, 32, 3), np.float32))
+
+
+def beyond(dataset, split, data_dir):
+  return unlabelled(dataset, split, data_dir) | dict(label=np.array([255, 256], np.int32))
+
+
+@pytest.mark.parametrize(
+  "load, place", [(unlabelled, "has no labels of split 'train'"), (beyond, "256 at example 1")]
+)
+def test_labels_that_do_not_fit_are_not_packed(load, place, monkeypatch, tmp_path):
+  monkeypatch.setattr(images, "load_tfds", load)
+  with pytest.raises(ValueError, match=f"^dataset: cifar10.* {place}"):
+    cifar.pack(tmp_path / "a.npz", "there")
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  "labels, place",
+  [
+    (np.arange(8) + 2**31 - 2, "test_labels: 2147483648 at example 2"),
+    (np.arange(8) - 1, "test_labels: -1 at example 0"),
+    (np.arange(8.0), "test_labels of float64"),
+  ],
+)
+def test_labels_never_wrap(labels, place, path):
+  with np.load(path) as file:
+    data = dict(file)
+  np.savez(path, **(data | dict(test_labels=labels)))
+  with pytest.raises(ValueError, match=place) as error:
+    cifar.load(path)
+  one_line(error, "data.path", path, "damaged")
+
+
 def one_line(error, *parts):
   message = str(error.value)
   assert "\n" not in message
@@ -78,8 +127,9 @@ def test_a_missing_file_is_named_with_the_command_that_makes_it(tmp_path):
 
 
 def test_an_unknown_split_is_named(path):
-  with pytest.raises(ValueError, match="data.split: 'val'"):
-    cifar.load(path, "val")
+  for split in ("val", None, ["test"]):
+    with pytest.raises(ValueError, match="data.split: .* is not one of train, test"):
+      cifar.load(path, split)
 
 
 @pytest.mark.parametrize("damage", ["cut", "junk", "no arrays", "garbled", "few labels", "ends"])

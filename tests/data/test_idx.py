@@ -111,8 +111,26 @@ def test_other_numbers_of_labels_are_refused(path):
     (dict(size=20), "data.size: 20 is less than the images' 28"),
     (dict(size=32, pool=3), "data.pool: 3 does not divide"),
     (dict(pool=0), "data.pool: 0"),
+    (dict(split=["train"]), r"data.split: \['train'\] "),
+    (dict(path=None), "data.path=None"),
+    (dict(size=32.0), "data.size=32.0"),
+    (dict(size=None), "data.size=None"),
+    (dict(pool=1.0), "data.pool=1.0"),
+    (dict(limit=0), "data.limit=0"),
+    (dict(limit=float("nan")), "data.limit=nan"),
+    (dict(limit="1"), "data.limit='1'"),
   ],
 )
 def test_a_wrong_field_is_named(path, wrong, message):
   with pytest.raises(ValueError, match=message):
-    idx.load(path, **wrong)
+    idx.load(**(dict(path=path) | wrong))
+  with pytest.raises(ValueError, match=message):
+    idx.idx(4, 0, **(dict(path=path) | wrong))
+
+
+def test_examples_are_the_stored_pixels(path):
+  batches = idx.idx(4, 0, path=path, limit=0.5)
+  found = batches.examples(np.array([19, 3]))
+  assert batches.size == 20 and batches.labels.tolist() == list(range(10))
+  np.testing.assert_array_equal(found["x"][..., 0], TRAIN[[19, 3]])
+  assert found["x"].dtype == np.uint8 and found["label"].tolist() == [9, 3]

@@ -5,6 +5,7 @@ import importlib.util
 import io
 import itertools
 import json
+import multiprocessing
 import os
 import pathlib
 import subprocess
@@ -36,6 +37,27 @@ def png(pixels):
   file = io.BytesIO()
   Image.fromarray(pixels).save(file, "PNG")
   return file.getvalue()
+
+
+class Thin(tfds.core.GeneratorBasedBuilder):
+  """Grey pictures one pixel wide, `PIXELS[i, :, :1, :1]`; some splits have no labels."""
+
+  VERSION = tfds.core.Version("1.0.0")
+  skip_registration = True
+  LABELS = dict(train=[0, 2, 1], test=[-1, -1, -1], some=[0, -1, 1], first=[-1, 0, 1])
+
+  def _info(self):
+    features = dict(
+      image=tfds.features.Image(shape=(6, 1, 1)), label=tfds.features.ClassLabel(num_classes=4)
+    )
+    return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+  def _split_generators(self, dl_manager):
+    return {split: self._generate_examples(labels) for split, labels in self.LABELS.items()}
+
+  def _generate_examples(self, labels):
+    for i, label in enumerate(labels):
+      yield i, dict(image=png(PIXELS[i, :, :1, 0]), label=label)
 
 
 class Cifar10(tfds.core.GeneratorBasedBuilder):
@@ -71,7 +93,8 @@ def data(tmp_path_factory):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
   if EXTRA:
-    Cifar10(data_dir=root / "tfds", file_format="array_record").download_and_prepare()
+    for builder in Cifar10, Thin:
+      builder(data_dir=root / "tfds", file_format="array_record").download_and_prepare()
   return root
 
 
@@ -126,6 +149,20 @@ def test_refusals_come_before_the_first_batch(source):
     source(8, 0, process=(0, 3))
   with pytest.raises(ValueError, match="start: -1"):
     source(8, 0, -1)
+
+
+def test_a_source_gives_its_examples_as_they_are_stored(source):
+  batches = source(4, 0, flip=True)
+  assert batches.size == 30
+  np.testing.assert_array_equal(batches.labels, np.arange(10))
+  rows = np.array([0, 29, 7, 7])
+  found = batches.examples(rows)
+  assert found["x"].dtype == np.uint8 and found["label"].dtype == np.int32
+  stored = batches.examples(np.arange(30))["x"]  # in an order of their own
+  order = np.array([int(np.argmax((PIXELS == p).all((1, 2, 3)))) for p in stored])
+  assert sorted(order) == list(range(30))
+  assert_equal(found, dict(x=PIXELS[order][rows], label=LABELS[order][rows].astype(np.int32)))
+  batches.close()
 
 
 @needs_extra
@@ -183,11 +220,22 @@ def test_missing_files_are_named_with_the_fix(tmp_path):
 @pytest.mark.parametrize(
   "content, message",
   [
-    (dict(x=np.zeros((4, 6, 6, 3), np.float32)), "needs uint8 .* has float32"),
+    (dict(x=np.zeros((4, 6, 6, 3), np.float32)), "needs uint8 .* has float32 .* np.rint"),
+    (dict(x=PIXELS.astype(np.uint16)), "needs uint8 .* has uint16"),
+    (dict(x=PIXELS.astype(np.int64)), "needs uint8 .* has int64"),
+    (dict(x=PIXELS > 127), "needs uint8 .* has bool"),
     (dict(x=np.zeros((4, 6), np.uint8)), r"has uint8 \[4, 6\]"),
-    (dict(pictures=PIXELS), "'x' or 'images', has none"),
-    (dict(x=PIXELS, y=LABELS[:7]), "needs 30 integer labels"),
-    (dict(x=PIXELS, y=LABELS * 0.5), "integer labels, has float64"),
+    (dict(pictures=PIXELS), "'x' or 'images', has none but pictures"),
+    (dict(x=PIXELS, images=PIXELS[::-1]), "'x' and 'images' differ"),
+    (dict(x=PIXELS, y=LABELS, label=LABELS[::-1]), "'y' and 'label' differ"),
+    (dict(x=PIXELS, labels=LABELS, label=LABELS[:, None]), "'labels' and 'label' differ"),
+    (dict(x=PIXELS, y=LABELS[:7]), r"y of shape \(7,\)"),
+    (dict(x=PIXELS, labels=LABELS[:, None]), r"labels of shape \(30, 1\)"),
+    (dict(x=PIXELS, y=LABELS * 0.5), "y of float64"),
+    (dict(x=PIXELS, y=LABELS.astype("U")), "y of <U"),
+    (dict(x=PIXELS, label=LABELS + 2**31 - 9), "label: 2147483648 at example 9"),
+    (dict(x=PIXELS, label=(LABELS + 2**33).astype(np.uint64)), "label: 8589934592 at example 0"),
+    (dict(x=PIXELS, y=LABELS - 3), "y: -3 at example 0"),
     (dict(x=np.array([None, {}])), "no .npz of plain arrays"),
   ],
 )
@@ -196,6 +244,91 @@ def test_a_bad_npz_is_refused_in_one_line(tmp_path, content, message):
   with pytest.raises(ValueError, match=message) as error:
     images.npz(4, 0, path=tmp_path / "a.npz")
   one_line(error, "data.path", tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("names", [("y",), ("labels",), ("label",), ("y", "label")])
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, np.uint64])
+def test_labels_have_one_of_three_names(names, kind, tmp_path, caplog):
+  np.savez(tmp_path / "a.npz", images=PIXELS, **dict.fromkeys(names, LABELS.astype(kind)))
+  np.testing.assert_array_equal(images.load_npz(tmp_path / "a.npz")["label"], LABELS)
+  batch = next(images.npz(30, 0, path=tmp_path / "a.npz"))
+  found = [int(np.argmax((PIXELS == p).all((1, 2, 3)))) for p in np.rint(127.5 * (batch["x"] + 1))]
+  np.testing.assert_array_equal(batch["cond"]["label"], LABELS[found])
+  assert not caplog.records
+
+
+def test_arrays_by_other_names_are_named_in_a_warning(tmp_path, caplog):
+  np.savez(tmp_path / "a.npz", x=PIXELS, targets=LABELS, **{"a\nb": LABELS})
+  assert "label" not in images.load_npz(tmp_path / "a.npz")
+  (line,) = (r.getMessage() for r in caplog.records)
+  assert "targets, a b;" in line and "\n" not in line and str(tmp_path / "a.npz") in line
+
+
+@pytest.mark.parametrize(
+  "load, field",
+  [
+    (lambda: images.load_npz(None), "data.path=None"),
+    (lambda: images.load_npz(3), "data.path=3"),
+    (lambda: images.load_npz(""), "data.path=''"),
+    (lambda: images.load_folder(3, 8), "data.path=3"),
+  ],
+)
+def test_what_is_no_path_is_named(load, field):
+  with pytest.raises(ValueError, match=f"^{field}: give a path"):
+    load()
+
+
+@needs_extra
+@pytest.mark.parametrize(
+  "wrong, field",
+  [
+    (dict(size=0), "data.size=0"),
+    (dict(size=2.5), "data.size=2.5"),
+    (dict(dataset=3), "data.dataset: 3"),
+    (dict(split=None), "data.split: .* not None"),
+    (dict(split=3), "data.split: .* not 3"),
+    (dict(split=["train"]), r"data.split: .* not \['train'\]"),
+    (dict(split="train[:0]"), "data.split: .* not"),
+    (dict(split="train[5:2]"), "data.split: .* not"),
+    (dict(data_dir=3), "data.data_dir=3"),
+  ],
+)
+def test_a_wrong_argument_of_tfds_is_named(wrong, field, data):
+  with pytest.raises(ValueError, match=f"^{field}") as error:
+    images.load_tfds(**(dict(dataset="cifar10", split="train", data_dir=data / "tfds") | wrong))
+  one_line(error)
+
+
+@needs_extra
+@pytest.mark.parametrize("size", [None, 1])
+def test_pictures_one_pixel_wide_keep_their_axes(size, data):
+  x = images.load_tfds("thin", "train", data / "tfds", size=size)["x"]
+  wanted = PIXELS[:3, :, :1, :1] if size is None else PIXELS[:3, 2:3, :1, :1]  # the centred square
+  assert x.shape == wanted.shape
+  found = sorted(np.rint(127.5 * (x + 1)).astype(int).reshape(3, -1).tolist())
+  assert found == sorted(wanted.reshape(3, -1).tolist())
+
+
+@needs_extra
+def test_a_split_whose_labels_are_hidden_has_none(data):
+  kwargs = dict(dataset="thin", data_dir=data / "tfds")
+  hidden = images.tfds(2, 0, split="test", **kwargs)
+  assert set(next(hidden)) == {"x"} and hidden.labels is None
+  assert set(hidden.examples(np.array([0, 2]))) == {"x"}
+  shown = images.tfds(2, 0, split="train", **kwargs)
+  assert "label" in next(shown)["cond"]
+  np.testing.assert_array_equal(shown.labels, np.arange(4))
+
+
+@needs_extra
+@pytest.mark.parametrize("split", ["some", "first"])
+def test_a_split_with_some_labels_is_refused_with_an_example(split, data):
+  stored = images._records("thin", split, data / "tfds")
+  labels = [stored[i]["label"] for i in range(3)]
+  bad = next(i for i, label in enumerate(labels) if (label == -1) != (labels[0] == -1))
+  with pytest.raises(ValueError, match=f"data.dataset: label: {labels[bad]} at example") as error:
+    images.load_tfds("thin", split, data / "tfds")
+  one_line(error)
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04 cut short"])
@@ -260,6 +393,9 @@ def test_tfds_reads_the_same_whoever_reads(data, how):
   one, other = (images.tfds(8, 3, 2, **kwargs, **more) for more in (how, {}))
   for a, b in zip(itertools.islice(one, 5), other, strict=False):
     assert_equal(a, b)
+  for batches in one, other:
+    batches.close()
+  assert not multiprocessing.active_children()
 
 
 CONFIG = """

@@ -119,8 +119,10 @@ def test_a_missing_array_is_named_with_where_it_is_described(path, missing):
   [
     (dict(std=np.ones((N, 4, 4, 3), np.float16)), r"\[24, 4, 4, 4\] and float16 \[24, 4, 4, 3\]"),
     (dict(mean=np.ones((N, 4, 4, 4), np.uint8)), "has uint8"),
-    (dict(label=np.arange(7)), r"24 integers in label.npy, has int64 \[7\]"),
-    (dict(label=np.ones(N)), "has float64"),
+    (dict(label=np.arange(7)), r"label.npy of shape \(7,\)"),
+    (dict(label=np.ones(N)), "label.npy of float64"),
+    (dict(label=np.arange(N) - 1), "label.npy: -1 at example 0"),
+    (dict(label=np.arange(N) + 2**31 - 5), "label.npy: 2147483648 at example 5"),
   ],
 )
 def test_arrays_that_do_not_belong_together_are_refused(path, wrong, message):
@@ -138,6 +140,66 @@ def test_a_damaged_array_is_refused_in_one_line(path, content):
   one_line(error, "data.path", path / "mean.npy", "anew")
 
 
-def test_moments_for_other_channels_are_refused(path):
-  with pytest.raises(ValueError, match="data.channel_std: 3 numbers for 4 channels"):
-    latents.latents(4, 0, path=path, channel_std=(1.0, 1.0, 1.0))
+@pytest.mark.parametrize(
+  "wrong, place",
+  [
+    (dict(channel_std=(1.0, 1.0, 1.0)), r"data.channel_std of shape \(3,\)"),
+    (dict(channel_std=(1.0, 0.0, 1.0, 1.0)), "data.channel_std: 0.0 at channel 1"),
+    (dict(channel_std=(1.0, 1.0, 1.0, -2.0)), "data.channel_std: -2.0 at channel 3"),
+    (dict(channel_std=(1.0, 1.0, np.nan, 1.0)), "data.channel_std: nan at channel 2"),
+    (dict(channel_mean=(1.0, np.inf, 1.0, 1.0)), "data.channel_mean: inf at channel 1"),
+    (dict(channel_mean=None), "data.channel_mean of NoneType"),
+    (dict(channel_mean=("a", "b", "c", "d")), "data.channel_mean of <U1"),
+  ],
+)
+def test_moments_that_divide_or_shift_wrongly_are_refused(wrong, place, path):
+  for call in (
+    lambda: latents.latents(4, 0, path=path, **wrong),
+    lambda: latents.load(path, **wrong),
+    lambda: latents.to_latents(np.zeros((1, 2, 2, 4)), **wrong),
+  ):
+    with pytest.raises(ValueError, match=f"^{place}") as error:
+      call()
+    one_line(error)
+
+
+@pytest.mark.parametrize(
+  "name, value", [("mean", np.nan), ("mean", -np.inf), ("std", np.nan), ("std", -0.5)]
+)
+def test_a_number_that_is_none_is_refused_with_its_example_when_it_comes(name, value, path, arrays):
+  arrays[name][17, 2, 0, 3] = value
+  write(path, arrays)
+  batches = latents.latents(8, 0, path=path)
+  with pytest.raises(ValueError) as error:
+    list(itertools.islice(batches, 3))  # an epoch
+  one_line(error, path / f"{name}.npy", value, "at example 17, row 2, column 0, channel 3")
+  if name == "mean":
+    with pytest.raises(ValueError, match="mean.npy: .* at example 17, row 2"):
+      latents.load(path)
+
+
+def test_latents_that_overflow_are_refused_too(path):
+  tiny = dict(channel_std=(1.0, 1.0, 1e-40, 1.0))
+  for call in (
+    lambda: next(latents.latents(8, 0, path=path, **tiny)),
+    lambda: latents.load(path, **tiny),
+  ):
+    with pytest.raises(ValueError, match="data.channel_std: -?inf at example .* channel 2"):
+      call()
+
+
+def test_a_deviation_of_minus_zero_is_none(path, arrays):
+  write(path, dict(arrays, std=np.full_like(arrays["std"], -0.0)))
+  assert np.isfinite(next(latents.latents(8, 0, path=path))["x"]).all()
+
+
+def test_examples_are_the_stored_rows(path, arrays):
+  batches = latents.latents(8, 0, path=path)
+  found = batches.examples(np.array([3, 23, 3]))
+  assert batches.size == N and batches.labels.tolist() == list(range(7))
+  assert set(found) == {"mean", "std", "label"} and found["mean"].dtype == np.float16
+  for name, array in found.items():
+    np.testing.assert_array_equal(array, arrays[name][[3, 23, 3]])
+  (path / "label.npy").unlink()
+  unlabelled = latents.latents(8, 0, path=path)
+  assert unlabelled.labels is None and set(unlabelled.examples([0])) == {"mean", "std"}

@@ -154,7 +154,7 @@ def test_a_program_may_leave_with_workers_running(last, code):
 
 @pytest.mark.parametrize("field", ["threads", "workers"])
 def test_fewer_than_none_is_refused(field):
-  with pytest.raises(ValueError, match=f"data.{field}=-1: set it to 0 or more"):
+  with pytest.raises(ValueError, match=f"data.{field}=-1: give 0 or more"):
     workers.ahead(make, 0, **{field: -1})
 
 

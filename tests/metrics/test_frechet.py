@@ -34,6 +34,28 @@ def test_moments_refuse_what_has_none(x):
     frechet.moments(x)
 
 
+@pytest.mark.parametrize(
+  "change, line",
+  [
+    (dict(cov1=np.eye(3)), r"cov1 of shape \(3, 3\): give \[2 rows, 2 columns\]"),
+    (dict(mean2=np.zeros(3)), r"mean2 of shape \(3,\): give \[2 features\]"),
+    (dict(mean1=np.array([0, np.nan])), "mean1: nan at feature 1"),
+    (dict(cov2=np.diag([1, np.inf])), "cov2: inf at row 1, column 1"),
+  ],
+)
+def test_moments_that_do_not_fit_are_refused(change, line):
+  same = dict(mean1=np.zeros(2), cov1=np.eye(2), mean2=np.zeros(2), cov2=np.eye(2))
+  assert frechet.frechet_distance(**same) < 1e-12
+  with pytest.raises(ValueError, match=line):
+    frechet.frechet_distance(**same | change)
+
+
+def test_integers_have_their_moments():
+  x = np.random.default_rng(0).integers(0, 256, (50, 3), np.uint8)
+  for found, expected in zip(frechet.moments(x), frechet.moments(x.astype(float)), strict=True):
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_diagonal_gaussians_in_closed_form():
   m1, m2, s1, s2 = np.random.default_rng(0).uniform(0.1, 3, (4, 6))
   expected = np.sum((m1 - m2) ** 2 + (s1 - s2) ** 2)
@@ -77,18 +99,53 @@ def test_saved_moments_come_back(tmp_path):
     np.testing.assert_array_equal(a, b)
 
 
-def test_load_refuses_what_are_no_moments(tmp_path):
+def test_load_refuses_what_holds_no_moments(tmp_path):
   path = tmp_path / "a.npz"
   with pytest.raises(FileNotFoundError, match="no reference statistics .*a.npz; docs/scores.md"):
     frechet.load(path)
-  path.write_bytes(b"junk")
-  with pytest.raises(ValueError, match="a.npz: no .npz with numbers mu and sigma"):
+  for content in (None, dict(mu=np.zeros(3)), dict(mean=np.zeros(3), cov=np.eye(3))):
+    path.write_bytes(b"junk") if content is None else np.savez(path, **content)
+    with pytest.raises(ValueError, match="a.npz: no .npz with numbers mu and sigma"):
+      frechet.load(path)
+
+
+def changed(array, place, value):
+  array = np.array(array)
+  array[place] = value
+  return array
+
+
+MEAN, COV = np.arange(3.0), np.diag([1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize(
+  "wrong, line",
+  [
+    (dict(mu=np.array(["a", "b", "c"])), "mu of <U1: "),
+    (dict(mu=MEAN + 1j), "mu of complex128: "),
+    (dict(mu=MEAN.astype(int)), "mu of int64: "),
+    (dict(mu=MEAN[:, None]), r"mu of shape \(3, 1\): "),
+    (dict(mu=changed(MEAN, 1, np.nan)), "mu: nan at feature 1; "),
+    (dict(mu=changed(MEAN, 2, -np.inf)), "mu: -inf at feature 2; "),
+    (dict(sigma=COV[:2]), r"sigma of shape \(2, 3\): "),
+    (dict(sigma=COV * 1j), "sigma of complex128: "),
+    (dict(sigma=changed(COV, (2, 1), np.nan)), "sigma: nan at row 2, column 1; "),
+    (dict(sigma=changed(COV, (1, 2), 0.1)), "sigma: 0.1 at row 1, column 2; .* symmetric"),
+    (dict(sigma=changed(COV, (0, 0), -1)), "sigma: an eigenvalue is negative"),
+    (dict(sigma=COV - 1.5), "sigma: an eigenvalue is negative"),
+  ],
+)
+def test_load_refuses_what_are_no_moments(wrong, line, tmp_path):
+  path = tmp_path / "a.npz"
+  np.savez(path, **(dict(mu=MEAN, sigma=COV) | wrong))
+  with pytest.raises(ValueError, match=f"a.npz: {line}"):
     frechet.load(path)
-  for arrays in (dict(mu=np.zeros(3)), dict(mu=np.array(["a"]), sigma=np.zeros((1, 1)))):
-    np.savez(path, **arrays)
-    with pytest.raises(ValueError, match="no .npz with numbers mu and sigma"):
-      frechet.load(path)
-  for sigma in (np.zeros((2, 3)), np.full((3, 3), np.nan)):
-    np.savez(path, mu=np.zeros(3), sigma=sigma)
-    with pytest.raises(ValueError, match=r"mu \[3\] and sigma"):
-      frechet.load(path)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_narrow_moments_without_full_rank_are_taken(dtype, tmp_path):
+  mean, cov = (a.astype(dtype) for a in frechet.moments(cloud(0, 10, 40)))
+  frechet.save(tmp_path / "a.npz", mean, cov)
+  for found, saved in zip(frechet.load(tmp_path / "a.npz"), (mean, cov), strict=True):
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, saved)

@@ -49,6 +49,30 @@ def test_what_is_no_file_of_weights_is_named(tmp_path):
       weights.read(tmp_path / name)
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pkl"])
+@pytest.mark.parametrize(
+  "wrong, place",
+  [
+    (np.array([0, np.nan], np.float32), "b, our b: nan at index 1"),
+    (np.array([np.inf, 0], np.float16), "b, our b: inf at index 0"),
+    (np.array([0, 1e300]), "b, our b: inf at index 1"),
+    (np.array([0, 1]), "b, our b of int64"),
+    (np.array([True, False]), "b, our b of bool"),
+  ],
+)
+def test_false_numbers_are_named_in_every_file(wrong, place, suffix, tmp_path, monkeypatch):
+  monkeypatch.setitem(ARRAYS, "b", wrong)
+  path = write(tmp_path / f"net{suffix}")
+  with pytest.raises(ValueError, match=f"^weights={path}: {place}"):
+    weights.load(path, WANTED, allow_pickle=True)
+
+
+@pytest.mark.parametrize("path", [None, 3, ""])
+def test_what_is_no_path_is_named(path):
+  with pytest.raises(ValueError, match="^weights=.*: give a path"):
+    weights.read(path)
+
+
 def test_the_path_is_named_where_a_parameter_does_not_fit(tmp_path):
   wanted = {"params": {**WANTED["params"], "c": np.zeros(2)}}
   with pytest.raises(ValueError, match="weights=.*net.npz: our c: absent"):

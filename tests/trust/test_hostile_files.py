@@ -126,7 +126,8 @@ class small:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     resource.setrlimit(resource.RLIMIT_AS, self.limit)
-    assert peak < ALLOWED, f"{peak / 1e6:.0f} MB were asked for"
+    allowed = ALLOWED if self.limited else 2 * ALLOWED  # to trace a network takes some by itself
+    assert peak < allowed, f"{peak / 1e6:.0f} MB were asked for"
 
 
 ASKED = dict(
@@ -296,7 +297,7 @@ def test_an_honest_npz_is_read_as_numpy_reads_it(tmp_path):
   for save in (np.savez, np.savez_compressed):
     save(tmp_path / "a.npz", zeros=np.zeros(10**6), **arrays)
     found = archives.read_npz(tmp_path / "a.npz")
-    assert set(found) == {"zeros", *arrays}
+    assert archives.names(tmp_path / "a.npz") == list(found) == ["zeros", *arrays]
     for name, array in arrays.items():
       np.testing.assert_array_equal(found[name], array)
       assert found[name].dtype == np.asarray(array).dtype and found[name].shape == np.shape(array)

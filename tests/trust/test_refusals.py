@@ -517,7 +517,7 @@ BAD = {
   ),
   "a series by name alone": (S, {"data.series": "ett"}, "data.series='ett'", "wants a dict"),
   "fractions for pixels": (D, npz("floats.npz"), "data.path: ", "needs uint8"),
-  "labels of others": (D, npz("labels.npz"), "data.path: ", "needs 64 integer labels"),
+  "labels of others": (D, npz("labels.npz"), "data.path: ", "give [64 examples]"),
   "no example": (D, npz("empty.npz"), "data: there is no example", ""),
   "no pixel": (D, npz("thin.npz"), "data: examples of shape (0, 8, 1) are empty", "give others"),
   "a file cut short": (D, npz("cut.npz"), "data.path: ", "is no .npz of plain arrays"),
