@@ -15,6 +15,7 @@ from absl import flags
 from absl import logging
 import ml_collections
 
+from dfim import evaluate
 from dfim import resolve
 from dfim import train
 
@@ -57,7 +58,7 @@ def folder(workdir: pathlib.Path, row: str, seed: str) -> pathlib.Path:
 def run(config: ml_collections.ConfigDict, seed: int, where: pathlib.Path) -> None:
   """Trains and scores `config` with one seed, unless that is done."""
   config.seed = seed
-  if not (where / "eval" / f"{config.steps}.json").exists():
+  if not evaluate.is_complete(evaluate.path_of(str(where), config.steps), config.evaluators):
     logging.info("%s", where)
     train.train(config, str(where))
 
@@ -81,8 +82,11 @@ def image_scores(
   return {row: [s["images"] for s in seeds] for row, seeds in collect(workdir, rows).items()}
 
 
-def cell(values: list[float]) -> str:
-  """The median, and the range where there are several."""
+def cell(values: list[float | None]) -> str:
+  """The median, and the range where there are several; "-" where there is none."""
+  values = [value for value in values if value is not None]
+  if not values:
+    return "-"
   text = f"{statistics.median(values):.3g}"
   return text if len(values) == 1 else f"{text} ({min(values):.3g}-{max(values):.3g})"
 

@@ -1,11 +1,19 @@
 """Scores of a run's averaged weights: `eval/<step>.json`, a table in the log, pictures.
 
-Those are what training found; `--mode=eval` writes `eval/<step>_<n>.json`, n from 1 on, beside it.
+Those are of training; `--mode=eval` writes `eval/<step>_<n>.json`, n from 1 on. The file is
+replaced after each evaluator. A score is null where it has no value, and where it is not finite;
+the latter is logged, and ends the run with an error.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterable
 import inspect
+import json
+import math
 import pathlib
+import re
+import sys
+import typing
 from typing import Any
 
 from absl import logging
@@ -18,6 +26,7 @@ from dfim import experiment as experiment_lib
 from dfim import files
 from dfim import pictures
 from dfim import sample
+from dfim.io import inputs
 from dfim.resolve import config_errors
 from dfim.resolve import ConfigError
 from dfim.resolve import resolve
@@ -25,14 +34,31 @@ from dfim.resolve import resolve
 Evaluator = Callable[[sample.Draw, Any], tuple[dict[str, Any], dict[str, np.ndarray]]]
 
 
+class ScoreError(RuntimeError):
+  """Evaluators that failed, or found scores that are not finite, in one line."""
+
+  def __init__(self, message: str, found: dict[str, Any]):
+    """`found` holds the scores of all evaluators that did not raise."""
+    super().__init__(message)
+    self.found = found
+
+
 def build(
-  config: ml_collections.ConfigDict, shape: tuple[int, ...] | None = None
+  config: ml_collections.ConfigDict,
+  shape: tuple[int, ...] | None = None,
+  labels: tuple[int, ...] = (),
 ) -> dict[str, Evaluator]:
   """The evaluators that `config.evaluators` names: `(draw, params) -> (values, figures)`.
+
+  Where the module of an evaluator `scores` has a function `check_scores`, that is called with the
+  evaluator's keyword arguments, to raise ValueError for those that cannot work. It may also ask for
+  `shape`, of an example, `labels`, the classes of the samples, and `any_length`, whether the
+  sampler draws sequences of any length.
 
   Args:
     config: the whole.
     shape: of an example, if known, which what they compare with must have.
+    labels: the classes that are sampled, over and over.
 
   Raises:
     ConfigError: naming the field.
@@ -44,19 +70,62 @@ def build(
       raise ConfigError(f"evaluators.{name}: give a dict with the name of an evaluator.")
     checks.takes(evaluator, 2, f"evaluators.{name}")
     given = getattr(evaluator, "keywords", {})
-    _check_numbers(given, f"evaluators.{name}")
+    _check_numbers(evaluator, f"evaluators.{name}")
     _check_shapes(given, f"evaluators.{name}", shape)
     _check_steps(evaluator, f"evaluators.{name}.steps", config)
+    offered = dict(shape=shape, labels=labels, any_length=_draws_any_length(config))
+    with config_errors(f"evaluators.{name}", config.evaluators[name]):
+      _check_arguments(evaluator, f"evaluators.{name}", offered)
   return built
 
 
-def _check_numbers(given: dict[str, Any], field: str) -> None:
+def _draws_any_length(config: ml_collections.ConfigDict) -> bool:
+  sampler = config.sampler
+  return sampler.get("step") is not None and "length" not in (sampler.get("method") or {})
+
+
+def _check_arguments(evaluator: Evaluator, field: str, offered: dict[str, Any]) -> None:
+  """Calls the check of an evaluator's own module, if it has one; see `build`."""
+  function = getattr(evaluator, "func", evaluator)
+  name = f"check_{getattr(function, '__name__', '')}"
+  check = getattr(sys.modules.get(getattr(function, "__module__", None)), name, None)
+  if check is None:
+    return
+  given = getattr(evaluator, "keywords", {})
+  wanted = set(inspect.signature(check).parameters) - set(given)
+  try:
+    check(**given, **{name: value for name, value in offered.items() if name in wanted})
+  except ValueError as error:
+    argument = re.match(r"(\w+)[.:=]", str(error))
+    named = argument and argument[1] in inspect.signature(function).parameters
+    raise ValueError(f"{field}{'.' if named else ': '}{error}") from error
+
+
+def _check_numbers(evaluator: Evaluator, field: str) -> None:
+  """Refuses counts that are no whole numbers or too small, and numbers that are not finite."""
+  parameters = inspect.signature(getattr(evaluator, "func", evaluator)).parameters
+  given = getattr(evaluator, "keywords", {})
   for name, value in given.items():
-    low = 0 if name == "seed" else 1
-    if isinstance(value, int) and value < low and not isinstance(value, bool):
-      raise ConfigError(f"{field}.{name}={value}: give {low} or more.")
+    low = _least(parameters.get(name), 0 if name == "seed" else 1, value)
+    if low is not None:
+      with config_errors(field):
+        inputs.whole(value, f"{field}.{name}", low=low)
+    leaves = jax.tree.leaves(value) if isinstance(value, list | tuple | float) else ()
+    if not all(math.isfinite(leaf) for leaf in leaves if isinstance(leaf, float)):
+      raise ConfigError(f"{field}.{name}={value!r}: give finite numbers.")
   if "limits" in given:
     checks.limits(f"{field}.limits", given["limits"])
+
+
+def _least(parameter: inspect.Parameter | None, least: int, value: Any) -> int | None:
+  """The smallest that `value` may be, which is a count; None where it is none."""
+  annotation = getattr(parameter, "annotation", inspect.Parameter.empty)
+  default = getattr(parameter, "default", None)
+  if annotation not in (int, inspect.Parameter.empty) and int not in typing.get_args(annotation):
+    return None
+  if type(default) is int:
+    return min(default, least)
+  return least if type(value) is int else None
 
 
 def _check_shapes(given: dict[str, Any], field: str, shape: tuple[int, ...] | None) -> None:
@@ -64,9 +133,10 @@ def _check_shapes(given: dict[str, Any], field: str, shape: tuple[int, ...] | No
   free = 1 if shape and len(shape) == 2 else 0
   for name, value in given.items() if shape else ():
     x = value.get("x") if isinstance(value, dict) and name != "images" else None  # FID's are RGB
-    if x is not None and (x.ndim, x.shape[1 + free :]) != (1 + len(shape), shape[free:]):
+    found = getattr(x, "shape", None)
+    if found and (len(found), found[1 + free :]) != (1 + len(shape), shape[free:]):
       raise ConfigError(
-        f"{field}.{name}: examples of shape {x.shape[1:]} beside samples of shape {shape}; name"
+        f"{field}.{name}: examples of shape {found[1:]} beside samples of shape {shape}; name"
         " the same data."
       )
 
@@ -76,11 +146,12 @@ def _check_steps(evaluator: Evaluator, field: str, config: ml_collections.Config
   wanted = inspect.signature(evaluator).parameters.get("steps")
   if wanted is None or wanted.default is wanted.empty:
     return
-  steps = np.ravel(wanted.default)
-  if steps.dtype.kind != "i" or np.min(steps, initial=np.size(steps)) < 1:
-    raise ConfigError(f"{field}={steps.tolist()}: give 1 or more, each at least 1.")
+  steps = wanted.default
+  steps = list(steps) if isinstance(steps, list | tuple) else [steps]
+  if not steps or any(type(k) is not int or k < 1 for k in steps):
+    raise ConfigError(f"{field}={steps}: give 1 or more, each at least 1.")
   path, grid = resolve(config.objective.f.path), resolve(config.sampler.grid)
-  for k in steps.tolist():
+  for k in steps:
     with config_errors(field):
       jax.eval_shape(lambda k=k: sample.grid_of(grid, path, k))
 
@@ -95,16 +166,21 @@ def evaluate(
   """Scores the newest checkpoint of `workdir`, or `step`'s (`--mode=eval`); values by name.
 
   Writes `eval/<step>_<n>.json`, n from 1 on so that nothing is overwritten, and figures.
+
+  Raises:
+    ConfigError: naming the field, before anything is drawn.
+    ScoreError: see `run`.
   """
   experiment = experiment_lib.build(config, devices=devices)
-  evaluators = build(experiment.config, experiment.batch["x"].shape[1:])
+  evaluators = build(experiment.config, experiment.batch["x"].shape[1:], experiment.labels)
   if not evaluators:
     raise ConfigError(
       "evaluators={}: the config names none; add one, see configs/imm_digits.py,"
       " docs/scores.md for FID."
     )
   draw, state = sample.restored(experiment, workdir, ("model", "objective", "data"), step)
-  return run(evaluators, draw, state, files.numbered(path_of(workdir, int(state.seen))))
+  seen, params = int(state.seen), experiment.ema_params(state)
+  return run(evaluators, draw, params, files.numbered(path_of(workdir, seen)), seen)
 
 
 def path_of(workdir: str, step: int) -> pathlib.Path:
@@ -112,45 +188,107 @@ def path_of(workdir: str, step: int) -> pathlib.Path:
   return pathlib.Path(workdir) / "eval" / f"{step}.json"
 
 
+def is_complete(path: pathlib.Path, evaluators: Iterable[str]) -> bool:
+  """Whether `path` holds scores of all `evaluators`, by name: none raised or is yet to run."""
+  try:
+    return set(json.loads(path.read_text())) >= set(evaluators)
+  except (OSError, ValueError):
+    return False
+
+
 def run(
-  evaluators: dict[str, Evaluator], draw: sample.Draw, state: Any, path: pathlib.Path
+  evaluators: dict[str, Evaluator], draw: sample.Draw, params: Any, path: pathlib.Path, step: int
 ) -> dict[str, Any]:
-  """Runs all of `evaluators` on the averaged weights; writes what they found, figures beside it."""
-  step = int(state.seen)
-  found, figures = {}, {}
+  """Runs all `evaluators` on `params`, the averaged weights of `step`; returns their values.
+
+  Writes `path`, which is replaced after each evaluator, and its figures in the same folder. An
+  evaluator that fails is logged, and the others follow; of several processes, which would wait for
+  the one that failed, none does.
+
+  Raises:
+    ScoreError: at the end, if an evaluator raised or found scores that are not finite.
+  """
+  found, failures = {}, {}
   for name, evaluator in evaluators.items():
-    found[name], drawn = evaluator(draw, sample.averaged(state))
-    figures |= {f"{path.stem}_{name}_{title}.png": figure for title, figure in drawn.items()}
-    logging.info("%s at step %d\n%s", name, step, table(found[name]))
-  if jax.process_index() == 0:
-    for file_name, figure in figures.items():
-      pictures.save_png(path.with_name(file_name), figure)
-    files.replace_json(path, found)
+    try:
+      values, figures = evaluator(draw, params)
+      _write(path, found | {name: values})
+      found[name] = values
+      failures |= _not_finite(name, values)
+      logging.info("%s at step %d\n%s", name, step, table(values))
+      _save(path, {f"{name}_{title}": figure for title, figure in figures.items()})
+    except Exception as error:
+      logging.exception("The evaluator %s failed at step %d.", name, step)
+      failures[name] = " ".join(f"{type(error).__name__}: {error}".split())
+      if jax.process_count() > 1:
+        break
+  if failures:
+    lines = "; ".join(f"{name} ({fault})" for name, fault in failures.items())
+    written = f"{path} holds the other scores" if found else "no score was found"
+    raise ScoreError(f"evaluators failed at step {step}: {lines}; {written}.", found)
   return found
 
 
+def _write(path: pathlib.Path, found: dict[str, Any]) -> None:
+  if jax.process_index() == 0:
+    files.replace_json(path, found)
+
+
+def _save(path: pathlib.Path, figures: dict[str, np.ndarray]) -> None:
+  for title, figure in figures.items() if jax.process_index() == 0 else ():
+    pictures.save_png(path.with_name(f"{path.stem}_{title}.png"), figure)
+
+
+def _not_finite(name: str, values: dict[str, Any]) -> dict[str, str]:
+  """Which of an evaluator's values are not finite, by its name; also logged."""
+  leaves = jax.tree_util.tree_leaves_with_path({name: values})
+  paths = [
+    jax.tree_util.keystr(path, simple=True, separator="/")
+    for path, leaf in leaves
+    if not isinstance(leaf, str) and not np.isfinite(np.asarray(leaf, float)).all()
+  ]
+  for path in paths:
+    logging.error("The score %s is not finite, and null in the file.", path)
+  return {name: f"not finite: {', '.join(paths)}"} if paths else {}
+
+
 def table(values: dict[str, Any]) -> str:
-  """Single values a line each, then the rows of scores under their names."""
+  """Single values a line each, then the rows of scores under their names; "-" is no value."""
   rows = {name: row for name, row in values.items() if isinstance(row, dict)}
   lines = [f"{name}: {value}" for name, value in values.items() if name not in rows]
   if rows:
-    columns = {name: max(len(name) + 2, 11) for name in next(iter(rows.values()))}
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    cells = {name: [_cell(row, column) for column in columns] for name, row in rows.items()}
     margin = max(map(len, rows)) + 2
-    lines.append(" " * margin + "".join(f"{name:>{width}}" for name, width in columns.items()))
-    lines += [
-      f"{name:<{margin}}" + "".join(f"{row[c]:{width}.4g}" for c, width in columns.items())
-      for name, row in rows.items()
+    widths = [
+      max(11, len(column) + 2, *(len(row[n]) + 1 for row in cells.values()))
+      for n, column in enumerate(columns)
     ]
+    line = lambda texts: "".join(f"{t:>{w}}" for t, w in zip(texts, widths, strict=True))
+    lines.append(" " * margin + line(columns))
+    lines += [f"{name:<{margin}}{line(row)}" for name, row in cells.items()]
   return "\n".join(lines)
 
 
+def _cell(row: dict[str, Any], column: str) -> str:
+  """A number in four digits, "-" for None, nothing where the row has no such column."""
+  value = row.get(column, "")
+  if value is None:
+    return "-"
+  is_number = not isinstance(value, str | list | tuple | dict) and np.ndim(value) == 0
+  return f"{float(value):.4g}" if is_number else str(value)
+
+
 def flat(found: dict[str, Any], prefix: str = "") -> dict[str, float]:
-  """The numbers among `found`, by path as TensorBoard takes it: "images/2_steps/frechet"."""
+  """The numbers among `found`, by path as TensorBoard takes it: "images/2_steps/frechet".
+
+  Text, lists and None, which is no value, are left out.
+  """
   numbers = {}
   for name, value in found.items():
     path = prefix + name.replace(" ", "_")
     if isinstance(value, dict):
       numbers |= flat(value, f"{path}/")
-    elif not isinstance(value, str):
+    elif not isinstance(value, str | list | tuple | None) and np.size(value) == 1:
       numbers[path] = value
   return numbers

@@ -3,11 +3,14 @@
 from collections.abc import Callable
 import itertools
 import json
+import math
 import os
 import pathlib
 import tempfile
 from typing import Any
 from typing import IO
+
+import numpy as np
 
 
 def replace(path: str | os.PathLike, write: Callable[[IO[bytes]], Any]) -> None:
@@ -39,7 +42,38 @@ def free(path: pathlib.Path) -> pathlib.Path:
   return next(path.with_name(name) for name in names if not path.with_name(name).exists())
 
 
+def check_writable(path: pathlib.Path) -> None:
+  """Makes the folder of `path`; raises OSError where `replace` could not write `path`."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+    pass
+
+
 def replace_json(path: str | os.PathLike, value: Any) -> None:
-  """`replace` by `value` as indented JSON."""
-  text = json.dumps(value, indent=2) + "\n"
+  """`replace` by `value` as indented JSON, see `to_json`."""
+  text = to_json(value, indent=2) + "\n"
   replace(path, lambda file: file.write(text.encode()))
+
+
+def to_json(value: Any, *, indent: int | None = None) -> str:
+  """`value` as JSON; numbers and arrays of NumPy and JAX too.
+
+  NaN and the infinities, for which JSON has no number, become null, as None does.
+
+  Raises:
+    TypeError: it holds something that JSON has no form for.
+  """
+  return json.dumps(_plain(value), indent=indent, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+  """Numbers of Python for those of NumPy and JAX, and None for what is not finite."""
+  if isinstance(value, dict):
+    return {key: _plain(each) for key, each in value.items()}
+  if isinstance(value, list | tuple):
+    return [_plain(each) for each in value]
+  if hasattr(value, "__array__"):
+    array = np.asarray(value)
+    floating = array.dtype.kind in "fV"  # V: bfloat16 and the like
+    return _plain((array.astype(float) if floating else array).tolist())
+  return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -150,7 +150,12 @@ def _exit_code(error: BaseException) -> int:
     case preemption.PreemptedError():
       print(f"dfim: {error} The same command goes on from there.", file=sys.stderr)
       return preemption.EXIT_CODE
-    case guard.NonFiniteError() | checkpoint.SaveError() | checkpoint.ReadError():
+    case (
+      guard.NonFiniteError()
+      | evaluate.ScoreError()
+      | checkpoint.SaveError()
+      | checkpoint.ReadError()
+    ):
       print(f"dfim: {error}", file=sys.stderr)
     case KeyboardInterrupt():
       print(

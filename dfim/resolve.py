@@ -105,7 +105,7 @@ def resolve(spec: Any, field: str = "config") -> Any:
   if isinstance(spec, dict):
     resolved = {k: resolve(v, f"{field}.{k}") for k, v in spec.items() if k != "name"}
     return _build(spec["name"], resolved, field) if "name" in spec else resolved
-  for value in spec if isinstance(spec, list | tuple) else (spec,):
+  for value in jax.tree.leaves(spec) if isinstance(spec, list | tuple) else (spec,):
     if isinstance(value, float) and not math.isfinite(value):
       raise ConfigError(f"{field}={spec!r}: wants finite numbers.")
   return spec

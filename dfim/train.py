@@ -1,7 +1,6 @@
 """The training loop: one for every objective."""
 
 from collections.abc import Callable
-from collections.abc import Iterator
 import contextlib
 import functools
 import pathlib
@@ -65,7 +64,8 @@ def train(
         " steps up to there."
       )
     shape = experiment.batch["x"].shape[1:]
-    draw, evaluators = sample.make_draw(experiment), evaluate.build(config, shape)
+    draw = sample.make_draw(experiment)
+    evaluators = evaluate.build(config, shape, experiment.labels)
     workdir_lib.check(workdir, config)
     data = experiment.data_identity()
     workdir_lib.check_data(workdir, data, accept=new_data)
@@ -164,42 +164,44 @@ def make_look(
 ) -> Callable[[int, train_state.TrainState, bool, bool], None]:
   """Builds `look(n, state, samples, scores)`: draws and scores the state after step n.
 
-  What fails there is told, and ends a run of one process at its last step alone: days of training
-  do not hang on a score. Several processes would wait for the one that failed.
+  Failures are logged and training continues, except after the last step, where the first is raised
+  once both are done, and with several processes, which would wait for the one that failed.
   """
 
-  @contextlib.contextmanager
-  def told(n: int, what: str) -> Iterator[None]:
+  def draw_samples(n: int, state: train_state.TrainState) -> None:
+    writer.image(n, "samples", sample.sheet(experiment, sample.draw_each(experiment, draw, state)))
+
+  def score(n: int, state: train_state.TrainState) -> None:
+    params, path = experiment.ema_params(state), evaluate.path_of(workdir, n)
     try:
-      yield
-    except Exception:
-      if n == experiment.config.steps or jax.process_count() > 1:
-        raise
-      logging.exception("No %s after step %d; training goes on.", what, n)
+      found = evaluate.run(evaluators, draw, params, path, n)
+    except evaluate.ScoreError as error:  # the others' scores are sound
+      writer.scalars(n, evaluate.flat(error.found))
+      raise
+    writer.scalars(n, evaluate.flat(found))
 
   def look(n: int, state: train_state.TrainState, samples: bool, scores: bool) -> None:
-    if samples:
-      with told(n, "samples"):
-        drawn = sample.draw_each(experiment, draw, state)
-        writer.image(n, "samples", sample.sheet(experiment, drawn))
-    if scores:
-      with told(n, "scores"):
-        params, path = experiment.ema_params(state), evaluate.path_of(workdir, n)
-        try:
-          found = evaluate.run(evaluators, draw, params, path, n)
-        except evaluate.ScoreError as error:  # the others' scores are sound
-          writer.scalars(n, evaluate.flat(error.found))
+    errors = []
+    for due, what, make in ((samples, "samples", draw_samples), (scores, "scores", score)):
+      try:
+        if due:
+          make(n, state)
+      except Exception as error:
+        if jax.process_count() > 1:
           raise
-        writer.scalars(n, evaluate.flat(found))
+        logging.exception("Not all %s after step %d were made.", what, n)
+        errors.append(error)
+    if errors and n == experiment.config.steps:
+      raise errors[0]
 
   return look
 
 
 def still_due(config: ml_collections.ConfigDict, workdir: str, n: int) -> list[bool]:
   """What of `looks(config, n)` a run that ended there left undone, as the first process sees it."""
-  files = pathlib.Path(workdir) / "samples" / f"{n}.png", evaluate.path_of(workdir, n)
-  done = [file.exists() for file in files]
-  done = multihost_utils.broadcast_one_to_all(np.array(done))
+  drawn = (pathlib.Path(workdir) / "samples" / f"{n}.png").exists()
+  scored = evaluate.is_complete(evaluate.path_of(workdir, n), config.evaluators)
+  done = multihost_utils.broadcast_one_to_all(np.array([drawn, scored]))
   return [due and not there for due, there in zip(looks(config, n), done, strict=True)]
 
 

@@ -1,8 +1,7 @@
 """What a run tells: `metrics.jsonl` always, TensorBoard events, pictures.
 
-`metrics.jsonl` holds an object a line, {"step": 10, "loss": 0.5}. JSON has no word for a number
-that is not finite: such values are the strings "nan", "inf" and "-inf", so that `float(value)`
-reads every one.
+`metrics.jsonl` holds an object a line, {"step": 10, "loss": 0.5}. JSON has no number for NaN and
+the infinities: such values are null there, and NaN or infinite in TensorBoard.
 """
 
 import importlib.util
@@ -56,8 +55,7 @@ class Writer:
     if not self._active:
       return
     values = {name: _number(name, value) for name, value in values.items()}
-    line = json.dumps({"step": int(step)} | {k: _finite(v) for k, v in values.items()})
-    self._lines.write(line + "\n")
+    self._lines.write(files.to_json({"step": int(step), **values}) + "\n")
     self._lines.flush()
     self._events.write_scalars(step, values)
 
@@ -101,10 +99,6 @@ def _number(name: str, value: Any) -> int | float:
   if array.size != 1:
     raise ValueError(f"{name}: a scalar is one number, not an array of shape {array.shape}")
   return int(array.item()) if array.dtype.kind in "iub" else float(array.item())
-
-
-def _finite(value: int | float) -> int | float | str:
-  return value if math.isfinite(value) else str(value)
 
 
 def _events(workdir: pathlib.Path, start: int | None) -> Any:

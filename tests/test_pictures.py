@@ -15,7 +15,7 @@ def test_grid_puts_images_in_rows():
 
 
 def test_grid_is_about_square_and_clips():
-  images = np.stack([np.full((2, 2, 3), v) for v in (-9.0, np.nan, 0.5, 9.0, 0.0)])
+  images = np.stack([np.full((2, 2, 3), v) for v in (-9.0, 0.0, 0.5, 9.0, 0.0)])
   grid = pictures.image_grid(images, limits=(0, 0.5))
   assert grid.shape == (4, 6, 3)
   np.testing.assert_array_equal(grid[::2, ::2, 0], [[0, 0, 255], [255, 0, 0]])
@@ -77,3 +77,50 @@ def test_tracks_of_other_sequences_are_lines_over_time():
 
 def test_a_sheet_of_sequences():
   assert pictures.picture(np.zeros((5, 4, 3)), (-1.0, 1.0)).dtype == np.uint8
+
+
+PICTURES = dict(
+  pixels=(pictures.pixels, (2, 3, 3, 1)),
+  image_grid=(lambda x, limits: pictures.image_grid(x, limits=limits), (2, 3, 3, 3)),
+  density=(pictures.density, (5, 2)),
+  tracks=(pictures.tracks, (2, 4, 2)),
+  images=(pictures.picture, (2, 3, 3, 1)),
+  sequences=(pictures.picture, (2, 4, 3)),
+  points=(pictures.picture, (5, 2)),
+)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("draw, shape", PICTURES.values(), ids=PICTURES.keys())
+def test_what_is_not_finite_has_no_picture(draw, shape, value):
+  x = np.zeros(shape, np.float32)
+  draw(x, (-1.0, 1.0))
+  x[(-1,) * len(shape)] = value
+  with pytest.raises(ValueError, match=f": {value} at .* {shape[0] - 1}, .* {shape[-1] - 1}; "):
+    draw(x, (-1.0, 1.0))
+
+
+@pytest.mark.parametrize("limits", [(1.0, 1.0), (1.0, -1.0), (0.0, np.nan), (0.0, np.inf)])
+@pytest.mark.parametrize("draw, shape", PICTURES.values(), ids=PICTURES.keys())
+def test_limits_without_a_distance_are_refused(draw, shape, limits):
+  with pytest.raises(ValueError, match="limits="):
+    draw(np.zeros(shape), limits)
+
+
+@pytest.mark.parametrize("shape", [(3,), (0, 2), (0, 4, 4, 1), (2, 0, 4, 1), (1, 2, 4, 4, 1)])
+def test_other_examples_have_no_picture(shape):
+  with pytest.raises(ValueError, match=f"samples of .*{shape[0]}"):
+    pictures.picture(np.zeros(shape), (-1.0, 1.0))
+
+
+def test_points_of_a_line_lie_on_the_middle_row():
+  image = pictures.picture(np.full((10, 1), 4.99), (3.0, 5.0))
+  assert np.argwhere(image[..., 0] < 255).min(0)[1] > 280
+  assert set(np.argwhere(image[..., 0] < 255)[:, 0]) <= set(range(138, 150))
+
+
+def test_a_sequence_that_runs_away_leaves_its_tile():
+  x = np.zeros((1, 3, 2))
+  x[0, 1, 0] = 1e300
+  tile = pictures.tracks(x, (-1.0, 1.0), columns=1, side=41)[:41, :41, 0]
+  assert (tile[20, 24:] < 128).all(), "to the right, out of the tile"

@@ -127,7 +127,7 @@ def test_a_score_that_fails_is_told_and_training_goes_on_to_its_end(tmp_path, mo
   with pytest.raises(ZeroDivisionError):
     run(config, tmp_path)
   assert tried == [4, 8] and checkpoint.steps(str(tmp_path)) == [4, 8]
-  assert "No samples after step 4; training goes on." in caplog.text
+  assert "Not all samples after step 4 were made." in caplog.text
   assert "of the picture" in caplog.text
 
 

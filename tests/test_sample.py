@@ -244,12 +244,8 @@ def test_twelve_calls_of_one_token_are_one_call_of_twelve(sampler):
 def test_noise_that_comes_again_is_logged(caplog):
   draw = sample.make_draw(build(forcing_walk))
   params = params_of(build(forcing_walk))
-  for position, value, logged in (
-    (0, 0.0, False),
-    (1, 1.0, False),
-    (0, 0.0, False),
-    (0, 2.0, True),
-  ):
+  calls = (0, 0.0, False), (1, 1.0, False), (0, 0.0, False), (0, 2.0, True)
+  for position, value, logged in calls:
     context = np.full((4, 5, 2), value, np.float32)
     draw(params, 4, 1, context=context, length=1, position=position)
     assert ("pass position=" in caplog.text) == logged

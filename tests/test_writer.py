@@ -44,13 +44,19 @@ def test_a_line_holds_a_step_and_plain_numbers(tmp_path):
     assert lines(tmp_path) == [dict(step=3, loss=0.5, n=7, b=2.0, v=1.5)]  # before it is closed
 
 
-def test_numbers_that_are_not_finite_are_valid_json(tmp_path):
+def test_numbers_that_are_not_finite_are_null(tmp_path):
   with writer.Writer(tmp_path) as w:
-    w.scalars(1, dict(a=jnp.nan, b=np.inf, c=-math.inf))
+    w.scalars(1, dict(a=jnp.nan, b=np.inf, c=-math.inf, d=jnp.bfloat16(jnp.nan), e=2.5))
   refuse = lambda word: pytest.fail(f"{word} is not JSON")
   line = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=refuse)
-  assert line == dict(step=1, a="nan", b="inf", c="-inf")
-  assert math.isnan(float(line["a"]))
+  assert line == dict(step=1, a=None, b=None, c=None, d=None, e=2.5)
+
+
+def test_a_line_with_nulls_stays_on_resume(tmp_path):
+  with writer.Writer(tmp_path) as w:
+    w.scalars(1, dict(loss=jnp.nan))
+  log(tmp_path, 2, 2, start=1)
+  assert lines(tmp_path) == [dict(step=1, loss=None), dict(step=2, loss=0.5)]
 
 
 def test_refuses_arrays_as_scalars(tmp_path):

@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from dfim.evaluators import references
+from dfim.io import inputs
 from dfim.metrics import adm
 from dfim.metrics import features as features_lib
 from dfim.metrics import frechet
 from dfim.metrics import inception
 from dfim.metrics import precision_recall
+from dfim.metrics import subsets
 from dfim.released import weights
 
 Moments = tuple[np.ndarray, np.ndarray]
@@ -94,8 +97,8 @@ def scores(
     network: `network`'s.
     reference: `statistics`'s.
     images: reference images `x` `[N, H, W, 1 | 3]` within `limits`, of a loader, for precision,
-      recall, density and coverage: of the first N samples, or of the first images if N is more.
-    steps: numbers of network calls.
+      recall, density and coverage: of equally many of both, chosen by `metrics.subsets`.
+    steps: numbers of steps of the sampler.
     samples: how many to draw for each; FID falls with their number, and 50,000 is usual.
     limits: the values of black and white. Samples are rounded to 256 levels; a single channel is
       repeated.
@@ -112,14 +115,51 @@ def scores(
     "resize": resize,
     "samples": samples,
   }
-  real = None if images is None else of(adm.pixels(images["x"][:samples], limits))
+  real = None
+  if images is not None:
+    chosen = subsets.choose(images["x"], samples)
+    pieces = (images["x"][chosen[n : n + 1000]] for n in range(0, len(chosen), 1000))
+    real = np.concatenate([of(adm.pixels(piece, limits)) for piece in pieces])
   for k in steps:
     found = np.concatenate([of(p) for p in adm.drawn(draw, params, samples, k, limits)])
     row = dict(fid=frechet.frechet_distance(*frechet.moments(found), *reference))
     if real is not None:
-      row |= precision_recall.scores(real, found[: len(real)])
+      row |= precision_recall.scores(real, found[subsets.choose(found, len(real))])
     values[f"{k} steps"] = row
   return values, {}
+
+
+def check_scores(
+  *,
+  network: inception.Params,
+  reference: Moments,
+  images: dict[str, np.ndarray] | None = None,
+  steps: tuple[int, ...] = (1, 2, 4, 8),
+  samples: int = 50_000,
+  limits: tuple[float, float] = (-1.0, 1.0),
+  resize: str = "tensorflow",
+  batch_size: int = 64,
+  shape: tuple[int, ...] | None = None,
+) -> None:
+  """Refuses arguments of `scores` that it cannot take, before anything is trained.
+
+  `shape` is that of a sample, if it is known.
+
+  Raises:
+    ValueError: naming the argument.
+  """
+  del steps, limits, batch_size  # which every evaluator's are checked for
+  if shape is not None:
+    adm.check(shape)
+  inception.check(network, "network")
+  frechet.checked(*reference, ("reference: mu", "reference: sigma"), size=inception.WIDTH)
+  inception.check_resize(resize)
+  least = 2 if images is None else precision_recall.LEAST_POINTS
+  inputs.whole(samples, "samples", low=least)
+  if images is not None:
+    x = references.examples(images, "images", 4, least=least)
+    if x.shape[-1] not in (1, 3):
+      raise ValueError(f"images.x: images of {x.shape[-1]} channels; give 1 or 3.")
 
 
 def _digest(moments: Moments) -> str:

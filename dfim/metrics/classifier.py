@@ -8,6 +8,7 @@ each. They are no FID.
 
 import os
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ import optax
 
 from dfim import archives
 from dfim import files
+from dfim.io import inputs
 from dfim.metrics import features as features_lib
 
 Array = jax.Array
@@ -43,10 +45,12 @@ def train(
   CPU, XLA runs the gradient of a convolution 30 times slower inside `lax.scan`.
 
   Raises:
-    ValueError: not images, or not as many labels.
+    ValueError: not images, not as many labels, or labels that are no whole numbers from 0 on.
   """
-  if x.ndim != 4 or len(x) != len(labels):
-    raise ValueError(f"classifier: {x.shape} are not images [N, H, W, C] of {len(labels)} labels")
+  x = checked_images(x, "x")
+  labels = checked_labels(labels, len(x), "labels")
+  steps = inputs.whole(steps, "steps", low=1)
+  batch_size = inputs.whole(batch_size, "batch_size", low=1)
   root, key = jax.random.split(jax.random.key(seed))
   params = _init(key, x.shape[1:], int(np.max(labels)) + 1)
   tx = optax.adamw(optax.cosine_decay_schedule(learning_rate, steps), weight_decay=1e-2)
@@ -65,14 +69,41 @@ def train(
   return params
 
 
+def checked_images(x: Any, field: str, *, least: int = 1) -> np.ndarray:
+  """Images `[N, H, W, C]` in float32.
+
+  Raises:
+    ValueError: other shapes, fewer than `least`, or numbers that are not finite.
+  """
+  return inputs.examples(x, field, 4, least=least, dtype=np.float32)
+
+
+def checked_labels(labels: Any, count: int, field: str) -> np.ndarray:
+  """Labels int32 `[count]`.
+
+  Raises:
+    ValueError: not as many, no whole numbers, or some below 0.
+  """
+  return inputs.numbers(labels, field, (count,), axes=("image",), dtype=np.int32, low=0)
+
+
 def features(params: Params, x: np.ndarray, *, batch_size: int = 512) -> np.ndarray:
-  """`[N, H, W, C]` to float32 `[N, 64]`."""
-  return features_lib.in_batches(_features, params, np.asarray(x, np.float32), batch_size)
+  """`[N, H, W, C]` to float32 `[N, 64]`.
+
+  Raises:
+    ValueError: not images, or numbers that are not finite.
+  """
+  return features_lib.in_batches(_features, params, checked_images(x, "x"), batch_size)
 
 
 def accuracy(params: Params, x: np.ndarray, labels: np.ndarray, *, batch_size: int = 512) -> float:
-  """The share of images whose label is the likeliest."""
-  x = np.asarray(x, np.float32)
+  """The share of images `[N, H, W, C]` whose label, of `[N]`, is the likeliest.
+
+  Raises:
+    ValueError: as `train`.
+  """
+  x = checked_images(x, "x")
+  labels = checked_labels(labels, len(x), "labels")
   logits = features_lib.in_batches(_logits, params, x, batch_size)
   return float(np.mean(logits.argmax(-1) == labels))
 
@@ -96,14 +127,46 @@ def cached(
   Raises:
     ValueError: the file there is damaged, or holds another network.
   """
-  data = features_lib.digest(dict(x=x, labels=labels))
-  path = pathlib.Path(directory) / f"{dataset}-cnn{WIDTH}-seed{seed}-steps{steps}-data{data}.npz"
+  path = path_of(directory, dataset, x, labels, seed=seed, steps=steps)
   if path.exists():
-    classes = int(np.max(labels)) + 1
-    return load(path, jax.eval_shape(lambda k: _init(k, x.shape[1:], classes), jax.random.key(0)))
+    return load(path, _shapes(x, labels))
   params = train(x, labels, seed=seed, steps=steps)
   save(path, params)
   return params
+
+
+def path_of(
+  directory: str | os.PathLike,
+  dataset: str,
+  x: np.ndarray,
+  labels: np.ndarray,
+  *,
+  seed: int = 0,
+  steps: int = 600,
+) -> pathlib.Path:
+  """The file in which `cached` keeps the weights."""
+  data = features_lib.digest(dict(x=x, labels=labels))
+  name = f"{dataset}-cnn{WIDTH}-seed{seed}-steps{steps}-data{data}.npz"
+  return pathlib.Path(directory) / name
+
+
+def check_cache(path: pathlib.Path, x: np.ndarray, labels: np.ndarray) -> None:
+  """Raises what `cached` would raise, after minutes of training, where its file is `path`.
+
+  Raises:
+    OSError: the file is not there, and cannot be written.
+    ValueError: it is damaged, or holds another network.
+  """
+  if path.exists():
+    load(path, _shapes(x, labels))
+  else:
+    files.check_writable(path)
+
+
+def _shapes(x: np.ndarray, labels: np.ndarray) -> Params:
+  """Shapes and types of the weights for such data."""
+  classes = int(np.max(labels)) + 1
+  return jax.eval_shape(lambda key: _init(key, x.shape[1:], classes), jax.random.key(0))
 
 
 def save(path: str | os.PathLike, params: Params) -> None:

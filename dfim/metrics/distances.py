@@ -1,8 +1,10 @@
-"""Distances between two samples without bias: zero on average where the laws agree."""
-
-import math
+"""Distances between two samples without bias: zero on average where the distributions agree."""
 
 import numpy as np
+
+from dfim.io import inputs
+from dfim.metrics import points
+from dfim.metrics import subsets as subsets_lib
 
 _BLOCK = 1024  # rows at a time: 160 MB against 20,000 points
 
@@ -11,8 +13,9 @@ def energy_distance(x: np.ndarray, y: np.ndarray, *, group: int = 1) -> tuple[fl
   """2 E|x - y| - E|x - x'| - E|y - y'| over distinct pairs, and its standard error.
 
   Exact in one dimension by sorting, in blocks of rows otherwise. The standard error is the
-  jackknife's: how the value moves as one group of either sample is left out. Where the laws agree
-  the value's own noise is of second order and the jackknife too large, by sqrt(2) at most.
+  jackknife's: how the value moves as one group of either sample is left out. Where the
+  distributions agree the value's own noise is of second order and the jackknife too large, by
+  sqrt(2) at most.
 
   Source: G. Szekely and M. Rizzo, Energy statistics, J. Stat. Plan. Inference 143, 2013.
 
@@ -23,11 +26,15 @@ def energy_distance(x: np.ndarray, y: np.ndarray, *, group: int = 1) -> tuple[fl
       depend on one another: no pair is taken within a group.
 
   Raises:
-    ValueError: fewer than three groups or a part of one, or points of different sizes.
+    ValueError: fewer than three groups or a part of one, points of different sizes, or numbers
+      that are not finite.
   """
-  x, y = _points(x, y, least=3 * group)
+  group = inputs.whole(group, "energy_distance: group", low=1)
+  x, y = points.pair(x, y, ("energy_distance: x", "energy_distance: y"), least=3 * group)
   if len(x) % group or len(y) % group:
-    raise ValueError(f"distance: group={group} does not divide both of {len(x)}, {len(y)} points")
+    raise ValueError(
+      f"energy_distance: group={group} does not divide both of {len(x)}, {len(y)} points."
+    )
   of_group = lambda sums, others: sums.reshape(-1, group).mean(1) / others
   xy, yx = of_group(_sums(x, y), len(y)), of_group(_sums(y, x), len(x))
   xx, yy = (of_group(_sums(a, a) - _sums_within(a, group), len(a) - group) for a in (x, y))
@@ -43,33 +50,30 @@ def kernel_distance(
   The mean over random subsets of `size` points of each sample, at most half of the smaller one.
   The field prints the spread over subsets divided by sqrt(subsets), as if they were independent;
   we divide by the root of how many subsets the samples hold without overlap, if these are fewer.
+  The order of the points changes nothing, see `metrics.subsets`.
 
   Source: M. Binkowski et al., Demystifying MMD GANs, arXiv 1801.01401 (KID on Inception features).
 
   Args:
     x: features `[N, D]`, or `[N, ...]`, which is flattened; N >= 4.
     y: `[M, D]`.
+    subsets: how many, at least two.
+    size: points in each, at least two.
+    seed: of the subsets.
 
   Raises:
-    ValueError: fewer than four points, or points of different sizes.
+    ValueError: fewer than four points, points of different sizes, or numbers that are not finite.
   """
-  x, y = _points(x, y, least=4)
+  count = inputs.whole(subsets, "kernel_distance: subsets", low=2)
+  size = inputs.whole(size, "kernel_distance: size", low=2)
+  x, y = points.pair(x, y, ("kernel_distance: x", "kernel_distance: y"), least=4)
+  x, y = (a[subsets_lib.shuffle(a)] for a in (x, y))
   rng = np.random.default_rng(seed)
   smaller = min(len(x), len(y))
   size = min(size, smaller // 2)
   draw = lambda a: a[rng.choice(len(a), size, replace=False)]
-  values = [_cubic_mmd2(draw(x), draw(y)) for _ in range(subsets)]
-  return float(np.mean(values)), float(np.std(values) / np.sqrt(min(subsets, smaller // size)))
-
-
-def _points(x: np.ndarray, y: np.ndarray, least: int = 3) -> tuple[np.ndarray, np.ndarray]:
-  """Both as float64 `[N, D]`."""
-  x, y = (np.asarray(a, np.float64).reshape(len(a), math.prod(np.shape(a)[1:])) for a in (x, y))
-  if x.shape[1] != y.shape[1] or min(len(x), len(y)) < least:
-    raise ValueError(
-      f"distance: needs [N, D] and [M, D], N and M >= {least}, not {x.shape}, {y.shape}"
-    )
-  return x, y
+  values = [_cubic_mmd2(draw(x), draw(y)) for _ in range(count)]
+  return float(np.mean(values)), float(np.std(values) / np.sqrt(min(count, smaller // size)))
 
 
 def _sums(x: np.ndarray, y: np.ndarray) -> np.ndarray:

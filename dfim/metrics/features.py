@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from dfim.io import inputs
+
 Array = jax.Array
 Network = Callable[[Any, Array], Array]  # (params, x [B, ...]) -> [B, D]
 
@@ -20,7 +22,13 @@ def in_batches(network: Network, params: Any, x: np.ndarray, batch_size: int) ->
     params: its weights.
     x: `[N, ...]`, N >= 1, of whatever type the network takes.
     batch_size: images at a time.
+
+  Raises:
+    ValueError: no image, or a batch of none.
   """
+  batch_size = inputs.whole(batch_size, "batch_size", low=1)
+  if not len(x):
+    raise ValueError("images: there is none to take features of; give 1 or more.")
   parts = []
   for n in range(0, len(x), batch_size):
     batch = x[n : n + batch_size]

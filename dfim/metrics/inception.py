@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dfim.io import inputs
 from dfim.metrics import features as features_lib
 
 Array = jax.Array
@@ -50,13 +51,27 @@ def features(
   Raises:
     ValueError: other images, or no such `resize`.
   """
+  images = np.asarray(images)
   if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or not len(images):
     raise ValueError(
       f"inception: needs uint8 images [N, H, W, 3], not {images.dtype} {list(images.shape)}"
     )
+  check_resize(resize)
+  return features_lib.in_batches(_FROM_PIXELS[resize], params, images, batch_size)
+
+
+def check(params: Any, field: str) -> None:
+  """Raises ValueError unless these are all of the network's weights, as from `params_of`."""
+  for name, shape in kernels().items():
+    for part, wanted in {f"{name}.kernel": shape, f"{name}.bias": shape[-1:]}.items():
+      if part not in params or np.shape(params[part]) != wanted:
+        raise ValueError(f"{field}: has no {part} {list(wanted)}; see evaluators.fid.network.")
+
+
+def check_resize(resize: str) -> None:
+  """Raises ValueError where `features` knows no such way."""
   if resize not in RESIZES:
     raise ValueError(f"resize={resize!r}: give one of {', '.join(RESIZES)}")
-  return features_lib.in_batches(_FROM_PIXELS[resize], params, images, batch_size)
 
 
 def pool3(params: Params, x: Array) -> Array:
@@ -89,10 +104,12 @@ def params_of(arrays: Mapping[str, np.ndarray]) -> Params:
       _checked(arrays, f"{name}.bn.{part}", (channels,))
       for part in ("weight", "bias", "running_mean", "running_var")
     )
+    bad, field = variance < 0, f"{name}.bn.running_var"
+    inputs.refuse_where(bad, variance, field, ("channel",), "a variance is 0 or more")
     scale = gain / np.sqrt(variance + _EPSILON)
     kernel = np.moveaxis(weight, (2, 3), (0, 1)).swapaxes(2, 3) * scale[None, None, None]
-    params[f"{name}.kernel"] = jnp.asarray(kernel, jnp.float32)
-    params[f"{name}.bias"] = jnp.asarray(bias - mean * scale, jnp.float32)
+    params[f"{name}.kernel"] = jnp.asarray(_single(kernel, f"{name}.kernel"))
+    params[f"{name}.bias"] = jnp.asarray(_single(bias - mean * scale, f"{name}.bias"))
   return params
 
 
@@ -118,12 +135,14 @@ def _checked(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]
   """The array in float64."""
   if name not in arrays:
     raise ValueError(f"no parameter {name}; this takes the state dict of pytorch-fid's Inception")
-  array = np.asarray(arrays[name], np.float64)
-  if array.shape != shape:
-    raise ValueError(f"{name} has shape {list(array.shape)}, pytorch-fid's has {list(shape)}")
-  if not np.isfinite(array).all():
-    raise ValueError(f"{name} has numbers that are not finite; fetch the file anew")
-  return array
+  axes = ("output", "input", "row", "column") if len(shape) == 4 else ("channel",)
+  return inputs.floats(arrays[name], name, shape, axes=axes)
+
+
+def _single(array: np.ndarray, field: str) -> np.ndarray:
+  """In float32; refuses what that cannot hold."""
+  axes = tuple(f"axis {n}, place" for n in range(array.ndim))
+  return inputs.numbers(array, field, array.shape, axes=axes, dtype=np.float32)
 
 
 def _network(unit: Unit, x: Array) -> Array:

@@ -21,12 +21,14 @@ terms and an index are misprinted; Ho et al., "Denoising Diffusion Probabilistic
 """
 
 from collections.abc import Callable
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dfim.core import interpolants
+from dfim.io import inputs
 
 Array = jax.Array
 Clean = Callable[[Array, Array], Array]  # (x_t, t) -> x
@@ -38,8 +40,18 @@ def ending_at(levels: np.ndarray, ends: np.ndarray) -> np.ndarray:
   Args:
     levels: `[rows, tokens]`, such as `grids.autoregressive(steps, tokens)`.
     ends: int `[tokens]`, the level to stop at, from 0 (clean) to steps: left out altogether.
+
+  Raises:
+    ValueError: no integers, other shapes, or ends beyond the levels.
   """
-  stopped = np.maximum(levels, np.asarray(ends)[None])
+  levels = inputs.numbers(
+    levels, "levels", (None, None), axes=("row", "token"), dtype=np.int64, low=0
+  )
+  top = int(levels.max(initial=0))
+  ends = inputs.numbers(
+    ends, "ends", (levels.shape[1],), axes=("token",), dtype=np.int64, low=0, high=top
+  )
+  stopped = np.maximum(levels, ends[None])
   moves = np.any(np.diff(stopped, axis=0), axis=1)
   return stopped[np.concatenate([[True], moves])]  # a row that stands still costs a network call
 
@@ -64,7 +76,12 @@ def lower_bound(
       time, and otherwise given, so that the bound is of the others' density given it.
     path: from data to noise.
     sigma_data: the standard deviation of the noise.
+
+  Raises:
+    ValueError: shapes that do not belong together, integers for y, times that are none or rise, or
+      numbers that are not finite, as far as they are known before the program runs.
   """
+  _check(y, grid, sigma_data)
   rows = jnp.asarray(grid, y.dtype).reshape(len(grid), -1, y.shape[1], *[1] * (y.ndim - 2))
   key, apart = jax.random.split(key)
   noise = sigma_data * interpolants.noise_like(apart, y)
@@ -79,6 +96,28 @@ def lower_bound(
 
   start = -_per_example(_start_cost(path, sigma_data, y, rows[-1], rows[0]))
   return jax.lax.scan(body, start, (jnp.arange(len(rows) - 1), rows[1:], rows[:-1]))[0]
+
+
+def _check(y: Array, grid: Array, sigma_data: float) -> None:
+  """Refuses arguments of `lower_bound`; the numbers of traced arrays are not known."""
+  if jnp.ndim(y) < 2 or not jnp.issubdtype(y.dtype, jnp.floating):
+    raise ValueError(f"y of {y.dtype} {jnp.shape(y)}: give floating numbers [B, tokens, ...].")
+  shape = jnp.shape(grid)
+  fits = len(shape) in (2, 3) and shape[0] > 1 and shape[-1] == y.shape[1]
+  if not fits or (len(shape) == 3 and shape[1] not in (1, len(y))):
+    raise ValueError(
+      f"grid of shape {shape}: give [rows, tokens] or [rows, B, tokens], two rows or more, of"
+      f" {y.shape[1]} tokens as y has."
+    )
+  if not 0.0 < sigma_data < math.inf:
+    raise ValueError(f"sigma_data={sigma_data}: give a number above 0.")
+  if not isinstance(y, jax.core.Tracer):
+    inputs.examples(y, "y")
+  if not isinstance(grid, jax.core.Tracer):
+    axes = ("row", "example", "token") if len(shape) == 3 else ("row", "token")
+    times = inputs.numbers(grid, "grid", shape, axes=axes, low=0, high=1)
+    rising, rows = np.diff(times, axis=0) > 0, np.arange(1, len(times))
+    inputs.refuse_where(rising, times[1:], "grid", axes, "times may not rise down the rows", rows)
 
 
 def _start_cost(path: interpolants.Path, sigma_data: float, y: Array, k: Array, t: Array) -> Array:

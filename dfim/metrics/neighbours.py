@@ -1,8 +1,8 @@
 """Distance to the nearest neighbour: are samples copies of the training data?"""
 
-import math
-
 import numpy as np
+
+from dfim.metrics import points
 
 _BLOCK = 1024  # queries at a time: 500 MB against 60,000 references
 
@@ -18,14 +18,15 @@ def nearest(
     exclude_self: query i is reference i, which does not count as its own neighbour.
 
   Raises:
-    ValueError: points of different sizes, or no reference left to compare with.
+    ValueError: points of different sizes, no reference left to compare with, or numbers that are
+      not finite.
   """
-  x, y = (
-    np.asarray(a, np.float64).reshape(len(a), math.prod(np.shape(a)[1:]))
-    for a in (queries, reference)
-  )
-  if x.shape[1] != y.shape[1] or len(y) <= exclude_self:
-    raise ValueError(f"neighbours: no distances from {x.shape} to {y.shape}")
+  x, y = points.pair(queries, reference, ("neighbours: queries", "neighbours: reference"))
+  if exclude_self and len(y) < max(2, len(x)):
+    raise ValueError(
+      f"neighbours: reference of {len(y)} rows: give {max(2, len(x))} or more, the queries and"
+      " another one."
+    )
   norms = np.sum(y**2, 1)[None]
   apart, indices = [], []
   for i in range(0, len(x), _BLOCK):

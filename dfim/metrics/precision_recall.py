@@ -14,6 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from dfim.io import inputs
+from dfim.metrics import points
+
+LEAST_POINTS = 6  # of either set, for the neighbours that `scores` looks at by default
 _MEMORY = 256 * 2**20
 
 
@@ -30,10 +34,10 @@ def scores(
 
   Precision is the share of samples in the ball of some reference point, recall the share of
   reference points in the ball of some sample. Density is how many of the reference points' balls
-  hold a sample, on average and over `k_density`: where the laws agree it is 1, give or take, and
-  outliers of the reference raise it less than they raise precision; it may be above 1. Coverage is
-  the share of reference points with a sample in their ball. A point on the edge counts as inside,
-  as in Kynkaanniemi et al.; the program of Naeem et al. leaves the edge out.
+  hold a sample, on average and over `k_density`: where the distributions agree it is 1, give or
+  take, and outliers of the reference raise it less than they raise precision; it may be above 1.
+  Coverage is the share of reference points with a sample in their ball. A point on the edge counts
+  as inside, as in Kynkaanniemi et al.; the program of Naeem et al. leaves the edge out.
 
   Args:
     reference: features `[N, D]`, or `[N, ...]`, which is flattened.
@@ -47,11 +51,13 @@ def scores(
   Raises:
     ValueError: points of different sizes, numbers that are not finite, or too few points for k.
   """
+  k = inputs.whole(k, "precision_recall: k", low=1)
+  k_density = inputs.whole(k_density, "precision_recall: k_density", low=1)
   x, y = _points(reference, samples, dtype)
-  if min(k, k_density) < 1 or max(k, k_density) >= len(x) or k >= len(y):
+  if max(k, k_density) >= len(x) or k >= len(y):
     raise ValueError(
       f"precision_recall: k={k}, k_density={k_density} of {len(x)} reference points and {len(y)} "
-      "samples; give both at least 1 and fewer than there are points"
+      "samples; give fewer neighbours than there are points."
     )
   near, near_density = _radii(x, (k, k_density), memory)
   (near_samples,) = _radii(y, (k,), memory)
@@ -75,13 +81,15 @@ def _points(
   reference: np.ndarray, samples: np.ndarray, dtype: Any
 ) -> tuple[np.ndarray, np.ndarray]:
   """Both as `[N, D]` less the mean of the reference, which costs distances the fewest digits."""
-  x, y = (np.asarray(a).reshape(len(a), -1) for a in (reference, samples))
-  if x.shape[1] != y.shape[1]:
-    raise ValueError(f"precision_recall: needs [N, D] and [M, D], not {x.shape} and {y.shape}")
-  if not (np.isfinite(x).all() and np.isfinite(y).all()):
-    raise ValueError("precision_recall: some features are not finite; look at the samples")
-  mean = x.mean(0, dtype=np.float64)
-  return tuple(np.subtract(a, mean[None], dtype=np.float64).astype(dtype) for a in (x, y))
+  fields = "precision_recall: reference", "precision_recall: samples"
+  x, y = points.pair(reference, samples, fields)
+  mean = x.mean(0)
+  x, y = x - mean[None], y - mean[None]
+  with np.errstate(over="ignore"):
+    largest = 4 * max(np.square(a).sum(1).max() for a in (x, y))  # squared distance
+  if not largest < np.finfo(dtype).max:
+    raise ValueError(f"precision_recall: distances overflow in {np.dtype(dtype)}; scale both down.")
+  return x.astype(dtype), y.astype(dtype)
 
 
 def _radii(x: np.ndarray, ks: tuple[int, ...], memory: int) -> list[np.ndarray]:

@@ -57,11 +57,64 @@ def test_reference_images_add_precision_and_coverage(small, tmp_path):
   fid.write_statistics(tmp_path / "a.npz", NETWORK, DATA)
   reference = frechet.load(tmp_path / "a.npz")
   how = dict(network=NETWORK, reference=reference, images=DATA, steps=(1,))
-  for samples in (20, 60):  # fewer and more than there are reference images
+  for samples, least in ((20, 0.7), (40, 1.0), (60, 0.9)):  # of 40 reference images
     row = fid.scores(draw, 0.0, samples=samples, **how)[0]["1 steps"]
-    assert row["precision"] == row["recall"] == row["coverage"] == 1.0
+    assert min(row["precision"], row["recall"], row["coverage"]) >= least
   row = fid.scores(draw, 2.0, samples=40, **how)[0]["1 steps"]
   assert row["precision"] == row["coverage"] == 0.0
+
+
+@pytest.mark.parametrize("samples", [15, 40, 100])
+def test_no_score_depends_on_the_order_of_the_images(small, samples):
+  """Sorted by brightness, the reference and the samples, each fewer and more than the others."""
+  moments = np.zeros(8), np.eye(8)
+  by_brightness = DATA["x"][np.argsort(DATA["x"].mean((1, 2, 3)))]
+  other = RNG.uniform(-1, 1, (samples, 4, 4, 1)).astype(np.float32)
+
+  def found(images, x):
+    how = dict(network=NETWORK, reference=moments, images=dict(x=images), steps=(1,))
+    pieces = lambda params, count, steps, first=0: x[first : first + count]
+    return fid.scores(pieces, None, samples=samples, **how)[0]["1 steps"]
+
+  expected = found(DATA["x"], other)
+  again = found(by_brightness, other[np.argsort(other.mean((1, 2, 3)))])
+  assert again == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.fixture(scope="module")
+def network():
+  return inception.params_of(test_inception.state_dict())
+
+
+MOMENTS = np.zeros(inception.WIDTH), np.eye(inception.WIDTH)
+FIVE = dict(x=DATA["x"][:5])
+
+
+@pytest.mark.parametrize(
+  "change, line",
+  [
+    (dict(network=NETWORK), "network: has no Conv2d_1a_3x3.kernel"),
+    (dict(reference=(np.zeros(8), np.eye(8))), r"reference: mu of shape \(8,\)"),
+    (dict(reference=(MOMENTS[0], np.eye(8))), r"reference: sigma of shape \(8, 8\)"),
+    (dict(reference=(MOMENTS[0] * np.nan, MOMENTS[1])), "reference: mu: nan at feature 0"),
+    (dict(resize="bicubic"), "resize='bicubic'"),
+    (dict(samples=1), "samples=1: give 2 or more"),
+    (dict(samples=5, images=DATA), "samples=5: give 6 or more"),
+    (dict(images=FIVE), "images.x of 5 images: give 6 or more"),
+    (dict(images=dict(label=np.zeros(9))), "images: has no x"),
+    (dict(images=dict(x=DATA["x"].repeat(2, 3))), "images.x: images of 2 channels"),
+    (dict(images=dict(x=DATA["x"] * np.inf)), "images.x: -?inf at image 0"),
+    (dict(shape=(4, 4, 4)), "latents are, once decoded"),
+    (dict(shape=(2,)), "no images"),
+  ],
+)
+def test_arguments_that_would_fail_after_training_are_refused(network, change, line):
+  given = dict(network=network, reference=MOMENTS, samples=6, shape=(4, 4, 1))
+  fid.check_scores(**given)
+  fid.check_scores(**given | dict(images=DATA))
+  with pytest.raises(ValueError, match=line) as error:
+    fid.check_scores(**given | change)
+  assert "\n" not in str(error.value)
 
 
 def test_resize_and_batch_size_reach_the_network(small):

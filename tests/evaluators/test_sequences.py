@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dfim.data import walk
+from dfim.evaluators import points
 from dfim.evaluators import sequences
 
 SIZE = 1500
@@ -28,6 +29,59 @@ def test_fresh_data_score_zero_within_their_errors(reference):
   assert list(rows) == ["fresh data", "1 steps", "4 steps"] and not figures
   for row in rows.values():
     assert abs(row["joint"]) < 4 * row["joint_se"] and abs(row["turn"]) < 4 * row["turn_se"]
+
+
+def test_the_floor_does_not_depend_on_the_order_of_the_data(reference):
+  x = reference["x"][:200]
+  by_place = x[np.argsort(x[:, 0, 0])]
+  floors = [
+    scores(drawn_from(), None, reference=dict(x=data), steps=())[0]["fresh data"]
+    for scores in (sequences.scores, points.scores)
+    for data in (x, by_place)
+  ]
+  assert floors[1] == pytest.approx(floors[0], rel=1e-9)
+  assert floors[3] == pytest.approx(floors[2], rel=1e-9)
+  assert abs(floors[1]["joint"]) < 4 * floors[1]["joint_se"], "the halves are alike"
+
+
+X = walk.load("test", 6, tokens=4)["x"]
+
+
+@pytest.mark.parametrize(
+  "check, change, line",
+  [
+    (points.check_scores, dict(reference=dict(x=X[:5])), "reference.x of 5 sequences: give 6"),
+    (points.check_scores, dict(reference=dict(x=X * np.nan)), "reference.x: nan at sequence 0"),
+    (points.check_scores, dict(reference=dict(y=X)), "reference: has no x"),
+    (sequences.check_scores, dict(reference=dict(x=X[:5])), "reference.x of 5 sequences: give 6"),
+    (sequences.check_scores, dict(reference=dict(x=X[:, 0])), "reference.x of shape .6, 2.: give"),
+    (sequences.check_scores, dict(reference=dict(x=X[:, :1])), "reference.x: .* has no turn"),
+    (sequences.check_scores, dict(shape=(6, 2)), "reference.x: sequences of shape .4, 2., samples"),
+    (sequences.check_rollout, dict(reference=dict(x=X[:2])), "reference.x of 2 sequences: give 3"),
+    (sequences.check_rollout, dict(tokens=5), "tokens=5: .* have 4"),
+    (sequences.check_rollout, dict(tokens=0), "tokens=0: give 1"),
+    (sequences.check_rollout, dict(any_length=False), "rollout: needs a sampler of any length"),
+  ],
+)
+def test_arguments_that_would_fail_after_training_are_refused(check, change, line):
+  given = dict(reference=dict(x=X)) | (dict(steps=1) if check is sequences.check_rollout else {})
+  check(**given)
+  with pytest.raises(ValueError, match=f"^{line}") as error:
+    check(**given | change)
+  assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("dims", [1, 3])
+def test_the_least_that_the_checks_let_pass_has_scores(dims):
+  x = np.random.default_rng(0).normal(size=(6, 1, dims))
+  draw = lambda params, count, steps, length=None: np.roll(x, 1, 0)[:count] + 0.1
+  for module in (points, sequences):
+    module.check_scores(reference=dict(x=x))
+    rows, _ = module.scores(draw, None, reference=dict(x=x), steps=(1,))
+    assert np.isfinite(list(rows["1 steps"].values())).all()
+  sequences.check_rollout(reference=dict(x=x[:3]), steps=1, tokens=1)
+  rows, _ = sequences.rollout(draw, None, reference=dict(x=x[:3]), steps=1, tokens=1)
+  assert np.isfinite(rows["token 1"]["local"])
 
 
 def test_other_turns_are_seen(reference):

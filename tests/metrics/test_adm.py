@@ -28,7 +28,7 @@ def test_pixels_of_uint8_come_back():
   [
     (np.zeros((2, 4, 4, 4)), r"shape \[4, 4, 4\] are no images .*latents are, once decoded"),
     (np.zeros((2, 6, 2)), r"shape \[6, 2\]"),
-    (np.full((1, 2, 2, 3), np.nan), "not finite"),
+    (np.full((1, 2, 2, 3), np.nan), "nan at image 0, row 0, column 0, channel 0"),
   ],
 )
 def test_refuses_what_are_no_images(x, message):

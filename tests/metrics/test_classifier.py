@@ -57,10 +57,35 @@ def test_larger_images_are_halved_once_more(side, hidden):
 
 
 def test_refuses_what_are_not_labelled_images():
-  with pytest.raises(ValueError, match="are not images"):
-    classifier.train(FEW[0][..., 0], FEW[1])
-  with pytest.raises(ValueError, match="of 3 labels"):
-    classifier.train(FEW[0], FEW[1][:3])
+  x, labels = FEW
+  for images, classes, line in (
+    (x[..., 0], labels, r"x of shape \(64, 8, 8\)"),
+    (x[:0], labels[:0], "x of 0 images"),
+    (x + np.where(np.arange(64) == 5, np.nan, 0).reshape(-1, 1, 1, 1), labels, "x: nan at image 5"),
+    (x, labels[:3], r"labels of shape \(3,\)"),
+    (x, labels / 2, "labels of float"),
+    (x, labels - 1, "labels: -1 at image"),
+    (x, labels + np.int64(2**40), "labels: .* at image 0"),
+  ):
+    with pytest.raises(ValueError, match=line):
+      classifier.train(images, classes, steps=1)
+
+
+def test_takes_pixels_of_any_type(rough):
+  x, labels = np.round(127 * (FEW[0] + 1)), FEW[1]
+  expected = classifier.features(rough, x.astype(np.float32))
+  for dtype in (np.uint8, np.uint16, np.int64, np.float64):
+    np.testing.assert_array_equal(classifier.features(rough, x.astype(dtype)), expected)
+  assert classifier.accuracy(rough, x, labels.astype(np.uint8)) == classifier.accuracy(
+    rough, x.astype(np.uint8), labels
+  )
+
+
+def test_scores_refuse_what_has_none(rough):
+  with pytest.raises(ValueError, match="x: nan at image 0"):
+    classifier.features(rough, FEW[0] * np.nan)
+  with pytest.raises(ValueError, match=r"labels of shape \(1,\)"):
+    classifier.accuracy(rough, FEW[0], FEW[1][:1])
 
 
 def test_the_cache_returns_the_weights_that_it_kept(tmp_path, monkeypatch):

@@ -137,10 +137,53 @@ def test_kernel_error_is_not_smaller_than_the_spread_of_repetitions():
 def test_images_are_flattened_and_bad_shapes_refused(distance):
   x, y = normal(0, 8, 2, 2, 1), normal(1, 8, 2, 2, 1)
   assert distance(x, y) == distance(x.reshape(8, 4), y.reshape(8, 4))
-  with pytest.raises(ValueError, match="distance"):
+  with pytest.raises(ValueError, match="distance: y of 3 numbers each, .*distance: x of 4"):
     distance(x, normal(1, 8, 3))
-  with pytest.raises(ValueError, match="distance"):
+  with pytest.raises(ValueError, match="distance: y of 2 images"):
     distance(x, y[:2])
+
+
+@BOTH
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_refused_with_their_place(distance, value):
+  x, y = normal(0, 8, 4), normal(1, 8, 4)
+  y[6, 2] = value
+  with pytest.raises(ValueError, match=f"distance: y: {value} at row 6, column 2"):
+    distance(x, y)
+  with pytest.raises(ValueError, match="distance: x of 0 rows"):
+    distance(x[:0], x)
+  with pytest.raises(ValueError, match="distance: x of shape"):
+    distance(x[:, :0], x[:, :0])
+  with pytest.raises(ValueError, match="distance: x of <U1"):
+    distance(np.full((8, 4), "1"), x)
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float16])
+def test_numbers_of_any_type_have_the_same_distance(distance, dtype):
+  x, y = np.random.default_rng(0).integers(0, 128, (2, 20, 3))
+  assert distance(x.astype(dtype), y.astype(dtype)) == distance(x.astype(float), y.astype(float))
+
+
+@BOTH
+def test_the_order_of_points_changes_nothing(distance):
+  x, y = normal(0, 90, 4), normal(1, 70, 4) + 0.5
+  by_size = lambda a: a[np.argsort(a[:, 0])]
+  assert distance(by_size(x), by_size(y)) == pytest.approx(distance(x, y), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+  "distance, how, line",
+  [
+    (distances.energy_distance, dict(group=0), "group=0: give 1"),
+    (distances.energy_distance, dict(group=2.0), "group=2.0: give a whole"),
+    (distances.kernel_distance, dict(size=1), "size=1: give 2"),
+    (distances.kernel_distance, dict(subsets=1), "subsets=1: give 2"),
+  ],
+)
+def test_counts_that_would_divide_by_zero_are_refused(distance, how, line):
+  with pytest.raises(ValueError, match=line):
+    distance(normal(0, 8, 2), normal(1, 8, 2), **how)
 
 
 @pytest.mark.slow

@@ -219,8 +219,10 @@ def test_a_name_is_of_the_weights(arrays, params):
   "change, message",
   [
     ({}, "no parameter Mixed_5b.branch1x1.conv.weight; .*pytorch-fid"),
-    (np.zeros((64, 192, 3, 3)), r"conv.weight has shape \[64, 192, 3, 3\].*has \[64, 192, 1, 1\]"),
-    (np.full((64, 192, 1, 1), np.nan), "conv.weight has numbers that are not finite"),
+    (np.zeros((64, 192, 3, 3)), r"conv.weight of shape \(64, 192, 3, 3\): give \[64 outputs, 192 "),
+    (np.full((64, 192, 1, 1), np.nan), "conv.weight: nan at output 0, input 0, row 0, column 0"),
+    (np.full((64, 192, 1, 1), 1e300), "branch1x1.kernel: inf at "),
+    (np.full((64, 192, 1, 1), "1"), "conv.weight of <U1"),
   ],
 )
 def test_names_the_first_parameter_that_does_not_fit(arrays, change, message):
@@ -230,6 +232,21 @@ def test_names_the_first_parameter_that_does_not_fit(arrays, change, message):
     changed[name] = change
   with pytest.raises(ValueError, match=message):
     inception.params_of(changed)
+
+
+def test_a_variance_below_zero_is_refused(arrays):
+  name = "Conv2d_1a_3x3.bn.running_var"
+  with pytest.raises(ValueError, match=f"{name}: -1.0 at channel 0"):
+    inception.params_of(arrays | {name: np.full(32, -1.0)})
+
+
+def test_weights_that_are_not_all_there_are_refused(params):
+  inception.check(params, "network")
+  name = "Mixed_7c.branch_pool.bias"
+  for value in (None, np.zeros(3)):
+    changed = {k: a for k, a in params.items() if k != name}
+    with pytest.raises(ValueError, match=f"network: has no {name}"):
+      inception.check(changed if value is None else changed | {name: value}, "network")
 
 
 @pytest.mark.parametrize(

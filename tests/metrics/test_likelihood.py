@@ -192,3 +192,48 @@ def test_pure_noise_masks_the_future(path):
   joint, causal = (denoiser(path, cov, causal=value)(x, t) for value in (False, True))
   np.testing.assert_allclose(joint[:, token], causal[:, token], atol=1e-5)
   assert np.abs(joint[:, 0] - causal[:, 0]).max() > 1e-2, "token 0 sees token 1, which has signal"
+
+
+Y, GRID = np.zeros((3, TOKENS, 2), np.float32), np.linspace([1.0] * TOKENS, [0.01] * TOKENS, 3)
+
+
+def placed(array, value, *place):
+  array = array.copy()
+  array[place] = value
+  return array
+
+
+@pytest.mark.parametrize(
+  "y, grid, sigma_data, line",
+  [
+    (Y.astype(np.int32), GRID, SIGMA, "y of int32"),
+    (Y[0, 0], GRID, SIGMA, r"y of float32 \(2,\)"),
+    (placed(Y, np.nan, 1, 2, 0), GRID, SIGMA, "y: nan at sequence 1, token 2, dimension 0"),
+    (Y, GRID[:, :3], SIGMA, r"grid of shape \(3, 3\)"),
+    (Y, GRID[:1], SIGMA, r"grid of shape \(1, 4\)"),
+    (Y, GRID[:, None].repeat(2, 1), SIGMA, r"grid of shape \(3, 2, 4\)"),
+    (Y, placed(GRID, np.nan, 1, 2), SIGMA, "grid: nan at row 1, token 2"),
+    (Y, placed(GRID, 1.5, 0, 1), SIGMA, "grid: 1.5 at row 0, token 1"),
+    (Y, GRID[::-1], SIGMA, "grid: .* at row 1, token 0; times may not rise"),
+    (Y, GRID, 0.0, "sigma_data=0.0"),
+  ],
+)
+def test_arguments_that_have_no_bound_are_refused(y, grid, sigma_data, line):
+  clean = lambda x_t, t: 0.5 * x_t
+  how = dict(path=ip.Cosine(), sigma_data=sigma_data)
+  with pytest.raises(ValueError, match=line):
+    likelihood.lower_bound(clean, jax.random.key(1), y, grid, **how)
+
+
+@pytest.mark.parametrize(
+  "ends, line",
+  [
+    ([1.0, 2.0, 0.0], "ends of float64"),
+    ([1, 2], r"ends of shape \(2,\)"),
+    ([1, 3, 0], "ends: 3 at token 1"),
+    ([-1, 0, 0], "ends: -1 at token 0"),
+  ],
+)
+def test_ends_beyond_the_levels_are_refused(ends, line):
+  with pytest.raises(ValueError, match=line):
+    likelihood.ending_at(grids.autoregressive(2, 3), np.array(ends))

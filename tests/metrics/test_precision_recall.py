@@ -97,14 +97,24 @@ def test_images_are_flattened():
   assert precision_recall.scores(x, y) == flat
 
 
+def test_unsigned_integers_do_not_wrap():
+  x, y = np.random.default_rng(0).integers(0, 256, (2, 40, 3), np.uint8)
+  assert precision_recall.scores(x, y) == precision_recall.scores(x.astype(float), y.astype(float))
+
+
 @pytest.mark.parametrize(
   "x, y, how, message",
   [
-    (normal(0, 9, 3), normal(1, 9, 2), {}, r"\(9, 3\) and \(9, 2\)"),
-    (normal(0, 9, 3), np.full((9, 3), np.nan), {}, "not finite"),
+    (normal(0, 9, 3), normal(1, 9, 2), {}, "samples of 2 numbers each, .*reference of 3"),
+    (normal(0, 9, 3), np.full((9, 3), np.nan), {}, "samples: nan at row 0, column 0"),
+    (np.full((9, 3), np.inf), normal(0, 9, 3), {}, "reference: inf at row 0, column 0"),
+    (normal(0, 0, 3), normal(1, 9, 3), {}, "reference of 0 rows"),
+    (normal(0, 9, 0), normal(1, 9, 0), {}, r"reference of shape \(9, 0\)"),
+    (normal(0, 9, 3), 1e25 * normal(1, 9, 3), {}, "overflow in float32"),
     (normal(0, 5, 3), normal(1, 9, 3), {}, "k=3, k_density=5 of 5 reference points"),
     (normal(0, 9, 3), normal(1, 3, 3), {}, "and 3 samples"),
     (normal(0, 9, 3), normal(1, 9, 3), dict(k=0), "k=0"),
+    (normal(0, 9, 3), normal(1, 9, 3), dict(k_density=2.5), "k_density=2.5"),
   ],
 )
 def test_refuses_what_has_no_neighbours(x, y, how, message):

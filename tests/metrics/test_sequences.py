@@ -5,6 +5,7 @@ import pytest
 
 from dfim.data import walk
 from dfim.metrics import sequences
+from dfim.metrics import subsets
 
 
 def walks(seed, size=2000, **fields):
@@ -96,10 +97,15 @@ def test_local_finds_the_position_where_a_rollout_goes_wrong():
   assert np.all(value[4:] > 5 * error[4:])
 
 
-def test_count_takes_the_first_sequences():
+def test_count_takes_a_part_that_does_not_depend_on_the_order():
   x, y = walks(0, 400), walks(1, 300)
-  assert sequences.joint(x, y, count=100) == sequences.joint(x[:100], y[:100])
-  np.testing.assert_array_equal(sequences.local(x, y, count=100), sequences.local(x[:100], y[:100]))
+  few = [a[subsets.choose(a, 100)] for a in (x, y)]
+  for metric in (sequences.joint, sequences.local):
+    found = metric(x, y, count=100)
+    np.testing.assert_array_equal(found, metric(*few))
+    by_place = (a[np.argsort(a[:, 0, 0])] for a in (x, y))
+    np.testing.assert_allclose(metric(*by_place, count=100), found, rtol=1e-9)
+    np.testing.assert_array_equal(metric(x, y, count=400), metric(x, y))
 
 
 @pytest.mark.parametrize(
@@ -110,6 +116,13 @@ def test_count_takes_the_first_sequences():
     (lambda: sequences.turn(np.zeros((4, 3, 2)), np.zeros((4, 5, 2))), "turn: .* 3 and of 5"),
     (lambda: sequences.local(np.zeros((4, 5, 2)), np.zeros((4, 3, 2))), "local: 5 tokens, 3"),
     (lambda: sequences.local(np.zeros((4, 2, 2)), np.zeros((4, 2, 2))), "stretches of 3"),
+    (lambda: sequences.local(walks(0, 4), walks(1, 4), tokens=0), "local: tokens=0"),
+    (lambda: sequences.local(walks(0, 4), walks(1, 2)), "local: y of 2 sequences"),
+    (lambda: sequences.joint(walks(0, 4), walks(1, 4), count=2), "joint: count=2"),
+    (lambda: sequences.joint(walks(0, 4)[0], walks(1, 4)), r"joint: x of shape \(6, 2\)"),
+    (lambda: sequences.joint(walks(0, 4), walks(1, 4, tokens=4)), "joint: y of .4, 2. numbers"),
+    (lambda: sequences.joint(walks(0, 4) * np.nan, walks(1, 4)), "joint: x: nan at sequence 0"),
+    (lambda: sequences.turn(walks(0, 4) * np.inf, walks(1, 4)), "x: -?inf at sequence 0, token 0"),
   ],
 )
 def test_bad_shapes_are_refused(call, message):
