@@ -14,14 +14,17 @@ from absl import logging
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from dfim import resolve as resolve_lib
+from dfim.core import conditions
 from dfim.core import groups
 from dfim.core import posterior
 from dfim.core import times
 from dfim.core import weights
 from dfim.io import inputs
 from dfim.objectives import moment_matching
+from dfim.objectives import shortcut
 from dfim.samplers import given as given_lib
 
 ConfigError = resolve_lib.ConfigError
@@ -137,11 +140,23 @@ def objective(loss: Any, net: Any, reach: Any) -> None:
       "objective.sample_times.mapping: missing, and without it r = t and nothing is learnt; name"
       " one of core.mappings.*"
     )
+  if function in (moment_matching.loss, shortcut.loss):
+    _jumps_from_noise(given["f"], fields.get("t_max", 1.0))
   if given.get("drop_rate", 0.0) == 1.0:
     raise ConfigError("objective.drop_rate=1.0: drops every condition; set it below 1.")
   _streams(given, fields["pattern"], net)
   _reference(given)
   _reach(reach, sample_times)
+
+
+def _jumps_from_noise(f: Any, t_max: float) -> None:
+  """Refuses jumps of a network that predicts noise from where there is no signal: 0 / 0."""
+  with jax.ensure_compile_time_eval():
+    if f.prediction == "eps" and f.path.alpha(t_max) <= 0.0:
+      raise ConfigError(
+        f"objective.sample_times.t_max={t_max}: pure noise, which core.parameterization.Noise"
+        " divides by; lower it."
+      )
 
 
 def _streams(given: dict[str, Any], pattern: Any, net: Any) -> None:
@@ -225,10 +240,10 @@ def source(found: Any) -> None:
 
 def batch(found: dict[str, Any], net: Any) -> None:
   """Refuses examples without numbers, and labels or values that a network has no row for."""
-  x, cond = found["x"], found.get("cond") or {}
+  x = found["x"]
   if not x.size:
     raise ConfigError(f"data: examples of shape {x.shape[1:]} are empty; give others.")
-  for name, array in cond.items():
+  for name, array in _read(found).items():
     limits = given_lib.limits(name, array, net)
     if limits and array.min() < limits["low"]:
       raise ConfigError(f"data: {name} {array.min()}: count from 0; -1 stands for none.")
@@ -246,19 +261,26 @@ def first_batch(found: dict[str, Any], net: Any) -> None:
 
   Later batches are not searched: a step that meets such a number is skipped and counted.
   """
+  x, mask = found["x"], found.get("mask")
+  if not hasattr(x, "dtype") or not jnp.issubdtype(x.dtype, jnp.floating):
+    kind = getattr(x, "dtype", type(x).__name__)
+    raise ConfigError(f"data: x of {kind}: give an array of floats, scaled to sigma_data.")
+  conditions.check(found.get("cond"), x.shape)
   batch(found, net)
-  cond, classes = found.get("cond") or {}, getattr(net, "num_classes", 0)
-  for name, array in dict(x=found["x"], **cond).items():
-    if name == "x" and not jnp.issubdtype(array.dtype, jnp.floating):
-      raise ConfigError(f"data: x of {array.dtype}: give floating numbers, scaled to sigma_data.")
+  read, classes = _read(found), getattr(net, "num_classes", 0)
+  for name, array in dict(x=x if mask is None else np.where(mask, x, 0.0), **read).items():
     axes = ("example", *(f"axis {n}, place" for n in range(1, array.ndim)))
-    if not (name == "x" and found.get("mask") is not None):  # padding may hold anything
-      inputs.numbers(array, f"data: {name}", array.shape, axes=axes)
-  if classes and "label" not in cond:
+    inputs.numbers(array, f"data: {name}", array.shape, axes=axes)
+  if classes and "label" not in read:
     raise ConfigError(
       f"model.num_classes={classes}: the data have no labels, and samples would be of classes that"
       " were never trained; set it to 0, or give the data labels."
     )
+
+
+def _read(found: dict[str, Any]) -> dict[str, np.ndarray]:
+  """The conditions that a network will read: what is padding may hold anything."""
+  return jax.device_get(conditions.hide(found.get("cond"), found.get("mask"))) or {}
 
 
 def labels(occurring: Any, net: Any) -> tuple[int, ...]:

@@ -1,8 +1,21 @@
-"""Conditions: a dict of arrays, batch first, and what stands for their absence.
+"""Conditions: a dict of arrays, batch first; their kinds, and the null of each.
 
-Integer conditions (labels `[B]`) are absent as -1, floating ones (actions `[B, T, A]`, augmentation
-`[B, 9]`) as zeros. Every network maps these to its null embedding.
+| kind | array | null |
+|---|---|---|
+| class | `label`, integers `[B]` | -1 |
+| vector of each token (an action, covariates) | floating `[B, T, C]` | zeros |
+| value of each token (a discrete action) | integers or booleans `[B, T]` | -1 |
+| vector shared by all tokens (a goal; `augment` `[B, 9]` of an image) | floating `[B, C]` | zeros |
+| value shared by all tokens | integers or booleans `[B]`, by any other name | -1 |
+
+One number a token is `[B, T, 1]`: floating `[B, T]` is a vector shared by all tokens.
+A condition that is left out equals its null, in every network. Networks see traced arrays, of which
+they check kind and shape; the range of classes and values is checked where data are read.
 """
+
+from collections.abc import Collection
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +23,56 @@ import jax.numpy as jnp
 Array = jax.Array
 Condition = dict[str, Array] | None
 _KEPT = {"augment"}  # tells what was done to x: untold, a turned image would pass for a plain one
+_KINDS = "floating [B, T, C] or [B, C], or integers [B, T] or [B]"
+
+
+def is_discrete(array: Any) -> bool:
+  """Whether a condition holds integers or booleans: values to embed, and no numbers."""
+  return jnp.issubdtype(array.dtype, jnp.integer) or jnp.issubdtype(array.dtype, jnp.bool_)
+
+
+def is_per_token(array: Any) -> bool:
+  """Whether a condition has an entry for each token, on axis 1."""
+  return len(array.shape) >= 3 or (len(array.shape) == 2 and is_discrete(array))
+
+
+def as_index(array: Array) -> Array:
+  """Discrete values as signed integers of 32 bits or more, which can hold the null, -1."""
+  return array.astype(jnp.promote_types(array.dtype, jnp.int32))
+
+
+def describe(array: Any) -> str:
+  """Shape and dtype, in an error's words."""
+  return f"shape {tuple(array.shape)} and dtype {array.dtype}"
+
+
+def check(cond: Condition, shape: tuple[int, ...], *, takes: Collection[str] | None = None) -> None:
+  """Refuses a condition of no kind, or that does not fit `x`, by shape and dtype alone.
+
+  Args:
+    cond: arrays of NumPy or JAX, traced or not.
+    shape: of x, `[B, T, ...]`.
+    takes: the names that a network reads besides `label`, and None if it reads all: it would
+      ignore any other.
+
+  Raises:
+    ValueError: naming the condition, its shape and its dtype.
+  """
+  if not isinstance(cond, Mapping | None):
+    raise ValueError(f"cond of {type(cond).__name__}: give a dict of arrays by name.")
+  for name, array in (cond or {}).items():
+    if not hasattr(array, "dtype"):
+      raise ValueError(f"cond.{name} of {type(array).__name__}: give an array, {_KINDS}.")
+    if takes is not None and name not in {"label", *takes}:
+      raise ValueError(
+        f"cond.{name} of {describe(array)}: the network reads {', '.join(['label', *takes])}"
+        " alone; leave it out, or take models.causal_transformer, which embeds any."
+      )
+    if name == "label" and not (is_discrete(array) and array.ndim == 1):
+      raise ValueError(f"cond.label of {describe(array)}: give integers [B].")
+    if not _is_kind(array):
+      raise ValueError(f"cond.{name} of {describe(array)}: give {_KINDS}.")
+    _check_size(name, array, shape)
 
 
 def null(cond: Condition) -> Condition:
@@ -24,14 +87,57 @@ def drop(key: Array, cond: Condition, rate: float) -> Condition:
   """
   if not 0.0 <= rate <= 1.0:
     raise ValueError(f"objective.drop_rate={rate}: a probability lies in [0, 1].")
-  if cond is None or rate == 0.0:
+  if not cond or rate == 0.0:
     return cond
-  batch = jax.tree.leaves(cond)[0].shape[0]
+  batch = jax.tree.leaves(cond)[0].shape[0]  # the same of all
   gone = jax.random.bernoulli(key, rate, (batch,))
   of_rank = lambda a: gone.reshape(-1, *[1] * (a.ndim - 1))
   dropped = jax.tree.map(lambda a: jnp.where(of_rank(a), _absent(a), a), cond)
   return dropped | {k: a for k, a in cond.items() if k in _KEPT}
 
 
+def hide(cond: Condition, mask: Array | None) -> Condition:
+  """The conditions of padding made absent, so that they are never read.
+
+  Args:
+    cond: see the module.
+    mask: bool `[B, T, 1, ...]`, of x's rank; False is padding, None is none.
+
+  Returns:
+    Those of each token absent where `mask` is False, the others where an example is all padding.
+
+  Raises:
+    ValueError: a condition of another number of tokens.
+  """
+  if mask is None:
+    return cond
+  real = mask.reshape(mask.shape[:2])
+  for name, a in (cond or {}).items():
+    if is_per_token(a):
+      _check_size(name, a, (a.shape[0], a.shape[1] if real.shape[1] == 1 else real.shape[1]))
+
+  def shown(a: Array) -> Array:
+    here = real if is_per_token(a) else jnp.any(real, axis=1)
+    return jnp.where(here.reshape(*here.shape, *[1] * (a.ndim - here.ndim)), a, _absent(a))
+
+  return jax.tree.map(shown, cond)
+
+
 def _absent(a: Array) -> Array:
-  return jnp.full_like(a, -1 if jnp.issubdtype(a.dtype, jnp.integer) else 0)
+  return jnp.full_like(as_index(a), -1) if is_discrete(a) else jnp.zeros_like(a)
+
+
+def _check_size(name: str, array: Any, shape: tuple[int, ...]) -> None:
+  axes = 2 if is_per_token(array) else 1
+  if tuple(array.shape[:axes]) != tuple(shape[:axes]):
+    tokens = f" of {shape[1]} tokens" if axes == 2 else ""
+    raise ValueError(
+      f"cond.{name} of {describe(array)}: give that of {shape[0]} examples{tokens}, as x has."
+    )
+
+
+def _is_kind(array: Any) -> bool:
+  if is_discrete(array):
+    return array.ndim in (1, 2)
+  floating = jnp.issubdtype(array.dtype, jnp.floating)
+  return floating and array.ndim in (2, 3) and array.shape[-1] > 0

@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dfim.core import conditions
+
 Array = jax.Array
 
 
@@ -32,14 +34,30 @@ def lay_out(
     over: `[B, 2 T, ...]`, context first.
 
   Raises:
-    ValueError: for another number of streams, or a mask that the objective does not take.
+    ValueError: for another number of streams, or a mask that the objective does not take or that
+      is none of x.
   """
-  if "mask" in batch and not padded:
+  mask = batch.get("mask")
+  if mask is not None and not padded:
     raise ValueError("data: a batch with a mask, which only objectives.denoising.loss takes.")
+  if mask is not None:
+    _check_mask(mask, batch["x"].shape)
   if streams not in (1, 2):
     raise ValueError(f"streams={streams}: set it to 1, or to 2 for a context beside what moves.")
   if streams == 1:
     return apply, batch
-  per_token = lambda a: a.ndim >= 3
-  twice = lambda a: jnp.concatenate([a, a], axis=1) if per_token(a) else a
+  if mask is not None:  # may be shared by all tokens
+    every = (*mask.shape[:1], batch["x"].shape[1], *mask.shape[2:])
+    batch = batch | dict(mask=jnp.broadcast_to(mask, every))
+  twice = lambda a: jnp.concatenate([a, a], axis=1) if conditions.is_per_token(a) else a
   return functools.partial(apply, streams=2), jax.tree.map(twice, batch)
+
+
+def _check_mask(mask: Array, shape: tuple[int, ...]) -> None:
+  shared = all(n in (1, m) for n, m in zip(mask.shape[:2], shape[:2], strict=False))
+  ones = len(mask.shape) == len(shape) and set(mask.shape[2:]) <= {1}
+  if not (shared and ones and mask.dtype == bool):
+    raise ValueError(
+      f"data: mask of shape {mask.shape} and dtype {mask.dtype} for x of shape {shape}: give"
+      " booleans [B, T, 1, ...], False on padding."
+    )

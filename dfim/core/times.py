@@ -2,7 +2,9 @@
 
 A *pattern* says which times are drawn together. It is a function
 `(key, shape, *, t_max, t_min) -> (t, active)`, both with the rank of `shape` and size-1 axes where
-a time is shared; a config names it, `pattern=dict(name="core.times.example")`.
+a time is shared; a config names it, `pattern=dict(name="core.times.example")`. One that draws a
+position among the tokens also takes `mask=None`: bool `[B, T, 1, ...]`, given only where there is
+padding, which is False. The position is then uniform over an example's real tokens, if it has any.
 A token that is not active is context: it conditions the others and stands still.
 Sources: IMM sections 3.3, 4.2 and appendix C.7; Diffusion Forcing (arXiv 2407.01392) algorithm 1
 for `token`; History-Guided Video Diffusion (2502.06764) A.5 for `uniform_future`; Shortcut Models
@@ -11,6 +13,7 @@ for `token`; History-Guided Video Diffusion (2502.06764) A.5 for `uniform_future
 
 from collections.abc import Callable
 from collections.abc import Mapping as Named
+import inspect
 
 import flax.struct
 import jax
@@ -77,19 +80,23 @@ def context(
   return jnp.where(active | jax.random.bernoulli(key_noisy, noisy, t.shape), t, t_min), active
 
 
-def pivot(key: Array, shape: tuple[int, ...], *, t_max: float, t_min: float):
+def pivot(
+  key: Array, shape: tuple[int, ...], *, t_max: float, t_min: float, mask: Array | None = None
+):
   """Clean context, at t_min, before a random position; from it on an independent t for each."""
   key_t, key_pivot = jax.random.split(key)
   t, _ = token(key_t, shape, t_max=t_max, t_min=t_min)
-  active = _position(shape) >= _pivot(key_pivot, shape)
+  active = _position(shape) >= _pivot(key_pivot, shape, mask)
   return jnp.where(active, t, t_min), active
 
 
-def next_token(key: Array, shape: tuple[int, ...], *, t_max: float, t_min: float):
+def next_token(
+  key: Array, shape: tuple[int, ...], *, t_max: float, t_min: float, mask: Array | None = None
+):
   """Teacher forcing: a clean past, one noisy token at a random position, pure noise after it."""
   key_t, key_pivot = jax.random.split(key)
   t, _ = example(key_t, shape, t_max=t_max, t_min=t_min)
-  position, at = _position(shape), _pivot(key_pivot, shape)
+  position, at = _position(shape), _pivot(key_pivot, shape, mask)
   return jnp.where(position < at, t_min, jnp.where(position > at, t_max, t)), position == at
 
 
@@ -102,6 +109,7 @@ def two_stream(
   noisy: float = 0.0,
   highest: float = 1.0,
   moving: Pattern = token,
+  mask: Array | None = None,
 ):
   """A sequence beside itself, `shape[1] = 2 T`: context that never moves, then T tokens that do.
 
@@ -121,10 +129,9 @@ def two_stream(
     raise ValueError("moving=two_stream: what moves has one stream; choose another pattern for it.")
   half = (shape[0], shape[1] // 2, *shape[2:])
   key_moving, key_noisy, key_level = jax.random.split(key, 3)
-  t, active = (
-    jnp.broadcast_to(a, (*half[:2], *a.shape[2:]))
-    for a in moving(key_moving, half, t_max=t_max, t_min=t_min)
-  )
+  real = None if mask is None else mask[:, half[1] :]
+  drawn = _draw(moving, key_moving, half, real, t_max=t_max, t_min=t_min)
+  t, active = (jnp.broadcast_to(a, (*half[:2], *a.shape[2:])) for a in drawn)
   level, _ = token(key_level, half, t_max=min(t_max, highest), t_min=t_min)
   context = jnp.where(jax.random.bernoulli(key_noisy, noisy, t.shape), level, t_min)
   still = jnp.zeros_like(active)
@@ -139,6 +146,7 @@ def mixture(
   t_min: float,
   patterns: Named[str, Pattern],
   shares: Named[str, float],
+  mask: Array | None = None,
 ):
   """Each example, or group, follows one of `patterns`, as often as `shares` says by name."""
   if any(getattr(pattern, "func", pattern) is two_stream for pattern in patterns.values()):
@@ -154,7 +162,7 @@ def mixture(
   tokens = (*shape[:2], *[1] * (len(shape) - 2))
   t, active = jnp.zeros(tokens), jnp.zeros(tokens, bool)
   for n, (pattern, key_n) in enumerate(zip(patterns.values(), keys, strict=True)):
-    drawn = pattern(key_n, shape, t_max=t_max, t_min=t_min)
+    drawn = _draw(pattern, key_n, shape, mask, t_max=t_max, t_min=t_min)
     t, active = (jnp.where(which == n, new, a) for new, a in zip(drawn, (t, active), strict=True))
   return t, active
 
@@ -168,9 +176,30 @@ def _position(shape: tuple[int, ...]) -> Array:
   return jnp.arange(shape[1]).reshape(1, -1, *[1] * (len(shape) - 2))
 
 
-def _pivot(key: Array, shape: tuple[int, ...]) -> Array:
-  """A position for each example, `[B, 1, ...]`."""
-  return jax.random.randint(key, (shape[0], *[1] * (len(shape) - 1)), 0, shape[1])
+def _draw(
+  pattern: Pattern, key: Array, shape: tuple[int, ...], mask: Array | None, **ends: float
+) -> tuple[Array, Array]:
+  """t and active of a pattern, which is given the mask if there is one and it takes one."""
+  takes = mask is not None and "mask" in inspect.signature(pattern).parameters
+  return pattern(key, shape, **ends, **(dict(mask=mask) if takes else {}))
+
+
+def _pivot(key: Array, shape: tuple[int, ...], mask: Array | None) -> Array:
+  """A position for each example, `[B, 1, ...]`, of a real token unless all of it is padding."""
+  each = (shape[0], *[1] * (len(shape) - 1))
+  if mask is None:
+    return jax.random.randint(key, each, 0, shape[1])
+  number = jnp.cumsum(mask, axis=1)  # of a real token among them, from 1
+  drawn = jax.random.randint(key, each, 0, jnp.maximum(number[:, -1:], 1))
+  return jnp.argmax(mask & (number == drawn + 1), axis=1, keepdims=True)
+
+
+def _of_groups(mask: Array | None, shape: tuple[int, ...], size: int) -> Array | None:
+  """Where all examples of a group have a real token, `[B / size, T, 1, ...]`."""
+  if mask is None:
+    return None
+  mask = jnp.broadcast_to(mask, (*shape[:2], *mask.shape[2:]))
+  return jnp.all(mask.reshape(-1, size, *mask.shape[1:]), axis=1)
 
 
 def sample(
@@ -213,7 +242,8 @@ def sample(
       target is the data at s: the induction's base, which a uniform s seldom shows where steps are
       small. Without it the base is learnt last, and what it lacks is in every jump from above.
     reach: the greatest t - s. A schedule may grow it, see `resolve.at_step`.
-    mask: bool, of x's rank; False is padding: pure noise, at t_max, and not active.
+    mask: bool, of x's rank; False is padding: pure noise, at t_max, and not active. An example
+      that is all padding has no active token.
 
   Raises:
     ValueError: naming the field, before anything is compiled.
@@ -226,7 +256,9 @@ def sample(
     raise ValueError(f"s_at_r={s_at_r}: there is no r without a mapping; leave it at 0.")
   key_t, key_s, key_corner = jax.random.split(key, 3)
   sharing = 1 if own_times else group_size
-  t, active = pattern(key_t, (shape[0] // sharing, *shape[1:]), t_max=t_max, t_min=t_min)
+  rows = (shape[0] // sharing, *shape[1:])
+  real = _of_groups(mask, shape, sharing)
+  t, active = _draw(pattern, key_t, rows, real, t_max=t_max, t_min=t_min)
   span = gap + jnp.finfo(t.dtype).eps  # so that t - s >= gap also after rounding
   t = jnp.where(active, jnp.maximum(t, t_min + span), t)
   if isinstance(path, interpolants.DiscreteVP):
@@ -308,6 +340,12 @@ def _check(shape: tuple[int, ...], group_size: int, t_max: float, t_min: float, 
       f"group_size={group_size} does not divide batch_size={shape[0]}: groups hold whole"
       " particles; change one of the two."
     )
+
+
+def mean_of_active(values: Array, active: Array) -> Array:
+  """The mean of `values` where `active`, of the same shape, is True; 0 where that is nowhere."""
+  count = jnp.sum(active, dtype=jnp.promote_types(values.dtype, jnp.float32))
+  return jnp.sum(values, where=active) / jnp.maximum(count, 1.0)
 
 
 def check_ends(t_max: float, t_min: float) -> None:

@@ -4,14 +4,19 @@ Pre-norm blocks modulated per token (adaLN-Zero, as History-Guided Video Diffusi
 rotary positions, causal attention over the last `window` tokens.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 
+from dfim.core import conditions
 from dfim.models import layers
 
 Array = jax.Array
+_CONDITION = "condition_"  # and its name: the parameters of a condition
 
 
 @flax.struct.dataclass
@@ -26,8 +31,9 @@ class Cache:
 class CausalTransformer(nn.Module):
   """(x, s, t, cond) -> G for tokens `[B, T, D]` with a time each.
 
-  Conditions: `label [B]`, and arrays per token `[B, T, C]` by any name (an action, covariates),
-  each embedded by a layer of its own; zeros where dropped.
+  Conditions: `label [B]`, and by any name those of every kind in `core.conditions`, of each token
+  or shared by all, each embedded by a layer of its own: vectors by a linear one, integers by a
+  table. What is left out is null. Which there are is fixed at init.
   """
 
   width: int = 128
@@ -41,6 +47,7 @@ class CausalTransformer(nn.Module):
   second_time: str = "s"
   time_scale: float = 1000.0
   dtype: str | None = None
+  vocabulary: int = 256  # values 0 .. vocabulary - 1 of a discrete condition, such as an action
 
   @nn.compact
   def __call__(
@@ -61,6 +68,7 @@ class CausalTransformer(nn.Module):
     sequence as context, then as what moves (`core.streams`), both at positions 0 .. T - 1.
     """
     self._check(x, s, t, cache, streams)
+    conditions.check(cond, x.shape)
     past = 0 if cache is None else cache.keys.shape[2]
     start = 0 if cache is None else cache.length
     position = start + jnp.arange(-past, x.shape[1] // streams)  # of the cached tokens, then of x
@@ -68,7 +76,7 @@ class CausalTransformer(nn.Module):
     if streams == 2:
       position, mask = jnp.tile(position, 2), in_two_streams(mask)
     turn = rotation(position[past:], self.width // self.heads)
-    emb = self._embed(s, t, cond)
+    emb = self._embed(x, s, t, cond)
     h = layers.dense(self.width, self.dtype, "input")(x)
     fresh = []
     for i in range(self.depth):
@@ -98,14 +106,46 @@ class CausalTransformer(nn.Module):
     zeros = jnp.zeros(shape, dtype)
     return Cache(keys=zeros, values=zeros, length=jnp.zeros((), jnp.int32))
 
-  def _embed(self, s: Array, t: Array, cond: layers.Cond) -> Array:
+  def _embed(self, x: Array, s: Array, t: Array, cond: layers.Cond) -> Array:
     emb = layers.Conditioning(
       self.width, self.num_classes, self.second_time, self.time_scale, name="conditioning"
     )(s, t, cond)
-    for name, array in sorted((cond or {}).items()):
-      if array.ndim == 3:
-        emb = emb + nn.Dense(self.width, name=f"condition_{name}")(array)
+    for name, array in sorted(self._with_null(x, cond).items()):
+      embedded = self._embed_condition(f"{_CONDITION}{name}", array)
+      emb = emb + (embedded if embedded.ndim == 3 else embedded[:, None])
     return emb
+
+  def _embed_condition(self, name: str, array: Array) -> Array:
+    """`[..., W]` of vectors `[..., C]` or of values `[...]`, of which -1 becomes 0."""
+    if not conditions.is_discrete(array):
+      return nn.Dense(self.width, name=name)(array)
+    value = conditions.as_index(array)
+    init = nn.initializers.normal(0.02)  # as labels have
+    table = nn.Embed(self.vocabulary, self.width, embedding_init=init, name=name)
+    return jnp.where(value[..., None] < 0, 0.0, table(jnp.maximum(value, 0)))
+
+  def _with_null(self, x: Array, cond: layers.Cond) -> dict[str, Array]:
+    """The conditions but for the label, and null for those that are left out.
+
+    Raises:
+      ValueError: one that the network was not initialised with.
+    """
+    given = {name: array for name, array in (cond or {}).items() if name != "label"}
+    if self.is_initializing():
+      return given
+    sizes = _condition_sizes(self.variables.get("params", {}))
+    for name, array in given.items():
+      if sizes.get(name) != (0 if conditions.is_discrete(array) else array.shape[-1]):
+        kinds = [
+          f"{n} ({f'vectors of {size}' if size else 'integers'})" for n, size in sizes.items()
+        ]
+        raise ValueError(
+          f"cond.{name} of {conditions.describe(array)}: the network was initialised with"
+          f" {', '.join(kinds) or 'none but labels'}; give that."
+        )
+    vectors = lambda size: jnp.zeros((*x.shape[:2], size), x.dtype)
+    values = -jnp.ones(x.shape[:2], int)
+    return {name: vectors(size) if size else values for name, size in sizes.items()} | given
 
   def _check(self, x: Array, s: Array, t: Array, cache: Cache | None, streams: int) -> None:
     if x.ndim != 3:
@@ -115,6 +155,8 @@ class CausalTransformer(nn.Module):
       raise ValueError(
         f"model.width={self.width} is no multiple of 2 x heads = {2 * self.heads}: change either"
       )
+    if self.vocabulary < 1:
+      raise ValueError(f"model.vocabulary={self.vocabulary}: set it to 1 or more")
     if self.window is not None and self.window < 1:
       raise ValueError(f"model.window={self.window}: set it to 1 or more, or None for all tokens")
     if cache is not None and not self.causal:
@@ -200,3 +242,12 @@ def _extended(cache: Cache, fresh: list[tuple[Array, Array]], tokens: int) -> Ca
     values=last(cache.values, values),
     length=cache.length + tokens,
   )
+
+
+def _condition_sizes(params: Mapping[str, Any]) -> dict[str, int]:
+  """Numbers of a vector by the name of its condition, and 0 for a discrete one."""
+  return {
+    name.removeprefix(_CONDITION): layer["kernel"].shape[0] if "kernel" in layer else 0
+    for name, layer in params.items()
+    if name.startswith(_CONDITION)
+  }

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dfim.core import conditions
+
 Array = jax.Array
 Cond = Mapping[str, Array] | None
 
@@ -91,7 +93,8 @@ class TimeMLP(nn.Module):
 class LabelEmbedding(nn.Module):
   """A row for each class, and a last one for null: a negative label, or none at all.
 
-  Without classes there is no table, and the embedding is 0.
+  A label of `num_classes` or more reads NaN: those are refused where data are read. Without classes
+  there is no table, labels are ignored and the embedding is 0.
   """
 
   num_classes: int
@@ -103,8 +106,10 @@ class LabelEmbedding(nn.Module):
     """`label [B]` to `[B, 1, ..., width]`, of `rank` axes."""
     if self.num_classes == 0:
       return jnp.zeros((1,) * rank)
-    label = (cond or {}).get("label", jnp.full((1,), -1))
-    row = jnp.where(label < 0, self.num_classes, label)
+    label = conditions.as_index((cond or {}).get("label", jnp.full((1,), -1)))
+    beyond = self.num_classes + 1  # no row: the last one is null's
+    row = jnp.where(label < self.num_classes, label, beyond)
+    row = jnp.where(label < 0, self.num_classes, row)
     table = nn.Embed(self.num_classes + 1, self.width, embedding_init=self.init, name="table")
     return table(row).reshape((-1,) + (1,) * (rank - 2) + (self.width,))
 

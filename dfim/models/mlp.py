@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dfim.core import conditions
 from dfim.models import layers
 
 Array = jax.Array
@@ -28,12 +29,13 @@ class MLP(nn.Module):
   def __call__(
     self, x: Array, s: Array, t: Array, cond: layers.Cond = None, *, train: bool = False
   ) -> Array:
-    """`x [B, ..., D]`, times `[B, ..., 1]` -> G in float32; cond: label `[B]`."""
+    """`x [B, ..., D]`, times `[B, ..., 1]` -> G in float32; cond: `label [B]` alone."""
     if self.flatten and x.ndim > 2:
       layers.check_times(x, s, t, range(1, x.ndim))
       flat = lambda a: a.reshape(a.shape[0], -1)
       return self(flat(x), flat(s), flat(t), cond, train=train).reshape(x.shape)
     layers.check_times(x, s, t, (-1,))
+    conditions.check(cond, x.shape, takes=())
     emb = layers.Conditioning(
       self.width,
       self.num_classes,

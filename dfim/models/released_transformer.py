@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dfim.core import conditions
 from dfim.models import layers
 
 Array = jax.Array
@@ -32,17 +33,21 @@ class ReleasedTransformer(nn.Module):
   def __call__(
     self, x: Array, s: Array, t: Array, cond: layers.Cond = None, *, train: bool = False
   ) -> Array:
-    """`x [B, T, D]`, times `[B, T, 1]` -> G; cond: any arrays `[B, T, A]`, joined to x by name."""
+    """`x [B, T, D]`, times `[B, T, 1]` -> G.
+
+    cond: floating `[B, T, A]` by any name, joined to x in the order of names. As the layout of the
+    released program has no names, all are given or all left out, which is null.
+    """
     del train
     if x.ndim != 3:
       raise ValueError(f"x of shape {x.shape} is no sequence: give it the axes [B, T, D]")
     layers.check_times(x, s, t, (2,))
-    self._check_sizes(x, cond or {})
+    self._check_sizes(x, cond)
     level = layers.network_times(s, t, "s", self.time_scale)[0] - 1.0
     level = layers.ddpm_sinusoids(level, self.width // 2)
     level = jnp.broadcast_to(level, (*x.shape[:2], self.width // 2))
-    parts = [x, level, *(cond[name] for name in sorted(cond or {}))]
-    h = nn.relu(_linear(self.width, self.dtype, "input0")(jnp.concatenate(parts, axis=-1)))
+    parts = jnp.concatenate([x, level, *self._vectors(x, cond)], axis=-1)
+    h = nn.relu(_linear(self.width, self.dtype, "input0")(parts))
     h = _linear(self.width, self.dtype, "input1")(h)
     place = jnp.arange(x.shape[1], dtype=level.dtype).reshape(1, -1, 1)
     h += layers.ddpm_sinusoids(place, self.width).astype(h.dtype)
@@ -53,10 +58,26 @@ class ReleasedTransformer(nn.Module):
     out = nn.Dense(x.shape[-1], kernel_init=zeros, dtype=self.dtype, name="output")(h)
     return out.astype(layers.at_least_float32(out))
 
+  def _vectors(self, x: Array, cond: layers.Cond) -> list[Array]:
+    """The conditions in the order of names, or null if all are left out."""
+    given = [array for _, array in sorted((cond or {}).items())]
+    if self.is_initializing():
+      return given
+    read = self.variables["params"]["input0"]["kernel"].shape[0]
+    size = read - x.shape[-1] - self.width // 2
+    if given and sum(a.shape[-1] for a in given) != size:
+      shapes = ", ".join(f"cond.{name} of shape {a.shape}" for name, a in sorted(cond.items()))
+      raise ValueError(
+        f"{shapes}: the network was initialised with {max(size, 0)} numbers a token; give all of"
+        " its conditions, or none."
+      )
+    return given if given or size <= 0 else [jnp.zeros((*x.shape[:2], size), x.dtype)]
+
   def _check_sizes(self, x: Array, cond: layers.Cond) -> None:
-    for name, a in cond.items():
-      if a.ndim != 3 or a.shape[:2] != x.shape[:2]:
-        raise ValueError(f"cond.{name} of shape {a.shape}: give each token of x {x.shape} a vector")
+    conditions.check(cond, x.shape)
+    for name, a in (cond or {}).items():
+      if a.ndim != 3:
+        raise ValueError(f"cond.{name} of {conditions.describe(a)}: give floating [B, T, C].")
     if self.width % self.heads or self.width % 4:
       raise ValueError(
         f"width={self.width} is no multiple of heads={self.heads} and of 4: change either"

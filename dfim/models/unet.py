@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dfim.core import conditions
 from dfim.models import layers
 
 Array = jax.Array
@@ -45,6 +46,7 @@ class UNet(nn.Module):
   ) -> Array:
     """`x [B, H, W, C]`, times `[B, 1, 1, 1]` -> G in float32; cond: label, augment `[B, A]`."""
     layers.check_image(x, s, t)
+    conditions.check(cond, x.shape, takes=("augment",))
     emb = self._embed(s, t, cond)
     sizes = self._sizes(x)
     h, skips = self._encode(x, emb, sizes, train)
@@ -80,9 +82,14 @@ class UNet(nn.Module):
 
   def _augment(self, cond: layers.Cond) -> Array:
     """`cond["augment"]` `[B, A]` to `[B, 1, 1, channels]`; no bias, so that zeros mean none."""
+    label = (cond or {}).get("augment", jnp.zeros((1, self.augment_dim)))
+    if label.shape[1:] != (self.augment_dim,):
+      raise ValueError(
+        f"model.augment_dim={self.augment_dim}: cond.augment of shape {label.shape} is not"
+        " [B, augment_dim]; change it, or data.augment."
+      )
     if self.augment_dim == 0:
       return jnp.zeros((1, 1, 1, 1))
-    label = (cond or {}).get("augment", jnp.zeros((1, self.augment_dim)))
     dense = nn.Dense(self.channels, False, kernel_init=layers.xavier(), name="map_augment")
     return dense(label.astype(jnp.float32))[:, None, None]
 

@@ -36,13 +36,15 @@ def loss(
   """Weighted squared error of the raw output, averaged over the scalars of active tokens.
 
   Arguments as in `moment_matching.loss`; `frozen` is unused, for nothing is bootstrapped. A `mask`
-  in the batch, bool `[B, T, 1, ...]`, is False on padding: what stands there is never read.
+  in the batch, bool `[B, T, 1, ...]`, is False on padding: neither `x` nor conditions are read
+  there. Without an active token the loss is 0.
   """
   del frozen
   apply, batch = streams_lib.lay_out(apply, batch, streams, padded=True)
-  x, cond, mask = batch["x"], batch.get("cond"), batch.get("mask")
+  x, mask = batch["x"], batch.get("mask")
   key_times, key_noise, key_drop, key_net = jax.random.split(key, 4)
   x = x if mask is None else jnp.where(mask, x, 0.0)
+  cond = conditions.hide(batch.get("cond"), mask)
   times = sample_times(key_times, x.shape, path=f.path, mask=mask)
   t, active = times.t, jnp.broadcast_to(times.active, x.shape)
   eps = f.sigma_data * interpolants.noise_like(key_noise, x)
@@ -50,5 +52,6 @@ def loss(
   dropped = conditions.drop(key_drop, cond, drop_rate)
   raw = apply(params, f.c_in(t) * x_t, t, t, dropped, rngs=dict(dropout=key_net))
   error = jnp.square(raw - f.target(x, eps, t))
-  value = jnp.mean(weight(f.path, t, t, target=f.prediction) * error, where=active)
-  return value, {"loss": value, "mse": jnp.mean(error, where=active)}
+  w = jnp.where(times.active, weight(f.path, t, t, target=f.prediction), 0.0)
+  value, mse = (times_lib.mean_of_active(a, active) for a in (w * error, error))
+  return value, {"loss": value, "mse": mse}

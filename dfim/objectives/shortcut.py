@@ -68,5 +68,6 @@ def loss(
   active = times.active
   error = jnp.square((y - x_s) / jnp.where(active, f.c_out(s, t), 1.0))  # of the raw output
   where = jnp.broadcast_to(active, x.shape)
-  value = jnp.mean(weight(f.path, s, t, target=f.prediction) * error, where=where)
-  return value, {"loss": value, "mse": jnp.mean(error, where=where)}
+  w = jnp.where(active, weight(f.path, s, t, target=f.prediction), 0.0)
+  value, mse = (times_lib.mean_of_active(a, where) for a in (w * error, error))
+  return value, {"loss": value, "mse": mse}

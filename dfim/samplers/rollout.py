@@ -94,6 +94,10 @@ def rollout(
   keys = _of_tokens(key_noise, position + before, length)
   noise = sigma_data * interpolants.noise_like(keys, jnp.zeros(shape, context.dtype))
   x = jnp.concatenate([context, noise], axis=1)
+  exists = None
+  if lengths is not None:  # what a caller gives for padding is never read
+    exists = (jnp.arange(before + length)[None] < lengths[:, None])[..., None]
+    cond = conditions.hide(cond, exists)
   cut = functools.partial(_cut, cond)
   shared = lambda t: jnp.full((1,) * x.ndim, t)
 
@@ -131,10 +135,9 @@ def rollout(
     keys = _of_tokens(key_past, position, before)
     cache = remember(keys, context, shared(seen_at), cut(0, before), cache)
   (x, _), _ = jax.lax.scan(body, (x, cache), jnp.arange(chunks))
-  if lengths is None:
+  if exists is None:
     return x
-  exists = jnp.arange(x.shape[1])[None] < lengths[:, None]
-  return jnp.where(exists.reshape(*exists.shape, *[1] * (x.ndim - 2)), x, 0.0)
+  return jnp.where(exists.reshape(*exists.shape[:2], *[1] * (x.ndim - 2)), x, 0.0)
 
 
 def of_network(

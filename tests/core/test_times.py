@@ -201,6 +201,92 @@ def test_padding_is_pure_noise_and_not_active(pattern, key):
   assert not jnp.any(drawn.active & ~mask)
 
 
+POSITIONED = [
+  times.pivot,
+  times.next_token,
+  functools.partial(times.two_stream, moving=times.next_token),
+  mixture(next=times.next_token, past=times.pivot),
+]
+
+
+def random_masks(seed, examples, tokens=6, prefix=True):
+  """Real tokens, 1 or more of each example: the first few, or any."""
+  rng = np.random.default_rng(seed)
+  if prefix:
+    return np.arange(tokens)[None] < rng.integers(1, tokens + 1, (examples, 1))
+  mask = rng.random((examples, tokens)) < 0.4
+  mask[np.arange(examples), rng.integers(0, tokens, examples)] = True
+  return mask
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+@pytest.mark.parametrize("pattern", POSITIONED, ids=name_of)
+def test_every_example_with_a_real_token_has_an_active_one(pattern, prefix, key):
+  streams = 2 if name_of(pattern) == "two_stream" else 1
+  draw = jax.jit(lambda k, mask: sample(k, (16, 6 * streams, 2), pattern=pattern, mask=mask))
+  for seed, k in enumerate(jax.random.split(key, 50)):
+    mask = np.tile(random_masks(seed, 16, prefix=prefix), streams)[..., None]
+    active = np.asarray(draw(k, mask).active)
+    assert np.all(active.any(axis=1)) and not np.any(active & ~mask)
+
+
+@pytest.mark.parametrize("mask", [[1, 1, 1, 0, 0], [0, 1, 0, 1, 1], [0, 0, 0, 1, 0]], ids=str)
+@pytest.mark.parametrize("pattern", [times.pivot, times.next_token], ids=name_of)
+def test_the_position_is_uniform_over_the_real_tokens(pattern, mask, key):
+  mask = np.array(mask, bool)
+  every = jnp.asarray(np.tile(mask, (6000, 1))[..., None])
+  active = np.asarray(pattern(key, (6000, 5, 2), mask=every, **ENDS)[1][..., 0])
+  share = np.bincount(np.argmax(active, axis=1), minlength=5) / 6000
+  np.testing.assert_allclose(share, mask / mask.sum(), atol=0.03 if mask.sum() > 1 else 0)
+
+
+@pytest.mark.parametrize("pattern", [*ALL_ACTIVE, *WITH_CONTEXT], ids=name_of)
+def test_a_mask_without_padding_draws_what_none_does(pattern, key):
+  with jax.debug_key_reuse(False):
+    drawn, masked = (
+      sample(key, (64, 6, 2), pattern=pattern, mask=mask)
+      for mask in (None, np.ones((64, 6, 1), bool))
+    )
+  for a, b in zip(jax.tree.leaves(masked), jax.tree.leaves(drawn), strict=True):
+    np.testing.assert_array_equal(a, jnp.broadcast_to(b, a.shape))
+
+
+def test_a_group_shares_a_position_that_is_real_in_all_its_examples(key):
+  mask = random_masks(0, 64)[..., None]
+  drawn = sample(key, (64, 6, 2), pattern=times.next_token, mask=mask, group_size=4)
+  active = np.asarray(drawn.active).reshape(16, 4, 6)
+  assert np.all(active == active[:, :1]) and np.all(active.any(axis=-1))
+
+
+def test_an_example_that_is_all_padding_has_finite_times_and_no_active_token(key):
+  drawn = sample(key, (4, 6, 2), pattern=times.pivot, mask=np.zeros((4, 6, 1), bool))
+  assert not jnp.any(drawn.active)
+  for u in (drawn.s, drawn.r, drawn.t):
+    np.testing.assert_array_equal(u, np.float32(ENDS["t_max"]))
+
+
+def test_a_pattern_that_takes_no_mask_is_given_none(key):
+  def own(key, shape, *, t_max, t_min):
+    return times.token(key, shape, t_max=t_max, t_min=t_min)
+
+  mask = random_masks(0, 8)[..., None]
+  for pattern in (own, functools.partial(times.mixture, patterns=dict(a=own), shares=dict(a=1.0))):
+    with jax.debug_key_reuse(False):
+      drawn = sample(key, (8, 6, 2), pattern=pattern, mask=mask)
+    np.testing.assert_array_equal(drawn.active, mask)
+
+
+def test_the_mean_is_over_what_is_active_and_0_of_nothing():
+  values = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+  active = values > 0.3
+  expected = sum(values[active].tolist()) / active.sum()
+  poisoned = jnp.where(active, values, jnp.nan)
+  np.testing.assert_allclose(times.mean_of_active(poisoned, active), expected, rtol=1e-6)
+  none = lambda a: times.mean_of_active(a, jnp.zeros((4, 5), bool))
+  value, slope = jax.value_and_grad(none)(values)
+  assert value == 0.0 and not jnp.any(slope)
+
+
 @pytest.mark.parametrize("levels", [10, 1000])
 def test_a_discrete_path_is_trained_at_its_levels(levels, key):
   path = interpolants.DiscreteVP("cosine", levels)

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dfim.core import conditions
+from dfim.core import streams as streams_lib
 from dfim.models import causal_transformer
 from dfim.models.causal_transformer import CausalTransformer
 
@@ -30,6 +32,25 @@ def perturbed(net, dtype=jnp.float32):
   rng = np.random.default_rng(1)
   noise = lambda p: jnp.asarray(rng.normal(0, np.prod(p.shape[:-1]) ** -0.5, p.shape), dtype)
   return jax.tree.map(noise, jax.eval_shape(net.init, jax.random.key(0), *inputs()))
+
+
+KINDS = dict(  # of conditions besides action, for BATCH examples of TOKENS tokens
+  button=lambda rng: rng.integers(0, 4, (BATCH, TOKENS)),
+  flag=lambda rng: rng.random((BATCH, TOKENS)) < 0.5,
+  goal=lambda rng: rng.normal(size=(BATCH, 4)).astype(np.float32),
+  skill=lambda rng: np.array([3, 0], np.uint8),
+)
+
+
+def of_every_kind(net):
+  """Parameters and arguments with conditions of every kind."""
+  *args, cond = inputs()
+  rng = np.random.default_rng(0)
+  cond = cond | {name: draw(rng) for name, draw in KINDS.items()} | dict(label=np.array([1, -1]))
+  shapes = jax.eval_shape(net.init, jax.random.key(0), *args, cond)
+  rng = np.random.default_rng(1)
+  noise = lambda p: jnp.asarray(rng.normal(0, np.prod(p.shape[:-1]) ** -0.5, p.shape), jnp.float32)
+  return jax.tree.map(noise, shapes), args, cond
 
 
 def influence(net, argument, **given):
@@ -94,6 +115,139 @@ def test_the_cache_equals_one_banded_pass(splits, window):
   assert int(cache.length) == TOKENS
 
 
+ALL = dataclasses.replace(NET, num_classes=3, vocabulary=5, depth=2)
+
+
+def test_each_kind_of_condition_has_a_layer_of_its_own():
+  params, _, _ = of_every_kind(ALL)
+  layers = {name: layer for name, layer in params["params"].items() if "condition_" in name}
+  found = jax.tree.map(jnp.shape, layers)
+  vector, value = lambda n: dict(kernel=(n, 16), bias=(16,)), dict(embedding=(5, 16))
+  assert found == dict(
+    condition_action=vector(2),
+    condition_button=value,
+    condition_flag=value,
+    condition_goal=vector(4),
+    condition_skill=value,
+  )
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_no_condition_is_ignored(name):
+  params, args, cond = of_every_kind(ALL)
+  apply = jax.jit(ALL.apply)
+  changed = {name: cond[name] + 1 if name != "flag" else ~cond[name]}
+  moved = np.abs(apply(params, *args, cond) - apply(params, *args, cond | changed))
+  assert np.all(moved.max(axis=2) > 1e-4)
+
+
+@pytest.mark.parametrize("name", ["button", "flag"])
+def test_a_value_of_a_token_is_seen_by_it_and_those_after(name):
+  params, args, cond = of_every_kind(ALL)
+  other = cond[name].copy()
+  other[:, 4] = 1 - other[:, 4]
+  apply = jax.jit(ALL.apply)
+  moved = np.abs(apply(params, *args, cond) - apply(params, *args, cond | {name: other})).max(
+    (0, 2)
+  )
+  assert np.all(moved[:4] == 0) and np.all(moved[4:] > 0)
+
+
+def test_values_are_rows_of_a_table_and_vectors_products_with_a_matrix():
+  """A value is a one-hot vector to a linear layer without bias; what is shared is repeated."""
+  net = ALL.clone(num_classes=0)
+  params, args, cond = of_every_kind(net)
+  hot = lambda a: np.eye(5, dtype=np.float32)[np.asarray(a, int)]
+  repeated = lambda a: np.repeat(a[:, None], TOKENS, axis=1)
+  vectors = dict(
+    action=cond["action"],
+    button=hot(cond["button"]),
+    flag=hot(cond["flag"]),
+    goal=repeated(cond["goal"]),
+    skill=repeated(hot(cond["skill"])),
+  )
+  linear = {
+    name: dict(kernel=layer["embedding"], bias=jnp.zeros(16)) if "embedding" in layer else layer
+    for name, layer in params["params"].items()
+  }
+  found, expected = net.apply(params, *args, cond), net.apply(dict(params=linear), *args, vectors)
+  np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  "left_out", [["action"], list(KINDS), ["label"], ["action", "label", *KINDS]]
+)
+@pytest.mark.parametrize("streams", [1, 2])
+def test_a_condition_left_out_is_null_in_every_bit(left_out, streams):
+  params, args, cond = of_every_kind(ALL)
+  null = {name: conditions.null(cond)[name] for name in left_out}
+  rest = {name: a for name, a in cond.items() if name not in left_out}
+  apply = jax.jit(functools.partial(ALL.apply, streams=streams))
+  expected = apply(params, *args, cond | null)
+  np.testing.assert_array_equal(apply(params, *args, rest or None), expected)
+  assert np.abs(expected - apply(params, *args, cond)).max() > 1e-3
+
+
+@pytest.mark.parametrize("splits", [(1,) * 10, (4, 6)], ids=str)
+def test_the_cache_equals_one_pass_with_conditions_of_every_kind(splits):
+  net = ALL.clone(window=3)
+  params, args, cond = of_every_kind(net)
+  apply, cache, parts, start = jax.jit(net.apply), net.empty_cache(BATCH), [], 0
+  for n in splits:
+    cut = lambda a: a[:, start : start + n]  # noqa: B023
+    part = {name: cut(a) if conditions.is_per_token(a) else a for name, a in cond.items()}
+    out, cache = apply(params, *map(cut, args), part, cache=cache)
+    parts.append(out)
+    start += n
+  np.testing.assert_allclose(np.concatenate(parts, axis=1), apply(params, *args, cond), atol=1e-5)
+
+
+def test_tokens_of_two_streams_meet_the_conditions_of_their_place():
+  """Those that move, alone behind a cache of the context before them."""
+  half = TOKENS // 2
+  params, args, cond = of_every_kind(ALL)
+  first = {n: a[:, :half] if conditions.is_per_token(a) else a for n, a in cond.items()}
+  laid_out, batch = streams_lib.lay_out(ALL.apply, dict(x=args[0][:, :half], cond=first), 2)
+  both = jax.jit(laid_out)(params, *args, batch["cond"])
+  apply, cache = jax.jit(ALL.apply), ALL.empty_cache(BATCH, half)
+  for i in range(half):
+    cut = lambda a, i: a[:, i : i + 1]
+    part = {n: cut(a, i) if conditions.is_per_token(a) else a for n, a in first.items()}
+    moved, _ = apply(params, *(cut(a, half + i) for a in args), part, cache=cache)
+    _, cache = apply(params, *(cut(a, i) for a in args), part, cache=cache)
+    np.testing.assert_allclose(both[:, half + i], moved[:, 0], atol=1e-5)
+
+
+def test_values_beyond_the_vocabulary_are_no_other_value():
+  params, args, cond = of_every_kind(ALL)
+  out = ALL.apply(params, *args, cond | dict(skill=np.array([5, 0])))
+  assert np.all(np.isnan(out[0])) and np.all(np.isfinite(out[1]))
+
+
+@pytest.mark.parametrize(
+  "changed",
+  [
+    dict(action=np.ones((BATCH, TOKENS, 3, 2))),
+    dict(action=np.ones((BATCH, TOKENS, 3))),
+    dict(action=np.ones((BATCH, TOKENS - 1, 2))),
+    dict(action=np.ones((BATCH, TOKENS), int)),
+    dict(button=np.ones((BATCH, TOKENS, 5))),
+    dict(button=np.ones((BATCH, TOKENS + 1), int)),
+    dict(goal=np.ones((BATCH, 3))),
+    dict(goal=np.ones((BATCH + 1, 4))),
+    dict(speed=np.ones((BATCH, TOKENS, 1))),
+    dict(skill=np.array(["a", "b"])),
+  ],
+  ids=lambda changed: "-".join(f"{n}{a.shape}" for n, a in changed.items()),
+)
+def test_a_condition_that_the_network_was_not_made_for_is_refused(changed):
+  params, args, cond = of_every_kind(ALL)
+  (name,) = changed
+  with pytest.raises(ValueError, match=rf"^cond\.{name} of shape") as error:
+    ALL.apply(params, *args, cond | changed)
+  assert str(changed[name].shape) in str(error.value) and "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("window", [None, 2])
 def test_what_moves_sees_itself_and_the_context_before_it_alone(window):
   """Of two streams; within a window of w the context reaches w - 1 back for each block."""
@@ -150,6 +304,7 @@ def test_two_tokens_are_turned_by_their_distance():
   [
     (CausalTransformer(width=10, heads=4), "model.width=10"),
     (CausalTransformer(window=0), "model.window=0"),
+    (CausalTransformer(vocabulary=0), "model.vocabulary=0"),
   ],
 )
 def test_wrong_sizes_are_named(net, message):

@@ -142,6 +142,65 @@ def test_null_label_has_a_row_of_its_own(case):
   close(compiled(case[0])(perturbed(*case), x, s, t), null)
 
 
+def test_a_label_left_out_is_null_in_every_bit(case):
+  net, shape = case
+  x, s, t, cond = inputs(shape, label=-1)
+  with_times = perturbed(*case), x, s, t
+  np.testing.assert_array_equal(compiled(net)(*with_times), compiled(net)(*with_times, cond))
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int8])
+def test_labels_of_any_integers_are_the_same_classes(case, dtype):
+  net, shape = case
+  x, s, t, _ = inputs(shape)
+  apply = functools.partial(compiled(net), perturbed(*case), x, s, t)
+  for label in (0, 1):
+    narrow, wide = (dict(label=jnp.full(BATCH, label, kind)) for kind in (dtype, np.int32))
+    np.testing.assert_array_equal(apply(narrow), apply(wide))
+
+
+def test_a_narrow_label_does_not_wrap_onto_null():
+  net = MLP(16, 2, 200)
+  x, s, t, _ = inputs((2,))
+  params = perturbed(net, (2,))
+  found = net.apply(params, x, s, t, dict(label=jnp.full(BATCH, -1, jnp.int8)))
+  np.testing.assert_array_equal(found, net.apply(params, x, s, t))
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_a_label_beyond_the_classes_is_no_other_class(case, beyond):
+  assert np.all(np.isnan(run(*case, label=CLASSES + beyond)))
+
+
+@pytest.mark.parametrize(
+  "label", [jnp.zeros((BATCH, 1), int), jnp.zeros((BATCH, CLASSES)), jnp.zeros(BATCH + 1, int)]
+)
+def test_labels_of_another_shape_are_refused(case, label):
+  net, shape = case
+  x, s, t, _ = inputs(shape)
+  with pytest.raises(ValueError, match=r"^cond\.label of shape"):
+    net.init(jax.random.key(0), x, s, t, dict(label=label))
+
+
+@pytest.mark.parametrize("name", [n for n in NETS if n != "causal_transformer"])
+@pytest.mark.parametrize(
+  "cond",
+  [
+    dict(action=jnp.zeros((BATCH, 5, 3))),
+    dict(button=jnp.zeros((BATCH, 5), int)),
+    dict(goal=jnp.zeros((BATCH, 3))),
+    dict(skill=jnp.zeros(BATCH, int)),
+    dict(augment=jnp.zeros((BATCH, 9))),
+  ],
+  ids=lambda cond: "-".join(cond),
+)
+def test_conditions_that_a_network_would_ignore_are_refused(name, cond):
+  net, shape = NETS[name]
+  x, s, t, label = inputs(shape)
+  with pytest.raises(ValueError, match=f"cond.{next(iter(cond))} of shape"):
+    net.init(jax.random.key(0), x, s, t, label | cond)
+
+
 def test_without_classes_labels_are_ignored(case):
   net, shape = dataclasses.replace(case[0], num_classes=0), case[1]
   assert gap(run(net, shape, label=0), run(net, shape, label=1)) == 0
@@ -257,6 +316,8 @@ def test_unet_takes_augmentation_labels_and_zeros_mean_none():
   none = apply(cond)
   close(apply({**cond, "augment": jnp.zeros((BATCH, 9))}), none)
   assert gap(apply({**cond, "augment": jnp.ones((BATCH, 9))}), none) > 1e-3
+  with pytest.raises(ValueError, match=r"model.augment_dim=9: cond.augment of shape \(4, 5\)"):
+    net.init(jax.random.key(0), x, s, t, {**cond, "augment": jnp.ones((BATCH, 5))})
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,21 @@ def test_actions_are_joined_token_by_token():
   assert jnp.all(jnp.any(a[:, 3:] != b[:, 3:], axis=-1))
 
 
+def test_conditions_left_out_are_zeros_in_every_bit():
+  x, t = inputs()
+  params = perturbed(NET, actions=True)
+  apply = functools.partial(NET.apply, params, x, t, t)
+  np.testing.assert_array_equal(apply(), apply(dict(action=jnp.zeros((3, 5, 4)))))
+  assert jnp.max(jnp.abs(apply() - apply(dict(action=jnp.ones((3, 5, 4)))))) > 1e-3
+
+
+@pytest.mark.parametrize("trained", [True, False], ids=["some missing", "none known"])
+def test_conditions_of_another_width_are_refused(trained):
+  x, t = inputs()
+  with pytest.raises(ValueError, match=r"cond\.action of shape \(3, 5, 3\)"):
+    NET.apply(perturbed(NET, actions=trained), x, t, t, dict(action=jnp.ones((3, 5, 3))))
+
+
 def test_bfloat16_stays_near(key):
   x, t = inputs()
   out = NET.clone(dtype="bfloat16").apply(perturbed(NET), x, t, t)
@@ -103,6 +118,9 @@ def test_float64_stays_float64(float64):
     (NET.clone(heads=3), None, "heads=3"),
     (NET.clone(width=6), None, "width=6"),
     (NET, dict(label=jnp.zeros(3, int)), "cond.label"),
+    (NET, dict(button=jnp.zeros((3, 5), int)), r"cond.button of shape \(3, 5\)"),
+    (NET, dict(goal=jnp.zeros((3, 4))), r"cond.goal of shape \(3, 4\)"),
+    (NET, dict(action=jnp.zeros((3, 4, 2))), r"cond.action of shape \(3, 4, 2\)"),
   ],
 )
 def test_refusals(net, cond, message):

@@ -11,6 +11,7 @@ from dfim.core import interpolants as ip
 from dfim.core import parameterization as pz
 from dfim.core import times as times_lib
 from dfim.core import weights
+from dfim.models.causal_transformer import CausalTransformer
 from dfim.objectives import denoising
 
 FM = ip.FlowMatching()
@@ -75,6 +76,103 @@ def test_what_stands_in_the_padding_changes_nothing(key):
   with jax.debug_key_reuse(False):
     found, expected = (jax.value_and_grad(of, 1)(a, 2.0) for a in (other, x))
   np.testing.assert_array_equal(found, expected)
+
+
+LENGTHS = [[6, 4, 1], [3, 0, 6]]
+FILLS = dict(nan=(np.nan, -(2**31)), huge=(3e38, 2**31 - 1), one=(1.0, 1))
+
+
+def conditioned(seed):
+  rng = np.random.default_rng(seed)
+  cond = dict(
+    action=rng.normal(size=(3, 6, 2)),
+    button=rng.integers(0, 5, (3, 6)),
+    flag=rng.random((3, 6)) < 0.5,
+    goal=rng.normal(size=(3, 4)),
+    label=rng.integers(0, 3, 3),
+  )
+  return dict(x=rng.normal(size=(3, 6, 2)), cond=cond)
+
+
+def overwritten(batch, mask, number, integer):
+  """`batch` with other values wherever a token or an example is padding."""
+
+  def fill(a):
+    if a.dtype == bool:
+      return np.where(mask, a, ~a)
+    here = mask if a.ndim == 3 or a.shape == (3, 6) else mask.any(axis=1)
+    here = here.reshape(*here.shape, *[1] * (a.ndim - here.ndim))
+    return np.where(here, a, integer if a.dtype.kind == "i" else number)
+
+  return jax.tree.map(fill, batch)
+
+
+def value_and_slope(streams, causal):
+  """A function of batches: the loss of a transformer on `conditioned`, and its gradient."""
+  net, like = CausalTransformer(16, 1, 2, num_classes=3, causal=causal), conditioned(0)
+  t = np.ones((3, 6, 1))
+  shapes = jax.eval_shape(net.init, jax.random.key(0), like["x"], t, t, like["cond"])
+  rng = np.random.default_rng(1)
+  params = jax.tree.map(lambda p: jnp.asarray(rng.normal(0, 0.3, p.shape), jnp.float32), shapes)
+  pattern = times_lib.two_stream if streams == 2 else times_lib.token
+  args = dict(f=FS[1], sample_times=sample_times(pattern), weight=weights.min_snr, streams=streams)
+  loss = functools.partial(denoising.loss, net.apply, drop_rate=0.3, **args)
+  of = lambda batch: jax.value_and_grad(lambda p: loss(p, None, batch, jax.random.key(0))[0])(
+    params
+  )
+  return jax.jit(of)
+
+
+@pytest.mark.parametrize("streams, causal", [(1, True), (1, False), (2, True)])
+def test_the_loss_is_the_same_bits_whatever_is_in_the_padding(streams, causal):
+  """Values and conditions of each token, and all conditions of an example that is all padding."""
+  of, batch = value_and_slope(streams, causal), conditioned(0)
+  for lengths in LENGTHS:
+    mask = np.arange(6)[None] < np.array(lengths)[:, None]
+    given = dict(mask=mask[..., None])
+    expected = of(batch | given)
+    assert all(np.isfinite(a).all() for a in jax.tree.leaves(expected))
+    for fill in FILLS.values():
+      found = of(overwritten(batch, mask, *fill) | given)
+      jax.tree.map(np.testing.assert_array_equal, found, expected)
+    other = batch | given | dict(cond=conditioned(2)["cond"])
+    assert of(other)[0] != expected[0], "conditions of real tokens are read"
+
+
+@pytest.mark.parametrize("pattern", [times_lib.next_token, times_lib.context, times_lib.pivot])
+def test_short_sequences_never_give_nan(pattern):
+  """One or two real tokens of six, also where a pattern happens to make all of them context."""
+  args = dict(f=FS[1], sample_times=sample_times(pattern), weight=weights.min_snr)
+  x = jax.random.normal(jax.random.key(1), (2, 6, 2))
+  mask = (np.arange(6) < np.array([[1], [2]]))[..., None]
+  of = lambda params, key: denoising.loss(
+    per_token, params, None, dict(x=x, mask=mask), key, **args
+  )[0]
+  with jax.debug_key_reuse(False):
+    each = jax.jit(jax.vmap(jax.value_and_grad(of), (None, 0)))
+    value, slope = each(2.0, jax.random.split(jax.random.key(0), 200))
+  assert np.isfinite(value).all() and np.isfinite(slope).all()
+  if pattern is not times_lib.context:
+    assert np.all(value > 0.0), "some token is active in every one"
+
+
+def test_nothing_active_is_a_loss_of_zero(key):
+  batch = dict(x=jnp.ones((2, 6, 2)), mask=np.zeros((2, 6, 1), bool))
+  args = dict(f=FS[1], sample_times=sample_times(), weight=weights.uniform)
+  of = lambda params: denoising.loss(per_token, params, None, batch, key, **args)
+  (value, metrics), slope = jax.value_and_grad(of, has_aux=True)(2.0)
+  assert value == metrics["mse"] == slope == 0.0
+
+
+def test_a_weight_that_is_infinite_at_padding_changes_nothing(key):
+  """IMM's with a < 1 is at t = 1, where padding is."""
+  mask = (np.arange(6) < 4).reshape(1, 6, 1)
+  pattern = functools.partial(times_lib.sample, pattern=times_lib.token, t_max=1.0, t_min=0.05)
+  args = dict(f=FS[0], sample_times=pattern, weight=functools.partial(weights.imm, a=0.5))
+  batch = dict(x=jnp.ones((2, 6, 2)), mask=mask)
+  of = lambda params: denoising.loss(per_token, params, None, batch, key, **args)[0]
+  value, slope = jax.value_and_grad(of)(2.0)
+  assert np.isfinite(value) and np.isfinite(slope) and slope != 0.0
 
 
 @pytest.mark.parametrize("pattern", [times_lib.next_token, times_lib.context, times_lib.pivot])

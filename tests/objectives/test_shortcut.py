@@ -177,6 +177,16 @@ def test_a_batch_needs_both_kinds_of_rows(share, x):
     loss(network, PARAMS, FROZEN, dict(x=x), share=share)
 
 
+def test_nothing_active_is_a_loss_of_zero(x):
+  def still(key, shape, *, t_max, t_min):
+    t, active = times_lib.token(key, shape, t_max=t_max, t_min=t_min)
+    return t, jnp.zeros_like(active)
+
+  of = lambda params: loss(network, params, FROZEN, dict(x=x), sample_times=dyadic(still))
+  (value, metrics), slope = jax.value_and_grad(of, has_aux=True)(PARAMS)
+  assert value == metrics["mse"] == slope == 0.0
+
+
 def test_a_mask_is_refused(x):
   with pytest.raises(ValueError, match="data: a batch with a mask"):
     loss(network, PARAMS, FROZEN, dict(x=x, mask=jnp.ones((EXAMPLES, 5, 1), bool)))

@@ -380,3 +380,25 @@ def test_golden_ddim_step_per_token(betas, released, kind, golden, float64):
   out = stable(jax.random.key(0), x, s, t)
   expected = tokens_second(f"ddim_step/{released}/{betas}")
   np.testing.assert_allclose(out, expected, rtol=2e-5, atol=2e-5)
+
+
+def test_conditions_beyond_the_length_are_never_read():
+  step_of, _ = rollout_lib.of_network(NET.apply, network(), F, make_step)
+
+  def drawn(fill):
+    action = jnp.ones((2, 6, 1)).at[0, 4:].set(fill)
+    return rollout_lib.rollout(
+      step_of,
+      jax.random.key(1),
+      jnp.zeros((2, 2, DIM)),
+      dict(action=action),
+      grids.autoregressive,
+      TIMES,
+      window=5,
+      chunk=1,
+      length=4,
+      lengths=jnp.array([4, 6]),
+    )
+
+  with jax.debug_key_reuse(False):
+    np.testing.assert_array_equal(drawn(0.0), drawn(np.nan))
