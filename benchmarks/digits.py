@@ -17,7 +17,7 @@ from benchmarks import runs
 from configs import consistency_digits
 from configs import flow_digits
 from configs import imm_digits
-from dfim import progress
+from dfim.training import progress
 
 flags.adopt_module_key_flags(runs)  # so that --help shows --rows, --seeds and --quick
 _WORKDIR = flags.DEFINE_string(

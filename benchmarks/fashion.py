@@ -15,8 +15,8 @@ import ml_collections
 from benchmarks import runs
 from configs import flow_fashion
 from configs import imm_fashion
-from dfim import progress
-from dfim.data import idx
+from dfim.data.images import idx
+from dfim.training import progress
 
 flags.adopt_module_key_flags(runs)  # so that --help shows --rows, --seeds and --quick
 _WORKDIR = flags.DEFINE_string(

@@ -27,7 +27,7 @@ import ml_collections
 from benchmarks import runs
 from configs import dfim_walk
 from configs import forcing_walk
-from dfim import progress
+from dfim.training import progress
 
 flags.adopt_module_key_flags(runs)  # so that --help shows --rows, --seeds and --quick
 _WORKDIR = flags.DEFINE_string(
@@ -46,7 +46,7 @@ ONE_STREAM = dict(  # what a token is sampled from, a clean past, must be met in
 OWN = dict(
   datum=dict(name="core.posterior.own"), reference=1, sample_times__s_at_r=0.0, group_size=32
 )
-AS_THEY_CAME = OWN | dict(groups__name="core.groups.as_they_came", group_size=16)
+AS_THEY_CAME = OWN | dict(groups__name="core.grouping.as_they_came", group_size=16)
 
 
 def changed(config: ml_collections.ConfigDict, fields: dict[str, Any]) -> ml_collections.ConfigDict:
@@ -173,7 +173,7 @@ SCREEN = {
   **{f"bandwidth {b:g}": dict(particles__bandwidth=b) for b in (0.3, 3.0)},
   "averaged bandwidth 3": dict(particles__averaged=True, particles__bandwidth=3.0),
   "particles token": dict(particles=dict(name="core.particles.token")),
-  "groups as they came": dict(groups__name="core.groups.as_they_came"),
+  "groups as they came": dict(groups__name="core.grouping.as_they_came"),
   **{f"s at t_min {p:g}": dict(sample_times__s_at_t_min=p) for p in (0.0, 0.6)},
   **{f"s at r {p:g}": dict(sample_times__s_at_r=p) for p in (0.0, 0.25, 0.75)},
   "context a quarter noisy": AS_THEY_CAME | dict(sample_times__pattern__noisy=0.25),

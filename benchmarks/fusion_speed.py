@@ -24,8 +24,8 @@ import numpy as np
 from benchmarks import fusion
 from benchmarks import runs
 from benchmarks import speed
-from dfim import experiment as experiment_lib
 from dfim import sample
+from dfim.training import experiment as experiment_lib
 
 _ROUNDS = flags.DEFINE_integer("speed_rounds", 7, "Rounds over everything.")
 _TIMES = flags.DEFINE_string("times", "runs/benchmark_fusion/speed.json", "Where the times go.")

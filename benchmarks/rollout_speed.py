@@ -15,8 +15,8 @@ import numpy as np
 
 from benchmarks import speed
 from configs import forcing_walk
-from dfim import experiment as experiment_lib
 from dfim import sample
+from dfim.training import experiment as experiment_lib
 
 _ROLLOUT_ROUNDS = flags.DEFINE_integer("rollout_rounds", 3, "Rounds over everything.")
 _SHORT = flags.DEFINE_integer("short", 32, "Tokens of a short rollout.")

@@ -16,8 +16,8 @@ from absl import logging
 import ml_collections
 
 from dfim import evaluate
-from dfim import resolve
 from dfim import train
+from dfim.config import resolve
 
 _ROWS = flags.DEFINE_list("rows", None, "Rows to train, wildcards too; 'none' to make the table.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")

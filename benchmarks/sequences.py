@@ -19,7 +19,7 @@ import ml_collections
 from benchmarks import runs
 from configs import forcing_series
 from configs import forcing_walk
-from dfim import progress
+from dfim.training import progress
 
 flags.adopt_module_key_flags(runs)  # so that --help shows --rows, --seeds and --quick
 _WORKDIR = flags.DEFINE_string(

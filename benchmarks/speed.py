@@ -24,14 +24,14 @@ import numpy as np
 
 from benchmarks import runs
 from configs import flow_digits
-from dfim import experiment as experiment_lib
-from dfim import resolve
 from dfim import sample
-from dfim import step as step_lib
 from dfim import train
-from dfim import train_state
+from dfim.config import resolve
 from dfim.core import interpolants
 from dfim.samplers import jump
+from dfim.training import experiment as experiment_lib
+from dfim.training import state as train_state
+from dfim.training import step as step_lib
 
 _CONFIG = flags.DEFINE_string("config_name", "imm_digits", "A moment-matching config of configs/.")
 _OUT = flags.DEFINE_string("out", "runs/benchmark_speed/table.md", "Where the table goes.")

@@ -26,12 +26,12 @@ from torch.nn import functional as F
 from benchmarks import runs
 from benchmarks import speed
 from configs import imm_digits
-from dfim import resolve
 from dfim import train
-from dfim import train_state
+from dfim.config import resolve
 from dfim.core import interpolants
+from dfim.interop import names
 from dfim.models import unet
-from dfim.released import names
+from dfim.training import state as train_state
 
 _TORCH_ROUNDS = flags.DEFINE_integer("torch_rounds", 15, "Rounds over everything that is timed.")
 _COMPILE = flags.DEFINE_bool("compile", False, "Time torch.compile too; it needs a C++ compiler.")

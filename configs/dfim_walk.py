@@ -40,7 +40,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     datum=dict(name="core.posterior.batch_mean", bandwidth=40.0, discount=0.5),
     reference=4,
     particles=dict(name="core.particles.prefix", bandwidth=1.0),
-    groups=dict(name="core.groups.like_prefixes"),
+    groups=dict(name="core.grouping.like_prefixes"),
     kernel=dict(  # wide while branches find their masses, then narrow, which holds them
       name="core.kernels.laplace",
       width=dict(

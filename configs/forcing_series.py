@@ -2,7 +2,7 @@
 
 python -m dfim.main --config=configs/forcing_series.py
 python -m dfim.main --config=configs/forcing_series.py --workdir=runs/etth1 \
-  --config.data.series.name=data.forecasting.ett --config.data.series.path=.../ETTh1.csv
+  --config.data.series.name=data.series.forecasting.ett --config.data.series.path=.../ETTh1.csv
 
 By default a made-up series that needs no file and whose best possible forecast is known.
 Time: about five minutes on two CPU cores, two of them scores.
@@ -23,8 +23,8 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c.steps = 2000 if full else 6
   c.batch_size = 64 if full else 16
   c.data = dict(
-    name="data.forecasting.windows",
-    series=dict(name="data.forecasting.vector_autoregression"),
+    name="data.series.forecasting.windows",
+    series=dict(name="data.series.forecasting.vector_autoregression"),
     context=72,
     horizon=24,
     stack=4,
@@ -87,7 +87,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
 def evaluators(data: ml_collections.ConfigDict, full: bool) -> dict[str, Any]:
   """Scores of the test part, whose windows follow what `data` is set to."""
   fields = ("context", "horizon", "stack", "lags", "anchor", "regression")
-  window = dict(name="data.forecasting.load", series=data.series, split="test")
+  window = dict(name="data.series.forecasting.load", series=data.series, split="test")
   window |= {field: data.get_ref(field) for field in fields}
   return dict(
     forecast=dict(

@@ -20,7 +20,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c.seed = 0
   c.steps = 3000 if full else 6
   c.batch_size = 256 if full else 32
-  c.data = dict(name="data.walk.walk", tokens=6, angle=50.0, branches=2, spread=5.0)
+  c.data = dict(name="data.synthetic.walk.walk", tokens=6, angle=50.0, branches=2, spread=5.0)
   of_data = lambda name: c.data.get_ref(name).identity()  # follows the data, does not lead them
   fresh = lambda: {name: of_data(name) for name in ("angle", "branches", "spread")}
   c.model = dict(
@@ -65,13 +65,18 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c.evaluators = dict(
     walk=dict(
       name="evaluators.sequences.scores",
-      reference=dict(name="data.walk.load", size=size, tokens=of_data("tokens"), **fresh()),
+      reference=dict(
+        name="data.synthetic.walk.load", size=size, tokens=of_data("tokens"), **fresh()
+      ),
       steps=CALLS if full else CALLS[:2],
     ),
     rollout=dict(
       name="evaluators.sequences.rollout",
       reference=dict(
-        name="data.walk.load", size=min(size, 4000), tokens=4 * of_data("tokens"), **fresh()
+        name="data.synthetic.walk.load",
+        size=min(size, 4000),
+        tokens=4 * of_data("tokens"),
+        **fresh(),
       ),
       steps=16 if full else 2,
     ),

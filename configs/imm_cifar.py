@@ -3,8 +3,8 @@
 python -m dfim.main --config=configs/imm_cifar.py --config.data.data_dir=~/tensorflow_datasets
 python -m dfim.main --config=configs/imm_cifar.py:npz --config.data.path=cifar10.npz
 
-The first reads the set that tfds has prepared, the second the file of `dfim.data.cifar`; where it
-is not there, one line says how to make it.
+The first reads the set that tfds has prepared, the second the file of `dfim.data.images.cifar`;
+where it is not there, one line says how to make it.
 
 Time: 400,000 steps at batch 4,096, some 400 chip-hours (docs/recipes.md); never run whole here.
 Score: the paper reports FID 3.20 at one step and 1.98 at two.
@@ -34,16 +34,16 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c.batch_size = 4096 if full else 8
   c.accumulate = 1
   c.data = dict(
-    name="data.images.tfds",
+    name="data.images.sets.tfds",
     dataset="cifar10",
     split="train",
     data_dir="~/tensorflow_datasets",
     flip=True,
-    augment=dict(name="data.augment.EDM", rate=0.12, squeeze_turned=1.0),
+    augment=dict(name="data.images.augment.EDM", rate=0.12, squeeze_turned=1.0),
   )
   if mode == "npz":
     c.data = dict(
-      name="data.cifar.cifar10",
+      name="data.images.cifar.cifar10",
       path="cifar10.npz",
       split="train",
       flip=True,

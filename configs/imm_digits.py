@@ -43,7 +43,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c.seed = 0
   c.steps = 3000 if full else 6
   c.batch_size = 256 if full else 64
-  c.data = dict(name="data.digits.digits", split="train")
+  c.data = dict(name="data.images.digits.digits", split="train")
   c.model = dict(
     name="models.mlp.MLP",
     width=256 if full else 32,
@@ -72,8 +72,8 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     images=dict(
       name="evaluators.images.scores",
       dataset="digits",
-      reference=dict(name="data.digits.load", split="train"),
-      held_out=dict(name="data.digits.load", split="test"),
+      reference=dict(name="data.images.digits.load", split="train"),
+      held_out=dict(name="data.images.digits.load", split="test"),
       samples=5000 if full else 64,
       steps=(1, 2, 4, 8),
       limits=(-2 / 3, 2 / 3),

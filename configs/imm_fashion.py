@@ -18,7 +18,7 @@ three seeds in the features of fashion-cnn64-seed0-c5d354 (docs/results.md); gpu
 import ml_collections
 
 from configs import imm_digits
-from dfim.data import idx
+from dfim.data.images import idx
 
 
 def get_config(mode: str = "full") -> ml_collections.ConfigDict:
@@ -29,7 +29,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c = imm_digits.get_config("full" if full else "smoke")
   c.steps = (2000 if gpu else 3000) if full else 4
   c.batch_size = 512 if gpu else 256 if full else 32
-  c.data = dict(name="data.idx.idx", path=idx.FASHION, split="train")
+  c.data = dict(name="data.images.idx.idx", path=idx.FASHION, split="train")
   c.data.update(size=32, pool=1 if gpu else 2, limit=limit)
   if gpu:
     c.model = dict(
@@ -49,8 +49,8 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   images = {field: c.data.get_ref(field) for field in ("path", "size", "pool", "limit")}
   c.evaluators.images.update(
     dataset="fashion",
-    reference=dict(name="data.idx.load", split="train", **images),
-    held_out=dict(name="data.idx.load", split="test", **images),
+    reference=dict(name="data.images.idx.load", split="train", **images),
+    held_out=dict(name="data.images.idx.load", split="test", **images),
     training_steps=2000 if full else 20,
     limits=(-limit, limit),
   )

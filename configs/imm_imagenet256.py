@@ -3,8 +3,8 @@
 python -m dfim.main --config=configs/imm_imagenet256.py --config.data.path=latents
 python -m dfim.main --config=configs/imm_imagenet256.py:best --config.data.path=latents
 
-`path` is a folder of latents that dfim/data/latents.py describes. Samples are drawn as latents, and
-`--mode=sample` writes them raw, as the VAE's decoder takes them. Modes: "S", "B", "L" and "full",
+`path` is a folder of latents that dfim/data/images/latents.py describes. Samples are drawn as
+latents, and `--mode=sample` writes them raw, as the VAE's decoder takes them. Modes: "S", "B", "L" and "full",
 which is XL, are the paper's DiTs with a = 1 and the network told s; "best" is its best run, XL with
 a = 2, told t - s, in low precision, and so with t - r >= 1e-4.
 
@@ -47,7 +47,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c.batch_size = 32 if smoke else 4096
   c.accumulate = 1
   c.fsdp = -1 if size == "XL" else 1
-  c.data = dict(name="data.latents.latents", path="latents")
+  c.data = dict(name="data.images.latents.latents", path="latents")
   c.model = dict(
     name="models.dit.DiT",
     patch=2,
@@ -90,7 +90,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     steps=(1, 8) if smoke else (1, 2, 4, 8),
     guidance=1.5,
     limits=(-1.5, 1.5),
-    decode=dict(name="data.latents.to_latents"),
+    decode=dict(name="data.images.latents.to_latents"),
     count=4 if smoke else 60,
     chunk=4 if smoke else 60,
   )

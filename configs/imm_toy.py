@@ -19,7 +19,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c.seed = 0
   c.steps = 3000 if full else 6
   c.batch_size = 1024 if full else 64
-  c.data = dict(name="data.toys.ring")
+  c.data = dict(name="data.synthetic.toys.ring")
   c.model = dict(name="models.mlp.MLP", width=256 if full else 32, depth=3 if full else 1)
   c.objective = imm_digits.objective(mapping="eta_decrement", k=8.0, group_size=16 if full else 4)
   c.optimizer = dict(name="optax.adam", learning_rate=1e-3)
@@ -35,7 +35,9 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     points=dict(
       name="evaluators.points.scores",
       reference=dict(
-        name="data.toys.load", source=dict(name="data.toys.ring"), size=20_000 if full else 200
+        name="data.synthetic.toys.load",
+        source=dict(name="data.synthetic.toys.ring"),
+        size=20_000 if full else 200,
       ),
     )
   )

@@ -1,3 +1,3 @@
 """Few-step generation by moment matching, and sequences with a noise level per token."""
 
-from dfim.version import VERSION as __version__  # noqa: F401
+from dfim.io.version import VERSION as __version__  # noqa: F401

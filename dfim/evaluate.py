@@ -21,15 +21,15 @@ import jax
 import ml_collections
 import numpy as np
 
-from dfim import checks
-from dfim import experiment as experiment_lib
-from dfim import files
-from dfim import pictures
 from dfim import sample
+from dfim.config.resolve import config_errors
+from dfim.config.resolve import ConfigError
+from dfim.config.resolve import resolve
+from dfim.io import atomic
 from dfim.io import inputs
-from dfim.resolve import config_errors
-from dfim.resolve import ConfigError
-from dfim.resolve import resolve
+from dfim.training import checks
+from dfim.training import experiment as experiment_lib
+from dfim.viz import images as pictures
 
 Evaluator = Callable[[sample.Draw, Any], tuple[dict[str, Any], dict[str, np.ndarray]]]
 
@@ -180,7 +180,7 @@ def evaluate(
     )
   draw, state = sample.restored(experiment, workdir, ("model", "objective", "data"), step)
   seen, params = int(state.seen), experiment.ema_params(state)
-  return run(evaluators, draw, params, files.numbered(path_of(workdir, seen)), seen)
+  return run(evaluators, draw, params, atomic.numbered(path_of(workdir, seen)), seen)
 
 
 def path_of(workdir: str, step: int) -> pathlib.Path:
@@ -231,7 +231,7 @@ def run(
 
 def _write(path: pathlib.Path, found: dict[str, Any]) -> None:
   if jax.process_index() == 0:
-    files.replace_json(path, found)
+    atomic.replace_json(path, found)
 
 
 def _save(path: pathlib.Path, figures: dict[str, np.ndarray]) -> None:

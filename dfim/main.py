@@ -27,16 +27,16 @@ import ml_collections
 from ml_collections import config_flags
 from ml_collections.config_flags import config_path
 
-from dfim import checkpoint
 from dfim import evaluate
-from dfim import exchange
-from dfim import guard
-from dfim import preemption
-from dfim import progress
-from dfim import replay
 from dfim import sample
 from dfim import train
-from dfim.resolve import ConfigError
+from dfim.checkpoints import checkpoint
+from dfim.config.resolve import ConfigError
+from dfim.interop import export
+from dfim.training import nonfinite
+from dfim.training import preemption
+from dfim.training import progress
+from dfim.training import replay
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config",
@@ -118,10 +118,10 @@ def _run(config: ml_collections.ConfigDict | None, workdir: str) -> None:
   elif mode == "replay":
     replay.replay(workdir)
   elif mode == "export":
-    exchange.export_run(config, workdir, _OUT.value, step=step)
+    export.export_run(config, workdir, _OUT.value, step=step)
   elif mode == "import":
     given = dict(prefix=_PREFIX.value, allow_pickle=_PICKLE.value)
-    exchange.import_weights(config, workdir, _WEIGHTS.value, **given)
+    export.import_weights(config, workdir, _WEIGHTS.value, **given)
   else:
     dict(eval=evaluate.evaluate, sample=sample.sample)[mode](config, workdir, step=step)
 
@@ -151,7 +151,7 @@ def _exit_code(error: BaseException) -> int:
       print(f"dfim: {error} The same command goes on from there.", file=sys.stderr)
       return preemption.EXIT_CODE
     case (
-      guard.NonFiniteError()
+      nonfinite.NonFiniteError()
       | evaluate.ScoreError()
       | checkpoint.SaveError()
       | checkpoint.ReadError()

@@ -15,25 +15,25 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from dfim import checkpoint
-from dfim import checks
-from dfim import experiment as experiment_lib
-from dfim import files
-from dfim import guard
-from dfim import pictures
-from dfim import resolve as resolve_lib
-from dfim import sharding
-from dfim import workdir as workdir_lib
+from dfim import parallel
+from dfim.checkpoints import checkpoint
+from dfim.checkpoints import workdir as workdir_lib
+from dfim.config import resolve as resolve_lib
+from dfim.config.resolve import config_errors
+from dfim.config.resolve import ConfigError
+from dfim.config.resolve import resolve
 from dfim.core import interpolants
 from dfim.core import parameterization
+from dfim.io import atomic
 from dfim.io import inputs
 from dfim.metrics import adm
-from dfim.resolve import config_errors
-from dfim.resolve import ConfigError
-from dfim.resolve import resolve
 from dfim.samplers import given as given_lib
 from dfim.samplers import guidance
 from dfim.samplers import rollout
+from dfim.training import checks
+from dfim.training import experiment as experiment_lib
+from dfim.training import nonfinite
+from dfim.viz import images as pictures
 
 Array = jax.Array
 Draw = Callable[..., np.ndarray]
@@ -181,7 +181,7 @@ def _finite(x: np.ndarray, first: int, steps: int) -> np.ndarray:
   """
   bad = np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(axis=1))
   if len(bad):
-    raise guard.NonFiniteError(
+    raise nonfinite.NonFiniteError(
       f"samples: {len(bad)} of {len(x)} in {steps} steps are not finite, the first is number"
       f" {first + bad[0]}; look at the weights, or at sampler.guidance and sampler.grid."
     )
@@ -282,7 +282,7 @@ def _one_chunk(
   shape = experiment.batch["x"].shape[1:]
   classes = experiment.labels
   apply = guidance.classifier_free(experiment.apply, sampler["guidance"])
-  rows = sharding.of_rows(experiment.mesh)
+  rows = parallel.of_rows(experiment.mesh)
   parts = functools.partial(_rollout_parts, experiment, sampler, apply)
 
   def one_chunk(
@@ -449,11 +449,11 @@ def sample(
   drawn = draw_each(experiment, draw, state)
   if jax.process_index() != 0:  # all have drawn, one writes
     return pathlib.Path(workdir) / "samples"
-  path = files.numbered(pathlib.Path(workdir) / "samples" / f"{int(state.seen)}.png")
+  path = atomic.numbered(pathlib.Path(workdir) / "samples" / f"{int(state.seen)}.png")
   pictures.save_png(path, sheet(experiment, drawn))
   decode = resolve(experiment.config.sampler.get("decode"), "sampler.decode") or np.asarray
   arrays = {f"steps_{steps}": decode(x) for steps, x in drawn.items()}
-  files.replace(path.with_suffix(".npz"), lambda file: np.savez(file, **arrays))
+  atomic.replace(path.with_suffix(".npz"), lambda file: np.savez(file, **arrays))
   logging.info("Wrote %s, and the samples themselves beside it.", path)
   write_adm(experiment, draw, state, path.parent)
   return path

@@ -12,21 +12,21 @@ from jax.experimental import multihost_utils
 import ml_collections
 import numpy as np
 
-from dfim import checkpoint
 from dfim import evaluate
-from dfim import experiment as experiment_lib
-from dfim import guard
-from dfim import preemption
-from dfim import progress
-from dfim import replay
 from dfim import sample
-from dfim import step as step_lib
-from dfim import telemetry
-from dfim import train_state
-from dfim import workdir as workdir_lib
-from dfim import writer as writer_lib
-from dfim.resolve import ConfigError
-from dfim.step import make_step
+from dfim.checkpoints import checkpoint
+from dfim.checkpoints import workdir as workdir_lib
+from dfim.config.resolve import ConfigError
+from dfim.training import experiment as experiment_lib
+from dfim.training import nonfinite
+from dfim.training import preemption
+from dfim.training import progress
+from dfim.training import replay
+from dfim.training import state as train_state
+from dfim.training import step as step_lib
+from dfim.training import telemetry
+from dfim.training import writer as writer_lib
+from dfim.training.step import make_step
 
 
 def train(
@@ -73,7 +73,7 @@ def train(
     state, pending = start_state(experiment, workdir)
     seen = int(state.seen)
     step, root, batches = step_of(experiment), experiment.root(), experiment.batches(seen)
-    failures = guard.Guard(int(state.skipped), int(state.step))
+    failures = nonfinite.Guard(int(state.skipped), int(state.step))
     line = progress.Progress(config, int(state.skipped))
     with (
       writer_lib.Writer(workdir, seen, active=jax.process_index() == 0) as writer,
@@ -237,12 +237,12 @@ def _failed(
   state: train_state.TrainState,
   batch: dict[str, Any],
   running: int,
-) -> guard.NonFiniteError:
+) -> nonfinite.NonFiniteError:
   """Says so, and how to see it again, if that can be written."""
   what = f"step {n}: loss, gradient or update not finite in {running} steps running."
   try:
     bundle = replay.write(experiment, workdir, n, state, batch)
   except (OSError, checkpoint.SaveError) as error:
-    return guard.NonFiniteError(f"{what} What replays the last could not be written: {error}")
+    return nonfinite.NonFiniteError(f"{what} What replays the last could not be written: {error}")
   again = f"python -m dfim.main --mode=replay --workdir={bundle}"
-  return guard.NonFiniteError(f"{what} To see the last again: {again}")
+  return nonfinite.NonFiniteError(f"{what} To see the last again: {again}")

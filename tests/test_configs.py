@@ -16,10 +16,10 @@ from configs import imm_cifar
 from configs import imm_fashion
 from configs import imm_imagenet256
 from dfim import evaluate
-from dfim import experiment
 from dfim import sample
 from dfim import train
-from dfim.data import latents
+from dfim.data.images import latents
+from dfim.training import experiment
 
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "__init__")
@@ -51,16 +51,16 @@ def with_stand_in(config, path):
   """The config, reading noise that is written to `path` in place of data that cannot travel."""
   rng = np.random.default_rng(0)
   pixels, labels = rng.integers(0, 256, (64, 32, 32, 3), np.uint8), np.arange(64) % 10
-  if config.data.name in ("data.images.tfds", "data.cifar.cifar10"):
+  if config.data.name in ("data.images.sets.tfds", "data.images.cifar.cifar10"):
     np.savez(path / "images.npz", x=pixels, y=labels)
     how = {field: config.data[field] for field in ("flip", "augment")}
-    config.data = dict(name="data.images.npz", path=str(path / "images.npz"), **how)
-  elif config.data.name == "data.idx.idx":
+    config.data = dict(name="data.images.sets.npz", path=str(path / "images.npz"), **how)
+  elif config.data.name == "data.images.idx.idx":
     for channel, prefix in enumerate(("train", "t10k")):
       write_idx(path / f"{prefix}-images-idx3-ubyte", pixels[:, :28, :28, channel])
       write_idx(path / f"{prefix}-labels-idx1-ubyte", labels)
     config.data.path = str(path)
-  elif config.data.name == "data.latents.latents":
+  elif config.data.name == "data.images.latents.latents":
     for name in ("mean", "std"):
       np.save(path / f"{name}.npy", np.abs(rng.standard_normal((64, 32, 32, 4), np.float32)))
     np.save(path / "label.npy", labels)

@@ -16,7 +16,7 @@ from configs import imm_digits
 from configs import imm_toy
 from dfim import evaluate
 from dfim import train
-from dfim.resolve import ConfigError
+from dfim.config.resolve import ConfigError
 
 NAN = float("nan")
 
@@ -198,7 +198,7 @@ DIGITS, WALK, TOY = (
   (forcing_walk, (6, 2)),
   (imm_toy, (2,)),
 )
-TRAIN = dict(name="data.digits.load", split="train")
+TRAIN = dict(name="data.images.digits.load", split="train")
 CASES = {
   "held out is the reference": (
     DIGITS,
@@ -213,17 +213,17 @@ CASES = {
   "too few samples": (DIGITS, dict(images=dict(samples=4)), "evaluators.images.samples=4: give 6"),
   "too few points": (
     TOY,
-    dict(points=dict(reference=dict(name="data.toys.load", size=5))),
+    dict(points=dict(reference=dict(name="data.synthetic.toys.load", size=5))),
     "evaluators.points.reference.x of 5 rows: give 6 or more",
   ),
   "too few walks": (
     WALK,
-    dict(walk=dict(reference=dict(name="data.walk.load", size=4))),
+    dict(walk=dict(reference=dict(name="data.synthetic.walk.load", size=4))),
     "evaluators.walk.reference.x of 4 sequences: give 6",
   ),
   "walks of another length": (
     WALK,
-    dict(walk=dict(reference=dict(name="data.walk.load", size=9, tokens=7))),
+    dict(walk=dict(reference=dict(name="data.synthetic.walk.load", size=9, tokens=7))),
     "evaluators.walk.reference.x: sequences of shape (7, 2), samples are of (6, 2)",
   ),
   "a stretch beyond the rollout": (

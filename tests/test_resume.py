@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from configs import imm_digits
-from dfim import checkpoint
-from dfim import experiment as experiment_lib
-from dfim import progress
 from dfim import train
+from dfim.checkpoints import checkpoint
+from dfim.training import experiment as experiment_lib
+from dfim.training import progress
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -9,10 +9,10 @@ import pytest
 from configs import forcing_series
 from configs import forcing_walk
 from configs import imm_digits
-from dfim import experiment as experiment_lib
-from dfim import guard
 from dfim import sample
-from dfim.resolve import ConfigError
+from dfim.config.resolve import ConfigError
+from dfim.training import experiment as experiment_lib
+from dfim.training import nonfinite
 
 NOISY = dict(t_context=0.1, mode="scale_and_noise")
 FULL = dict(
@@ -180,7 +180,7 @@ def test_a_wrong_sampler_of_sequences_is_told(sampler, message):
 
 def test_a_cache_needs_a_network_that_has_one():
   config = forcing_walk.get_config("smoke")
-  config.model = dict(name="models.released_transformer.ReleasedTransformer", width=8, depth=1)
+  config.model = dict(name="models.df_transformer.ReleasedTransformer", width=8, depth=1)
   with pytest.raises(ConfigError, match="cached=True: the network has no cache"):
     sample.make_draw(experiment_lib.build(config, devices=jax.devices()[:1]))
 
@@ -254,7 +254,7 @@ def test_noise_that_comes_again_is_logged(caplog):
 def test_samples_that_are_not_finite_are_an_error():
   experiment = build(forcing_walk)
   params = jax.tree.map(lambda a: a.at[:].set(np.nan), params_of(experiment))
-  with pytest.raises(guard.NonFiniteError, match="samples: 4 of 4 in 2 steps"):
+  with pytest.raises(nonfinite.NonFiniteError, match="samples: 4 of 4 in 2 steps"):
     sample.make_draw(experiment)(params, 4, 2)
 
 

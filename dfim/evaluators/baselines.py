@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from dfim.data import forecasting
-from dfim.data import ridge
+from dfim.data.series import forecasting
+from dfim.data.series import ridge
 from dfim.io import inputs
 from dfim.metrics import crps
 

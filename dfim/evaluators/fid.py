@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dfim.evaluators import references
+from dfim.interop import weights
 from dfim.io import inputs
 from dfim.metrics import adm
 from dfim.metrics import features as features_lib
@@ -19,7 +20,6 @@ from dfim.metrics import frechet
 from dfim.metrics import inception
 from dfim.metrics import precision_recall
 from dfim.metrics import subsets
-from dfim.released import weights
 
 Moments = tuple[np.ndarray, np.ndarray]
 _FILE = "pt_inception-2015-12-05-6726825d.pth"

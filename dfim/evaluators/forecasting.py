@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dfim.data import forecasting
+from dfim.data.series import forecasting
 from dfim.evaluators import baselines as baselines_lib
 from dfim.io import inputs
 from dfim.metrics import crps
@@ -65,7 +65,7 @@ def scores(
       given the known tokens `[count, C, stack D]` and covariates `[count, T, ...]`, never the
       horizon.
     params: the weights to draw with.
-    data: windows, from `data.forecasting.load`.
+    data: windows, from `data.series.forecasting.load`.
     series: what they were cut from, for the baselines.
     steps: numbers of network calls.
     paths: for each window.
@@ -107,7 +107,7 @@ def rollout(
   Args:
     draw: as in `scores`.
     params: the weights to draw with.
-    data: windows, from `data.forecasting.load` with a `length`.
+    data: windows, from `data.series.forecasting.load` with a `length`.
     steps: network calls.
     paths: for each window.
 

@@ -6,7 +6,6 @@ from typing import Any
 from absl import logging
 import numpy as np
 
-from dfim import pictures
 from dfim.evaluators import references
 from dfim.io import inputs
 from dfim.metrics import classifier
@@ -15,6 +14,7 @@ from dfim.metrics import frechet
 from dfim.metrics import neighbours
 from dfim.metrics import precision_recall
 from dfim.metrics import subsets
+from dfim.viz import images as pictures
 
 
 def scores(

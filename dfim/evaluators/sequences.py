@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from dfim import pictures
 from dfim.evaluators import points
 from dfim.evaluators import references
 from dfim.io import inputs
 from dfim.metrics import sequences
+from dfim.viz import images as pictures
 
 
 def scores(

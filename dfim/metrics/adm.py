@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from dfim import files
-from dfim import pictures
+from dfim.io import atomic
+from dfim.viz import images as pictures
 
 _PIECE = 1000  # samples in memory at a time: 800 MB of 256 x 256 pixels in float32
 
@@ -83,5 +83,5 @@ def write(
       file.write(piece.tobytes())
       file.flush()
   arrays = [np.memmap(part, np.uint8, "r", shape=shape), *([] if labels is None else [labels])]
-  files.replace(path, lambda file: np.savez(file, *arrays))
+  atomic.replace(path, lambda file: np.savez(file, *arrays))
   part.unlink()

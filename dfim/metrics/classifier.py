@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dfim import archives
-from dfim import files
+from dfim.io import atomic
 from dfim.io import inputs
+from dfim.io import npz
 from dfim.metrics import features as features_lib
 
 Array = jax.Array
@@ -160,7 +160,7 @@ def check_cache(path: pathlib.Path, x: np.ndarray, labels: np.ndarray) -> None:
   if path.exists():
     load(path, _shapes(x, labels))
   else:
-    files.check_writable(path)
+    atomic.check_writable(path)
 
 
 def _shapes(x: np.ndarray, labels: np.ndarray) -> Params:
@@ -171,7 +171,7 @@ def _shapes(x: np.ndarray, labels: np.ndarray) -> Params:
 
 def save(path: str | os.PathLike, params: Params) -> None:
   """Writes an .npz in one move: whoever looks sees no file or a whole one."""
-  files.replace(path, lambda file: np.savez(file, **params))
+  atomic.replace(path, lambda file: np.savez(file, **params))
 
 
 def load(path: str | os.PathLike, like: Params) -> Params:
@@ -181,7 +181,7 @@ def load(path: str | os.PathLike, like: Params) -> Params:
     ValueError: it does not, or the file is damaged.
   """
   try:
-    params = archives.read_npz(path)
+    params = npz.read_npz(path)
   except ValueError as error:
     raise ValueError(f"{path}: damaged ({error}); delete it to train the classifier anew") from None
   found, wanted = ({k: (a.shape, a.dtype) for k, a in tree.items()} for tree in (params, like))

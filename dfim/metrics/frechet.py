@@ -8,9 +8,9 @@ import os
 
 import numpy as np
 
-from dfim import archives
-from dfim import files
+from dfim.io import atomic
 from dfim.io import inputs
+from dfim.io import npz
 
 _PRECISION = 1e-3  # of covariances that were saved in half precision
 
@@ -73,7 +73,7 @@ def checked(
 
 def save(path: str | os.PathLike, mean: np.ndarray, cov: np.ndarray) -> None:
   """Writes moments as the field's programs do: an .npz with `mu` and `sigma`."""
-  files.replace(path, lambda file: np.savez(file, mu=mean, sigma=cov))
+  atomic.replace(path, lambda file: np.savez(file, mu=mean, sigma=cov))
 
 
 def load(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
@@ -88,7 +88,7 @@ def load(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
   if not path.is_file():
     raise FileNotFoundError(f"no reference statistics {path}; docs/scores.md says how to get some")
   try:
-    file = archives.read_npz(path, "mu", "sigma")
+    file = npz.read_npz(path, "mu", "sigma")
     mean, cov = (file[name] for name in ("mu", "sigma"))
   except (ValueError, KeyError) as error:
     raise ValueError(f"{path}: no .npz with numbers mu and sigma ({error})") from None

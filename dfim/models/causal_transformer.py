@@ -12,7 +12,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from dfim.core import conditions
+from dfim.core import conditioning
 from dfim.models import layers
 
 Array = jax.Array
@@ -68,7 +68,7 @@ class CausalTransformer(nn.Module):
     sequence as context, then as what moves (`core.streams`), both at positions 0 .. T - 1.
     """
     self._check(x, s, t, cache, streams)
-    conditions.check(cond, x.shape)
+    conditioning.check(cond, x.shape)
     past = 0 if cache is None else cache.keys.shape[2]
     start = 0 if cache is None else cache.length
     position = start + jnp.arange(-past, x.shape[1] // streams)  # of the cached tokens, then of x
@@ -117,9 +117,9 @@ class CausalTransformer(nn.Module):
 
   def _embed_condition(self, name: str, array: Array) -> Array:
     """`[..., W]` of vectors `[..., C]` or of values `[...]`, of which -1 becomes 0."""
-    if not conditions.is_discrete(array):
+    if not conditioning.is_discrete(array):
       return nn.Dense(self.width, name=name)(array)
-    value = conditions.as_index(array)
+    value = conditioning.as_index(array)
     init = nn.initializers.normal(0.02)  # as labels have
     table = nn.Embed(self.vocabulary, self.width, embedding_init=init, name=name)
     return jnp.where(value[..., None] < 0, 0.0, table(jnp.maximum(value, 0)))
@@ -135,12 +135,12 @@ class CausalTransformer(nn.Module):
       return given
     sizes = _condition_sizes(self.variables.get("params", {}))
     for name, array in given.items():
-      if sizes.get(name) != (0 if conditions.is_discrete(array) else array.shape[-1]):
+      if sizes.get(name) != (0 if conditioning.is_discrete(array) else array.shape[-1]):
         kinds = [
           f"{n} ({f'vectors of {size}' if size else 'integers'})" for n, size in sizes.items()
         ]
         raise ValueError(
-          f"cond.{name} of {conditions.describe(array)}: the network was initialised with"
+          f"cond.{name} of {conditioning.describe(array)}: the network was initialised with"
           f" {', '.join(kinds) or 'none but labels'}; give that."
         )
     vectors = lambda size: jnp.zeros((*x.shape[:2], size), x.dtype)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dfim.core import conditions
+from dfim.core import conditioning
 from dfim.models import layers
 
 Array = jax.Array
@@ -47,7 +47,7 @@ class DiT(nn.Module):
   ) -> Array:
     """`x [B, H, W, C]`, times `[B, 1, 1, 1]` -> G in float32; cond: `label [B]` alone."""
     layers.check_image(x, s, t)
-    conditions.check(cond, x.shape, takes=())
+    conditioning.check(cond, x.shape, takes=())
     self._check_sizes(x)
     grid = x.shape[1] // self.patch, x.shape[2] // self.patch
     emb = layers.Conditioning(

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dfim.core import conditions
+from dfim.core import conditioning
 
 Array = jax.Array
 Cond = Mapping[str, Array] | None
@@ -106,7 +106,7 @@ class LabelEmbedding(nn.Module):
     """`label [B]` to `[B, 1, ..., width]`, of `rank` axes."""
     if self.num_classes == 0:
       return jnp.zeros((1,) * rank)
-    label = conditions.as_index((cond or {}).get("label", jnp.full((1,), -1)))
+    label = conditioning.as_index((cond or {}).get("label", jnp.full((1,), -1)))
     beyond = self.num_classes + 1  # no row: the last one is null's
     row = jnp.where(label < self.num_classes, label, beyond)
     row = jnp.where(label < 0, self.num_classes, row)

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dfim.core import conditions
+from dfim.core import conditioning
 from dfim.models import layers
 
 Array = jax.Array
@@ -35,7 +35,7 @@ class MLP(nn.Module):
       flat = lambda a: a.reshape(a.shape[0], -1)
       return self(flat(x), flat(s), flat(t), cond, train=train).reshape(x.shape)
     layers.check_times(x, s, t, (-1,))
-    conditions.check(cond, x.shape, takes=())
+    conditioning.check(cond, x.shape, takes=())
     emb = layers.Conditioning(
       self.width,
       self.num_classes,

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dfim.core import conditions
+from dfim.core import conditioning
 from dfim.models import layers
 
 Array = jax.Array
@@ -46,7 +46,7 @@ class UNet(nn.Module):
   ) -> Array:
     """`x [B, H, W, C]`, times `[B, 1, 1, 1]` -> G in float32; cond: label, augment `[B, A]`."""
     layers.check_image(x, s, t)
-    conditions.check(cond, x.shape, takes=("augment",))
+    conditioning.check(cond, x.shape, takes=("augment",))
     emb = self._embed(s, t, cond)
     sizes = self._sizes(x)
     h, skips = self._encode(x, emb, sizes, train)

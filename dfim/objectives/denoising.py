@@ -11,11 +11,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dfim.core import conditions
+from dfim.core import conditioning
 from dfim.core import interpolants
 from dfim.core import parameterization
-from dfim.core import streams as streams_lib
 from dfim.core import times as times_lib
+from dfim.core import two_stream as streams_lib
 
 Array = jax.Array
 
@@ -44,12 +44,12 @@ def loss(
   x, mask = batch["x"], batch.get("mask")
   key_times, key_noise, key_drop, key_net = jax.random.split(key, 4)
   x = x if mask is None else jnp.where(mask, x, 0.0)
-  cond = conditions.hide(batch.get("cond"), mask)
+  cond = conditioning.hide(batch.get("cond"), mask)
   times = sample_times(key_times, x.shape, path=f.path, mask=mask)
   t, active = times.t, jnp.broadcast_to(times.active, x.shape)
   eps = f.sigma_data * interpolants.noise_like(key_noise, x)
   x_t = interpolants.interpolate(f.path, x, eps, t)
-  dropped = conditions.drop(key_drop, cond, drop_rate)
+  dropped = conditioning.drop(key_drop, cond, drop_rate)
   raw = apply(params, f.c_in(t) * x_t, t, t, dropped, rngs=dict(dropout=key_net))
   error = jnp.square(raw - f.target(x, eps, t))
   w = jnp.where(times.active, weight(f.path, t, t, target=f.prediction), 0.0)

@@ -11,14 +11,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dfim.core import conditions
-from dfim.core import groups as groups_lib
+from dfim.core import conditioning
+from dfim.core import grouping as groups_lib
 from dfim.core import interpolants
 from dfim.core import mmd
 from dfim.core import parameterization
 from dfim.core import posterior
-from dfim.core import streams as streams_lib
 from dfim.core import times as times_lib
+from dfim.core import two_stream as streams_lib
 
 Array = jax.Array
 
@@ -86,7 +86,7 @@ def loss(
   # ddim(x_t, datum, r, t) is the same, but 0 / 0 where t is 0
   x_r = interpolants.interpolate(f.path, *datum(x, eps, x_t, times, f, whole), r)
 
-  dropped = conditions.drop(key_drop, cond, drop_rate)
+  dropped = conditioning.drop(key_drop, cond, drop_rate)
   net = functools.partial(apply, rngs=dict(dropout=key_net))  # one mask for both passes
   y = f(net, params, x_t, s, t, dropped)
   z = f(net, jax.lax.stop_gradient(frozen), x_r, s, r, dropped if drop_in_target else cond)

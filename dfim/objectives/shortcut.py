@@ -14,11 +14,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dfim.core import conditions
+from dfim.core import conditioning
 from dfim.core import interpolants
 from dfim.core import parameterization
-from dfim.core import streams as streams_lib
 from dfim.core import times as times_lib
+from dfim.core import two_stream as streams_lib
 
 Array = jax.Array
 
@@ -55,7 +55,7 @@ def loss(
   s, r, t = times.s, times.r, times.t
   eps = f.sigma_data * interpolants.noise_like(key_noise, x)
   x_t = interpolants.interpolate(f.path, x, eps, t)
-  dropped = conditions.drop(key_drop, cond, drop_rate)
+  dropped = conditioning.drop(key_drop, cond, drop_rate)
   net = functools.partial(apply, rngs=dict(dropout=key_net))
 
   cut = lambda tree: jax.tree.map(lambda a: a[:first], tree)

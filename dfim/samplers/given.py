@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from dfim.core import conditions
+from dfim.core import conditioning
 from dfim.io import inputs
 
 _AXES = ("sample", "token", "value", "column", "channel")
@@ -63,7 +63,7 @@ def check(
 def per_token(batch: Mapping[str, Any]) -> dict[str, Any]:
   """The conditions of which every token of a sequence has one."""
   cond = batch.get("cond") or {}
-  return {name: array for name, array in cond.items() if conditions.is_per_token(array)}
+  return {name: array for name, array in cond.items() if conditioning.is_per_token(array)}
 
 
 def _conditions(
@@ -79,15 +79,15 @@ def _conditions(
       raise ValueError(f"cond.{name}: the training data have no such condition, but {known}.")
     shape = list(like[name].shape)
     shape[0] = count
-    if conditions.is_per_token(like[name]):
+    if conditioning.is_per_token(like[name]):
       shape[1] = total
-    axes = _AXES[: len(shape)] if conditions.is_per_token(like[name]) else ("sample", "value")
+    axes = _AXES[: len(shape)] if conditioning.is_per_token(like[name]) else ("sample", "value")
     found[name] = inputs.numbers(
       value,
       f"cond.{name}",
       tuple(shape),
       axes=axes[: len(shape)],
-      dtype=np.int32 if conditions.is_discrete(like[name]) else like[name].dtype,
+      dtype=np.int32 if conditioning.is_discrete(like[name]) else like[name].dtype,
       **limits(name, like[name], net),
     )
   return found
@@ -95,7 +95,7 @@ def _conditions(
 
 def limits(name: str, array: Any, net: Any) -> dict[str, int]:
   """The least and the greatest value of a discrete condition; -1 stands for its absence."""
-  if not conditions.is_discrete(array):
+  if not conditioning.is_discrete(array):
     return {}
   size = getattr(net, "num_classes" if name == "label" else "vocabulary", None)
   return dict(low=-1) | (dict(high=size - 1) if size else {})

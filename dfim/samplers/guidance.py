@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dfim.core import conditions
+from dfim.core import conditioning
 from dfim.core import interpolants
 from dfim.core import parameterization
 
@@ -25,10 +25,10 @@ def classifier_free(apply: parameterization.Apply, weight: float) -> parameteriz
   if weight == 1.0:
     return apply
 
-  def guided(params: Any, x: Array, s: Array, t: Array, cond: conditions.Condition, **kwargs):
+  def guided(params: Any, x: Array, s: Array, t: Array, cond: conditioning.Condition, **kwargs):
     twice = lambda a, b: jax.tree.map(lambda u, v: jnp.concatenate([u, v]), a, b)
     pair = lambda u: u if u.shape[0] == 1 else twice(u, u)  # a time shared by the batch stays so
-    both = twice(conditions.null(cond), cond)
+    both = twice(conditioning.null(cond), cond)
     raw = apply(params, twice(x, x), pair(s), pair(t), both, **kwargs)
     without, given = jnp.split(raw, 2)
     return without + weight * (given - without)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dfim.core import conditions
+from dfim.core import conditioning
 from dfim.core import grids
 from dfim.core import interpolants
 from dfim.core import parameterization
@@ -97,7 +97,7 @@ def rollout(
   exists = None
   if lengths is not None:  # what a caller gives for padding is never read
     exists = (jnp.arange(before + length)[None] < lengths[:, None])[..., None]
-    cond = conditions.hide(cond, exists)
+    cond = conditioning.hide(cond, exists)
   cut = functools.partial(_cut, cond)
   shared = lambda t: jnp.full((1,) * x.ndim, t)
 
@@ -256,7 +256,7 @@ def _rows(grid: Array, still: Array, start: Array, place: Array, lengths: Array 
 def _cut(cond: Any, start: Array, size: int) -> Any:
   """What of the conditions belongs to `size` tokens from `start` on."""
   cut = lambda a: jax.lax.dynamic_slice_in_dim(a, start, size, axis=1)
-  return jax.tree.map(lambda a: cut(a) if conditions.is_per_token(a) else a, cond)
+  return jax.tree.map(lambda a: cut(a) if conditioning.is_per_token(a) else a, cond)
 
 
 def _check(
@@ -269,7 +269,7 @@ def _check(
   if (cache is None) != (remember is None):
     raise ValueError("cache and remember: give both, or neither.")
   for array in jax.tree.leaves(cond):
-    if conditions.is_per_token(array) and array.shape[1] != before + length:
+    if conditioning.is_per_token(array) and array.shape[1] != before + length:
       raise ValueError(
         f"cond of {array.shape[1]} tokens: give it for context and length,"
         f" {before} + {length} tokens."

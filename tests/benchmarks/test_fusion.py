@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import fusion
 from configs import dfim_walk
-from dfim import resolve
+from dfim.config import resolve
 
 ROOT = pathlib.Path(__file__).parents[2]
 

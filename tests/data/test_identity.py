@@ -6,16 +6,16 @@ import itertools
 import numpy as np
 import pytest
 
-from dfim.data import arrays
-from dfim.data import digits
+from dfim.data import base
 from dfim.data import identity
-from dfim.data import walk
+from dfim.data.images import digits
+from dfim.data.synthetic import walk
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (1000, 4, 4, 1), np.uint8)
 
 
 def found(x, **more):
-  return identity.identity(functools.partial(arrays.batches, dict(x=x, **more), 10, 0))
+  return identity.identity(functools.partial(base.batches, dict(x=x, **more), 10, 0))
 
 
 def test_it_counts_and_describes_the_examples():

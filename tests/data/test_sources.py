@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from dfim.data import digits
-from dfim.data import toys
-from dfim.data import walk
+from dfim.data.images import digits
+from dfim.data.synthetic import toys
+from dfim.data.synthetic import walk
 
 TOYS = [
   f

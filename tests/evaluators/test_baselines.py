@@ -3,7 +3,7 @@ import functools
 import numpy as np
 import pytest
 
-from dfim.data import forecasting
+from dfim.data.series import forecasting
 from dfim.evaluators import baselines
 from dfim.metrics import crps
 

@@ -5,12 +5,12 @@ import re
 import numpy as np
 import pytest
 
+from dfim.config.resolve import ConfigError
+from dfim.config.resolve import resolve
 from dfim.evaluators import fid
+from dfim.interop import safetensors
 from dfim.metrics import frechet
 from dfim.metrics import inception
-from dfim.released import safetensors
-from dfim.resolve import ConfigError
-from dfim.resolve import resolve
 from tests.metrics import test_inception
 
 RNG = np.random.default_rng(0)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dfim import evaluate
-from dfim.data import forecasting
+from dfim.data.series import forecasting
 from dfim.evaluators import forecasting as evaluator
 from dfim.metrics import crps
 

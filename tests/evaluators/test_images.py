@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dfim import evaluate
-from dfim.data import digits
+from dfim.data.images import digits
 from dfim.evaluators import images
 from dfim.metrics import classifier
 from dfim.metrics import distances

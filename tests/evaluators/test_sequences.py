@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dfim.data import walk
+from dfim.data.synthetic import walk
 from dfim.evaluators import points
 from dfim.evaluators import sequences
 

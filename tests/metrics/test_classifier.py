@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from dfim.data import digits
+from dfim.data.images import digits
 from dfim.metrics import classifier
 
 pytestmark = pytest.mark.usefixtures("optimized", "keys_unchecked")  # 6 s of training, not 100

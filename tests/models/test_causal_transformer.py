@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfim.core import conditions
-from dfim.core import streams as streams_lib
+from dfim.core import conditioning
+from dfim.core import two_stream as streams_lib
 from dfim.models import causal_transformer
 from dfim.models.causal_transformer import CausalTransformer
 
@@ -180,7 +180,7 @@ def test_values_are_rows_of_a_table_and_vectors_products_with_a_matrix():
 @pytest.mark.parametrize("streams", [1, 2])
 def test_a_condition_left_out_is_null_in_every_bit(left_out, streams):
   params, args, cond = of_every_kind(ALL)
-  null = {name: conditions.null(cond)[name] for name in left_out}
+  null = {name: conditioning.null(cond)[name] for name in left_out}
   rest = {name: a for name, a in cond.items() if name not in left_out}
   apply = jax.jit(functools.partial(ALL.apply, streams=streams))
   expected = apply(params, *args, cond | null)
@@ -195,7 +195,7 @@ def test_the_cache_equals_one_pass_with_conditions_of_every_kind(splits):
   apply, cache, parts, start = jax.jit(net.apply), net.empty_cache(BATCH), [], 0
   for n in splits:
     cut = lambda a: a[:, start : start + n]  # noqa: B023
-    part = {name: cut(a) if conditions.is_per_token(a) else a for name, a in cond.items()}
+    part = {name: cut(a) if conditioning.is_per_token(a) else a for name, a in cond.items()}
     out, cache = apply(params, *map(cut, args), part, cache=cache)
     parts.append(out)
     start += n
@@ -206,13 +206,13 @@ def test_tokens_of_two_streams_meet_the_conditions_of_their_place():
   """Those that move, alone behind a cache of the context before them."""
   half = TOKENS // 2
   params, args, cond = of_every_kind(ALL)
-  first = {n: a[:, :half] if conditions.is_per_token(a) else a for n, a in cond.items()}
+  first = {n: a[:, :half] if conditioning.is_per_token(a) else a for n, a in cond.items()}
   laid_out, batch = streams_lib.lay_out(ALL.apply, dict(x=args[0][:, :half], cond=first), 2)
   both = jax.jit(laid_out)(params, *args, batch["cond"])
   apply, cache = jax.jit(ALL.apply), ALL.empty_cache(BATCH, half)
   for i in range(half):
     cut = lambda a, i: a[:, i : i + 1]
-    part = {n: cut(a, i) if conditions.is_per_token(a) else a for n, a in first.items()}
+    part = {n: cut(a, i) if conditioning.is_per_token(a) else a for n, a in first.items()}
     moved, _ = apply(params, *(cut(a, half + i) for a in args), part, cache=cache)
     _, cache = apply(params, *(cut(a, i) for a in args), part, cache=cache)
     np.testing.assert_allclose(both[:, half + i], moved[:, 0], atol=1e-5)

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dfim.interop import weights
+from dfim.models.df_transformer import ReleasedTransformer
 from dfim.models.dit import DiT
-from dfim.models.released_transformer import ReleasedTransformer
 from dfim.models.unet import UNet
-from dfim.released import weights
 from tests.conftest import SHARED
 
 pytestmark = pytest.mark.usefixtures("keys_unchecked")

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dfim.interop import names
 from dfim.models import layers
 from dfim.models.causal_transformer import CausalTransformer
 from dfim.models.dit import DiT
 from dfim.models.mlp import MLP
 from dfim.models.unet import UNet
-from dfim.released import names
 
 pytestmark = pytest.mark.usefixtures("keys_unchecked")
 

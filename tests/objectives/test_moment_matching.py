@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfim.core import groups as groups_lib
+from dfim.core import grouping as groups_lib
 from dfim.core import interpolants
 from dfim.core import kernels
 from dfim.core import mappings

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from dfim.core import conditions
+from dfim.core import conditioning
 from dfim.core import interpolants as ip
 from dfim.core import parameterization as pz
 from dfim.samplers import guidance
@@ -25,7 +25,7 @@ def inputs():
   return 0.7, x, jnp.full((1, 1), 0.2), jnp.full((1, 1), 0.8)
 
 
-@pytest.mark.parametrize("weight,cond", [(1.0, COND), (0.0, conditions.null(COND))])
+@pytest.mark.parametrize("weight,cond", [(1.0, COND), (0.0, conditioning.null(COND))])
 def test_weight_one_is_conditional_and_zero_unconditional(weight, cond):
   guided = guidance.classifier_free(apply, weight)(*inputs(), COND)
   np.testing.assert_allclose(guided, apply(*inputs(), cond), rtol=1e-6)
@@ -35,7 +35,7 @@ def test_weight_one_is_conditional_and_zero_unconditional(weight, cond):
 def test_guiding_the_output_guides_the_jump(f):
   params, x, s, t = inputs()
   guided = f(guidance.classifier_free(apply, 1.5), params, x, s, t, COND)
-  without, given = (f(apply, params, x, s, t, c) for c in (conditions.null(COND), COND))
+  without, given = (f(apply, params, x, s, t, c) for c in (conditioning.null(COND), COND))
   np.testing.assert_allclose(guided, without + 1.5 * (given - without), rtol=1e-5)
 
 

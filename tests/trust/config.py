@@ -1,7 +1,7 @@
 """The run of the experiments: IMM on digits, a tiny network, no end to wait for."""
 
 from configs import imm_digits
-from dfim.data import digits
+from dfim.data.images import digits
 from tests import trust
 
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import ml_collections
 import orbax.checkpoint  # noqa: F401  so that a child need not
 
-from dfim import checkpoint
+from dfim.checkpoints import checkpoint
 
 STEPS, KEEP = 6, 2
 OPERATIONS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "shutil.rmtree"}

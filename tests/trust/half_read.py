@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from dfim import checkpoint
+from dfim.checkpoints import checkpoint
 
 CONFIG = ml_collections.ConfigDict(dict(checkpoint_every=1, keep_checkpoints=2, keep_every=0))
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from configs import dfim_walk
 from configs import imm_digits
-from dfim import experiment as experiment_lib
-from dfim import manifest
-from dfim import sharding
-from dfim import step
+from dfim import parallel
+from dfim.checkpoints import manifest
+from dfim.training import experiment as experiment_lib
+from dfim.training import step
 
 
 def config_of(what: str, fsdp: int):
@@ -29,7 +29,7 @@ def gradient_of(experiment, dtype: str) -> dict[str, np.ndarray]:
   )
   state = jax.jit(to, out_shardings=experiment.places())(experiment.first_state())
   process = jax.process_index(), jax.process_count()
-  batch = sharding.put_batch(to(next(experiment.source(process=process))), experiment.mesh)
+  batch = parallel.put_batch(to(next(experiment.source(process=process))), experiment.mesh)
   gradient = step.make_gradient(experiment.apply, experiment.loss)
   whole = jax.NamedSharding(experiment.mesh, jax.P())
   (loss, _), grads = jax.jit(gradient, out_shardings=whole)(state, batch, experiment.root())

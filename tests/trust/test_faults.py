@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from configs import imm_digits
-from dfim import checkpoint
-from dfim import experiment as experiment_lib
-from dfim import guard
-from dfim import preemption
-from dfim import replay
 from dfim import train
+from dfim.checkpoints import checkpoint
 from dfim.core import kernels
-from dfim.data import digits
+from dfim.data.images import digits
+from dfim.training import experiment as experiment_lib
+from dfim.training import nonfinite
+from dfim.training import preemption
+from dfim.training import replay
 from tests import trust
 from tests.trust import config as config_lib
 
@@ -67,7 +67,9 @@ def test_what_is_not_finite_leaves_the_state_untouched_counts_stops_and_replays(
   where, what = FAULTS[fault]
   (config.objective if where.startswith("objective") else config)[where.split(".")[-1]] = what
   good = 3 if fault == "batch" else 0
-  with pytest.raises(guard.NonFiniteError, match=f"step {good + 10}: .* 10 steps running") as error:
+  with pytest.raises(
+    nonfinite.NonFiniteError, match=f"step {good + 10}: .* 10 steps running"
+  ) as error:
     train.train(config, str(tmp_path / "run"), devices=jax.devices()[:1])
   bundle = tmp_path / "run" / "replay" / str(good + 10)
   assert f"--mode=replay --workdir={bundle}" in str(error.value)
@@ -90,14 +92,14 @@ def test_what_is_not_finite_leaves_the_state_untouched_counts_stops_and_replays(
     assert any(name.startswith("params/") for name in found)
   assert ("batch/x" in found) == (fault == "batch")
   assert ("loss" in found) == (fault in ("batch", "kernel"))
-  with pytest.raises(guard.NonFiniteError, match=f"--workdir={bundle}.1$"):  # it fails again
+  with pytest.raises(nonfinite.NonFiniteError, match=f"--workdir={bundle}.1$"):  # it fails again
     train.train(config, str(tmp_path / "run"), devices=jax.devices()[:1])
 
 
 def test_a_short_run_without_one_good_step_is_an_error(tmp_path):
   config = trust.small(imm_digits.get_config("smoke"), steps=5, every=5)
   config.optimizer = FAULTS["update"][1]
-  with pytest.raises(guard.NonFiniteError, match="step 5: .* 5 steps running"):
+  with pytest.raises(nonfinite.NonFiniteError, match="step 5: .* 5 steps running"):
     train.train(config, str(tmp_path), devices=jax.devices()[:1])
   assert not checkpoint.steps(str(tmp_path))
 

@@ -19,9 +19,11 @@ from dfim.core import interpolants
 from dfim.core import parameterization
 from dfim.core import times
 from dfim.core import weights
-from dfim.data import forecasting
-from dfim.data import images
+from dfim.data.images import sets
+from dfim.data.series import forecasting
 from dfim.evaluators import baselines
+from dfim.interop import names
+from dfim.interop import weights as weights_lib
 from dfim.metrics import crps
 from dfim.metrics import distances
 from dfim.metrics import frechet
@@ -29,8 +31,6 @@ from dfim.metrics import precision_recall
 from dfim.models import causal_transformer
 from dfim.models import mlp
 from dfim.objectives import denoising
-from dfim.released import names
-from dfim.released import weights as weights_lib
 from dfim.samplers import given
 
 SEED = int(os.environ.get("HOSTILE_SEED", 0))
@@ -156,12 +156,12 @@ def test_images(tmp_path):
     x, label, name = (offered[field] for field in ("x", "label", "name"))
     path = tmp_path / "some.npz"
     np.savez(path, x=x, **({} if label is None else {name: label}))
-    found = taken(lambda: images.load_npz(path))
+    found = taken(lambda: sets.load_npz(path))
     if found is None:
       return
     pixels = np.asarray(x, np.float64).reshape(found["x"].shape)
     np.testing.assert_allclose(found["x"], pixels / 127.5 - 1, atol=1e-6)
-    batch = taken(lambda: next(images.npz(3, 0, path=path)))
+    batch = taken(lambda: next(sets.npz(3, 0, path=path)))
     assert (batch is None) == (len(found["x"]) == 0)
     if label is not None:
       np.testing.assert_array_equal(found["label"], np.asarray(label, np.int64))

@@ -20,21 +20,21 @@ import numpy as np
 import pytest
 
 from configs import imm_digits
-from dfim import archives
-from dfim import exchange
-from dfim.data import cifar
-from dfim.data import forecasting
-from dfim.data import idx
-from dfim.data import images
-from dfim.data import latents
+from dfim.config.resolve import ConfigError
+from dfim.data.images import cifar
+from dfim.data.images import idx
+from dfim.data.images import latents
+from dfim.data.images import sets
+from dfim.data.series import forecasting
 from dfim.evaluators import fid
+from dfim.interop import export
+from dfim.interop import pickles
+from dfim.interop import safetensors
+from dfim.interop import weights
+from dfim.io import npz as npz_lib
 from dfim.metrics import classifier
 from dfim.metrics import frechet
 from dfim.metrics import inception
-from dfim.released import pickles
-from dfim.released import safetensors
-from dfim.released import weights
-from dfim.resolve import ConfigError
 
 ALLOWED = 50e6  # bytes; the files are of a few thousand
 # Of every npz that dfim reads: whatever a reader looks for, it finds what is hostile.
@@ -54,19 +54,19 @@ class Trap:
 
 def fixed(path):
   """Of an importing run, whose new folder must not be made either."""
-  exchange.import_weights(
+  export.import_weights(
     imm_digits.get_config("smoke"), str(path.parent / "trap"), str(path), allow_pickle=True
   )
 
 
 # By reader: what it is given, the kind of error that its module documents, and what the line says.
 READERS = {
-  "data.images.npz": (lambda p: images.npz(4, 0, path=p), ".npz", "data.path: {}"),
-  "data.images.load_npz": (images.load_npz, ".npz", "data.path: {}"),
-  "data.images.folder": (lambda p: images.folder(4, 0, path=p.parent, size=8), ".png", "{}"),
+  "data.images.sets.npz": (lambda p: sets.npz(4, 0, path=p), ".npz", "data.path: {}"),
+  "data.images.sets.load_npz": (sets.load_npz, ".npz", "data.path: {}"),
+  "data.images.sets.folder": (lambda p: sets.folder(4, 0, path=p.parent, size=8), ".png", "{}"),
   "data.cifar": (lambda p: cifar.load(p, "train"), ".npz", "data.path: {}"),
-  "data.forecasting.ett": (forecasting.ett, ".csv", "data.series.path: {}"),
-  "data.forecasting.exchange": (forecasting.exchange, ".csv", "data.series.path: {}"),
+  "data.series.forecasting.ett": (forecasting.ett, ".csv", "data.series.path: {}"),
+  "data.series.forecasting.exchange": (forecasting.exchange, ".csv", "data.series.path: {}"),
   "metrics.frechet": (frechet.load, ".npz", "{}: "),
   "metrics.classifier": (lambda p: classifier.load(p, {}), ".npz", "{}: "),
   "evaluators.fid npz": (fid.network, ".npz", "network.path: {}"),
@@ -289,19 +289,19 @@ def test_two_arrays_of_one_name_are_refused(refused, tmp_path):
   with zipfile.ZipFile(path, "w") as archive, pytest.warns(UserWarning, match="Duplicate name"):
     for value in (b"\0", b"\1"):
       archive.writestr("x.npy", npy((1,), value))
-  refused(lambda: archives.read_npz(path), "two arrays have one name")
+  refused(lambda: npz_lib.read_npz(path), "two arrays have one name")
 
 
 def test_an_honest_npz_is_read_as_numpy_reads_it(tmp_path):
   arrays = dict(a=A, f=np.asfortranarray(A), none=np.zeros((0, 3)), scalar=np.float64(2))
   for save in (np.savez, np.savez_compressed):
     save(tmp_path / "a.npz", zeros=np.zeros(10**6), **arrays)
-    found = archives.read_npz(tmp_path / "a.npz")
-    assert archives.names(tmp_path / "a.npz") == list(found) == ["zeros", *arrays]
+    found = npz_lib.read_npz(tmp_path / "a.npz")
+    assert npz_lib.names(tmp_path / "a.npz") == list(found) == ["zeros", *arrays]
     for name, array in arrays.items():
       np.testing.assert_array_equal(found[name], array)
       assert found[name].dtype == np.asarray(array).dtype and found[name].shape == np.shape(array)
-    assert set(archives.read_npz(tmp_path / "a.npz", "a", "absent")) == {"a"}
+    assert set(npz_lib.read_npz(tmp_path / "a.npz", "a", "absent")) == {"a"}
 
 
 def head(rank, *shape):
@@ -499,7 +499,7 @@ def png(width, height):
 )
 def test_a_picture_that_lies_is_refused(picture, refused, tmp_path):
   (tmp_path / "a.png").write_bytes(picture)
-  refused(lambda: images.folder(4, 0, path=tmp_path, size=8), f"data.path: {tmp_path}/a.png cannot")
+  refused(lambda: sets.folder(4, 0, path=tmp_path, size=8), f"data.path: {tmp_path}/a.png cannot")
 
 
 def webp(width, height):
@@ -547,4 +547,4 @@ def test_an_exported_folder_that_lies_is_refused(lie, refused, tmp_path):
   text = json.dumps(FOLDERS[lie]).encode() if lie in FOLDERS else b"[" * 100_000
   (tmp_path / "config.json").write_bytes(b'{"a": "\xff"}' if lie == "no UTF-8" else text)
   (tmp_path / "model.safetensors").write_bytes(tensors(dict(a=entry(0, 16, (4,)))))
-  refused(lambda: exchange.load(tmp_path), str(tmp_path), ConfigError)
+  refused(lambda: export.load(tmp_path), str(tmp_path), ConfigError)

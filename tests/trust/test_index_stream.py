@@ -18,8 +18,8 @@ from PIL import Image
 import pytest
 import tensorflow_datasets as tfds
 
-from dfim.data import arrays
-from dfim.data import images
+from dfim.data import base
+from dfim.data.images import sets
 
 ROOT = pathlib.Path(__file__).parents[2]
 EXTRA = all(importlib.util.find_spec(m) for m in ("array_record", "grain", "importlib_resources"))
@@ -68,7 +68,7 @@ def indices(batch):
 def source(data_dir, start=0, **how):
   """The indices of batch `start`, `start + 1`, ..."""
   kwargs = dict(dataset="counted", data_dir=data_dir, threads=2) | how
-  return map(indices, images.tfds(BATCH, SEED, start, **kwargs))
+  return map(indices, sets.tfds(BATCH, SEED, start, **kwargs))
 
 
 def stream(data_dir, stop=BATCHES, start=0, **how):
@@ -95,7 +95,7 @@ def assert_each_once_an_epoch(read):
 
 def test_each_sample_comes_once_an_epoch_in_an_order_that_the_seed_alone_says(unbroken):
   assert_each_once_an_epoch(unbroken)
-  rows = arrays.rows(SIZE, BATCH, SEED)
+  rows = base.rows(SIZE, BATCH, SEED)
   files = {tuple(r): tuple(i) for r, i in zip(map(rows, range(BATCHES)), unbroken, strict=True)}
   place = {row: index for r, i in files.items() for row, index in zip(r, i, strict=True)}
   assert sorted(place) == sorted(place.values()) == list(range(SIZE))

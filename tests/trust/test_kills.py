@@ -9,9 +9,9 @@ import signal
 import jax
 import numpy as np
 
-from dfim import checkpoint
-from dfim import experiment as experiment_lib
-from dfim import progress
+from dfim.checkpoints import checkpoint
+from dfim.training import experiment as experiment_lib
+from dfim.training import progress
 from tests import trust
 from tests.trust import config as config_lib
 

@@ -7,10 +7,10 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from dfim import checkpoint
-from dfim import experiment as experiment_lib
 from dfim import sample
 from dfim import train
+from dfim.checkpoints import checkpoint
+from dfim.training import experiment as experiment_lib
 from tests import trust
 from tests.trust import config as config_lib
 from tests.trust import one_step

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from configs import imm_digits
-from dfim import checkpoint
-from dfim import experiment as experiment_lib
 from dfim import train
+from dfim.checkpoints import checkpoint
+from dfim.training import experiment as experiment_lib
 from tests import trust
 
 # Each damaged array's thread would have pages to say, on top of what `restore` raises.

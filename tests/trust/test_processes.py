@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from dfim import checkpoint
-from dfim import preemption
+from dfim.checkpoints import checkpoint
+from dfim.training import preemption
 from tests import trust
 
 TIMES = trust.scaled(1, 10)

@@ -21,7 +21,7 @@ import pytest
 from dfim import evaluate
 from dfim import sample
 from dfim import train
-from dfim.resolve import ConfigError
+from dfim.config.resolve import ConfigError
 from tests import trust
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -65,7 +65,7 @@ D, W, S, F, T = "imm_digits", "forcing_walk", "forcing_series", "dfim_walk", "im
 times, sampler, images = "objective.sample_times.", "sampler.", "evaluators.images."
 named = lambda name, **fields: dict(name=name, **fields)
 OF_ONE_STREAM = (
-  "objective.groups.name=core.groups.as_they_came, objective.datum.name=core.posterior.own and"
+  "objective.groups.name=core.grouping.as_they_came, objective.datum.name=core.posterior.own and"
   " objective.reference=1"
 )
 through = named("core.grids.through_eta", etas=(1.4,), t_max=0.9, t_min=0.1)
@@ -75,7 +75,7 @@ unet = named("models.unet.UNet", channels=8, multipliers=(1, 1), blocks=1)
 mixture = lambda **shares: named(
   "core.times.mixture", patterns=dict(a=named("core.times.token")), shares=shares
 )
-npz = lambda name, **how: {"data": named("data.images.npz", path="{files}/" + name, **how)}
+npz = lambda name, **how: {"data": named("data.images.sets.npz", path="{files}/" + name, **how)}
 VP = {"objective.f": named("core.parameterization.Noise", path=named("core.interpolants.Cosine"))}
 
 # What is changed of which config, and words that must appear: the field, and what to do.
@@ -168,7 +168,12 @@ BAD = {
     f"{times}mapping.name='core.kernels.laplace'",
     "name one of core.mappings.*",
   ),
-  "a loader for a source": (D, {"data": named("data.digits.load")}, "data: ", "name a source"),
+  "a loader for a source": (
+    D,
+    {"data": named("data.images.digits.load")},
+    "data: ",
+    "name a source",
+  ),
   "a schedule for an optimizer": (
     T,
     {"optimizer": named("optax.constant_schedule", value=1.0)},
@@ -372,7 +377,7 @@ BAD = {
     F,
     {
       "objective.datum": named("core.posterior.batch_mean", bandwidth=1.0),
-      "objective.groups": named("core.groups.as_they_came"),
+      "objective.groups": named("core.grouping.as_they_came"),
       "objective.sample_times.pattern.noisy": 0.25,
     },
     "objective.sample_times.pattern.noisy=0.25: posterior.batch_mean needs 0.0",
@@ -388,15 +393,15 @@ BAD = {
   "half a reference batch": (F, {"objective.reference": 1.5}, "objective.reference=1.5", "whole"),
   "a posterior of another kind": (
     F,
-    {"objective.datum": named("core.groups.as_they_came")},
-    "objective.datum.name='core.groups.as_they_came'",
+    {"objective.datum": named("core.grouping.as_they_came")},
+    "objective.datum.name='core.grouping.as_they_came'",
     "core.posterior.*",
   ),
   "three streams of two": (F, {"objective.streams": 3}, "objective.streams=3", "needs 2; set that"),
   "three streams": (D, {"objective.streams": 3}, "objective.streams=3", "set it to 1, or to 2"),
   "two streams, a network of one": (
     F,
-    {"model": named("models.released_transformer.ReleasedTransformer")},
+    {"model": named("models.df_transformer.ReleasedTransformer")},
     "objective.streams=2: ReleasedTransformer has one stream",
     "set model.name=",
   ),
@@ -485,33 +490,43 @@ BAD = {
   "no such split": (D, {"data.split": "trian"}, "data.split: 'trian'", "train, test"),
   "no idx files": (
     D,
-    {"data": named("data.idx.idx", path="/no")},
+    {"data": named("data.images.idx.idx", path="/no")},
     "data.path: ",
     "apt-get install",
   ),
-  "no CIFAR": (D, {"data": named("data.cifar.cifar10", path="/no")}, "data.path: ", "cifar.pack("),
-  "no npz": (D, {"data": named("data.images.npz", path="/no")}, "data.path: ", "numpy.savez one"),
+  "no CIFAR": (
+    D,
+    {"data": named("data.images.cifar.cifar10", path="/no")},
+    "data.path: ",
+    "cifar.pack(",
+  ),
+  "no npz": (
+    D,
+    {"data": named("data.images.sets.npz", path="/no")},
+    "data.path: ",
+    "numpy.savez one",
+  ),
   "no folder": (
     D,
-    {"data": named("data.images.folder", path="/no", size=8)},
+    {"data": named("data.images.sets.folder", path="/no", size=8)},
     "data.path: ",
     "make it",
   ),
   "no latents": (
     D,
-    {"data": named("data.latents.latents", path="/no")},
+    {"data": named("data.images.latents.latents", path="/no")},
     "data.path: ",
     "encode the",
   ),
   "no prepared set": (
     D,
-    {"data": named("data.images.tfds", dataset="cifar10", data_dir="/no")},
+    {"data": named("data.images.sets.tfds", dataset="cifar10", data_dir="/no")},
     "data.dataset: cifar10 is not prepared in /no",
     "download_and_prepare()",
   ),
   "no series": (
     S,
-    {"data.series": named("data.forecasting.ett", path="/no")},
+    {"data.series": named("data.series.forecasting.ett", path="/no")},
     "data.series.path: no file /no",
     "https://github.com",
   ),
@@ -524,25 +539,25 @@ BAD = {
   "a flip that is text": (D, npz("good.npz", flip="x"), "data.flip='x'", "wants True or False"),
   "idx cut short": (
     D,
-    {"data": named("data.idx.idx", path="{files}")},
+    {"data": named("data.images.idx.idx", path="{files}")},
     "data.path: ",
     "fetch it anew",
   ),
   "CIFAR that is none": (
     D,
-    {"data": named("data.cifar.cifar10", path="{files}/good.npz")},
+    {"data": named("data.images.cifar.cifar10", path="{files}/good.npz")},
     "data.path: ",
     "make it anew",
   ),
   "latents of two shapes": (
     D,
-    {"data": named("data.latents.latents", path="{files}")},
+    {"data": named("data.images.latents.latents", path="{files}")},
     "data.path: ",
     "needs floating mean.npy and std.npy",
   ),
   "pictures that are none": (
     D,
-    {"data": named("data.images.folder", path="{files}", size=8)},
+    {"data": named("data.images.sets.folder", path="{files}", size=8)},
     "data.path: ",
     "replace it",
   ),
@@ -639,7 +654,7 @@ BAD = {
   ),
   "scores beside a source": (
     D,
-    {f"{images}reference": named("data.digits.digits")},
+    {f"{images}reference": named("data.images.digits.digits")},
     "evaluators.images.reference=digits",
     "wants a dict",
   ),
@@ -891,8 +906,8 @@ def test_a_bad_command_line_ends_in_one_line_and_code_2(case, told):
 @pytest.mark.parametrize(
   "name, change, field, shape",
   [
-    (D, {f"{images}reference": named("data.toys.load")}, f"{images}reference", (8, 8, 1)),
-    (D, {f"{images}held_out": named("data.walk.load")}, f"{images}held_out", (8, 8, 1)),
+    (D, {f"{images}reference": named("data.synthetic.toys.load")}, f"{images}reference", (8, 8, 1)),
+    (D, {f"{images}held_out": named("data.synthetic.walk.load")}, f"{images}held_out", (8, 8, 1)),
     (S, {"evaluators.forecast.data.stack": 3}, "evaluators.forecast.data", (24, 16)),
     (D, {}, f"{images}held_out", (16, 16, 1)),
   ],

@@ -1,0 +1,1 @@
+"""Checkpoints, their checksums, and a run's folder."""

@@ -1,0 +1,159 @@
+"""A run's folder and the config that it belongs to."""
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import contextlib
+import fcntl
+import json
+import pathlib
+import socket
+from typing import Any
+
+from absl import logging
+import jax
+import ml_collections
+
+from dfim.checkpoints import checkpoint
+from dfim.config import moved
+from dfim.config.resolve import ConfigError
+from dfim.data import identity
+from dfim.io import atomic
+
+# What a run is of. The rest (steps, accumulate, logging, evaluators ...) may change midway.
+FIXED = "seed batch_size data model objective optimizer reach ema refresh_every".split()
+# Where the data lie, and how they are read: the stream is the same.
+ELSEWHERE = "data.path data.data_dir data.workers data.threads data.augment.threads".split()
+
+
+def check(
+  workdir: str,
+  config: ml_collections.ConfigDict,
+  fields: Sequence[str] = FIXED,
+  but: Sequence[str] = ELSEWHERE,
+) -> None:
+  """Refuses a URL, a file, and a folder whose run was of a config that differs in `fields`.
+
+  What lies in them and is named in `but` may differ.
+
+  Raises:
+    ConfigError: naming the first field that differs, and another that it follows.
+  """
+  if "://" in workdir:
+    raise ConfigError(
+      f"workdir={workdir}: give a folder; mount a bucket first, as launch/README.md shows."
+    )
+  if pathlib.Path(workdir).is_file():
+    raise ConfigError(f"workdir={workdir}: a file stands there; pass the path of a folder.")
+  if not checkpoint.steps(workdir):
+    return
+  saved, given = _flat(load(workdir)), _flat(_plain(config))
+  looked_at = lambda name: name.split(".")[0] in fields and name not in but
+  for field in filter(looked_at, (*saved, *given)):
+    if saved.get(field) != given.get(field):  # what is absent is as good as None
+      before, now = saved.get(field, "absent"), given.get(field, "absent")
+      others = (name for name in saved if not looked_at(name))
+      alike = (name for name in others if (saved[name], given.get(name)) == (before, now))
+      why = next((f" (it follows {name})" for name in alike), "")
+      steps, wanted = saved.get("steps"), given.get("steps")
+      if not why and steps != wanted:  # a schedule may follow a part of them
+        why = f" (steps={steps} there and {wanted} here, which it may follow)"
+      raise ConfigError(
+        f"workdir={workdir} holds a run with {field}={before!r}, and this config has"
+        f" {now!r}{why}: pass another --workdir, or the old value."
+      )
+
+
+def check_data(workdir: str, found: Mapping[str, Any], *, accept: bool = False) -> None:
+  """Refuses to go on with other data than the run was trained on, see `data.identity`.
+
+  With `accept` the log says so instead. A checkpoint that does not say which data it is of, such as
+  one from before dfim noted them, is taken with a line in the log.
+
+  Raises:
+    ConfigError: the data differ.
+  """
+  manifest = checkpoint.manifest(workdir)
+  if manifest is None:
+    return
+  before = manifest.get("data")
+  if before is None:
+    logging.info("%s does not say which data it was trained on; this run notes them.", workdir)
+    return
+  if before == found:
+    return
+  line = (
+    f"workdir={workdir}: the run was trained on {identity.describe(before)}, and data gives"
+    f" {identity.describe(found)}"
+  )
+  if not accept:
+    raise ConfigError(f"{line}; restore the former data, or pass --new_data to go on with these.")
+  logging.warning("%s, which --new_data accepts.", line)
+
+
+def claim(workdir: str, config: ml_collections.ConfigDict) -> None:
+  """Writes `config.json` into the folder, made if need be; the first process does."""
+  if jax.process_index() == 0:
+    atomic.replace_json(pathlib.Path(workdir) / "config.json", config.to_dict())
+
+
+@contextlib.contextmanager
+def held(workdir: str) -> Iterator[None]:
+  """Keeps a second trainer out of the folder, made if need be; the first process of many does.
+
+  The lock goes with this process, however it ends, but on a network's disk it may outlive a machine
+  that was taken away. So a trainer elsewhere is told of and not a reason to stop.
+
+  Raises:
+    ConfigError: a trainer on this machine is at work there.
+  """
+  if jax.process_index() != 0:
+    yield
+    return
+  pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
+  with (pathlib.Path(workdir) / "lock").open("a+") as file:
+    try:
+      fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      file.truncate(0)
+      print(socket.gethostname(), file=file, flush=True)
+    except (BlockingIOError, PermissionError) as error:  # which of them is the system's choice
+      file.seek(0)
+      where = file.read().strip()
+      if where == socket.gethostname():
+        raise ConfigError(
+          f"workdir={workdir}: a process trains there; let it end, or pass another --workdir."
+        ) from error
+      logging.warning("%s is locked from %s; two trainers would spoil it.", workdir, where)
+    except OSError as error:
+      logging.warning("%s: no lock against a second trainer: %s.", workdir, error.strerror)
+    yield
+
+
+def load(workdir: str) -> dict[str, Any]:
+  """The config that a folder's run was started with; its newest checkpoint has it too.
+
+  Raises:
+    ConfigError: if the folder has none.
+    ReadError: the disk fails.
+  """
+  path = pathlib.Path(workdir) / "config.json"
+  try:
+    return moved.translated(json.loads(path.read_text()))
+  except (FileNotFoundError, NotADirectoryError, ValueError):
+    if manifest := checkpoint.manifest(workdir):
+      return moved.translated(manifest["config"])
+  except OSError as error:
+    raise checkpoint.ReadError(f"{path} could not be read: {error.strerror}.") from error
+  raise ConfigError(f"workdir={workdir}: no config.json there; train first, or pass --config.")
+
+
+def _plain(config: ml_collections.ConfigDict) -> dict:
+  """As JSON gives it back: tuples become lists."""
+  return json.loads(json.dumps(config.to_dict()))
+
+
+def _flat(tree: object, prefix: str = "") -> dict[str, object]:
+  if not isinstance(tree, dict):
+    return {prefix: tree}
+  pairs = [_flat(v, f"{prefix}.{k}" if prefix else k) for k, v in tree.items()]
+  return {k: v for pair in pairs for k, v in pair.items()}

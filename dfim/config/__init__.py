@@ -1,0 +1,1 @@
+"""What a config means: names to objects, schedules, errors."""

@@ -1,0 +1,127 @@
+"""CIFAR-10 in one file: an .npz of lossless WebP pictures, a third of the size of the originals.
+
+Of each split, "train" (50,000) and "test" (10,000), it holds `<split>_bytes`, uint8, all pictures
+end to end; `<split>_offsets` `[N + 1]`, where each begins, and the end; `<split>_labels` `[N]`. No
+registry carries the pictures; `pack` makes the file from a prepared tfds set:
+
+  python -c "from dfim.data import cifar; cifar.pack('cifar10.npz', '~/tensorflow_datasets')"
+
+Source of the pictures: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
+"""
+
+import functools
+import io
+import os
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from dfim.data.images import augment as augment_lib
+from dfim.data.images import pixels
+from dfim.data.images import sets
+from dfim.io import atomic
+from dfim.io import inputs
+from dfim.io import npz
+
+SPLITS = ("train", "test")
+_FETCH = (
+  'pack one from a prepared tfds set, python -c "from dfim.data import cifar; '
+  "cifar.pack('{path}', '~/tensorflow_datasets')\", or pass --config=configs/imm_cifar.py, which"
+  " reads that"
+)
+
+
+def cifar10(
+  batch_size: int,
+  seed: int,
+  start: int = 0,
+  *,
+  path: str | os.PathLike,
+  split: str = "train",
+  flip: bool = False,
+  augment: augment_lib.EDM | None = None,
+  process: tuple[int, int] = (0, 1),
+) -> pixels.Batches:
+  """Batches `x [B, 32, 32, 3]` and `cond.label [B]`; see `arrays` for the contract and `load`."""
+  how = dict(flip=flip, augment=augment)
+  return pixels.in_memory(_read(path, split), batch_size, seed, start, process, **how)
+
+
+def load(path: str | os.PathLike, split: str = "test") -> dict[str, np.ndarray]:
+  """All of a split, `x [N, 32, 32, 3]` float32 in [-1, 1] and `label [N]` int32.
+
+  The pictures of a split are decoded once in a process, in about ten seconds, and stay in memory
+  as uint8.
+
+  Raises:
+    FileNotFoundError: no such file; names the command that makes it.
+    ValueError: no such split, or the file is damaged.
+  """
+  return pixels.scaled(_read(path, split))
+
+
+def pack(path: str | os.PathLike, data_dir: str | os.PathLike, dataset: str = "cifar10") -> None:
+  """Writes the file from a set that tfds has prepared in `data_dir`.
+
+  Raises:
+    FileNotFoundError, ValueError: see `images.load_tfds`; a split without labels, or beyond uint8.
+  """
+  path, data = inputs.path(path, "path"), {}
+  for split in SPLITS:
+    found = sets.load_tfds(dataset, split, data_dir)
+    if "label" not in found:
+      raise ValueError(f"dataset: {dataset} has no labels of split {split!r}; pack another set")
+    x, labels = found["x"], found["label"]
+    field = f"dataset: {dataset}, split {split!r}: label"
+    labels = inputs.numbers(labels, field, (len(x),), axes=("example",), dtype=np.uint8)
+    raw = [_encode(np.rint(127.5 * (one + 1)).astype(np.uint8)) for one in x]
+    data[f"{split}_bytes"] = np.frombuffer(b"".join(raw), np.uint8)
+    data[f"{split}_offsets"] = np.cumsum([0, *map(len, raw)])
+    data[f"{split}_labels"] = labels
+  atomic.replace(path, lambda file: np.savez(file, **data))
+
+
+def _encode(image: np.ndarray) -> bytes:
+  file = io.BytesIO()
+  Image.fromarray(image).save(file, "WEBP", lossless=True)
+  return file.getvalue()
+
+
+def _read(path: str | os.PathLike, split: str) -> dict[str, np.ndarray]:
+  path = inputs.path(path, "data.path")
+  if split not in SPLITS:
+    raise ValueError(f"data.split: {split!r} is not one of {', '.join(SPLITS)}")
+  if not path.is_file():
+    raise FileNotFoundError(f"data.path: no file {path}; {_FETCH.format(path=path)}")
+  return _decoded(path, split, path.stat().st_mtime_ns, path.stat().st_size)
+
+
+@functools.lru_cache(maxsize=len(SPLITS))
+def _decoded(path: pathlib.Path, split: str, changed: int, size: int) -> dict[str, np.ndarray]:
+  """The split of the file that was `changed` then and has this size, read only."""
+  del changed, size
+  names = [f"{split}_{name}" for name in ("bytes", "offsets", "labels")]
+  try:
+    file = npz.read_npz(path, *names)
+    raw, offsets, labels = (file[name] for name in names)
+    ends = zip(offsets[:-1], offsets[1:], strict=True)
+    x = np.stack([_decode(raw[i:j].tobytes()) for i, j in ends])
+    labels = pixels.labels(labels, f"{split}_labels", len(x))
+  except Exception as error:  # of a damaged picture, whatever PIL raises
+    fix = f"make it anew: {_FETCH.format(path=path)}"
+    raise ValueError(
+      f"data.path: {path} is damaged ({' '.join(str(error).split())}); {fix}"
+    ) from None
+  data = dict(x=x, label=labels)
+  for array in data.values():
+    array.flags.writeable = False  # it is handed out again
+  return data
+
+
+def _decode(data: bytes) -> np.ndarray:
+  """uint8 `[32, 32, 3]`; the size is looked at first."""
+  with Image.open(io.BytesIO(data)) as image:
+    if image.size != (32, 32) or image.mode != "RGB":
+      raise ValueError(f"a picture of {image.size} {image.mode}, not of 32 x 32 RGB")
+    return np.asarray(image)

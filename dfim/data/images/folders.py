@@ -1,0 +1,135 @@
+"""Folders of pictures: which files are read, which classes they are of, and all of their pixels.
+
+All files below a folder are read whose suffix is of a format that PIL decodes, see `decode`; others
+are named in a warning. Links to files and folders are followed. Names that begin with a dot are
+left out, at every depth.
+
+Subfolders that hold pictures are the classes, and all that lies below one belongs to it. They are
+numbered in the order of their names by code point, so "10" comes before "2".
+"""
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+import functools
+import os
+import pathlib
+import stat
+from typing import Any
+
+from absl import logging
+import numpy as np
+
+from dfim.data.images import decode
+from dfim.io import inputs
+
+Entry = tuple[pathlib.Path, os.stat_result]
+Picture = tuple[pathlib.Path, int, int]  # path below the folder, bytes, time of its last change
+_NAMED = 20  # names in one line
+
+
+def read(path: str | os.PathLike, size: int) -> dict[str, np.ndarray]:
+  """All pictures below `path`, as centred squares: uint8 `x [N, size, size, 3]`, read only.
+
+  With classes there is `label [N]`, int32. The order is that of the paths, part by part. A picture
+  is decoded once in a process, unless the folder changes.
+
+  Raises:
+    FileNotFoundError: no such folder, or no picture in it.
+    ValueError: a picture that cannot be read, or one outside the classes; a class without any.
+  """
+  path, size = inputs.path(path, "data.path"), inputs.whole(size, "data.size", low=1)
+  if not path.is_dir():
+    raise FileNotFoundError(f"data.path: no folder {path}; make it, with PNG or JPEG files in it")
+  pictures, others = _list(path)
+  if not pictures:
+    found = f", but {listed(others)}" if others else ""
+    raise FileNotFoundError(
+      f"data.path: no PNG, JPEG or other picture that PIL reads in {path}{found}; put some there"
+    )
+  classes = _classes(path, [name for name, _, _ in pictures])
+  data = dict(x=_decoded(path, size, pictures, others, classes))
+  if not classes:
+    return data
+  number = {name: i for i, name in enumerate(classes)}
+  return data | dict(label=np.array([number[name.parts[0]] for name, _, _ in pictures], np.int32))
+
+
+def listed(names: Sequence[Any]) -> str:
+  """The first names, in one line whatever they hold, and how many more there are."""
+  more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+  return ", ".join(" ".join(str(name).split())[:80] for name in names[:_NAMED]) + more
+
+
+@functools.lru_cache(maxsize=2)  # a training set, and one that it is compared with
+def _decoded(
+  root: pathlib.Path,
+  size: int,
+  pictures: tuple[Picture, ...],
+  others: tuple[pathlib.Path, ...],
+  classes: tuple[str, ...],
+) -> np.ndarray:
+  """uint8 `[N, size, size, 3]` of the pictures, as they are now."""
+  if others:
+    logging.warning(
+      "data.path: %s: skipped %d files that are no pictures which PIL reads: %s.",
+      root,
+      len(others),
+      listed(others),
+    )
+  x = np.stack([decode.picture(root / name, size) for name, _, _ in pictures])
+  x.flags.writeable = False  # it is handed out again
+  of = f"of {len(classes)} classes: {listed(classes)}" if classes else "without classes"
+  logging.info("data.path: %s: %d images %s.", root, len(x), of)
+  return x
+
+
+def _list(root: pathlib.Path) -> tuple[tuple[Picture, ...], tuple[pathlib.Path, ...]]:
+  """The pictures and all other files below `root`, sorted by their paths from there."""
+  pictures, others, suffixes = [], [], decode.suffixes()
+  try:
+    real = root.resolve()
+    for path, status in _walk(root, {_identity(p.stat()) for p in (real, *real.parents)}):
+      name = path.relative_to(root)
+      if stat.S_ISREG(status.st_mode) and name.suffix.lower() in suffixes:
+        pictures.append((name, status.st_size, status.st_mtime_ns))
+      else:
+        others.append(name)
+  except OSError as error:
+    line = f"{error.filename} cannot be read ({error.strerror})"
+    raise ValueError(f"data.path: {line}; repair or remove it") from None
+  return tuple(sorted(pictures)), tuple(sorted(others))
+
+
+def _walk(folder: pathlib.Path, above: set[tuple[int, int]]) -> Iterator[Entry]:
+  """All that is not hidden below `folder`; a link to one of the folders `above` is not entered."""
+  for path in folder.iterdir():
+    if path.name.startswith("."):
+      continue
+    status = path.stat()
+    here = _identity(status)
+    if stat.S_ISDIR(status.st_mode) and here not in above:
+      yield from _walk(path, above | {here})
+    else:
+      yield path, status
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+  return status.st_dev, status.st_ino
+
+
+def _classes(root: pathlib.Path, names: list[pathlib.Path]) -> tuple[str, ...]:
+  """The classes of the pictures, sorted; none where all lie in `root` itself."""
+  classes = {name.parts[0] for name in names if len(name.parts) > 1}
+  if not classes:
+    return ()
+  if loose := [name for name in names if len(name.parts) == 1]:
+    raise ValueError(f"data.path: {root / loose[0]} is in no class folder; move it into one")
+  here = root.resolve()
+  for path in sorted(root.iterdir()):
+    hidden = path.name.startswith(".") or here.is_relative_to(path.resolve())  # see `_walk`
+    if path.is_dir() and not hidden and path.name not in classes:
+      raise ValueError(
+        f"data.path: {path} is a class without a picture that PIL reads; put some there, or take"
+        f" it out of {root}"
+      )
+  return tuple(sorted(classes))

@@ -1,0 +1,189 @@
+"""Latents of an image autoencoder, read from a cache that its encoder has filled once.
+
+The cache is a folder of arrays in .npy files, which are mapped and not read into memory:
+
+  mean.npy   float16 or float32 [N, H, W, C]   the posterior's mean, raw: not scaled by .18215
+  std.npy    the same                          its standard deviation
+  label.npy  integers [N], or no such file     the classes, from 0
+
+Numbers must be finite and deviations not negative, which is checked as the rows are read.
+
+IMM's are of ImageNet at 256 x 256, cut to centred squares and not mirrored, in the latents of
+Stable Diffusion's VAE, H = W = 32 and C = 4 (arXiv 2503.07565, appendix I.1). Any encoder does:
+
+  mean = np.lib.format.open_memmap("mean.npy", "w+", np.float16, (N, 32, 32, 4))   # std alike
+  mean[rows], std[rows] = encoder(images[rows])          # channels last
+  np.save("label.npy", labels)
+
+The paper names the decoder sd-vae-ft-mse, the released configuration sd-vae-ft-ema; their encoders
+are one and the same. For another VAE give its own `channel_mean` and `channel_std`, here and to
+`to_latents`.
+"""
+
+from collections.abc import Sequence
+import functools
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from dfim.data import base
+from dfim.data import prefetch as workers_lib
+from dfim.data.images import pixels
+from dfim.io import inputs
+from dfim.io import npz
+
+# Of raw latents of ImageNet, by channel: arXiv 2503.07565, appendix I.1.
+CHANNEL_MEAN = (0.86488, -0.27787343, 0.21616915, 0.3738409)
+CHANNEL_STD = (4.85503674, 5.31922414, 3.93725398, 3.9870003)
+SIGMA_DATA = 0.5  # the std of what a network sees
+_NOISE = 1  # which stream of random numbers
+
+
+def latents(
+  batch_size: int,
+  seed: int,
+  start: int = 0,
+  *,
+  path: str | os.PathLike,
+  channel_mean: Sequence[float] = CHANNEL_MEAN,
+  channel_std: Sequence[float] = CHANNEL_STD,
+  workers: int = 0,
+  process: tuple[int, int] = (0, 1),
+) -> pixels.Batches:
+  """Batches `x [B, H, W, C]`, and `cond.label [B]` where there are labels.
+
+  Each latent is drawn anew from its posterior, mean + std noise, whenever it comes: row i of batch
+  n has noise of (seed, n, i). Then every channel is brought to a mean of 0 and a std of .5.
+
+  Batch n depends on (seed, n) alone, so a checkpoint needs to hold no iterator, only n. With
+  `workers` >= 1 that many processes map the cache and draw ahead of time, see `workers.ahead`.
+
+  Raises:
+    FileNotFoundError: no cache.
+    ValueError: arrays that do not belong together, or another number of channels; while iterating,
+      numbers that are not finite or a negative deviation, with the example's number.
+    ImportError: workers without grain.
+  """
+  read = (path, channel_mean, channel_std, batch_size, seed, process)
+  batches = workers_lib.ahead(functools.partial(_open, *read), start, workers=workers)
+  data = _read(path)
+  examples = lambda i: {name: array[i] for name, array in data.items()}
+  labels = np.unique(data["label"]) if "label" in data else None
+  return base.Batches(batches, len(data["mean"]), examples, labels)
+
+
+def load(
+  path: str | os.PathLike,
+  channel_mean: Sequence[float] = CHANNEL_MEAN,
+  channel_std: Sequence[float] = CHANNEL_STD,
+) -> dict[str, np.ndarray]:
+  """All of the means as a network would see them, `x [N, H, W, C]`, and `label [N]` if there is.
+
+  Raises:
+    FileNotFoundError, ValueError: see `latents`.
+  """
+  data = _read(path)
+  mean = data["mean"]
+  x = _normalised(mean, *_moments(channel_mean, channel_std, mean.shape[-1]))
+  if not np.isfinite(x).all():
+    _check(path, dict(mean=mean), np.arange(len(mean)), x)
+  return dict(x=x) | {k: data[k] for k in ("label",) if k in data}
+
+
+def to_latents(
+  x: np.ndarray,
+  channel_mean: Sequence[float] = CHANNEL_MEAN,
+  channel_std: Sequence[float] = CHANNEL_STD,
+) -> np.ndarray:
+  """Samples `[..., C]` back to raw latents, which the VAE's decoder takes: the inverse."""
+  mean, std = _moments(channel_mean, channel_std, x.shape[-1])
+  return np.asarray(x, np.float32) / SIGMA_DATA * std + mean
+
+
+def _open(
+  path: str | os.PathLike,
+  channel_mean: Sequence[float],
+  channel_std: Sequence[float],
+  batch_size: int,
+  seed: int,
+  process: tuple[int, int],
+) -> workers_lib.Read:
+  """Maps the cache, in this process or in a worker."""
+  data = _read(path)
+  moments = _moments(channel_mean, channel_std, data["mean"].shape[-1])
+  take = base.rows(len(data["mean"]), batch_size, seed, process=process)
+  numbers = range(batch_size)[base.share(batch_size, process)]
+
+  def read(n: int) -> dict[str, Any]:
+    index = take(n)
+    rows = {name: array[index] for name, array in data.items()}
+    shape = rows["mean"].shape[1:]
+    noise = [np.random.default_rng((seed, n, _NOISE, i)) for i in numbers]
+    noise = np.stack([rng.standard_normal(shape, np.float32) for rng in noise])
+    x = _normalised(rows["mean"] + rows["std"] * noise, *moments)
+    if not np.isfinite(x).all() or np.signbit(rows["std"]).any():  # cheaper than the check itself
+      _check(path, rows, index, x)
+    return dict(x=x) | ({"cond": dict(label=rows["label"])} if "label" in rows else {})
+
+  return read
+
+
+def _normalised(raw: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+  with np.errstate(over="ignore", invalid="ignore"):  # `_check` says where
+    return (np.asarray(raw, np.float32) - mean) / std * np.float32(SIGMA_DATA)
+
+
+def _check(
+  path: str | os.PathLike, rows: dict[str, np.ndarray], index: np.ndarray, x: np.ndarray
+) -> None:
+  """Refuses rows of the cache, examples `index`, and what a network would see of them, `x`.
+
+  All must be finite, and no standard deviation negative.
+  """
+  axes = ("example", "row", "column", "channel")
+  for name, low in dict(mean=None, std=0).items():
+    if name in rows:
+      field = f"data.path: {pathlib.Path(path).expanduser() / name}.npy"
+      how = dict(axes=axes, dtype=np.float32, low=low, rows=index)
+      inputs.numbers(rows[name], field, rows[name].shape, **how)
+  inputs.refuse_where(~np.isfinite(x), x, "data.channel_std", axes, "give larger ones", index)
+
+
+def _moments(
+  mean: Sequence[float], std: Sequence[float], channels: int
+) -> tuple[np.ndarray, np.ndarray]:
+  how = dict(axes=("channel",), dtype=np.float32)
+  mean = inputs.numbers(mean, "data.channel_mean", (channels,), **how)
+  std = inputs.numbers(std, "data.channel_std", (channels,), **how)
+  inputs.refuse_where(std <= 0, std, "data.channel_std", how["axes"], "give more than 0")
+  return mean, std
+
+
+def _read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+  """The mapped `mean` and `std` `[N, H, W, C]` and, perhaps, int32 `label [N]`."""
+  path = inputs.path(path, "data.path")
+  data = {name: _mapped(path / f"{name}.npy") for name in ("mean", "std")}
+  mean, std = data["mean"], data["std"]
+  if mean.ndim != 4 or mean.shape != std.shape or {mean.dtype.kind, std.dtype.kind} != {"f"}:
+    raise ValueError(
+      f"data.path: {path} needs floating mean.npy and std.npy [N, H, W, C], has {mean.dtype} "
+      f"{list(mean.shape)} and {std.dtype} {list(std.shape)}"
+    )
+  if not (path / "label.npy").exists():
+    return data
+  label = path / "label.npy"
+  return data | dict(label=pixels.labels(_mapped(label), f"data.path: {label}", len(mean)))
+
+
+def _mapped(path: pathlib.Path) -> np.ndarray:
+  if not path.is_file():
+    raise FileNotFoundError(
+      f"data.path: no file {path}; encode the images once with a VAE, as"
+      " dfim/data/images/latents.py says"
+    )
+  try:
+    return npz.map_npy(path)
+  except ValueError as error:
+    raise ValueError(f"data.path: {path} is damaged ({error}); write it anew") from None

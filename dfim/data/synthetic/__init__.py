@@ -1,0 +1,1 @@
+"""Data that are generated, from distributions that are known."""

@@ -1,0 +1,72 @@
+"""The turning walk: endless sequences on a circle, `x [B, tokens, 2]`, made from (seed, n) alone.
+
+Every token alone is uniform on the circle, whatever the other fields say: only the law of a token
+given those before it can be learned or missed. A coordinate's std is radius / sqrt(2).
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dfim.data import base
+from dfim.data.synthetic import toys
+from dfim.io import inputs
+
+Array = jax.Array
+
+
+def walk(
+  batch_size: int,
+  seed: int,
+  start: int = 0,
+  *,
+  tokens: int = 6,
+  angle: float = 50.0,
+  branches: int = 2,
+  spread: float = 5.0,
+  radius: float = 0.7,
+  process: tuple[int, int] = (0, 1),
+) -> toys.Batches:
+  """Each token turns from the one before it by one of `branches` angles, blurred.
+
+  Args:
+    batch_size: see `arrays`, as are `seed`, `start` and `process`.
+    tokens: the length of a sequence.
+    angle: in degrees; the branches, all as likely, are evenly spaced from -angle to angle.
+    branches: how many; a single one goes straight on, by 0 degrees.
+    spread: the standard deviation of the turns about their branch, in degrees.
+    radius: of the circle.
+
+  Raises:
+    ValueError: no token, no branch, or a number that is not finite or out of range.
+  """
+  inputs.whole(tokens, "data.tokens", low=1)
+  inputs.whole(branches, "data.branches", low=1)
+  inputs.number(angle, "data.angle")
+  inputs.number(spread, "data.spread", low=0)
+  inputs.number(radius, "data.radius", above=0)
+  means = np.linspace(-angle, angle, branches) if branches > 1 else np.zeros(1)
+
+  def law(key: Array) -> Array:
+    k1, k2, k3 = jax.random.split(key, 3)
+    first = jax.random.uniform(k1, (batch_size, 1), maxval=2 * jnp.pi)
+    mean = jax.random.choice(k2, jnp.asarray(means, jnp.float32), (batch_size, tokens - 1))
+    turns = jnp.deg2rad(mean + spread * jax.random.normal(k3, mean.shape))
+    direction = jnp.cumsum(jnp.concatenate([first, turns], axis=1), axis=1)
+    return radius * jnp.stack([jnp.cos(direction), jnp.sin(direction)], axis=-1)
+
+  return base.drawn(law, batch_size, seed, start, process)
+
+
+def load(split: str = "test", size: int = 20_000, **fields: Any) -> dict[str, np.ndarray]:
+  """`size` fresh sequences, the same ones each time: `x [size, tokens, 2]`, no label.
+
+  Args:
+    split: "train" or "test", which differ.
+    size: how many.
+    **fields: `walk`'s own, such as tokens=60.
+  """
+  return toys.load(functools.partial(walk, **fields), split=split, size=size)

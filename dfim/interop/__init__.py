@@ -1,0 +1,1 @@
+"""Weights and runs in and out of other programs."""

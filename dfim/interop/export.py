@@ -1,0 +1,217 @@
+"""Runs from weights and weights from runs: `--mode=import` and `--mode=export`.
+
+An exported folder is `model.safetensors`, the averaged parameters by our flat names, and
+`config.json`: what a sampler needs to know of the run.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+from typing import Any
+
+from absl import logging
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from dfim.checkpoints import checkpoint
+from dfim.checkpoints import manifest
+from dfim.checkpoints import workdir as workdir_lib
+from dfim.config import moved
+from dfim.config.resolve import config_errors
+from dfim.config.resolve import ConfigError
+from dfim.config.resolve import resolve
+from dfim.core import parameterization
+from dfim.interop import names
+from dfim.interop import safetensors
+from dfim.interop import weights as weights_lib
+from dfim.io import atomic
+from dfim.training import experiment as experiment_lib
+from dfim.training import nonfinite
+from dfim.training import state as train_state
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+MOST_BLOCKS = 1000  # of a network that a config.json of others describes
+# How a network is trained and computed, not what it is: these may differ from the weights' own.
+FREE = {"parent", "name", "remat", "scan", "dtype", "dropout"}
+
+
+def export_run(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  out: str | None,
+  *,
+  step: int | None = None,
+  devices: Any = None,
+) -> pathlib.Path:
+  """Writes the averaged weights of `workdir` to a new folder `out` (`--mode=export`).
+
+  The newest, or those after `step`.
+
+  Raises:
+    ConfigError: if there is no checkpoint, or another network's, or if `out` is not new.
+  """
+  if out is None:
+    raise ConfigError("out: missing; pass the folder to write, such as --out=exported.")
+  _check_new("out", out)
+  experiment = experiment_lib.build(config, devices=devices)
+  workdir_lib.check(workdir, experiment.config, ("model", "objective"))
+  state = checkpoint.restore(workdir, experiment.abstract_state(), step=step)
+  everywhere = jax.NamedSharding(experiment.mesh, jax.P())
+  params = jax.jit(lambda tree: tree, out_shardings=everywhere)(experiment.ema_params(state))
+  folder = pathlib.Path(out)
+  bad = [name for name, a in manifest.named(params).items() if not bool(jnp.isfinite(a).all())]
+  if bad:
+    raise nonfinite.NonFiniteError(
+      f"{bad[0]} of step {int(state.seen)} is not finite; nothing written."
+    )
+  if jax.process_index() == 0:
+    safetensors.write(folder / WEIGHTS, names.to_arrays(params))
+    atomic.replace_json(folder / CONFIG, describe(experiment, int(state.seen)))
+  logging.info("Wrote %s and %s.", folder / WEIGHTS, folder / CONFIG)
+  return folder
+
+
+def import_weights(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  weights: str | None,
+  *,
+  prefix: str = "",
+  allow_pickle: bool = False,
+  devices: Any = None,
+) -> train_state.TrainState:
+  """Makes a new `workdir` whose checkpoint of step 0 has `weights` (`--mode=import`).
+
+  They are the parameters and all their averages, so that the other modes score and draw from them,
+  or train on. `weights` is a file, see `weights.load`, or a folder that `export_run` wrote.
+
+  Raises:
+    ConfigError: before anything is written, for weights that are not of the config's network.
+  """
+  if weights is None:
+    raise ConfigError("weights: missing; pass a file or an exported folder, --weights=...")
+  _check_new("workdir", workdir)
+  experiment = experiment_lib.build(config, devices=devices)
+  config = experiment.config
+  workdir_lib.check(workdir, config)
+  path = pathlib.Path(weights)
+  with config_errors():
+    if path.is_dir():
+      net, f, _ = network(path)
+      _check_same(path, (net, f), (experiment.net, experiment.f))
+      path /= WEIGHTS
+    wanted = experiment.shapes.params
+    params = weights_lib.load(path, wanted, prefix=prefix, allow_pickle=allow_pickle)
+  sizes = dict(ema=config.ema, refresh_every=config.refresh_every)
+  init = lambda params: train_state.init(params, experiment.tx, **sizes)
+  state = jax.jit(init, out_shardings=experiment.places())(params)
+  workdir_lib.claim(workdir, config)
+  with checkpoint.Checkpoints(workdir, config) as checkpoints:
+    checkpoints.save(0, state, force=True)
+  logging.info("Imported %s: --mode=sample, eval and train go on from %s.", path, workdir)
+  return state
+
+
+def load(folder: str | os.PathLike) -> tuple[Any, parameterization.Parameterization, Any]:
+  """The network, f and parameters of an exported folder: `f(net.apply, params, x_t, s, t)`.
+
+  Raises:
+    ConfigError: one line, also if its config.json names what is not of dfim.
+  """
+  net, f, wanted = network(folder)
+  with config_errors():
+    return net, f, weights_lib.load(pathlib.Path(folder) / WEIGHTS, wanted)
+
+
+def network(folder: str | os.PathLike) -> tuple[Any, parameterization.Parameterization, Any]:
+  """The network, f and parameter shapes that the config.json of an exported folder describes."""
+  path = pathlib.Path(folder) / CONFIG
+  if not path.is_file():
+    raise ConfigError(f"weights={folder}: no {CONFIG} there; pass an exported folder or a file.")
+  with config_errors(str(path)):
+    try:
+      described = moved.translated(json.loads(path.read_text()))
+      net = resolve(_ours(described["model"], "models."), f"{path}: model")
+      f = resolve(_ours(described["f"], "core."), f"{path}: f")
+      inputs = jax.tree.map(_example, described["inputs"], is_leaf=_is_example)
+    except (KeyError, AttributeError, RecursionError) as error:
+      raise ValueError(f"not as an export writes it, {error!r}") from None
+    if not hasattr(net, "init") or not isinstance(f, parameterization.Parameterization):
+      raise ValueError("model is no network, or f no parameterization")
+    if not 0 < getattr(net, "depth", 1) <= MOST_BLOCKS:  # each would be traced
+      raise ValueError(f"model.depth={net.depth}: from 1 to {MOST_BLOCKS} blocks are read")
+    t = jnp.ones((1,) * inputs["x"].ndim)
+    init = jax.eval_shape(net.init, jax.random.key(0), inputs["x"], t, t, inputs.get("cond"))
+    return net, f, init
+
+
+def describe(experiment: experiment_lib.Experiment, step: int) -> dict[str, Any]:
+  """What config.json says: network, f, its times, the sampler, one example's shapes, the step."""
+  config, batch = experiment.config, experiment.batch
+  times = experiment.loss.keywords["sample_times"].keywords
+  plain = lambda spec: {
+    field.name: getattr(spec, field.name)
+    for field in dataclasses.fields(spec)
+    if isinstance(getattr(spec, field.name), int | float | str | tuple | None)
+    and field.name not in ("parent", "name")
+  }
+  given = {name: batch[name] for name in ("x", "cond") if batch.get(name) is not None}
+  return dict(
+    model={**plain(experiment.net), **config.model.to_dict()},
+    f={**plain(experiment.f), **config.objective.f.to_dict()},
+    t_max=times["t_max"],
+    t_min=times["t_min"],
+    sampler=config.sampler.to_dict(),
+    inputs=jax.tree.map(lambda a: dict(shape=a.shape[1:], dtype=str(a.dtype)), given),
+    step=step,
+    ema=str(config.ema[0]),
+  )
+
+
+def _check_new(field: str, folder: str) -> None:
+  path = pathlib.Path(folder)
+  if path.is_file() or path.is_dir() and any(path.iterdir()):
+    raise ConfigError(f"{field}={folder}: stands there already; pass a new folder.")
+
+
+def _ours(spec: Any, package: str) -> Any:
+  """A description of others, which may name only what is in `package` of dfim."""
+  if isinstance(spec, list):
+    return tuple(_ours(part, package) for part in spec)
+  if not isinstance(spec, dict):
+    return spec
+  spec = {key: _ours(part, package) for key, part in spec.items()}
+  if "name" in spec:
+    name = str(spec["name"]).removeprefix("dfim.")
+    if not name.startswith(package):
+      raise ValueError(
+        f"name={name[:80]!r} is not of dfim.{package}*; import its weights with a config of yours"
+      )
+    spec["name"] = f"dfim.{name}"
+  return spec
+
+
+def _is_example(node: Any) -> bool:
+  return isinstance(node, dict) and set(node) == {"shape", "dtype"}
+
+
+def _example(described: dict[str, Any]) -> jax.ShapeDtypeStruct:
+  """A batch of one, by shape alone."""
+  return jax.ShapeDtypeStruct((1, *described["shape"]), described["dtype"])
+
+
+def _check_same(folder: pathlib.Path, there: Any, here: Any) -> None:
+  """Refuses weights of a network or f that would take them for something else."""
+  for label, a, b in zip(("model", "objective.f"), there, here, strict=True):
+    if type(a) is not type(b):
+      raise ValueError(
+        f"{label}: {type(b).__name__} in this config, {type(a).__name__} in {folder}."
+      )
+    for field in (field.name for field in dataclasses.fields(b) if field.name not in FREE):
+      if getattr(a, field) != getattr(b, field):
+        raise ValueError(
+          f"{label}.{field}={getattr(b, field)!r} in this config, {getattr(a, field)!r} in"
+          f" {folder}: set it to that, or import the file with the weights alone."
+        )

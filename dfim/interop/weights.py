@@ -1,0 +1,67 @@
+"""Reading a file of weights, by what its name ends with, and networks out of it."""
+
+from collections.abc import Callable
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from dfim.interop import names
+from dfim.interop import pickles
+from dfim.interop import safetensors
+from dfim.io import inputs
+from dfim.io import npz
+
+PICKLES = (".pkl", ".pickle", ".pt", ".pth")
+
+
+def read(path: str | os.PathLike, *, allow_pickle: bool = False) -> dict[str, np.ndarray]:
+  """The arrays of an `.npz`, a `.safetensors` file or, if allowed, a pickle, by name.
+
+  Pickles (.pkl, .pickle, .pt, .pth) are read by `released.pickles`, which runs nothing of theirs.
+
+  Raises:
+    FileNotFoundError, ValueError: one line with the path and what to do.
+  """
+  path = inputs.path(path, "weights")
+  if not path.is_file():
+    raise FileNotFoundError(f"weights={path}: no such file; pass the path of a file of weights.")
+  if path.suffix in PICKLES and not allow_pickle:
+    raise ValueError(
+      f"weights={path}: a pickle; pass allow_pickle to read the arrays in it (no code of it is"
+      " run), or save them as npz or safetensors."
+    )
+  readers: dict[str, Callable[..., dict[str, np.ndarray]]] = {
+    ".npz": _npz,
+    ".safetensors": safetensors.read,
+    **dict.fromkeys(PICKLES, pickles.read),
+  }
+  if path.suffix not in readers:
+    raise ValueError(f"weights={path}: give one of {', '.join(readers)}.")
+  return readers[path.suffix](path)
+
+
+def load(
+  path: str | os.PathLike, wanted: Any, *, prefix: str = "", allow_pickle: bool = False
+) -> Any:
+  """The parameters of a network of ours, shaped like `wanted`, from a file of weights.
+
+  Arguments as of `read` and `names.to_params`; the golden files' prefix is "param/", EDM-style
+  pickles' mostly "ema.model.".
+
+  Raises:
+    FileNotFoundError, ValueError: one line with the path, what does not fit and what to do.
+  """
+  arrays = read(path, allow_pickle=allow_pickle)
+  try:
+    return names.to_params(arrays, wanted, prefix=prefix)
+  except ValueError as error:
+    raise ValueError(f"weights={path}: {error}") from None
+
+
+def _npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+  try:
+    return npz.read_npz(path)
+  except ValueError as error:
+    raise ValueError(f"{path} is no sound npz of arrays: {str(error)[:120]}.") from None

@@ -1,0 +1,108 @@
+"""The transformer of the released Diffusion Forcing (v1.5), for planning and other sequences.
+
+Source: Chen et al., "Diffusion Forcing" (arXiv 2407.01392), its program of 2024: layers normalised
+after the residual sum, ReLU, sinusoidal positions. Planning has width 128, depth 12, 4 heads.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dfim.core import conditioning
+from dfim.models import layers
+
+Array = jax.Array
+
+
+class ReleasedTransformer(nn.Module):
+  """(x, s, t, cond) -> G for sequences with a time per token; it is not told of s.
+
+  The network sees the index of a level, time_scale t - 1, as the released one counts them: set
+  time_scale to the levels of `DiscreteVP`. G is zero at first, which the released one is not.
+  """
+
+  width: int = 128
+  depth: int = 12
+  heads: int = 4
+  mlp_width: int = 512
+  causal: bool = False
+  time_scale: float = 1000.0
+  dtype: str | None = None
+
+  @nn.compact
+  def __call__(
+    self, x: Array, s: Array, t: Array, cond: layers.Cond = None, *, train: bool = False
+  ) -> Array:
+    """`x [B, T, D]`, times `[B, T, 1]` -> G.
+
+    cond: floating `[B, T, A]` by any name, joined to x in the order of names. As the layout of the
+    released program has no names, all are given or all left out, which is null.
+    """
+    del train
+    if x.ndim != 3:
+      raise ValueError(f"x of shape {x.shape} is no sequence: give it the axes [B, T, D]")
+    layers.check_times(x, s, t, (2,))
+    self._check_sizes(x, cond)
+    level = layers.network_times(s, t, "s", self.time_scale)[0] - 1.0
+    level = layers.ddpm_sinusoids(level, self.width // 2)
+    level = jnp.broadcast_to(level, (*x.shape[:2], self.width // 2))
+    parts = jnp.concatenate([x, level, *self._vectors(x, cond)], axis=-1)
+    h = nn.relu(_linear(self.width, self.dtype, "input0")(parts))
+    h = _linear(self.width, self.dtype, "input1")(h)
+    place = jnp.arange(x.shape[1], dtype=level.dtype).reshape(1, -1, 1)
+    h += layers.ddpm_sinusoids(place, self.width).astype(h.dtype)
+    mask = jnp.tri(x.shape[1], dtype=bool) if self.causal else None
+    for i in range(self.depth):
+      h = Block(self.heads, self.mlp_width, self.dtype, name=f"block{i}")(h, mask)
+    zeros = nn.initializers.zeros
+    out = nn.Dense(x.shape[-1], kernel_init=zeros, dtype=self.dtype, name="output")(h)
+    return out.astype(layers.at_least_float32(out))
+
+  def _vectors(self, x: Array, cond: layers.Cond) -> list[Array]:
+    """The conditions in the order of names, or null if all are left out."""
+    given = [array for _, array in sorted((cond or {}).items())]
+    if self.is_initializing():
+      return given
+    read = self.variables["params"]["input0"]["kernel"].shape[0]
+    size = read - x.shape[-1] - self.width // 2
+    if given and sum(a.shape[-1] for a in given) != size:
+      shapes = ", ".join(f"cond.{name} of shape {a.shape}" for name, a in sorted(cond.items()))
+      raise ValueError(
+        f"{shapes}: the network was initialised with {max(size, 0)} numbers a token; give all of"
+        " its conditions, or none."
+      )
+    return given if given or size <= 0 else [jnp.zeros((*x.shape[:2], size), x.dtype)]
+
+  def _check_sizes(self, x: Array, cond: layers.Cond) -> None:
+    conditioning.check(cond, x.shape)
+    for name, a in (cond or {}).items():
+      if a.ndim != 3:
+        raise ValueError(f"cond.{name} of {conditioning.describe(a)}: give floating [B, T, C].")
+    if self.width % self.heads or self.width % 4:
+      raise ValueError(
+        f"width={self.width} is no multiple of heads={self.heads} and of 4: change either"
+      )
+
+
+class Block(nn.Module):
+  """norm(h + attention(h)), then norm(h + MLP(h))."""
+
+  heads: int
+  mlp_width: int
+  dtype: str | None
+
+  @nn.compact
+  def __call__(self, h: Array, mask: Array | None) -> Array:
+    """Tokens `[B, T, W]` to tokens; `mask` as `layers.attention` takes it."""
+    width = h.shape[-1]
+    norm = lambda name: nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name=name)
+    mixed = layers.attention(*layers.queries_keys_values(h, self.heads, self.dtype), mask)
+    h = norm("norm1")(h + _linear(width, self.dtype, "proj")(mixed))
+    mlp = nn.relu(_linear(self.mlp_width, self.dtype, "fc1")(h))
+    return norm("norm2")(h + _linear(width, self.dtype, "fc2")(mlp))
+
+
+def _linear(features: int, dtype: str | None, name: str) -> nn.Dense:
+  """Weights uniform within 1 / sqrt(inputs), as the released program starts."""
+  init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+  return nn.Dense(features, kernel_init=init, dtype=dtype, name=name)

@@ -1,1 +1,0 @@
-"""Weights of others and our own as files: readers, a writer, names and layouts."""

@@ -1,0 +1,135 @@
+"""A bundle of what a failing step had before it, and the step done again (`--mode=replay`).
+
+A bundle is a workdir of its own, `<workdir>/replay/<step>`: the state before the step as a
+checkpoint, `config.json`, and `batch_<process>.npz`, each process's rows of the batch.
+"""
+
+from collections.abc import Iterator
+import functools
+import pathlib
+from typing import Any
+
+from absl import logging
+import jax
+from jax.experimental import multihost_utils
+import ml_collections
+import numpy as np
+
+from dfim import parallel
+from dfim.checkpoints import checkpoint
+from dfim.checkpoints import manifest
+from dfim.checkpoints import workdir as workdir_lib
+from dfim.config.resolve import config_errors
+from dfim.config.resolve import ConfigError
+from dfim.io import atomic
+from dfim.training import experiment as experiment_lib
+from dfim.training import state as train_state
+from dfim.training import step as step_lib
+
+
+def write(
+  experiment: experiment_lib.Experiment,
+  workdir: str,
+  step: int,
+  state: train_state.TrainState,
+  batch: dict[str, Any],
+) -> pathlib.Path:
+  """Writes the bundle of `step`, that of number `step`, which left `state` and was skipped."""
+  bundle = _free(pathlib.Path(workdir) / "replay", step)
+  config = experiment.config
+  workdir_lib.claim(str(bundle), config)
+  rows = {name: _local(a) for name, a in manifest.named(batch).items()}
+  path = bundle / f"batch_{jax.process_index()}.npz"
+  atomic.replace(path, lambda file: np.savez(file, **rows))
+  with checkpoint.Checkpoints(str(bundle), config) as checkpoints:
+    checkpoints.save(step - 1, state.replace(skipped=state.skipped - 1), force=True)
+  return bundle
+
+
+def _free(folder: pathlib.Path, step: int) -> pathlib.Path:
+  """A folder for the bundle that is not there yet, the same in all processes: the first's."""
+  name = atomic.free(folder / str(step)).name
+  if jax.process_count() > 1:
+    which = int(name.partition(".")[2] or 0)
+    which = int(multihost_utils.broadcast_one_to_all(np.int32(which)))
+    name = f"{step}.{which}" if which else str(step)
+  return folder / name
+
+
+def replay(workdir: str, *, devices: Any = None) -> list[str]:
+  """Does the step of a bundle again, says what is not finite, and where it first was.
+
+  Returns:
+    Names of what is not finite: "batch/x", "loss", the gradient's "params/Dense_0/kernel", or,
+    where all these are finite, what the optimizer makes of them: "update/params/Dense_0/kernel".
+
+  Raises:
+    ConfigError: `workdir` is no bundle.
+  """
+  config = ml_collections.ConfigDict(_tuples(workdir_lib.load(workdir)))
+  experiment = experiment_lib.build(config, devices=devices)
+  config = experiment.config
+  state = checkpoint.restore(workdir, experiment.abstract_state())
+  batch = _batch(experiment, pathlib.Path(workdir))
+  gradient = step_lib.make_gradient(experiment.apply, experiment.loss, accumulate=config.accumulate)
+  args = state, batch, experiment.root()
+  (loss, _), grads = jax.jit(gradient)(*args)
+  found = list(_not_finite({"batch": batch, "loss": loss, **_under_params(grads)}))
+  if not found:
+    propose = functools.partial(train_state.proposed, tx=experiment.tx)
+    new = jax.jit(propose)(state, grads)
+    found = list(_not_finite({"update": {"params": new.params, "optimizer": new.opt_state}}))
+  elif not found[0].startswith("batch"):
+    _show_where(gradient, *args)
+  largest = {name: float(np.abs(a).max()) for name, a in manifest.named(state.params).items()}
+  name = max(largest, key=largest.get)
+  logging.info("Step %d again: loss %s.", int(state.seen) + 1, loss)
+  logging.info("The largest parameter before it: %.3g, in %s.", largest[name], name)
+  logging.info("Not finite: %s.", ", ".join(found) or "nothing; it does not happen again here")
+  return found
+
+
+def _show_where(gradient: Any, *args: Any) -> None:
+  """Lets JAX look for the first operation whose result is NaN."""
+  try:
+    with jax.debug_nans(True):
+      jax.jit(gradient)(*args)
+  except FloatingPointError as error:
+    logging.exception("The first NaN: %s", str(error).splitlines()[0])
+
+
+def _not_finite(tree: Any) -> Iterator[str]:
+  for name, a in manifest.named(tree).items():
+    if np.issubdtype(a.dtype, np.floating) and not bool(jax.numpy.isfinite(a).all()):
+      yield name
+
+
+def _under_params(grads: Any) -> dict[str, Any]:
+  """linen's trees are below "params" already."""
+  return grads if set(grads) == {"params"} else {"params": grads}
+
+
+def _local(a: jax.Array) -> np.ndarray:
+  """This process's rows, in order."""
+  shards = {s.index[0].start or 0: s for s in a.addressable_shards}
+  return np.concatenate([np.asarray(shards[start].data) for start in sorted(shards)])
+
+
+def _batch(experiment: experiment_lib.Experiment, bundle: pathlib.Path) -> dict[str, Any]:
+  path = bundle / f"batch_{jax.process_index()}.npz"
+  if not path.is_file():
+    raise ConfigError(
+      f"workdir={bundle}: no {path.name} there; pass what a run that stopped wrote, and as many"
+      " processes as it had."
+    )
+  with config_errors(str(path)), np.load(path, allow_pickle=False) as rows:
+    names = list(manifest.named(experiment.batch))
+    tree = jax.tree.unflatten(jax.tree.structure(experiment.batch), [rows[n] for n in names])
+  return parallel.put_batch(tree, experiment.mesh)
+
+
+def _tuples(value: Any) -> Any:
+  """JSON has lists where a config has tuples."""
+  if isinstance(value, dict):
+    return {k: _tuples(v) for k, v in value.items()}
+  return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -1,0 +1,139 @@
+"""What a run tells: `metrics.jsonl` always, TensorBoard events, pictures.
+
+`metrics.jsonl` holds an object a line, {"step": 10, "loss": 0.5}. JSON has no number for NaN and
+the infinities: such values are null there, and NaN or infinite in TensorBoard.
+"""
+
+import importlib.util
+import json
+import math
+import os
+import pathlib
+import time
+from typing import Any
+from typing import Self
+
+from absl import logging
+import numpy as np
+
+from dfim.io import atomic
+from dfim.viz import images as pictures
+
+
+class Writer:
+  """Writes scalars and images of a run into `workdir`; a context manager.
+
+  With `start=n` the run goes on from step n: what an earlier process wrote of later steps, after
+  its last checkpoint, goes away, so that the log of a resumed run is that of an unbroken one. With
+  `start=None` everything stays. A line that a kill tore is dropped in both cases. An inactive
+  writer, that of every process but the first, does nothing.
+  """
+
+  def __init__(self, workdir: str | os.PathLike, start: int | None = None, *, active: bool = True):
+    self._workdir = pathlib.Path(workdir)
+    self._active = active
+    if not active:
+      return
+    self._workdir.mkdir(parents=True, exist_ok=True)
+    path = self._workdir / "metrics.jsonl"
+    _drop_lines(path, math.inf if start is None else start)
+    self._lines = path.open("a")
+    self._events = _events(self._workdir, start)
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
+
+  def scalars(self, step: int, values: dict[str, Any]) -> None:
+    """Appends one line with `values`, numbers or arrays of one number, and flushes it.
+
+    Raises:
+      ValueError: a value that is not one number.
+    """
+    if not self._active:
+      return
+    values = {name: _number(name, value) for name, value in values.items()}
+    self._lines.write(atomic.to_json({"step": int(step), **values}) + "\n")
+    self._lines.flush()
+    self._events.write_scalars(step, values)
+
+  def image(self, step: int, name: str, array: np.ndarray) -> None:
+    """Saves uint8 `[H, W, 1 | 3]` as `<name>/<step>.png`, beside the event."""
+    if not self._active:
+      return
+    folder = self._workdir / name
+    folder.mkdir(exist_ok=True)
+    pictures.save_png(folder / f"{step}.png", array)
+    self._events.write_images(step, {name: array[None]})
+
+  def close(self) -> None:
+    """Writes out what is still in memory."""
+    if self._active:
+      self._lines.close()
+      self._events.close()
+
+
+def _drop_lines(path: pathlib.Path, last: float) -> None:
+  """Keeps the lines of steps up to `last` that were written to their end."""
+  if not path.exists():
+    return
+  lines = path.read_bytes().splitlines(keepends=True)
+  kept = [line for line in lines if _step(line) <= last]
+  if kept != lines:
+    logging.info("%s: dropped %d lines after step %s", path, len(lines) - len(kept), last)
+    atomic.replace(path, lambda file: file.writelines(kept))
+
+
+def _step(line: bytes) -> float:
+  """The step of a line; NaN, which is not up to anything, if the line is torn."""
+  try:
+    return float(json.loads(line)["step"]) if line.endswith(b"\n") else math.nan
+  except (ValueError, KeyError, TypeError):
+    return math.nan
+
+
+def _number(name: str, value: Any) -> int | float:
+  array = np.asarray(value)
+  if array.size != 1:
+    raise ValueError(f"{name}: a scalar is one number, not an array of shape {array.shape}")
+  return int(array.item()) if array.dtype.kind in "iub" else float(array.item())
+
+
+def _events(workdir: pathlib.Path, start: int | None) -> Any:
+  """clu's writer where tensorflow is, else `_TensorBoardX`, and a mark that purges later steps."""
+  purge = None if start is None else start + 1
+  if not (importlib.util.find_spec("tensorflow") and importlib.util.find_spec("tensorboard")):
+    return _TensorBoardX(workdir, purge)
+  _TensorBoardX(workdir, purge).close()  # clu cannot write the mark
+  from clu import metric_writers
+  import tensorflow as tf
+
+  tf.config.set_visible_devices([], "GPU")  # or it would take the memory that JAX needs
+  return metric_writers.SummaryWriter(str(workdir))
+
+
+class _TensorBoardX:
+  """The two methods of clu's `SummaryWriter` that we call, without tensorflow."""
+
+  def __init__(self, workdir: pathlib.Path, purge: int | None):
+    import tensorboardX
+
+    self._writer = tensorboardX.SummaryWriter(
+      str(workdir),
+      purge_step=purge,
+      flush_secs=10,
+      filename_suffix=f".0{time.time_ns()}",  # unique within a second, and before clu's ".<pid>"
+    )
+
+  def write_scalars(self, step: int, scalars: dict[str, int | float]) -> None:
+    for name, value in scalars.items():
+      self._writer.add_scalar(name, value, step)
+
+  def write_images(self, step: int, images: dict[str, np.ndarray]) -> None:
+    for name, (image,) in images.items():
+      self._writer.add_image(name, image, step, dataformats="HWC")
+
+  def close(self) -> None:
+    self._writer.close()

@@ -1,0 +1,127 @@
+"""Names in configs: what they become, and what a wrong one is told."""
+
+import functools
+import pkgutil
+import sys
+import types
+
+import ml_collections
+import pytest
+
+from dfim.config import moved
+from dfim.config.resolve import at_step
+from dfim.config.resolve import config_errors
+from dfim.config.resolve import ConfigError
+from dfim.config.resolve import resolve
+
+
+def test_nested_specs_and_config_dicts():
+  f = resolve(
+    ml_collections.ConfigDict(
+      dict(
+        name="core.parameterization.SimpleEDM",
+        sigma_data=0.25,
+        path=dict(name="core.interpolants.Cosine"),
+      )
+    )
+  )
+  assert f.sigma_data == 0.25 and type(f.path).__name__ == "Cosine"
+
+
+def test_a_number_may_follow_a_schedule_also_in_a_part_of_a_part():
+  line = lambda start: dict(
+    name="optax.linear_schedule", init_value=start, end_value=0.0, transition_steps=10
+  )
+  spec = dict(
+    name="objectives.moment_matching.loss",
+    kernel=dict(name="core.kernels.laplace", width=line(8.0)),
+    sample_times=dict(
+      name="core.times.sample",
+      reach=line(1.0),
+      pattern=dict(name="core.times.example"),
+      t_max=0.9,
+      t_min=0.1,
+    ),
+  )
+  loss = at_step(resolve(spec), 5)
+  assert loss.keywords["kernel"].keywords["width"] == 4.0
+  times = loss.keywords["sample_times"].keywords
+  assert times["reach"] == 0.5 and times["t_max"] == 0.9
+  assert times["pattern"] is resolve(spec["sample_times"]["pattern"]), "a function is no schedule"
+  assert at_step(loss, 7) is loss, "nothing is left to follow"
+
+
+def test_what_is_given_everything_is_called_and_what_waits_is_bound():
+  tx = resolve(dict(name="optax.adam", learning_rate=1e-3))
+  assert hasattr(tx, "update"), "an optimizer"
+  waits = resolve(dict(name="core.weights.imm", a=2.0))
+  assert isinstance(waits, functools.partial) and waits.keywords == dict(a=2.0)
+  schedule = dict(name="optax.linear_schedule", init_value=0.0, end_value=1.0, transition_steps=4)
+  assert resolve(schedule)(2) == 0.5
+
+
+def test_a_kernel_of_ones_own_needs_no_edit_of_dfim(monkeypatch):
+  mine = types.ModuleType("mine")
+  mine.linear = lambda x, y, scale: (x * y).sum(-1)
+  monkeypatch.setitem(sys.modules, "mine", mine)
+  assert resolve(dict(name="mine.linear")) is mine.linear
+
+
+def test_what_names_nothing_stays():
+  assert resolve(dict(a=1, b=dict(c=(1, 2)))) == dict(a=1, b=dict(c=(1, 2)))
+
+
+@pytest.mark.parametrize(
+  "spec,message",
+  [
+    (dict(name="optax.adam", learning_rat=1e-3), "x.learning_rat=.*did you mean 'learning_rate'"),
+    (dict(name="core.kernels.laplac"), "x.name='core.kernels.laplac'.*did you mean 'laplace'"),
+    (dict(name="core.kernel.laplace"), "x.name='core.kernel.laplace': no module 'core.kernel'"),
+    (dict(name="laplace"), "x.name='laplace': give the whole path"),
+    (dict(name="models.mlp.MLP", width="wide"), "x.width='wide': MLP wants an int"),
+    (dict(name="models.mlp.MLP", width=True), "x.width=True: MLP wants an int"),
+    (dict(name="models.mlp.MLP", dropout="0.1"), "x.dropout='0.1': MLP wants a number"),
+    (
+      dict(name="core.times.sample", pattern=dict(name="core.times.exampel")),
+      "x.pattern.name='core.times.exampel'.*did you mean 'example'",
+    ),
+    (
+      dict(name="core.parameterization.EulerFlow", path=dict(name="core.interpolants.Cosine")),
+      "x: EulerFlow with path=Cosine.*use core.parameterization.SimpleEDM",
+    ),
+  ],
+)
+def test_a_wrong_config_is_told_field_value_and_fix(spec, message):
+  with pytest.raises(ConfigError, match=message) as error:
+    resolve(spec, "x")
+  assert "\n" not in str(error.value)
+
+
+def test_a_missing_import_inside_a_module_is_not_hidden(monkeypatch, tmp_path):
+  (tmp_path / "needs_more.py").write_text("import no_such_package\n")
+  monkeypatch.syspath_prepend(tmp_path)
+  with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+    resolve(dict(name="needs_more.thing"))
+
+
+def test_errors_of_set_up_become_one_line():
+  with pytest.raises(ConfigError, match="^data: first second$"), config_errors("data"):
+    raise FileNotFoundError("first\n   second")
+  with pytest.raises(AttributeError), config_errors():  # a bug stays a bug
+    _ = None.field
+
+
+def test_a_name_that_moved_is_answered_by_its_new_one():
+  with pytest.raises(ConfigError, match="^data.name='data.digits.digits': moved to 'data.images.d"):
+    resolve(dict(name="data.digits.digits"), "data")
+  with pytest.raises(ConfigError, match="moved to 'dfim.data.images.sets.npz'"):
+    resolve(dict(name="dfim.data.images.npz", path="x"), "data")
+
+
+def test_every_name_that_moved_leads_to_something_and_older_configs_are_translated():
+  for old, new in moved._NAMES.items():
+    assert pkgutil.resolve_name(f"dfim.{new}"), new
+    assert moved.new_name(f"{old}.some") == f"{new}.some" and moved.new_name(new) is None
+  before = dict(data=dict(name="data.walk.walk", tokens=6), several=[dict(name="data.toys.x")])
+  after = dict(data=dict(name="data.synthetic.walk.walk", tokens=6))
+  assert moved.translated(before) == after | dict(several=[dict(name="data.synthetic.toys.x")])

@@ -1,0 +1,77 @@
+"""Two streams: what a token has one of stands twice, context first; nothing else changes."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dfim.core import two_stream
+
+BATCH = dict(
+  x=np.arange(24.0).reshape(2, 4, 3),
+  mask=np.ones((2, 4, 1), bool),
+  cond=dict(
+    label=np.arange(2),
+    augment=np.ones((2, 9)),
+    action=np.arange(16.0).reshape(2, 4, 2),
+    button=np.arange(8).reshape(2, 4),
+  ),
+)
+
+
+def test_one_stream_changes_nothing():
+  apply, batch = two_stream.lay_out(print, BATCH, 1, padded=True)
+  assert apply is print and batch is BATCH
+
+
+def test_two_streams_double_what_every_token_has_one_of():
+  apply, batch = two_stream.lay_out(lambda *args, **given: (args, given), BATCH, 2, padded=True)
+  assert apply(1, rngs=2) == ((1,), dict(streams=2, rngs=2))
+  cond, before = batch["cond"], BATCH["cond"]
+  for twice, once in (
+    (batch["x"], BATCH["x"]),
+    (batch["mask"], BATCH["mask"]),
+    (cond["action"], before["action"]),
+    (cond["button"], before["button"]),
+  ):
+    np.testing.assert_array_equal(twice, np.concatenate([once, once], axis=1))
+  assert cond["label"] is before["label"] and cond["augment"] is before["augment"]
+
+
+def test_no_condition_stays_none():
+  _, batch = two_stream.lay_out(print, dict(x=jnp.ones((2, 4, 3)), cond=None), 2)
+  assert batch["x"].shape == (2, 8, 3) and batch["cond"] is None
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_other_numbers_of_streams_are_refused(number):
+  with pytest.raises(ValueError, match=f"streams={number}: set it to 1"):
+    two_stream.lay_out(print, BATCH, number, padded=True)
+
+
+def test_a_mask_is_refused_by_objectives_that_take_none():
+  with pytest.raises(ValueError, match="a batch with a mask"):
+    two_stream.lay_out(print, BATCH, 1)
+
+
+def test_a_mask_shared_by_all_tokens_is_of_every_token_of_both_streams():
+  mask = np.array([True, False]).reshape(2, 1, 1)
+  _, batch = two_stream.lay_out(print, dict(x=BATCH["x"], mask=mask), 2, padded=True)
+  np.testing.assert_array_equal(batch["mask"], np.broadcast_to(mask, (2, 8, 1)))
+
+
+@pytest.mark.parametrize(
+  "mask",
+  [
+    np.ones((2, 4, 1)),
+    np.ones((2, 4, 1), int),
+    np.ones((2, 4), bool),
+    np.ones((2, 4, 3), bool),
+    np.ones((2, 3, 1), bool),
+    np.ones((3, 4, 1), bool),
+  ],
+  ids=lambda mask: f"{mask.dtype}{mask.shape}",
+)
+@pytest.mark.parametrize("number", [1, 2])
+def test_what_is_no_mask_of_x_is_refused(mask, number):
+  with pytest.raises(ValueError, match="data: mask of shape"):
+    two_stream.lay_out(print, dict(x=BATCH["x"], mask=mask), number, padded=True)

@@ -1,0 +1,186 @@
+"""Which files of a folder are pictures, of which classes, and that each is decoded once."""
+
+import logging
+import os
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from dfim.data.images import decode
+from dfim.data.images import folders
+
+
+def put(path, level):
+  """A grey picture, of which a test can tell which it is."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.new("L", (4, 4), level).save(path, **dict(lossless=True) if path.suffix == ".webp" else {})
+
+
+def levels(data):
+  return data["x"][:, 0, 0, 0].tolist()
+
+
+@pytest.fixture
+def root(tmp_path):
+  put(tmp_path / "root/ants/a.png", 10)
+  put(tmp_path / "root/bees/b.webp", 20)
+  put(tmp_path / "root/cats/deep/er/c.BMP", 30)
+  return tmp_path / "root"
+
+
+def test_every_format_counts_and_classes_are_in_order_of_their_names(root):
+  put(root / "10/a.tif", 1)
+  put(root / "9/a.jpg", 2)
+  data = folders.read(root, 4)
+  assert levels(data) == [1, 2, 10, 20, 30]  # "10" before "9", digits before letters
+  assert data["label"].tolist() == [0, 1, 2, 3, 4] and data["label"].dtype == np.int32
+
+
+def test_the_log_says_which_number_is_which_class_in_one_line(root, caplog):
+  caplog.set_level(logging.INFO, "absl")
+  folders.read(root, 4)
+  folders.read(root, 4)
+  (line,) = (r.getMessage() for r in caplog.records)
+  assert line.endswith("3 images of 3 classes: ants, bees, cats.")
+
+
+@pytest.mark.parametrize("place", [".git", "ants", "cats/deep", "cats/.deep"])
+def test_hidden_names_are_left_out_at_every_depth(place, root, caplog):
+  before = folders.read(root, 4)
+  put(root / place / ".hidden.png", 99)
+  put(root / place / ".ipynb_checkpoints/seen.png", 99)
+  after = folders.read(root, 4)
+  assert levels(after) == levels(before)
+  assert after["label"].tolist() == before["label"].tolist() and not caplog.records
+
+
+def test_links_to_files_and_folders_are_followed(root, tmp_path):
+  put(tmp_path / "else/inner/d.png", 40)
+  put(tmp_path / "one.png", 50)
+  (root / "dogs").symlink_to(tmp_path / "else", target_is_directory=True)
+  (root / "ants/one.png").symlink_to(tmp_path / "one.png")
+  data = folders.read(root, 4)
+  assert levels(data) == [10, 50, 20, 30, 40] and data["label"].tolist() == [0, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("place", ["loop", "cats/loop", "cats/deep/er/loop"])
+@pytest.mark.parametrize("target", ["root", "root/cats", "."])
+def test_a_link_back_is_named_and_not_followed(place, target, root, tmp_path, caplog):
+  inside = (root / place).is_relative_to(tmp_path / target)
+  (root / place).symlink_to(tmp_path / target, target_is_directory=True)
+  data = folders.read(root, 4)
+  if inside:
+    assert levels(data) == [10, 20, 30] and data["label"].tolist() == [0, 1, 2]
+    assert place in caplog.text
+  else:  # cats by another name
+    assert levels(data) == [10, 20, 30, 30] and data["label"].tolist() == [0, 1, 2, 3]
+
+
+def test_what_is_no_picture_is_named_in_one_warning(root, caplog):
+  for name in ("labels.csv", "ants/a.heic", "ants/a\nb.txt"):
+    (root / name).write_text("")
+  os.mkfifo(root / "ants/pipe.png")  # to open it would wait for ever
+  assert levels(folders.read(root, 4)) == [10, 20, 30]
+  (line,) = (r.getMessage() for r in caplog.records if r.levelno == logging.WARNING)
+  assert "4 files" in line and "\n" not in line
+  assert all(name in line for name in ("labels.csv", "ants/a.heic", "ants/a b.txt", "pipe.png"))
+
+
+def test_a_class_without_a_picture_is_refused_and_moves_no_other(root):
+  (root / "bats").mkdir()
+  with pytest.raises(ValueError, match=f"data.path: {root}/bats is a class without a picture"):
+    folders.read(root, 4)
+  (root / "bats/b.heic").write_text("")
+  with pytest.raises(ValueError, match=f"data.path: {root}/bats is a class without a picture"):
+    folders.read(root, 4)
+  put(root / "bats/b.gif", 15)
+  assert levels(folders.read(root, 4)) == [10, 15, 20, 30]
+
+
+@pytest.mark.parametrize("name", ["ants/gone.png", "gone", "ants/gone"])
+def test_a_link_to_nothing_is_refused(name, root):
+  (root / name).symlink_to(root / "nowhere")
+  with pytest.raises(ValueError, match=f"data.path: {root}/{name} cannot be read"):
+    folders.read(root, 4)
+  (root / name).unlink()
+  (root / name).symlink_to(root / name)  # to itself
+  with pytest.raises(ValueError, match=f"data.path: {root}/{name} cannot be read"):
+    folders.read(root, 4)
+
+
+def test_a_folder_that_may_not_be_read_is_refused_and_no_class_is_lost(root, monkeypatch):
+  real = type(root).iterdir
+
+  def iterdir(path):
+    if path.name == "bees":
+      raise PermissionError(13, "Permission denied", str(path))
+    return real(path)
+
+  monkeypatch.setattr(type(root), "iterdir", iterdir)
+  with pytest.raises(ValueError, match=f"data.path: {root}/bees cannot be read"):
+    folders.read(root, 4)
+
+
+def test_pictures_alone_have_no_labels(tmp_path):
+  put(tmp_path / "b.png", 2)
+  put(tmp_path / "a.webp", 1)
+  (tmp_path / "empty").mkdir()
+  data = folders.read(tmp_path, 4)
+  assert levels(data) == [1, 2] and "label" not in data
+
+
+@pytest.mark.parametrize("change", ["added", "removed", "written", "resized"])
+def test_a_picture_is_decoded_once_unless_the_folder_changes(change, root, monkeypatch):
+  read = []
+  real = decode.picture
+  monkeypatch.setattr(decode, "picture", lambda *a: read.append(a) or real(*a))
+  before = folders.read(root, 4)
+  assert len(read) == 3
+  again = folders.read(root, 4)
+  assert len(read) == 3 and levels(again) == levels(before)
+  if change == "added":
+    put(root / "ants/b.png", 11)
+  elif change == "removed":
+    (root / "ants/a.png").unlink()
+    put(root / "ants/c.png", 11)
+  elif change == "written":
+    status = (root / "ants/a.png").stat()
+    put(root / "ants/a.png", 11)
+    assert (root / "ants/a.png").stat().st_size == status.st_size
+    os.utime(root / "ants/a.png", ns=(0, status.st_mtime_ns + 1))
+  size = 2 if change == "resized" else 4
+  after = folders.read(root, size)
+  assert len(read) > 3 and after["x"].shape[1:] == (size, size, 3)
+  wanted = dict(added=[10, 11, 20, 30], resized=[10, 20, 30]).get(change, [11, 20, 30])
+  assert levels(after) == wanted
+
+
+def test_nobody_writes_to_what_is_kept(root):
+  with pytest.raises(ValueError, match="read-only"):
+    folders.read(root, 4)["x"][0] = 0
+  data = folders.read(root, 4)
+  data["label"][:] = 7
+  assert folders.read(root, 4)["label"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+  "wrong, field",
+  [
+    (dict(size=0), "data.size"),
+    (dict(size=4.0), "data.size"),
+    (dict(size=None), "data.size"),
+    (dict(path=None), "data.path"),
+    (dict(path=3), "data.path"),
+    (dict(path=""), "data.path"),
+    (dict(path="~nobody-of-that-name/x"), "data.path"),
+  ],
+)
+def test_arguments_of_another_kind_are_named(wrong, field, root):
+  with pytest.raises(ValueError, match=f"^{field}=.*: give|^{field}=.*: there is no such user"):
+    folders.read(**(dict(path=root, size=4) | wrong))
+
+
+def test_the_users_folder_has_its_short_name(root, monkeypatch):
+  monkeypatch.setenv("HOME", str(root.parent))
+  assert levels(folders.read("~/root", 4)) == [10, 20, 30]

@@ -1,0 +1,512 @@
+"""Windows of series: the contract of all sources, and that nothing of the horizon leaks."""
+
+import functools
+import gzip
+import itertools
+import json
+import tarfile
+import tracemalloc
+
+import jax
+import numpy as np
+import pytest
+
+from dfim.config.resolve import resolve
+from dfim.data.series import forecasting
+from dfim.data.series import ridge
+from tests.conftest import SHARED
+from tests.data import test_sources as contract
+from tests.data.test_sources import assert_equal
+
+SIZES = dict(context=48, horizon=24)
+LAGS = (24, 168)
+ANCHORS = pytest.mark.parametrize("anchor", ["last", "mean", "train", "ridge"])
+
+# What every data source promises, of the source below.
+test_starting_at_n_equals_skipping_n = contract.test_starting_at_n_equals_skipping_n
+test_processes_hold_parts_of_one_batch = contract.test_processes_hold_contiguous_parts_of_one_batch
+test_batches_differ_by_seed_and_number = contract.test_batches_differ_by_seed_and_number
+test_refusals_come_before_the_first_batch = contract.test_refusals_come_before_the_first_batch
+
+
+@pytest.fixture(scope="module")
+def series():
+  return forecasting.vector_autoregression(length=2000, dims=3)
+
+
+@pytest.fixture
+def source(series):
+  return functools.partial(forecasting.windows, series=series, **SIZES, stack=4, lags=LAGS)
+
+
+def shared(name):
+  path = SHARED / "data" / name
+  if not path.is_file():
+    pytest.skip(f"{path} is absent: data files do not travel with the repository")
+  return path
+
+
+def spoiled(series, row, value=np.nan):
+  """The series with every value from `row` on overwritten."""
+  values = series["values"].copy()
+  values[row:] = value
+  return series | dict(values=values)
+
+
+def changed(series, part, index, value):
+  """The series with one number of `values` or of `calendar` overwritten."""
+  array = np.array(series[part], float)
+  array[index] = value
+  return series | {part: array}
+
+
+def ramp(length, dims=2):
+  """Values that say where they come from: row + 1000 * dimension."""
+  values = np.arange(length)[:, None] + 1000.0 * np.arange(dims)
+  calendar = np.zeros((length, 0), np.float32)
+  cuts = (length * 6 // 10, length * 8 // 10, length)
+  return dict(values=values, calendar=calendar, season=4, cuts=cuts)
+
+
+@ANCHORS
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_nothing_of_the_horizon_reaches_what_a_forecaster_is_given(series, anchor, split):
+  options = dict(**SIZES, lags=LAGS, anchor=anchor, stack=2, split=split, count=5)
+  whole = forecasting.load(series=series, **options)
+  known = whole["context"]
+  for i, origin in enumerate(whole["origin"]):
+    data = forecasting.load(series=spoiled(series, origin, 1e6), **options)
+    assert_equal(data["x"][i, :known], whole["x"][i, :known])
+    assert_equal(data["cond"]["covariates"][i], whole["cond"]["covariates"][i])
+    assert_equal(data["location"][i], whole["location"][i])
+    assert_equal(data["scale"], whole["scale"])
+    assert np.all(data["target"][i] == 1e6)
+
+
+@ANCHORS
+def test_rows_yet_to_be_forecast_are_nan_in_the_horizon_alone(series, anchor):
+  options = dict(**SIZES, lags=LAGS, anchor=anchor, stack=2)
+  whole = forecasting.load(series=series, **options)
+  data = forecasting.load(series=spoiled(series, 1700), **options)
+  known, n = whole["context"], len(data["origin"])
+  assert list(data["origin"]) == [1600, 1624, 1648, 1672, 1696]  # the next is not known before 1720
+  assert_equal(data["x"][:-1], whole["x"][: n - 1])
+  assert_equal(data["x"][-1, : known + 2], whole["x"][n - 1, : known + 2])  # rows 1696 to 1699
+  assert_equal(data["cond"]["covariates"], whole["cond"]["covariates"][:n])
+  assert np.isnan(data["x"][-1, known + 2 :]).all() and np.isnan(data["target"][-1, 4:]).all()
+
+
+def test_validation_ends_before_what_is_not_known(series):
+  origin = forecasting.origins(spoiled(series, 1500), 24, split="validation", stride=1)
+  assert (origin[0], origin[-1]) == (1200, 1476)
+  with pytest.raises(ValueError, match="data.horizon: 24 steps .*test.* known before row 1500"):
+    forecasting.origins(spoiled(series, 1500), 24)
+
+
+@pytest.mark.parametrize(
+  "change, line",
+  [
+    (("values", (7, 2), np.nan), "data.series.values: nan at row 7, column 2; "),
+    (("values", (1900, 0), np.nan), "data.series.values: nan at row 1900, column 0; "),
+    (("values", 1900, np.nan), "data.series.values: nan at row 1900, column 0; "),
+    (("values", (1999, 1), np.nan), "data.series.values: nan at row 1999, column 1; "),
+    (("values", slice(1199, None), np.nan), "data.series.values: nan at row 1199, column 0; "),
+    (("values", (1999, 1), -np.inf), "data.series.values: -inf at row 1999, column 1; "),
+    (("values", (3, 0), 1e300), "data.series.values: 1e+300 at row 3, column 0; "),
+    (("calendar", (1999, 3), np.nan), "data.series.calendar: nan at row 1999, column 3; "),
+    (("calendar", (5, 1), 1e300), "data.series.calendar: inf at row 5, column 1; "),
+  ],
+)
+def test_what_is_not_finite_is_refused_with_its_place(series, change, line):
+  bad = changed(series, *change)
+  for call in (
+    lambda: forecasting.windows(8, 0, series=bad, **SIZES),
+    lambda: forecasting.load(series=bad, **SIZES),
+    lambda: forecasting.origins(bad, 24),
+    lambda: forecasting.targets(bad, np.array([1600]), 24),
+  ):
+    with pytest.raises(ValueError) as error:
+      call()
+    assert str(error.value).startswith(line) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  "dtype, level, amplitude",
+  [
+    (np.uint16, 30_000, 2),
+    (np.int16, 0, 20_000),
+    (np.uint8, 128, 100),
+    (np.int8, 0, 100),
+    (np.uint64, 100, 40),
+    (bool, 0.5, 0.5),
+    (np.float16, 1000, 500),
+    (list, 0, 3),
+  ],
+)
+@ANCHORS
+def test_integers_give_the_windows_of_their_values(dtype, level, amplitude, anchor):
+  rng = np.random.default_rng(0)
+  wave = np.sin(np.arange(400)[:, None] / [3, 5]) + 0.1 * rng.normal(size=(400, 2)).clip(-1, 1)
+  exact = ramp(400) | dict(values=np.round(level + 0.9 * amplitude * wave))
+  values = exact["values"].tolist() if dtype is list else exact["values"].astype(dtype)
+  options = dict(context=8, horizon=4, lags=(4,), anchor=anchor)
+  narrow = exact | dict(values=values, calendar=exact["calendar"].tolist(), cuts=[240, 320, 400])
+  assert_equal(
+    forecasting.load(series=narrow, **options), forecasting.load(series=exact, **options)
+  )
+  batches = (next(forecasting.windows(16, 0, series=s, **options)) for s in (narrow, exact))
+  assert_equal(*batches)
+
+
+def test_a_step_of_one_more_than_the_last_is_one():
+  """uint8 falls by 1 a row: shown by -1 times the scale, and not by 255."""
+  values = np.arange(255, 55, -1, dtype=np.uint8)[:, None]
+  series = ramp(200, 1) | dict(values=values)
+  data = forecasting.load(series=series, context=2, horizon=2, count=1)
+  np.testing.assert_allclose(data["x"][0, :, 0] * data["scale"], [1, 0, -1, -2], atol=1e-6)
+
+
+@ANCHORS
+def test_the_scale_of_blocks_of_windows_is_that_of_all(series, anchor, monkeypatch):
+  options = dict(series=series, **SIZES, lags=LAGS, anchor=anchor)
+  whole = forecasting.load(**options)["scale"]
+  monkeypatch.setattr(ridge, "_BLOCK", 3000)  # six windows
+  found = forecasting.load(**options)["scale"]
+  np.testing.assert_allclose(found, whole, rtol=1e-12)
+
+
+def test_memory_does_not_grow_with_the_windows(monkeypatch):
+  monkeypatch.setattr(ridge, "_BLOCK", 2**16)
+  series = ramp(20_000)
+  tracemalloc.start()
+  next(forecasting.windows(8, 0, series=series, context=96, horizon=48))
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert peak < 5 * series["values"].nbytes  # all windows of one column are 43 times as many
+
+
+def test_windows_give_their_stored_rows_by_number(series):
+  source = forecasting.windows(8, 0, series=series, **SIZES, lags=LAGS, stack=4)
+  first = 168 + 48  # the first origin
+  assert source.size == 1200 - 24 - first + 1 and source.labels is None
+  numbers = np.array([source.size - 1, 0, 5])
+  found = source.examples(numbers)
+  for n, values, calendar in zip(numbers, found["values"], found["calendar"], strict=True):
+    np.testing.assert_array_equal(values, series["values"][first + n - 48 : first + n + 24])
+    np.testing.assert_array_equal(calendar, series["calendar"][first + n - 48 : first + n + 24])
+
+
+@ANCHORS
+def test_batches_read_nothing_after_the_training_part(series, anchor):
+  options = dict(**SIZES, lags=LAGS, anchor=anchor)
+  train_end = series["cuts"][0]
+  whole, short = (
+    itertools.islice(forecasting.windows(64, 0, series=s, **options), 30)  # every window, and again
+    for s in (series, spoiled(series, train_end))
+  )
+  for a, b in zip(whole, short, strict=True):
+    assert_equal(a, b)
+
+
+@ANCHORS
+@pytest.mark.parametrize("stack", [1, 3, 24])
+def test_raw_values_come_back(series, anchor, stack):
+  data = forecasting.load(series=series, **SIZES, anchor=anchor, stack=stack)
+  raw = forecasting.to_raw(data["x"], data)
+  assert data["x"].shape == (len(raw), 72 // stack, stack * 3) and data["x"].dtype == np.float32
+  rows = data["origin"][:, None] + np.arange(-48, 24)
+  np.testing.assert_allclose(raw, series["values"][rows], rtol=1e-5, atol=1e-5)
+  np.testing.assert_array_equal(data["target"], series["values"][rows[:, 48:]])
+  again = forecasting.to_raw(np.stack(2 * [data["x"]]), data)  # paths come before windows
+  np.testing.assert_array_equal(again, np.stack(2 * [raw]))
+
+
+def test_a_token_holds_consecutive_steps_and_their_lags_side_by_side():
+  series = ramp(400)
+  data = forecasting.load(
+    series=series, context=8, horizon=4, stack=2, lags=(4, 12), anchor="last", count=1
+  )
+  (origin,), (scale, _) = data["origin"], data["scale"]
+  step = lambda t: np.array([t, t]) - (origin - 1)  # both dimensions, relative to the last
+  first = origin - 8
+  expected = np.concatenate([step(first), step(first + 1)]) / scale
+  np.testing.assert_allclose(data["x"][0, 0], expected, rtol=1e-6)
+  lags = [step(first + i - lag) for i in (0, 1) for lag in (4, 12)]
+  found = data["cond"]["covariates"][0, 0]
+  np.testing.assert_allclose(found, np.concatenate(lags) / scale, rtol=1e-6)
+
+
+def test_without_calendar_and_lags_there_is_no_condition():
+  options = dict(series=ramp(400), context=8, horizon=4)
+  assert "cond" not in next(forecasting.windows(2, 0, **options))
+  assert "cond" not in forecasting.load(**options)
+
+
+@ANCHORS
+def test_training_windows_have_a_std_of_one_in_every_dimension(series, anchor):
+  size = series["cuts"][0] - 72 + 1
+  x = next(forecasting.windows(size, 0, series=series, **SIZES, anchor=anchor))["x"]  # all of them
+  np.testing.assert_allclose(x.astype(np.float64).std((0, 1)), 1, rtol=1e-5)
+
+
+def test_a_dimension_that_never_moves_is_zero_and_not_nan():
+  series = ramp(400)
+  series["values"][:, 1] = 3
+  data = forecasting.load(series=series, context=8, horizon=4)
+  assert np.isfinite(data["x"]).all() and np.all(data["x"][..., 1] == 0)
+
+
+@ANCHORS
+@pytest.mark.parametrize("level", [0.1, -7e5])
+def test_a_dimension_whose_std_is_rounding_is_not_blown_up(series, anchor, level):
+  noise = np.random.default_rng(0).normal(size=2000)
+  values = series["values"].copy()
+  values[:, 1] = level * (1 + 1e-14 * noise)
+  near = forecasting.load(series=series | dict(values=values), **SIZES, anchor=anchor)
+  assert near["scale"][1] == 1 and np.abs(near["x"][..., 1]).max() < 1e-7
+  values[:, 1] = level * (1 + 1e-8 * noise)
+  far = forecasting.load(series=series | dict(values=values), **SIZES, anchor=anchor)
+  assert 0.2 < np.abs(far["x"][..., 1]).std() < 2
+  np.testing.assert_allclose(near["scale"][[0, 2]], far["scale"][[0, 2]], rtol=1e-3)
+
+
+@ANCHORS
+def test_a_constant_leaves_the_other_dimensions_as_they_are(series, anchor):
+  values = series["values"].copy()
+  values[:, 1] = 3
+  alone = series | dict(values=values[:, [0, 2]])
+  data = forecasting.load(series=series | dict(values=values), **SIZES, anchor=anchor)
+  expected = forecasting.load(series=alone, **SIZES, anchor=anchor)
+  np.testing.assert_allclose(data["x"][..., [0, 2]], expected["x"], atol=1e-5)
+  assert np.all(data["x"][..., 1] == 0) and np.all(data["location"][..., 1] == 3)
+
+
+def test_windows_of_a_split_tile_it(series):
+  train_end, test_start, test_end = series["cuts"]
+  assert list(forecasting.origins(series, 24)) == list(range(test_start, test_end - 23, 24))
+  every = forecasting.origins(series, 24, split="validation", stride=1)
+  assert (every[0], every[-1]) == (train_end, test_start - 24)
+  assert list(forecasting.origins(series, 24, count=10**6)) == list(forecasting.origins(series, 24))
+  few = forecasting.origins(series, 24, split="validation", stride=1, count=3)
+  assert list(few) == [every[0], every[(len(every) - 1) // 2 + (len(every) - 1) % 2], every[-1]]
+
+
+def test_validation_is_the_end_of_training_where_nothing_follows_it():
+  series = ramp(1000) | dict(cuts=(800, 800, 1000))
+  assert list(forecasting.origins(series, 30, split="validation")) == [650, 680, 710, 740, 770]
+
+
+@pytest.mark.parametrize(
+  "options, message",
+  [
+    (dict(stack=5), "data.stack: context 48 and horizon 24 must be multiples of stack=5"),
+    (dict(lags=(24, 23)), "data.lags: lag 23 is shorter than horizon=24: .* unknown"),
+    (
+      dict(anchor="ridge", regression=(0, 1.0)),
+      "data.regression: order=0: give 1 or more",
+    ),
+    (dict(anchor="ridge", regression=(49, 1.0)), "data.regression: order=49: give 48 or less"),
+    (dict(anchor="ridge", regression=(1.0, 1.0)), "data.regression: order=1.0: give a whole"),
+    (dict(anchor="ridge", regression=(1, 0.0)), "data.regression: ridge=0.0: give more than 0"),
+    (dict(anchor="ridge", regression=(1, np.nan)), "data.regression: ridge=nan: give a finite"),
+    (dict(anchor="ridge", regression=5), "data.regression=5: give an order and a ridge"),
+    (dict(anchor="first"), "data.anchor: 'first' is not one of last, mean, train, ridge"),
+    (dict(context=0), "data.context=0"),
+    (dict(context=48.0), "data.context=48.0: give a whole number"),
+    (dict(horizon=True), "data.horizon=True: give a whole number"),
+    (dict(stack=0), "data.stack=0"),
+    (dict(stack=2.0), "data.stack=2.0: give a whole number"),
+    (dict(lags=(24.0,)), "data.lags=24.0: give a whole number"),
+    (dict(lags=24), "data.lags=24: give whole numbers"),
+    (dict(lags=(0,)), "data.lags: lag 0 is shorter"),
+    (dict(lags=(-24,)), "data.lags: lag -24 is shorter"),
+    (dict(context=2000), "data.context: 2024 steps .* 1200 of training"),
+  ],
+)
+@pytest.mark.parametrize("call", [functools.partial(forecasting.windows, 8, 0), forecasting.load])
+def test_what_cannot_be_shown_is_refused_in_one_line(series, call, options, message):
+  with pytest.raises(ValueError, match=message) as error:
+    call(series=series, **SIZES | options)
+  assert "\n" not in str(error.value)
+
+
+def test_an_unknown_split_and_a_horizon_beyond_it_are_named(series):
+  with pytest.raises(ValueError, match="data.split: 'val' is not one of train, validation, test"):
+    forecasting.load(series=series, **SIZES, split="val")
+  with pytest.raises(ValueError, match="data.horizon: 500 steps"):
+    forecasting.origins(series, 500)
+  with pytest.raises(ValueError, match="data.length=24.0: give a whole number"):
+    forecasting.load(series=series, **SIZES, length=24.0)
+  for name, value in dict(stride=0, count=2.5, first=-1).items():
+    with pytest.raises(ValueError, match=f"data.{name}={value}: give"):
+      forecasting.origins(series, 24, **{name: value})
+
+
+@pytest.mark.parametrize("origin", [[-1], [1977], [1.0]])
+def test_truth_outside_the_series_is_refused(series, origin):
+  with pytest.raises(ValueError, match="data.origin"):
+    forecasting.targets(series, np.array(origin), 24)
+
+
+def test_a_regression_that_grows_beyond_all_numbers_is_refused():
+  """It has learned to multiply by ten, and begins at 1e95."""
+  series = ramp(500, 1) | dict(values=10.0 ** np.minimum(np.arange(500), 95)[:, None])
+  options = dict(series=series | dict(cuts=(95, 95, 500)), context=2, horizon=2, anchor="ridge")
+  assert np.isfinite(forecasting.load(**options, regression=(1, 1e-9), split="train")["x"]).all()
+  with pytest.raises(ValueError, match="data.regression: its forecasts exceed"):
+    forecasting.load(**options, regression=(1, 1e-9), length=20)
+
+
+def test_the_embedded_series_follows_its_law():
+  """The errors of the exact forecast are white, with the stated covariance, and the mean is."""
+  series = forecasting.vector_autoregression(length=40_000)
+  law, t = series["law"], np.arange(40_000)
+  z = series["values"] - law["mean"][t % 24]
+  e = z[1:] - z[:-1] @ law["matrix"].T
+  tolerance = 5 / np.sqrt(len(e))
+  np.testing.assert_allclose(e.T @ e / len(e), law["covariance"], atol=2 * tolerance)
+  np.testing.assert_allclose(e[1:].T @ e[:-1] / len(e), 0, atol=tolerance)
+  np.testing.assert_allclose(np.abs(np.linalg.eigvals(law["matrix"])).max(), 0.9)
+  daily = z[: 24 * (len(z) // 24)].reshape(-1, 24, 4).mean(0)
+  assert np.abs(daily).max() < 0.3  # a std of up to 6, some 1,700 days
+
+
+def test_the_embedded_series_is_one_of_its_seed():
+  make = functools.partial(forecasting.vector_autoregression, 500)
+  np.testing.assert_array_equal(make()["values"], make()["values"])
+  assert np.all(make()["values"] != make(seed=1)["values"])
+  assert make(dims=1)["values"].shape == (500, 1)
+  for name, value in dict(length=0, dims=2.5, seed=-1).items():
+    with pytest.raises(ValueError, match=f"data.series.{name}={value}: give"):
+      forecasting.vector_autoregression(**{name: value})
+
+
+def test_a_config_names_the_series():
+  source = resolve(
+    dict(
+      name="data.series.forecasting.windows",
+      series=dict(name="data.series.forecasting.vector_autoregression", length=500),
+      **SIZES,
+    ),
+    "data",
+  )
+  batch = next(source(4, 0))
+  assert batch["x"].shape == (4, 72, 4) and batch["cond"]["covariates"].shape == (4, 72, 4)
+  assert {a.dtype for a in jax.tree.leaves(batch)} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("loader", [forecasting.ett, forecasting.exchange])
+def test_a_missing_file_says_where_to_get_it(loader):
+  with pytest.raises(FileNotFoundError, match="data.series.path: no file no/x.csv; .*github") as e:
+    loader("no/x.csv")
+  assert "\n" not in str(e.value)
+  with pytest.raises(ValueError, match="data.series.path=3: give a path"):
+    loader(3)
+
+
+def ett_lines(rows=14_400):
+  hours = np.datetime64("2016-07-01T00", "h") + np.arange(rows)
+  return ["date,a,b,c,d,e,f,g"] + [f"{str(h).replace('T', ' ')}:00:00,1,2,3,4,5,6,7" for h in hours]
+
+
+@pytest.mark.parametrize(
+  "row, text, message",
+  [
+    (3, "2016-07-01 02:00:00,1,2,3", "cannot be read"),
+    (3, "2016-07-01 02:00:00,1,2,3,4,x,6,7", "wants dates, then numbers .*'x'"),
+    (3, "2016-07-01 02:00:00,1,2,3,4,nan,6,7", "not finite in row 2"),
+    (3, "2016-07-01 03:00:00,1,2,3,4,5,6,7", "skips an hour"),
+    (3, "noon,1,2,3,4,5,6,7", "wants dates"),
+  ],
+)
+def test_a_row_that_does_not_fit_is_refused(tmp_path, row, text, message):
+  path, lines = tmp_path / "ett.csv", ett_lines()
+  path.write_text("\n".join(lines))
+  assert forecasting.ett(path)["values"].shape == (14_400, 7)
+  lines[row] = text
+  path.write_text("\n".join(lines))
+  with pytest.raises(ValueError, match=f"data.series.path: .*{message}"):
+    forecasting.ett(path)
+
+
+def test_another_table_is_refused(tmp_path):
+  (tmp_path / "short.csv").write_text("\n".join(ett_lines(10)))
+  with pytest.raises(ValueError, match="10 rows of 8 columns, not at least 14400 of 8"):
+    forecasting.ett(tmp_path / "short.csv")
+  with gzip.open(tmp_path / "seven.txt.gz", "wt") as file:
+    file.write("1,2,3,4,5,6,7\n" * 7000)
+  with pytest.raises(ValueError, match="7000 rows of 7 columns"):
+    forecasting.exchange(tmp_path / "seven.txt.gz")
+  (tmp_path / "cut.txt.gz").write_bytes((tmp_path / "seven.txt.gz").read_bytes()[:50])
+  with pytest.raises(ValueError, match="data.series.path: .* cannot be read"):
+    forecasting.exchange(tmp_path / "cut.txt.gz")
+
+
+@pytest.mark.parametrize("name", ["ETTh1.csv", "ETTh2.csv"])
+def test_transformer_stations_are_cut_as_in_the_field(name):
+  series = forecasting.ett(shared(name))
+  assert series["values"].shape == (17_420, 7) and series["calendar"].shape == (17_420, 4)
+  data = forecasting.load(series=series, context=168, horizon=24)
+  assert data["target"].shape == (120, 24, 7) and data["origin"][0] == 11_520
+  friday = np.exp(2j * np.pi / 7)  # 1 July 2016, midnight; Thursday is 0
+  expected = [1, 0, friday.real, friday.imag]
+  np.testing.assert_allclose(series["calendar"][0], expected, atol=1e-6)
+
+
+def test_exchange_rates_are_cut_as_in_gluonts():
+  series = forecasting.exchange(shared("exchange_rate.txt.gz"))
+  data = forecasting.load(series=series, context=90, horizon=30)
+  assert list(data["origin"]) == [6071, 6101, 6131, 6161, 6191]
+  assert series["values"].shape == (7588, 8)
+  np.testing.assert_array_equal(series["calendar"][0], series["calendar"][5])
+
+
+def test_exchange_rates_equal_those_of_gluonts():
+  values = forecasting.exchange(shared("exchange_rate.txt.gz"))["values"]
+  with tarfile.open(shared("exchange_rate_nips.tar.gz")) as archive:
+    for part in ("train/train", "test/test"):
+      lines = archive.extractfile(f"exchange_rate_nips/{part}.json").read().splitlines()
+      for i, line in enumerate(lines):
+        target = np.array(json.loads(line)["target"])
+        np.testing.assert_array_equal(target, values[: len(target), i % 8])
+
+
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    (dict(values=np.zeros(2000)), "data.series.values of shape .2000,."),
+    (dict(values=np.zeros((2000, 0))), "data.series.values of shape .2000, 0."),
+    (dict(values=None), "data.series.values of NoneType"),
+    (dict(values=np.zeros((2000, 2), complex)), "data.series.values of complex128"),
+    (dict(values=np.full((2000, 2), "1")), "data.series.values of <U1"),
+    (dict(values=np.full((2000, 2), 1, object)), "data.series.values of ndarray"),
+    (dict(values=[[1.0], [1.0, 2.0]]), "data.series.values: rows of different lengths"),
+    (dict(calendar=np.zeros((5, 0))), "data.series.calendar of shape .5, 0.: give .2000 rows"),
+    (dict(calendar=None), "data.series.calendar of NoneType"),
+    (dict(calendar=np.zeros(2000)), "data.series.calendar of shape .2000,."),
+    (dict(cuts=(600, 800, 3000)), "data.series.cuts=.600, 800, 3000.: give .* <= 2000 rows"),
+    (dict(cuts=(600, 500, 900)), "data.series.cuts="),
+    (dict(cuts=(600, 800)), "data.series.cuts=.600, 800.: give"),
+    (dict(cuts=(600.0, 800, 2000)), "data.series.cuts=600.0: give a whole number"),
+    (dict(cuts=None), "data.series.cuts=None: give whole numbers"),
+    (dict(season=0), "data.series.season=0: give 1 or more"),
+    (dict(season=-24), "data.series.season=-24: give 1 or more"),
+    (dict(season=24.0), "data.series.season=24.0: give a whole number"),
+  ],
+)
+def test_what_is_no_series_is_refused(series, change, message):
+  for call in (
+    lambda: forecasting.load(series=series | change, **SIZES),
+    lambda: forecasting.windows(8, 0, series=series | change, **SIZES),
+    lambda: forecasting.origins(series | change, 24),
+    lambda: forecasting.targets(series | change, np.array([1600]), 24),
+  ):
+    with pytest.raises(ValueError, match=message) as error:
+      call()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("found", [None, [1.0, 2.0], dict(values=1, season=1, cuts=1)])
+def test_a_series_without_its_parts_is_refused(found):
+  with pytest.raises(ValueError, match="data.series: has no calendar"):
+    forecasting.load(series=found, **SIZES)

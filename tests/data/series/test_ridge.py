@@ -1,0 +1,115 @@
+"""The ridge regression: it finds a law that is known, and its mean is that of its draws."""
+
+import numpy as np
+import pytest
+
+from dfim.data.series import forecasting
+from dfim.data.series import ridge
+
+
+@pytest.fixture(scope="module")
+def series():
+  return forecasting.vector_autoregression(length=6000, dims=3)
+
+
+def test_it_finds_the_law_it_is_fitted_to(series):
+  """Order 1 without ridge is least squares: in raw units its matrix is the exact one."""
+  fitted = ridge.fit(series, 6000, 1, 0.0)
+  matrix = (fitted["lagged"] / fitted["std"][:, None] * fitted["std"]).T
+  np.testing.assert_allclose(matrix, series["law"]["matrix"], atol=0.06)
+  root = fitted["root"] * fitted["std"][:, None]
+  np.testing.assert_allclose(root @ root.T, series["law"]["covariance"], atol=0.08)
+
+
+def test_the_mean_is_that_of_the_draws(series):
+  law, origin = ridge.fit(series, 3600, 2, 1.0), np.array([3600, 3607])
+  drawn = ridge.draw(series, law, origin, 6, 20_000, np.random.default_rng(0))
+  error = drawn.mean(0) - ridge.expect(series, law, origin, 6)
+  assert np.all(np.abs(error) < 5 * drawn.std(0) / np.sqrt(20_000))
+
+
+@pytest.mark.parametrize("constant", [3.0, 0.0, 0.1, -7e5])
+def test_a_constant_dimension_is_forecast_as_it_is(series, constant):
+  """And the others are forecast as without it."""
+  values = series["values"].copy()
+  values[:, 1] = constant
+  law = ridge.fit(series | dict(values=values), 3600, 2, 1.0)
+  origin = np.array([3600, 3607])
+  drawn = ridge.draw(series | dict(values=values), law, origin, 6, 50, np.random.default_rng(0))
+  assert np.all(drawn[..., 1] == constant) and np.isfinite(drawn).all()
+  alone = series | dict(values=values[:, [0, 2]])
+  expected = ridge.expect(alone, ridge.fit(alone, 3600, 2, 1.0), origin, 6)
+  found = ridge.expect(series | dict(values=values), law, origin, 6)
+  np.testing.assert_allclose(found[..., [0, 2]], expected, rtol=1e-10)
+
+
+def test_a_constant_stays_one_where_it_moves_later(series):
+  values = series["values"].copy()
+  values[:3600, 1] = 3.0
+  law = ridge.fit(series | dict(values=values), 3600, 2, 1.0)
+  found = ridge.expect(series | dict(values=values), law, np.array([4000]), 6)
+  values[3600:, 1] = 3.0
+  expected = ridge.expect(series | dict(values=values), law, np.array([4000]), 6)
+  np.testing.assert_array_equal(found, expected)
+
+
+def hour_of(rows):
+  return np.arange(rows)[:, None] % 24 / 24
+
+
+@pytest.mark.parametrize(
+  "more",
+  [
+    lambda rows: np.ones((rows, 1)),
+    lambda rows: np.zeros((rows, 1)),
+    lambda rows: 2 * hour_of(rows) - 1,
+    lambda rows: np.concatenate([hour_of(rows), 5 - hour_of(rows)], 1),
+  ],
+)
+def test_a_calendar_that_repeats_itself_adds_nothing(series, more):
+  rows, origin = len(series["values"]), np.array([3600, 3607])
+  plain = series | dict(calendar=hour_of(rows).astype(np.float32))
+  both = np.concatenate([plain["calendar"], more(rows)], 1).astype(np.float32)
+  doubled = series | dict(calendar=both)
+  expected, found = (
+    ridge.expect(s, ridge.fit(s, 3600, 2, 1.0), origin, 6) for s in (plain, doubled)
+  )
+  np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_a_calendar_of_seven_days_is_that_of_six_and_the_rest(series):
+  days = np.eye(7, dtype=np.float32)[np.arange(len(series["values"])) // 24 % 7]
+  seven, six = (series | dict(calendar=days[:, :n]) for n in (7, 6))
+  origin = np.array([3600, 3650])
+  expected, found = (ridge.expect(s, ridge.fit(s, 3600, 1, 1.0), origin, 30) for s in (six, seven))
+  np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_a_fit_in_blocks_is_that_of_all_rows(series, monkeypatch):
+  whole = ridge.fit(series, 3600, 5, 10.0)
+  monkeypatch.setattr(ridge, "_BLOCK", 2000)
+  found = ridge.fit(series, 3600, 5, 10.0)
+  for name in ("lagged", "drift", "root"):
+    np.testing.assert_allclose(found[name], whole[name], rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("rows, width", [(10, 3), (10, 1000), (1, 1), (7, 5)])
+def test_blocks_hold_all_rows_in_order(rows, width, monkeypatch):
+  monkeypatch.setattr(ridge, "_BLOCK", 12)
+  parts = ridge.blocks(np.arange(rows), width)
+  assert np.concatenate(parts).tolist() == list(range(rows))
+  assert all(1 <= len(part) <= max(12 // width, 1) for part in parts)
+
+
+def test_the_root_leaves_out_dimensions_without_variance():
+  a = np.array([[2.0, 0, 0], [0, 0, 0], [1.0, 0, 3.0]])
+  np.testing.assert_allclose(ridge.root(a @ a.T), a)
+  with pytest.raises(np.linalg.LinAlgError):
+    ridge.root(np.diag([1.0, -1.0]))
+
+
+@pytest.mark.parametrize("value", [(0, 1.0), (4, 1.0), (2.0, 1.0), (1, 0.0), (1, np.nan), 1, (1,)])
+def test_a_wrong_order_or_ridge_is_refused(value):
+  with pytest.raises(ValueError, match="choice"):
+    ridge.choice(value, "choice", 3)
+  assert ridge.choice([np.int64(3), 2], "choice", 3) == (3, 2.0)

@@ -1,0 +1,68 @@
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from dfim.data import base
+
+
+def stream(size, batch_size, count, **kwargs):
+  data = dict(x=np.arange(size))
+  return [b["x"] for b in itertools.islice(base.batches(data, batch_size, 0, **kwargs), count)]
+
+
+@pytest.mark.parametrize("size, batch_size", [(10, 4), (7, 7), (3, 8), (1, 2), (5, 11)])
+def test_each_epoch_holds_each_example_once(size, batch_size):
+  flat = np.concatenate(stream(size, batch_size, 4 * size))
+  epochs = flat.reshape(-1, size)
+  np.testing.assert_array_equal(np.sort(epochs), np.tile(np.arange(size), (len(epochs), 1)))
+
+
+@pytest.mark.parametrize("size, batch_size", [(10, 4), (3, 8)])
+def test_any_start_is_bit_equal(size, batch_size):
+  whole = stream(size, batch_size, 12)
+  for n in range(12):
+    np.testing.assert_array_equal(stream(size, batch_size, 1, start=n)[0], whole[n])
+
+
+def test_a_late_start_costs_nothing():
+  assert stream(1000, 10, 1, start=10**12)[0].shape == (10,)
+
+
+def test_epochs_are_shuffled_apart():
+  first, second = stream(50, 50, 2)
+  assert np.any(first != second) and np.any(first != np.arange(50))
+
+
+def test_the_stream_does_not_depend_on_the_number_of_processes():
+  whole = stream(10, 8, 6)
+  parts = [stream(10, 8, 6, process=(i, 4)) for i in range(4)]
+  np.testing.assert_array_equal(whole, np.concatenate(parts, axis=1))
+
+
+def test_a_tree_keeps_its_rows_together():
+  data = dict(x=np.arange(9.0), cond=dict(label=np.arange(9)))
+  batch = next(base.batches(data, 5, 0))
+  np.testing.assert_array_equal(batch["x"], batch["cond"]["label"])
+
+
+def test_refuses_ragged_and_empty_arrays():
+  with pytest.raises(ValueError, match=r"lengths \[2, 3\]"):
+    base.batches(dict(x=np.zeros(2), y=np.zeros(3)), 1, 0)
+  with pytest.raises(ValueError, match="no example"):
+    base.batches(dict(x=np.zeros(0)), 1, 0)
+  with pytest.raises(ValueError, match="batch_size: 0"):
+    base.batches(dict(x=np.zeros(2)), 0, 0)
+
+
+def test_what_is_drawn_is_begun_before_it_is_asked_for():
+  begun = []
+
+  def law(key):
+    begun.append(key)
+    return jax.random.normal(key, (4096, 1))  # two batches are drawn together
+
+  stream = base.drawn(law, 4096, 0, 0, (0, 1))
+  counts = [len(begun) for _ in zip(range(5), stream, strict=False)]
+  assert counts == [2, 2, 3, 3, 4]

@@ -1,0 +1,187 @@
+"""A run's weights leave as a folder and come back as a run that draws the same samples."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs import imm_digits
+from dfim import sample
+from dfim import train
+from dfim.checkpoints import checkpoint
+from dfim.config.resolve import ConfigError
+from dfim.interop import export
+from dfim.interop import names
+from dfim.interop import safetensors
+from dfim.training import experiment as experiment_lib
+from dfim.training import nonfinite
+
+ONE = jax.devices()[:1]
+
+
+def config_of(**model):
+  config = imm_digits.get_config("smoke")
+  config.steps = config.checkpoint_every = 2
+  config.evaluators = {}
+  config.sampler.steps, config.sampler.count, config.sampler.chunk = (1,), 8, 8
+  config.model.update(model)
+  return config
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  """A run of two steps, and what was exported from it."""
+  folder = tmp_path_factory.mktemp("released")
+  state = train.train(config_of(), str(folder / "run"), devices=ONE)
+  out = export.export_run(config_of(), str(folder / "run"), str(folder / "out"), devices=ONE)
+  return folder / "run", out, experiment_lib.build(config_of(), devices=ONE).ema_params(state)
+
+
+def equal(a, b):
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
+
+
+def test_export_and_load_are_bit_exact(trained):
+  _, out, averaged = trained
+  net, f, params = export.load(out)
+  equal(params, jax.device_get(averaged))
+  experiment = experiment_lib.build(config_of(), devices=ONE)
+  assert (net, f) == (experiment.net, experiment.f)
+
+
+def test_config_json_says_what_a_sampler_needs(trained):
+  found = json.loads((trained[1] / "config.json").read_text())
+  assert found["model"]["name"] == "models.mlp.MLP" and found["model"]["time_scale"] == 1000.0
+  assert (found["t_max"], found["t_min"]) == (0.994, 0.006)
+  assert found["sampler"]["grid"]["name"] == "core.grids.uniform"
+  assert found["inputs"]["x"] == {"shape": [8, 8, 1], "dtype": "float32"}
+  assert (found["step"], found["ema"]) == (2, "0.998")
+
+
+def test_an_imported_run_draws_the_same_samples_and_trains_on(trained, tmp_path):
+  run, out, averaged = trained
+  new = str(tmp_path / "new")
+  state = export.import_weights(config_of(), new, str(out), devices=ONE)
+  for tree in (state.params, *state.ema.values()):
+    equal(jax.device_get(tree), jax.device_get(averaged))
+  assert checkpoint.steps(new) == [0]
+  a, b = (
+    np.load(sample.sample(config_of(), where, devices=ONE).with_suffix(".npz"))["steps_1"]
+    for where in (str(run), new)
+  )
+  np.testing.assert_array_equal(a, b)
+  assert int(train.train(config_of(), new, devices=ONE).step) == 2
+
+
+def test_a_file_alone_is_imported_under_a_prefix(trained, tmp_path):
+  arrays = {f"ema/{name}": a for name, a in names.to_arrays(trained[2]).items()}
+  np.savez(tmp_path / "net.npz", **arrays)
+  new = str(tmp_path / "new")
+  export.import_weights(config_of(), new, str(tmp_path / "net.npz"), prefix="ema/", devices=ONE)
+  assert checkpoint.steps(new) == [0]
+
+
+def refused(message):
+  return pytest.raises(ConfigError, match=message)
+
+
+def test_nothing_that_stands_there_is_written_over(trained, tmp_path):
+  run, out, _ = trained
+  before = {p: p.stat().st_mtime_ns for p in [*run.rglob("*"), *out.rglob("*")]}
+  with refused("out=.* stands there already"):
+    export.export_run(config_of(), str(run), str(out), devices=ONE)
+  with refused("workdir=.* stands there already"):
+    export.import_weights(config_of(), str(run), str(out), devices=ONE)
+  assert {p: p.stat().st_mtime_ns for p in [*run.rglob("*"), *out.rglob("*")]} == before
+
+
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    (dict(width=16), "model.width=16 in this config, 32 in"),
+    (dict(second_time="t-s"), "model.second_time='t-s' in this config, 's' in"),
+    (dict(time_scale=1.0), "model.time_scale=1.0 in this config, 1000.0 in"),
+  ],
+)
+def test_weights_of_another_network_are_refused_before_anything_is_written(
+  change, message, trained, tmp_path
+):
+  with refused(message):
+    export.import_weights(config_of(**change), str(tmp_path / "new"), str(trained[1]), devices=ONE)
+  assert not (tmp_path / "new").exists()
+
+
+def test_another_f_or_missing_arguments_are_refused(trained, tmp_path):
+  new = str(tmp_path / "new")
+  config = config_of()
+  config.objective.f.sigma_data = 0.4
+  with refused("objective.f.sigma_data=0.4 in this config, 0.5 in"):
+    export.import_weights(config, new, str(trained[1]), devices=ONE)
+  with refused("weights: missing"):
+    export.import_weights(config_of(), new, None, devices=ONE)
+  with refused("out: missing"):
+    export.export_run(config_of(), str(trained[0]), None, devices=ONE)
+  with refused("no such file"):
+    export.import_weights(config_of(), new, str(tmp_path / "no.npz"), devices=ONE)
+  with refused("no config.json there"):
+    export.import_weights(config_of(), new, str(tmp_path), devices=ONE)
+  with refused("no checkpoint"):
+    export.export_run(config_of(), new, str(tmp_path / "out"), devices=ONE)
+  assert not (tmp_path / "new").exists() and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+  "name", ["os.system", "models.os.system", "core.kernels.laplace", "sample.ask"]
+)
+@pytest.mark.parametrize("field", ["model", "f"])
+def test_a_config_json_of_others_names_networks_and_paths_alone(name, field, tmp_path):
+  described = dict(
+    model=dict(name="models.mlp.MLP"),
+    f=dict(name="core.parameterization.EulerFlow", path=dict(name="core.interpolants.Cosine")),
+    inputs=dict(x=dict(shape=[2], dtype="float32")),
+  )
+  described[field] = dict(name=name, command=f"touch {tmp_path}/trap")
+  (tmp_path / "config.json").write_text(json.dumps(described))
+  safetensors.write(tmp_path / "model.safetensors", {})
+  with pytest.raises(ConfigError) as error:
+    export.load(tmp_path)
+  assert "\n" not in str(error.value) and not (tmp_path / "trap").exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"model": 3}', '{"model": {"name": 3}}'])
+def test_a_damaged_config_json_is_refused_in_one_line(text, tmp_path):
+  (tmp_path / "config.json").write_text(text)
+  with refused("config.json"):
+    export.load(tmp_path)
+
+
+@pytest.mark.parametrize("decays", [(0.99, 0.5), (0.5, 0.99), (0.9, 0.9999, 1e-05)], ids=str)
+def test_the_average_of_the_first_decay_is_drawn_scored_and_exported(decays, tmp_path):
+  """Its name need not be the first in the order of strings, in which jit returns a dict."""
+  config = config_of()
+  config.ema = decays
+  state = train.train(config, str(tmp_path / "run"), devices=ONE)
+  wanted = jax.device_get(state.ema[str(decays[0])])
+  out = export.export_run(config, str(tmp_path / "run"), str(tmp_path / "out"), devices=ONE)
+  equal(export.load(out)[2], wanted)
+  assert json.loads((out / "config.json").read_text())["ema"] == str(decays[0])
+  experiment = experiment_lib.build(config, devices=ONE)
+  drawn = np.load(sample.sample(config, str(tmp_path / "run"), devices=ONE).with_suffix(".npz"))
+  np.testing.assert_array_equal(drawn["steps_1"], sample.make_draw(experiment)(wanted, 8, 1))
+
+
+def test_weights_that_are_not_finite_are_not_exported(trained, tmp_path, monkeypatch):
+  run, _, _ = trained
+  restore = checkpoint.restore
+
+  def damaged(*args, **kwargs):
+    state = restore(*args, **kwargs)
+    return state.replace(ema=jax.tree.map(lambda a: a * np.nan, state.ema))
+
+  monkeypatch.setattr(checkpoint, "restore", damaged)
+  with pytest.raises(nonfinite.NonFiniteError, match="not finite"):
+    export.export_run(config_of(), str(run), str(tmp_path / "out"), devices=ONE)
+  assert not (tmp_path / "out").exists()

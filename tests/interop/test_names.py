@@ -1,0 +1,130 @@
+"""Every parameter of a file is used or named; stacked and numbered blocks are the same file."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dfim.interop import names
+from dfim.models.dit import DiT
+from dfim.models.dit import positions
+from dfim.models.unet import UNet
+
+DIT = DiT(2, 16, 3, 2, num_classes=3)
+SCAN = DIT.clone(scan=True)
+UNET = UNet(8, (1, 2), 1, (4,), augment_dim=9)
+
+
+def inputs(net, size=4):
+  t = jnp.full((2, 1, 1, 1), 0.75)
+  x = np.random.default_rng(0).normal(size=(2, size, size, 1)).astype(np.float32)
+  return jnp.asarray(x), 0.5 * t, t, {"label": jnp.array([0, -1])}
+
+
+def wanted(net):
+  return jax.eval_shape(net.init, jax.random.key(0), *inputs(net))
+
+
+def filled(net, seed=0):
+  """Parameters without the zeros of an initialisation."""
+  rng = np.random.default_rng(seed)
+  return jax.tree.map(lambda a: rng.normal(0, 0.1, a.shape).astype(a.dtype), wanted(net))
+
+
+def assert_same(a, b):
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    assert x.dtype == y.dtype and x.tobytes() == y.tobytes()
+
+
+@pytest.mark.parametrize("net", [DIT, SCAN, UNET], ids=["dit", "scan", "unet"])
+def test_flat_and_back_is_bit_exact(net):
+  params = filled(net)
+  assert_same(names.to_params(names.to_arrays(params), wanted(net)), params)
+
+
+@pytest.mark.slow
+def test_scanned_and_plain_networks_read_one_file_and_agree():
+  arrays = names.to_arrays(filled(SCAN))
+  assert_same(arrays, names.to_arrays(names.to_params(arrays, wanted(DIT))))
+  a, b = (net.apply(names.to_params(arrays, wanted(net)), *inputs(net)) for net in (DIT, SCAN))
+  assert float(jnp.max(jnp.abs(a))) > 0.01
+  np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+
+
+ARRAYS = {f"net/{name}": a for name, a in names.to_arrays(filled(DIT)).items()}
+
+
+@pytest.mark.parametrize("net", [DIT, SCAN], ids=["dit", "scan"])
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    (
+      {"block1.qkv.kernel": None},
+      "our block1.qkv.kernel: absent from the file",
+    ),
+    ({"block3.qkv.kernel": np.zeros((16, 48))}, "block3.qkv.kernel: left over"),
+    ({"more": np.zeros(2), "most": np.zeros(2)}, "more and 1 more: left over"),
+    ({"block2.fc1.bias": np.zeros(63)}, r"block2.fc1.bias, our .* is \(63,\) .* \(64,\)"),
+    ({"output.bias": np.array([0, 0, np.nan, 0])}, "output.bias, our .*: nan at index 2;"),
+    ({"output.bias": np.array([0, 0, 0, 1e300])}, "output.bias, our .*: inf at index 3;"),
+    ({"output.bias": np.zeros(4, np.int32)}, "output.bias, our output.bias of int32"),
+    ({"output.bias": np.zeros(4, np.complex64)}, "output.bias, our output.bias of complex64"),
+    ({"output.bias": np.array(["a"] * 4)}, "output.bias, our output.bias of <U1"),
+    ({"pos_embed": np.array("text")}, "pos_embed of <U4"),
+    ({"conv.resample_filter": np.full((1, 1, 2, 2), 0.25 + 0j)}, "filter of complex128"),
+    ({"blocks.0.attn.qkv.bias": np.zeros(48)}, "are both our block0.qkv.bias"),
+    ({"pos_embed": np.zeros((1, 4, 16))}, "pos_embed of shape .* not our positions"),
+    ({"pos_embed": np.zeros((1, 5, 16))}, "pos_embed of shape .* not our positions"),
+    ({"conv.resample_filter": np.full((1, 1, 4, 4), 1 / 16)}, "resample_filter of shape"),
+  ],
+  ids=lambda v: next(iter(v)) if isinstance(v, dict) else "",
+)
+def test_what_does_not_fit_is_named(net, change, message):
+  arrays = {**ARRAYS, **{f"net/{name}": a for name, a in change.items()}}
+  arrays = {name: a for name, a in arrays.items() if a is not None}
+  with pytest.raises(ValueError, match=message) as error:
+    names.to_params(arrays, wanted(net), prefix="net/")
+  assert "\n" not in str(error.value)
+
+
+def test_a_wrong_prefix_is_told_the_right_one():
+  for prefix in ("", "network."):
+    with pytest.raises(ValueError, match="try prefix 'net/'"):
+      names.to_params(ARRAYS, wanted(DIT), prefix=prefix)
+
+
+def test_arrays_outside_the_prefix_are_not_looked_at():
+  arrays = {**ARRAYS, "x": np.full(3, np.nan), "ema/output.bias": np.zeros(7)}
+  assert_same(names.to_params(arrays, wanted(DIT), prefix="net/"), filled(DIT))
+
+
+def test_our_positions_and_filter_are_recognised():
+  arrays = {**names.to_arrays(filled(DIT)), "pos_embed": positions((2, 2), 16).astype("f4")}
+  arrays["enc.8x8_down.conv0.resample_filter"] = np.full((1, 1, 2, 2), 0.25, np.float32)
+  assert_same(names.to_params(arrays, wanted(DIT)), filled(DIT))
+
+
+def test_narrow_weights_widen_exactly():
+  arrays = {name: a.astype(np.float16) for name, a in names.to_arrays(filled(DIT)).items()}
+  params = names.to_params(arrays, wanted(DIT))
+  assert {a.dtype for a in jax.tree.leaves(params)} == {np.dtype("float32")}
+  np.testing.assert_array_equal(params["params"]["input"]["kernel"], arrays["input.kernel"])
+
+
+def test_layouts_of_torch_are_turned():
+  rng = np.random.default_rng(0)
+  released = {  # [out, in, height, width], [out, in], [channels]
+    "enc.4x4_conv.weight": rng.normal(size=(8, 1, 3, 3)),
+    "map_layer0_s.weight": rng.normal(size=(32, 8)),
+    "enc.4x4_block0.norm0.weight": rng.normal(size=8),
+  }
+  ours = {k: v for k, v in names.to_arrays(filled(UNET)).items()}
+  for name in ("enc_4x4_conv.kernel", "map_s.layer0.kernel", "enc_4x4_block0.norm0.scale"):
+    del ours[name]
+  params = names.to_params({**ours, **released}, wanted(UNET))["params"]
+  conv, linear, norm = released.values()
+  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6)
+  close(params["enc_4x4_conv"]["kernel"][1, 2, 0, 5], conv[5, 0, 1, 2])
+  close(params["map_s"]["layer0"]["kernel"], linear.T)
+  close(params["enc_4x4_block0"]["norm0"]["scale"], norm)

@@ -1,0 +1,204 @@
+"""The jitted step: compiled once, the same on 1 and 8 devices, what the network is told."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs import consistency_digits
+from configs import dfim_walk
+from configs import flow_digits
+from configs import imm_digits
+from configs import imm_toy
+from dfim import parallel
+from dfim import train
+from dfim.training import experiment as experiment_lib
+from dfim.training import state as train_state
+from dfim.training import step as step_lib
+
+CONFIGS = dict(
+  imm=imm_digits.get_config,
+  flow=flow_digits.get_config,
+  consistency=consistency_digits.get_config,
+  toy=imm_toy.get_config,
+  fusion=dfim_walk.get_config,
+)
+
+
+SLOW = {"consistency", "flow", "imm", "toy"}  # tests/trust/test_layouts.py has imm's
+
+
+@pytest.fixture(params=[pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in CONFIGS])
+def config(request):
+  return CONFIGS[request.param]("smoke")
+
+
+def run(config, devices, steps=2):
+  experiment = experiment_lib.build(config, devices=devices)
+  state = experiment.first_state()
+  step = train.step_of(experiment)
+  batches = experiment.batches(0)
+  losses = []
+  for _ in range(steps):
+    state, metrics = step(state, next(batches), jax.random.key(1))
+    losses.append(float(metrics["loss"]))
+  return losses, state, step
+
+
+def test_one_and_eight_devices_agree(config):
+  with jax.debug_key_reuse(False):  # keys are made anew, as two processes would
+    one, state_one, _ = run(config, jax.devices()[:1])
+    config.fsdp = -1
+    eight, state_eight, step = run(config, jax.devices())
+  np.testing.assert_allclose(one, eight, rtol=1e-4)
+  assert step._cache_size() == 1, "compiled once"
+  # The first Adam steps are about the learning rate whatever the gradient: compare coarsely.
+  chex.assert_trees_all_close(
+    jax.device_get(state_one.params), jax.device_get(state_eight.params), atol=5e-3
+  )
+
+
+def test_fsdp_cuts_large_arrays_along_their_largest_axis_that_fits():
+  mesh = parallel.make_mesh(fsdp=4)
+  shapes = dict(
+    wide=jax.ShapeDtypeStruct((256, 512), jnp.float32),
+    odd=jax.ShapeDtypeStruct((257, 513), jnp.float32),
+    tall=jax.ShapeDtypeStruct((513, 256), jnp.float32),
+    small=jax.ShapeDtypeStruct((8, 8), jnp.float32),
+  )
+  cut = {k: v.spec for k, v in parallel.of_state(shapes, mesh).items()}
+  whole = jax.P()
+  assert cut == dict(wide=jax.P(None, "fsdp"), odd=whole, tall=jax.P(None, "fsdp"), small=whole)
+  assert set(v.spec for v in parallel.of_state(shapes, parallel.make_mesh()).values()) == {whole}
+
+
+def test_groups_never_straddle_devices():
+  mesh = parallel.make_mesh()
+  parallel.check_batch(64, 4, mesh)
+  with pytest.raises(
+    ValueError, match="batch_size=48.*4 x 8; set objective.group_size=3 or batch_size=32"
+  ):
+    parallel.check_batch(48, 4, mesh)
+  with pytest.raises(ValueError, match="batch_size=96.*devices x accumulate = 4 x 8 x 2.*=64"):
+    parallel.check_batch(96, 4, mesh, 2)
+
+
+@pytest.fixture(params=["loop", pytest.param("unrolled", marks=pytest.mark.slow)])
+def either_loop(request, monkeypatch):
+  """Micro-batches as a CPU takes them, and as an accelerator does."""
+  if request.param == "loop":
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+
+
+def test_micro_batches_are_whole_groups_and_every_row_once():
+  x = np.arange(24.0)
+  parts = parallel.micro_batches(dict(x=x, cond=dict(label=x[:, None])), 3, 4)
+  chex.assert_trees_all_equal(parts["x"], parts["cond"]["label"][..., 0])
+  assert parts["x"].shape == (3, 8) and sorted(parts["x"].flat) == list(x)
+  groups = parts["x"].reshape(6, 4)
+  np.testing.assert_array_equal(groups, groups[:, :1] + np.arange(4))
+  assert set(groups[:, 0] % 4) == {0}
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_micro_batches_of_a_loss_without_draws_change_nothing(either_loop, accumulate, key):
+  x = jax.random.normal(key, (16, 3))
+  params = dict(w=jnp.ones((1, 3)), b=jnp.zeros((1, 1)))
+
+  def quadratic(apply, params, frozen, batch, key):
+    error = jnp.sum(params["w"] * batch["x"], axis=-1, keepdims=True) + params["b"] - 2.0
+    value = jnp.mean(jnp.square(error))
+    return value, {"loss": value, "bias": jnp.mean(error)}
+
+  def after(count):
+    tx = optax.adam(0.1)
+    step = train.make_step(lambda *a, train: None, quadratic, tx, accumulate=count)
+    state = train_state.init(params, tx, ema=(0.9,))
+    for _ in range(3):
+      state, metrics = step(state, dict(x=x), jax.random.key(1))
+    return state, metrics
+
+  with jax.debug_key_reuse(False):
+    whole, split = after(1), after(accumulate)
+  chex.assert_trees_all_close(split, whole, atol=1e-6)
+  assert split[0].step == 3
+
+
+def test_micro_batches_are_steps_of_their_own_groups_and_keys(either_loop, key):
+  """No statistic of the whole batch, no key used twice: the mean of separate gradients."""
+  experiment = experiment_lib.build(imm_digits.get_config("smoke"), devices=jax.devices()[:1])
+  params, batch = experiment.init(key).params, next(experiment.batches(0))
+  of_params = functools.partial(experiment.loss, functools.partial(experiment.apply, train=True))
+  gradient = lambda part, key: jax.value_and_grad(of_params, has_aux=True)(
+    jax.tree.map(lambda a: a + 0.01, params), params, part, key
+  )
+  with jax.debug_key_reuse(False):
+    got = jax.jit(lambda: step_lib.accumulated(gradient, batch, key, 2, 4))()
+    rows = [np.arange(64).reshape(8, 2, 4)[:, n].ravel() for n in range(2)]
+    each = [
+      jax.jit(gradient)(jax.tree.map(lambda a, n=n: a[rows[n]], batch), jax.random.fold_in(key, n))
+      for n in range(2)
+    ]
+  assert each[0][0][0] != each[1][0][0]
+  mean = jax.tree.map(lambda a, b: (a + b) / 2, *each)
+  chex.assert_trees_all_close(got, mean, rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_are_summed_in_float32(either_loop, key):
+  gradient = lambda part, key: ((jnp.float32(0), {}), jnp.sum(part).astype(jnp.bfloat16))
+  x = jnp.array([[256.0], [1.0], [1.0], [2.0]])  # 256 + 1 is 256 in bfloat16
+  _, mean = step_lib.accumulated(gradient, x, key, 4, 1)
+  assert mean.dtype == jnp.bfloat16 and float(mean) == 65.0
+
+
+def test_micro_batches_stay_on_their_devices(either_loop):
+  config = imm_toy.get_config("smoke")
+  config.accumulate = 2
+  with jax.debug_key_reuse(False):
+    one, _, _ = run(config, jax.devices()[:1])
+    eight, state, step = run(config, jax.devices())
+    np.testing.assert_allclose(one, eight, rtol=1e-4)
+    batch = next(experiment_lib.build(config).batches(0))
+    program = step.lower(state, batch, jax.random.key(1)).compile().as_text()
+  moved = [name for name in ("all-gather", "all-to-all", "collective-permute") if name in program]
+  assert "all-reduce" in program and not moved, "gradients are summed, no example moves"
+
+
+def test_reach_shortens_the_jumps_as_its_schedule_says():
+  config = imm_toy.get_config("smoke")
+  seen = []
+
+  def spy(apply, params, frozen, batch, key, *, sample_times, **_):
+    times = sample_times(key, (512, 2), path=experiment.f.path)
+    value = jnp.sum(jnp.square(jax.tree.leaves(params)[0]))
+    return value, {"loss": value, "length": jnp.max(times.t - times.s)}
+
+  experiment = experiment_lib.build(config)
+  schedule = lambda step: jnp.where(step < 2, 0.1, 1.0)
+  times = functools.partial(experiment.loss.keywords["sample_times"], reach=schedule)
+  loss = functools.partial(spy, sample_times=times)
+  step = train.make_step(experiment.apply, loss, experiment.tx)
+  state = experiment.init(jax.random.key(0))
+  for _ in range(4):
+    state, metrics = step(state, {}, jax.random.key(1))
+    seen.append(float(metrics["length"]))
+  assert max(seen[:2]) <= 0.1 + 1e-6 and min(seen[2:]) > 0.5
+
+
+@pytest.mark.slow  # ten minutes, in bfloat16 on one busy core twenty
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_ten_seeds_of_the_fusion_stay_finite(dtype):
+  config = dfim_walk.get_config()
+  config.model.dtype = dtype
+  experiment = experiment_lib.build(config, devices=jax.devices()[:1])
+  step = train.step_of(experiment)
+  for seed in range(10):
+    state, batches = experiment.init(jax.random.key(seed)), experiment.batches(300 * seed)
+    for _ in range(300):
+      state, metrics = step(state, next(batches), jax.random.key(seed))
+    assert int(metrics["skipped"]) == 0 and np.isfinite(metrics["loss"])
