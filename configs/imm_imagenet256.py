@@ -4,9 +4,9 @@ python -m dfim.main --config=configs/imm_imagenet256.py --config.data.path=laten
 python -m dfim.main --config=configs/imm_imagenet256.py:best --config.data.path=latents
 
 `path` is a folder of latents that dfim/data/images/latents.py describes. Samples are drawn as
-latents, and `--mode=sample` writes them raw, as the VAE's decoder takes them. Modes: "S", "B", "L" and "full",
-which is XL, are the paper's DiTs with a = 1 and the network told s; "best" is its best run, XL with
-a = 2, told t - s, in low precision, and so with t - r >= 1e-4.
+latents, and `--mode=sample` writes them raw, as the VAE's decoder takes them. Modes: "S", "B", "L"
+and "full", which is XL, are the paper's DiTs with a = 1 and the network told s; "best" is its best
+run, XL with a = 2, told t - s, in low precision, and so with t - r >= 1e-4.
 
 Time: 1,200,000 steps at batch 4,096, XL some 7,000 chip-hours (docs/recipes.md); never run by this
 project.

@@ -31,6 +31,7 @@ from dfim import evaluate
 from dfim import sample
 from dfim import train
 from dfim.checkpoints import checkpoint
+from dfim.config import moved
 from dfim.config.resolve import ConfigError
 from dfim.interop import export
 from dfim.training import nonfinite
@@ -185,6 +186,8 @@ def _parse(argv: list[str]) -> list[str]:
   """Reads the flags and loads the config; what cannot be read ends in one line and exit code 2."""
   path, mode = _config_file(argv)
   if path and not path.is_file():
+    if now := moved.config_file(str(path)):
+      sys.exit(_refuse(f"--config={path}: moved to {now}."))
     sys.exit(_refuse(f"--config={path}: no such file; pass one, as in configs/imm_digits.py."))
   try:
     rest = flags.FLAGS(argv)

@@ -25,7 +25,7 @@ FOLDER = pathlib.Path(__file__).parents[1] / "configs"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "__init__")
 SLOW = {  # what other tests run too: another config's, a network's, the samples', the program's
   "consistency_digits",
-  "dfim_walk",
+  "moment_forcing_walk",
   "flow_digits",
   "flow_fashion",
   "forcing_walk",

@@ -22,6 +22,9 @@ _NAMES = {  # dotted paths as configs write them; the longest that fits counts
 }
 
 
+_FILES = {"configs/dfim_walk.py": "configs/moment_forcing_walk.py"}
+
+
 def new_name(name: str) -> str | None:
   """Where what `name` named is today; None if it has not moved."""
   start = "dfim." if name.startswith("dfim.") else ""
@@ -43,3 +46,8 @@ def translated(config: Any) -> Any:
   name = config.get("name")
   moved = new_name(name) if isinstance(name, str) else None
   return config if moved is None else config | dict(name=moved)
+
+
+def config_file(path: str) -> str | None:
+  """Where a config file of dfim's own lies today; None if it has not moved."""
+  return _FILES.get(path)

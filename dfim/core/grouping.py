@@ -2,7 +2,8 @@
 
 A place is a row of the groups: place p is in group p // M, and all places of a group share their
 times. `order[p, i]` is the example that stands at place p for token i. What counts in a group are
-particles whose prefixes are alike; among examples as they come few are. Source: docs/fusion.md.
+particles whose prefixes are alike; among examples as they come few are. Source:
+docs/moment_forcing.md.
 """
 
 import jax

@@ -27,7 +27,7 @@ def laplace(
   right or wrong, up to p = 1 / (1 + exp(-scale d / width)), for what is far pulls less. That is .73
   where scale d is 1, and .53 with a `width` of 8. Where data have branches and particles few
   numbers, so that scale d is not small, how often a branch is taken then depends on how it was
-  learnt: make the kernel wide, at first, by a schedule (docs/fusion.md).
+  learnt: make the kernel wide, at first, by a schedule (docs/moment_forcing.md).
   """
   if floor <= 0.0:
     raise ValueError(f"floor={floor}: set it above 0, for the gradient where particles meet.")
@@ -54,7 +54,7 @@ def pseudo_huber(
   Pairs nearer than `c` draw a particle to their mean, those further off to their median, as all of
   Laplace's do. Small jumps learn the flow of the data by the mean; between two pairs as likely the
   median is anywhere, so nothing undoes what the network began with. Sharp shapes want a small `c`
-  (docs/fusion.md).
+  (docs/moment_forcing.md).
   """
   if isinstance(c, float | int) and c <= 0.0:
     raise ValueError(f"c={c}: set it above 0.")

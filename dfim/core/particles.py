@@ -8,7 +8,7 @@ What its zero means: `example`, the law of a whole example is right, and `own_ti
 the examples of a group have different times; `token`, each token's marginal law, which is blind to
 how tokens depend on one another; `sequence`, the joint law of the tokens that move, together with
 those that do not; `prefix`, the law of each token given those before it, where they stand still.
-Source: IMM equation 67; docs/results.md for `own_times`, docs/fusion.md for the last three.
+Source: IMM equation 67; docs/results.md for `own_times`, docs/moment_forcing.md for the last three.
 """
 
 from collections.abc import Callable

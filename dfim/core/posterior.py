@@ -4,11 +4,10 @@ A rule is `rule(x, eps, x_t, times, f, reference) -> (x, eps)`: the datum and th
 x_r of x_t; `reference` is the whole batch, which x is part of. With an example's own datum x_r
 scatters, given x_t, over all data that x_t may be of. Moment matching with many particles does not
 mind; with few, a pointed kernel draws each to the median of where its partner may be, and branches
-lose their shares (docs/fusion.md). With the posterior mean nothing would scatter, with that of a
-batch little does, the less the larger it is: x_r is a step of the flow that carries the law of x_t
-down.
-Source: the mean over a batch, Stable Target Field (Xu et al. 2023, arXiv 2302.00670); with
-prefixes, and as a start for moment matching, ours.
+lose their shares (docs/moment_forcing.md). With the posterior mean nothing would scatter, with that
+of a batch little does, the less the larger it is: x_r is a step of the flow that carries the law of
+x_t down. Source: the mean over a batch, Stable Target Field (Xu et al. 2023, arXiv 2302.00670);
+with prefixes, and as a start for moment matching, ours.
 """
 
 from typing import Any

@@ -1,8 +1,8 @@
 """Two streams: a sequence stands in the network twice, as context and as what moves.
 
-The law of a token given its past can be carried from time to time by moment matching only while
-the past stands still (docs/fusion.md). With two streams it does, for every token at once: token i
-of the second stream sees the tokens before i of the first, and itself. The time pattern is
+The law of a token given its past can be carried from time to time by moment matching only while the
+past stands still (docs/moment_forcing.md). With two streams it does, for every token at once: token
+i of the second stream sees the tokens before i of the first, and itself. The time pattern is
 `times.two_stream`; the network takes `streams=2`. Sampling needs one stream.
 """
 

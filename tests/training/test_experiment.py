@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import fusion
-from configs import dfim_walk
+from benchmarks import moment_forcing
 from configs import imm_digits
+from configs import moment_forcing_walk
 from dfim import sample
 from dfim.training import experiment
 
@@ -27,7 +27,7 @@ def refused(config, message):
   ids=str,
 )
 def test_two_streams_and_their_pattern_go_together(streams, pattern, said):
-  config = dfim_walk.get_config("smoke")
+  config = moment_forcing_walk.get_config("smoke")
   config.objective.streams = streams
   config.objective.sample_times.pattern = pattern
   refused(config, f"^objective.streams={streams}: .*{said}")
@@ -37,7 +37,7 @@ def test_two_streams_and_their_pattern_go_together(streams, pattern, said):
   "streams,pattern", [(1, TOKEN), (2, dict(TWO_STREAM, noisy=0.25))], ids=["one stream", "noisy"]
 )
 def test_what_is_advised_where_prefixes_do_not_stand_still_is_enough(streams, pattern):
-  config = dfim_walk.get_config("smoke")
+  config = moment_forcing_walk.get_config("smoke")
   config.objective.streams = streams
   config.objective.sample_times.pattern = pattern
   refused(
@@ -51,7 +51,7 @@ def test_what_is_advised_where_prefixes_do_not_stand_still_is_enough(streams, pa
 
 @pytest.mark.parametrize("tokens,told", [(6, False), (10, True)])
 def test_a_window_shorter_than_the_data_is_told(tokens, told, caplog):
-  config = dfim_walk.get_config("smoke")
+  config = moment_forcing_walk.get_config("smoke")
   config.data = dict(config.data, tokens=tokens)
   config.model.window, config.evaluators = 6, {}
   experiment.build(config, devices=jax.devices()[:1])
@@ -77,7 +77,7 @@ def test_micro_batches_of_broken_groups_are_refused(accumulate, message):
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_reference_batch_is_read_for_each_batch_that_the_network_sees(accumulate):
-  config = dfim_walk.get_config("smoke")
+  config = moment_forcing_walk.get_config("smoke")
   config.accumulate = accumulate
   built = experiment.build(config, devices=jax.devices()[:1])
   read = config.objective.reference * config.batch_size
@@ -90,7 +90,7 @@ SCHEDULE = dict(name="optax.constant_schedule", value=0.5)
 
 @pytest.mark.parametrize("reach", [0.5, SCHEDULE], ids=str)
 def test_a_reach_is_refused_where_nothing_can_reach(reach):
-  config = dfim_walk.get_config("smoke")
+  config = moment_forcing_walk.get_config("smoke")
   times = config.objective.sample_times
   config.objective = dict(
     name="objectives.shortcut.loss",
@@ -120,8 +120,8 @@ def test_a_reach_is_refused_where_nothing_can_reach(reach):
   ],
 )
 def test_what_two_streams_cannot_use_is_refused(field, value, message):
-  config = dfim_walk.get_config("smoke")
-  fusion.changed(config, {field: value})
+  config = moment_forcing_walk.get_config("smoke")
+  moment_forcing.changed(config, {field: value})
   refused(config, message)
 
 

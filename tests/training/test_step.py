@@ -10,10 +10,10 @@ import optax
 import pytest
 
 from configs import consistency_digits
-from configs import dfim_walk
 from configs import flow_digits
 from configs import imm_digits
 from configs import imm_toy
+from configs import moment_forcing_walk
 from dfim import parallel
 from dfim import train
 from dfim.training import experiment as experiment_lib
@@ -25,7 +25,7 @@ CONFIGS = dict(
   flow=flow_digits.get_config,
   consistency=consistency_digits.get_config,
   toy=imm_toy.get_config,
-  fusion=dfim_walk.get_config,
+  moment_forcing=moment_forcing_walk.get_config,
 )
 
 
@@ -193,7 +193,7 @@ def test_reach_shortens_the_jumps_as_its_schedule_says():
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_ten_seeds_of_the_fusion_stay_finite(dtype):
-  config = dfim_walk.get_config()
+  config = moment_forcing_walk.get_config()
   config.model.dtype = dtype
   experiment = experiment_lib.build(config, devices=jax.devices()[:1])
   step = train.step_of(experiment)

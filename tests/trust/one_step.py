@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs import dfim_walk
 from configs import imm_digits
+from configs import moment_forcing_walk
 from dfim import parallel
 from dfim.checkpoints import manifest
 from dfim.training import experiment as experiment_lib
@@ -16,7 +16,7 @@ from dfim.training import step
 
 def config_of(what: str, fsdp: int):
   """A smoke config whose network has arrays that are large enough to be cut."""
-  config = dict(digits=imm_digits, walk=dfim_walk)[what].get_config("smoke")
+  config = dict(digits=imm_digits, walk=moment_forcing_walk)[what].get_config("smoke")
   config.fsdp = fsdp
   config.model.width = 256
   return config

@@ -61,7 +61,7 @@ def placed(value, files):
   return value.replace("{files}", str(files)) if isinstance(value, str) else value
 
 
-D, W, S, F, T = "imm_digits", "forcing_walk", "forcing_series", "dfim_walk", "imm_toy"
+D, W, S, F, T = "imm_digits", "forcing_walk", "forcing_series", "moment_forcing_walk", "imm_toy"
 times, sampler, images = "objective.sample_times.", "sampler.", "evaluators.images."
 named = lambda name, **fields: dict(name=name, **fields)
 OF_ONE_STREAM = (

@@ -1,4 +1,4 @@
-"""Why what is conditioned on must stand still, in closed form: docs/fusion.md.
+"""Why what is conditioned on must stand still, in closed form: docs/moment_forcing.md.
 
 Two tokens of unit variance and correlation RHO on the straight path; all is Gaussian, every map
 linear, and the frozen network's answer perfect. The first token is the prefix of the second.

@@ -1,11 +1,11 @@
-"""How fast the fusion and its rivals are: milliseconds a training step, tokens a second drawn.
+"""How fast Moment Forcing and its rivals are: milliseconds a training step, tokens a second drawn.
 
-python -m benchmarks.fusion_speed
+python -m benchmarks.moment_forcing_speed
 
 In turns in one run, as `benchmarks.speed` does, on one device. All have one network, so what tells
 them apart is what a step computes, and how many calls a token takes. `network only` is those calls,
 and the one that remembers the token, of the jitted network with its cache. Leaves `speed.json`
-beside the table of benchmarks.fusion.
+beside the table of benchmarks.moment_forcing.
 """
 
 from collections.abc import Callable
@@ -21,18 +21,20 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from benchmarks import fusion
+from benchmarks import moment_forcing
 from benchmarks import runs
 from benchmarks import speed
 from dfim import sample
 from dfim.training import experiment as experiment_lib
 
 _ROUNDS = flags.DEFINE_integer("speed_rounds", 7, "Rounds over everything.")
-_TIMES = flags.DEFINE_string("times", "runs/benchmark_fusion/speed.json", "Where the times go.")
+_TIMES = flags.DEFINE_string(
+  "times", "runs/benchmark_moment_forcing/speed.json", "Where the times go."
+)
 _LARGEST = flags.DEFINE_integer("largest", 2000, "Sequences drawn at once, at most.")
 
 TRAINED = (  # the first is what the others' steps are compared with
-  "fusion",
+  "moment_forcing",
   "M=1",
   "data MMD",
   "forcing",
@@ -43,7 +45,7 @@ TRAINED = (  # the first is what the others' steps are compared with
   "shortcut x two_stream",
 )
 DRAWN = {  # how many calls a token each is drawn with
-  "fusion": (1, 2),
+  "moment_forcing": (1, 2),
   "M=1": (1, 2),
   "shortcut x two_stream": (1, 2, 4),
   "forcing": (4, 8, 16),
@@ -53,7 +55,7 @@ DRAWN = {  # how many calls a token each is drawn with
 def main(_) -> None:
   """Times everything and prints both tables."""
   mode = "smoke" if runs.QUICK.value else "full"
-  configs = {name: fusion.FINAL[name](mode) for name in TRAINED}
+  configs = {name: moment_forcing.FINAL[name](mode) for name in TRAINED}
   steps = speed.measure({name: training(c) for name, c in configs.items()}, _ROUNDS.value)
   drawn = {
     (name, calls, batch): drawing(configs[name], calls, batch)
@@ -61,8 +63,8 @@ def main(_) -> None:
     for calls in each
     for batch in (1, _LARGEST.value)
   }
-  tokens = configs["fusion"].data.tokens
-  one = experiment_lib.build(configs["fusion"], devices=jax.devices()[:1])
+  tokens = configs["moment_forcing"].data.tokens
+  one = experiment_lib.build(configs["moment_forcing"], devices=jax.devices()[:1])
   apply, params = jax.jit(one.apply), one.ema_params(one.first_state())
   alone = {
     (calls, batch): network(one, functools.partial(apply, params), calls, batch)
@@ -112,8 +114,8 @@ def network(
 
 
 def training_table(seconds: dict[str, np.ndarray]) -> str:
-  """Markdown: milliseconds a step, and the median over rounds of its ratio to the fusion's."""
-  lines = ["| objective | ms a step | of the fusion's |", "|---|--:|--:|"]
+  """Markdown: milliseconds a step, and the median over rounds of its ratio to Moment Forcing's."""
+  lines = ["| objective | ms a step | of Moment Forcing's |", "|---|--:|--:|"]
   for name, each in seconds.items():
     ratio = np.median(each / seconds[TRAINED[0]])
     lines.append(f"| {name} | {1e3 * np.median(each):.3g} | {ratio:.2f} |")

@@ -1,17 +1,17 @@
-"""The fusion and its rivals on the turning walk: quality against calls, and what each choice does.
+"""Moment Forcing and its baselines on the turning walk: quality against NFE, and ablations.
 
-python -m benchmarks.fusion --rows='final *' --seeds=0,1,2
-python -m benchmarks.fusion --rows='screen *' --seeds=0
+python -m benchmarks.moment_forcing --rows='final *' --seeds=0,1,2
+python -m benchmarks.moment_forcing --rows='screen *' --seeds=0
 
 All rows have the network, the optimizer, the examples that it sees and the data of
-configs/dfim_walk.py; `fusion` and `M=1` read three more examples for each, for the mean alone.
-`final` rows are the methods, each down the grid that suits it, after 3,000 steps, and the rivals of
-one stream once more at as many tokens x steps. `other`, `third`, `short` and `long` rows are other
-walks. `screen` rows are the fusion with one choice changed, after half of the steps. All are scored
-by their last weights, but for `screen EMA ..`. A row and a seed are an ordinary run in
-<workdir>/<row>/<seed>: what is done is not done again, what was stopped resumes. At the end
-`table.md` and `figure.png` in <workdir> show all that is there; training seconds in the figure are
-steps times the `speed.json` that benchmarks.fusion_speed leaves there.
+configs/moment_forcing_walk.py; `moment_forcing` and `M=1` read three more examples for each, for
+the mean alone. `final` rows are the methods, each down the grid that suits it, after 3,000 steps,
+and the rivals of one stream once more at as many tokens x steps. `other`, `third`, `short` and
+`long` rows are other walks. `screen` rows are Moment Forcing with one choice changed, after half of
+the steps. All are scored by their last weights, but for `screen EMA ..`. A row and a seed are an
+ordinary run in <workdir>/<row>/<seed>: what is done is not done again, what was stopped resumes. At
+the end `table.md` and `figure.png` in <workdir> show all that is there; training seconds in the
+figure are steps times the `speed.json` that benchmarks.moment_forcing_speed leaves there.
 """
 
 import functools
@@ -25,16 +25,16 @@ from absl import flags
 import ml_collections
 
 from benchmarks import runs
-from configs import dfim_walk
 from configs import forcing_walk
+from configs import moment_forcing_walk
 from dfim.training import progress
 
 flags.adopt_module_key_flags(runs)  # so that --help shows --rows, --seeds and --quick
 _WORKDIR = flags.DEFINE_string(
-  "workdir", "runs/benchmark_fusion", "Where the runs and the table are."
+  "workdir", "runs/benchmark_moment_forcing", "Where the runs and the table are."
 )
 
-CALLS = (1, 2, 4, 8, 16)  # of rivals; the fusion is scored at its config's
+CALLS = (1, 2, 4, 8, 16)  # of rivals; Moment Forcing is scored at its config's
 LEAST = 5e-5  # of a distance in the figure: an unbiased one may be 0 or less
 ONE_STREAM = dict(  # what a token is sampled from, a clean past, must be met in training
   name="core.times.mixture",
@@ -57,12 +57,15 @@ def changed(config: ml_collections.ConfigDict, fields: dict[str, Any]) -> ml_col
   return config
 
 
-def fusion(steps: float = 1.0, **fields: Any) -> runs.Row:
-  """configs/dfim_walk.py with fields of its objective set, `__` for a dot; steps as a multiple."""
+def moment_forcing(steps: float = 1.0, **fields: Any) -> runs.Row:
+  """The config of Moment Forcing with fields of its objective set, `__` for a dot.
+
+  `steps` is a multiple of the config's own.
+  """
   dotted = {"objective." + name.replace("__", "."): value for name, value in fields.items()}
 
   def config(mode: str) -> ml_collections.ConfigDict:
-    c = changed(dfim_walk.get_config(mode), dotted)
+    c = changed(moment_forcing_walk.get_config(mode), dotted)
     c.steps = int(steps * c.steps)
     c.batch_size = max(c.batch_size, c.objective.group_size)  # where all is quick, and small
     del c.evaluators.rollout
@@ -72,10 +75,10 @@ def fusion(steps: float = 1.0, **fields: Any) -> runs.Row:
 
 
 def rival(objective: dict[str, Any], step: dict[str, Any], streams: int, steps: float) -> runs.Row:
-  """The fusion's config with another objective, and another way to sample."""
+  """Moment Forcing's config with another objective, and another way to sample."""
 
   def config(mode: str) -> ml_collections.ConfigDict:
-    c = fusion(steps)(mode)
+    c = moment_forcing(steps)(mode)
     two_stream = c.objective.sample_times.pattern
     times = dict(pattern=two_stream if streams == 2 else ONE_STREAM, **forcing_walk.ENDS)
     c.objective = {**objective, "streams": streams}
@@ -124,20 +127,20 @@ def straight(name: str) -> dict[str, Any]:
 
 
 FINAL = {
-  "fusion": fusion(),
-  "fusion own datum": fusion(**OWN),
-  "fusion as they came": fusion(**AS_THEY_CAME),
-  "M=1": fusion(group_size=1),
-  "M=1 own datum": fusion(**OWN | dict(group_size=1)),
-  "data MMD": fusion(**OWN, sample_times__mapping=dict(name="core.mappings.to_target")),
+  "moment_forcing": moment_forcing(),
+  "moment_forcing own datum": moment_forcing(**OWN),
+  "moment_forcing as they came": moment_forcing(**AS_THEY_CAME),
+  "M=1": moment_forcing(group_size=1),
+  "M=1 own datum": moment_forcing(**OWN | dict(group_size=1)),
+  "data MMD": moment_forcing(**OWN, sample_times__mapping=dict(name="core.mappings.to_target")),
   "forcing": forcing(),
   "forcing two_stream": forcing(streams=2),
   "forcing equal tokens": forcing(steps=2.0),
   **{f"shortcut {p}": shortcut(p) for p in ("velocity", "x")},
   **{f"shortcut {p} two_stream": shortcut(p, streams=2) for p in ("velocity", "x")},
   **{f"shortcut {p} equal tokens": shortcut(p, steps=2.0) for p in ("velocity", "x")},
-  "fusion noisy": noisy(fusion(**AS_THEY_CAME)),
-  "M=1 noisy": noisy(fusion(**AS_THEY_CAME | dict(group_size=1))),
+  "moment_forcing noisy": noisy(moment_forcing(**AS_THEY_CAME)),
+  "M=1 noisy": noisy(moment_forcing(**AS_THEY_CAME | dict(group_size=1))),
   "forcing two_stream noisy": noisy(forcing(streams=2)),
   **{f"shortcut {p} two_stream noisy": noisy(shortcut(p, streams=2)) for p in ("velocity", "x")},
 }
@@ -199,9 +202,9 @@ WALKS = {  # fields of `data`; a first one is the config's
   "long": dict(tokens=10, branches=2, angle=35.0),
 }
 ELSEWHERE = (
-  "fusion",
-  "fusion own datum",
-  "fusion as they came",
+  "moment_forcing",
+  "moment_forcing own datum",
+  "moment_forcing as they came",
   "M=1",
   "M=1 own datum",
   "forcing",
@@ -225,8 +228,11 @@ def averaged(row: runs.Row, decay: float) -> runs.Row:
 ROWS = {
   **{f"final {name}": row for name, row in FINAL.items()},
   **{f"{walk} {name}": elsewhere(FINAL[name], walk) for walk in WALKS for name in ELSEWHERE},
-  **{f"screen {name}": fusion(steps=0.5, **fields) for name, fields in SCREEN.items()},
-  **{f"screen EMA {decay:g}": averaged(fusion(steps=0.5), decay) for decay in (0.99, 0.995, 0.998)},
+  **{f"screen {name}": moment_forcing(steps=0.5, **fields) for name, fields in SCREEN.items()},
+  **{
+    f"screen EMA {decay:g}": averaged(moment_forcing(steps=0.5), decay)
+    for decay in (0.99, 0.995, 0.998)
+  },
 }
 
 

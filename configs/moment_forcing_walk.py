@@ -1,10 +1,10 @@
-"""The fusion on the turning walk: each point in one or two network calls, by moment matching.
+"""Moment Forcing on the turning walk: each point in one or two network calls, by moment matching.
 
-python -m dfim.main --config=configs/dfim_walk.py
+python -m dfim.main --config=configs/moment_forcing_walk.py
 
 Time: about eight minutes on two CPU cores, the scores one of them.
 Score: joint / turn distance .00026 / .00071 at one call a token, .00024 / .00032 at two; medians of
-three seeds (docs/fusion.md).
+three seeds (docs/moment_forcing.md).
 """
 
 import ml_collections
