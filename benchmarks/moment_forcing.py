@@ -6,7 +6,7 @@ python -m benchmarks.moment_forcing --rows='screen *' --seeds=0
 All rows have the network, the optimizer, the examples that it sees and the data of
 configs/moment_forcing_walk.py; `moment_forcing` and `M=1` read three more examples for each, for
 the mean alone. `final` rows are the methods, each down the grid that suits it, after 3,000 steps,
-and the rivals of one stream once more at as many tokens x steps. `other`, `third`, `short` and
+and the baselines of one stream once more at as many tokens x steps. `other`, `third`, `short` and
 `long` rows are other walks. `screen` rows are Moment Forcing with one choice changed, after half of
 the steps. All are scored by their last weights, but for `screen EMA ..`. A row and a seed are an
 ordinary run in <workdir>/<row>/<seed>: what is done is not done again, what was stopped resumes. At
@@ -34,7 +34,7 @@ _WORKDIR = flags.DEFINE_string(
   "workdir", "runs/benchmark_moment_forcing", "Where the runs and the table are."
 )
 
-CALLS = (1, 2, 4, 8, 16)  # of rivals; Moment Forcing is scored at its config's
+CALLS = (1, 2, 4, 8, 16)  # of baselines; Moment Forcing is scored at its config's
 LEAST = 5e-5  # of a distance in the figure: an unbiased one may be 0 or less
 ONE_STREAM = dict(  # what a token is sampled from, a clean past, must be met in training
   name="core.times.mixture",
@@ -74,7 +74,7 @@ def moment_forcing(steps: float = 1.0, **fields: Any) -> runs.Row:
   return config
 
 
-def rival(objective: dict[str, Any], step: dict[str, Any], streams: int, steps: float) -> runs.Row:
+def baseline(objective: dict[str, Any], step: dict[str, Any], streams: int, steps: float) -> runs.Row:
   """Moment Forcing's config with another objective, and another way to sample."""
 
   def config(mode: str) -> ml_collections.ConfigDict:
@@ -100,7 +100,7 @@ def forcing(streams: int = 1, steps: float = 1.0) -> runs.Row:
     weight=dict(name="core.weights.uniform"),
   )
   step = dict(name="samplers.jump.ancestral_step", eta=0.0)
-  return rival(objective, step, streams, steps)
+  return baseline(objective, step, streams, steps)
 
 
 def shortcut(prediction: str, streams: int = 1, steps: float = 1.0) -> runs.Row:
@@ -112,7 +112,7 @@ def shortcut(prediction: str, streams: int = 1, steps: float = 1.0) -> runs.Row:
   objective = dict(
     name="objectives.shortcut.loss", sample_times=dict(name="core.times.dyadic", finest=32), **form
   )
-  return rival(objective, dict(name="samplers.jump.pushforward_step"), streams, steps)
+  return baseline(objective, dict(name="samplers.jump.pushforward_step"), streams, steps)
 
 
 def noisy(row: runs.Row) -> runs.Row:

@@ -1,4 +1,4 @@
-"""How fast Moment Forcing and its rivals are: milliseconds a training step, tokens a second drawn.
+"""How fast Moment Forcing and its baselines are: milliseconds a training step, tokens a second drawn.
 
 python -m benchmarks.moment_forcing_speed
 

@@ -28,7 +28,7 @@ def check(series: forecasting.Series, windows: Windows) -> None:
   """
   series, origin, horizon = _checked(series, windows)
   _validation(_known(series, origin, horizon), horizon)
-  if "law" in series:
+  if "distribution" in series:
     _distribution(series)
   truth = forecasting.targets(series, origin, horizon)
   if not np.array_equal(truth, windows["target"], equal_nan=True):
@@ -75,8 +75,8 @@ def ridge_var(
   series, origin, horizon = _checked(series, windows, paths)
   choice = choice or choose_ridge_var(series, windows, seed=seed)
   end = _known(series, origin, horizon)["cuts"][0]
-  law = ridge.fit(series, end, *ridge.choice(choice, "choice", end - 1))
-  return ridge.draw(series, law, origin, horizon, paths, np.random.default_rng(seed))
+  fitted = ridge.fit(series, end, *ridge.choice(choice, "choice", end - 1))
+  return ridge.draw(series, fitted, origin, horizon, paths, np.random.default_rng(seed))
 
 
 def choose_ridge_var(
@@ -107,14 +107,14 @@ def choose_ridge_var(
 def oracle(
   series: forecasting.Series, windows: Windows, paths: int = 100, seed: int = 0
 ) -> np.ndarray:
-  """Draws from the exact law of `forecasting.vector_autoregression`: no forecast is better."""
+  """Draws from the exact distribution of the series: no forecast is better."""
   series, origin, horizon = _checked(series, windows, paths)
-  law, root = _distribution(series)
+  known, root = _distribution(series)
   rows = origin[:, None] + np.arange(horizon)
-  mean = lambda t: law["mean"][t % len(law["mean"])]
+  mean = lambda t: known["mean"][t % len(known["mean"])]
   drawn = ridge.simulate(
     series["values"][origin - 1] - mean(origin - 1),
-    law["matrix"].T,
+    known["matrix"].T,
     np.zeros(windows["target"].shape),
     root,
     paths,
@@ -124,21 +124,22 @@ def oracle(
 
 
 def _distribution(series: forecasting.Series) -> tuple[dict[str, np.ndarray], np.ndarray]:
-  """The series' own `law`, see `forecasting.exact_law`, and the root `[D, D]` of its covariance."""
+  """As `forecasting.exact_distribution` gives it, and the root `[D, D]` of its covariance."""
   dims = series["values"].shape[1]
   shapes = dict(mean=(None, dims), matrix=(dims, dims), covariance=(dims, dims))
-  if not isinstance(series["law"], Mapping) or set(shapes) - set(series["law"]):
-    raise ValueError(f"series.law: give {', '.join(shapes)}, or leave it out")
-  law = {
-    name: inputs.numbers(series["law"][name], f"series.law.{name}", shape, axes=("row", "column"))
+  given, field = series["distribution"], "series.distribution"
+  if not isinstance(given, Mapping) or set(shapes) - set(given):
+    raise ValueError(f"{field}: give {', '.join(shapes)}, or leave it out")
+  known = {
+    name: inputs.numbers(given[name], f"{field}.{name}", shape, axes=("row", "column"))
     for name, shape in shapes.items()
   }
-  if not len(law["mean"]):
-    raise ValueError("series.law.mean: has no row; give one for each step of its season")
+  if not len(known["mean"]):
+    raise ValueError(f"{field}.mean: has no row; give one for each step of its season")
   try:
-    return law, ridge.root(law["covariance"])
+    return known, ridge.root(known["covariance"])
   except np.linalg.LinAlgError:
-    raise ValueError("series.law.covariance: is not positive definite; give one that is") from None
+    raise ValueError(f"{field}.covariance: is not positive definite; give one that is") from None
 
 
 def _checked(

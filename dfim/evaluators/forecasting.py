@@ -70,7 +70,7 @@ def scores(
     steps: numbers of network calls.
     paths: for each window.
     baselines: whether to add rows of forecasters that take seconds: the last season again, a vector
-      autoregression, and for a series whose law is known the best forecast that there is.
+      autoregression, and for a series whose distribution is known the best forecast that there is.
     seed: of the baselines.
 
   Returns:
@@ -89,7 +89,7 @@ def scores(
     values["ridge VAR is of"] = "order {}, ridge {:g}".format(*choice)
     drawn["seasonal naive"] = baselines_lib.seasonal_naive(series, data, paths, seed)
     drawn["ridge VAR"] = baselines_lib.ridge_var(series, data, paths, seed, choice=choice)
-    if "law" in series:
+    if "distribution" in series:
       drawn["oracle"] = baselines_lib.oracle(series, data, paths, seed)
   return values | {name: crps.scores(x, data["target"]) for name, x in drawn.items()}, figure
 

@@ -81,9 +81,9 @@ def check(target: np.ndarray, field: str = "target", *, columns: bool = True) ->
 
 
 def exact(paths: np.ndarray, target: np.ndarray) -> np.ndarray:
-  """CRPS `[...]` of the law that puts 1 / P on each of P samples `[P, ...]`, against `[...]`.
+  """CRPS `[...]` of the empirical distribution of P samples `[P, ...]`, against `[...]`.
 
-  E|X - y| - E|X - X'| / 2 with X and X' independent of that law, so that a pair may be one sample
+  E|X - y| - E|X - X'| / 2 with X and X' independent of it, so that a pair may be one sample
   twice: of few samples it is too large, by 1 / P of the second term on average.
 
   Source: J. Matheson and R. Winkler, Management Science 22, 1976.

@@ -65,21 +65,23 @@ def test_order_in_the_embedded_series_is_oracle_ridge_naive(series, windows):
     forecast.__name__: crps.scores(forecast(series, windows), windows["target"])["crps_sum"]
     for forecast in (baselines.oracle, baselines.ridge_var, baselines.seasonal_naive)
   }
-  assert abs(score["ridge_var"] / score["oracle"] - 1) < 0.03  # 49 windows; the law is in its class
+  assert (
+    abs(score["ridge_var"] / score["oracle"] - 1) < 0.03
+  )  # 49 windows; the known is in its class
   assert score["seasonal_naive"] > 1.2 * score["oracle"]
 
 
 def test_oracle_is_the_exact_gaussian(series):
   """Mean and covariance at each step by their recursions, against 40,000 paths of one window."""
-  windows, law = forecasting.load(series=series, **SIZES, count=1), series["law"]
+  windows, known = forecasting.load(series=series, **SIZES, count=1), series["distribution"]
   drawn = baselines.oracle(series, windows, 40_000)[:, 0]
   origin, covariance = windows["origin"][0], np.zeros((3, 3))
-  deviation = series["values"][origin - 1] - law["mean"][(origin - 1) % 24]
+  deviation = series["values"][origin - 1] - known["mean"][(origin - 1) % 24]
   for h in range(24):
-    deviation = law["matrix"] @ deviation
-    covariance = law["matrix"] @ covariance @ law["matrix"].T + law["covariance"]
+    deviation = known["matrix"] @ deviation
+    covariance = known["matrix"] @ covariance @ known["matrix"].T + known["covariance"]
     std = np.sqrt(np.diag(covariance))
-    error = drawn[:, h].mean(0) - deviation - law["mean"][(origin + h) % 24]
+    error = drawn[:, h].mean(0) - deviation - known["mean"][(origin + h) % 24]
     assert np.all(np.abs(error) < 5 * std / 200)
     assert np.all(np.abs(np.cov(drawn[:, h].T) - covariance) < 5 * np.outer(std, std) / 140)
 
@@ -162,7 +164,7 @@ def test_what_can_be_forecast_passes_the_check(series, windows):
   baselines.check(series, windows)
   baselines.check(series | dict(cuts=(4800, 4800, 6000)), windows)  # nothing lies between
   baselines.check(spoiled(series, 5990), forecasting.load(series=spoiled(series, 5990), **SIZES))
-  baselines.check({k: v for k, v in series.items() if k != "law"}, windows)
+  baselines.check({k: v for k, v in series.items() if k != "distribution"}, windows)
 
 
 def test_windows_of_another_series_are_refused(series, windows):
@@ -195,16 +197,16 @@ def test_wrong_numbers_of_paths_are_refused(series, windows, forecast):
 
 
 @pytest.mark.parametrize(
-  "law, line",
+  "known, line",
   [
-    (None, "series.law: give mean, matrix, covariance"),
-    (dict(mean=np.zeros((0, 3))), "series.law.mean: has no row"),
-    (dict(mean=np.zeros((24, 2))), "series.law.mean of shape (24, 2)"),
-    (dict(covariance=-np.eye(3)), "series.law.covariance: is not positive definite"),
+    (None, "series.distribution: give mean, matrix, covariance"),
+    (dict(mean=np.zeros((0, 3))), "series.distribution.mean: has no row"),
+    (dict(mean=np.zeros((24, 2))), "series.distribution.mean of shape (24, 2)"),
+    (dict(covariance=-np.eye(3)), "series.distribution.covariance: is not positive definite"),
   ],
 )
-def test_a_wrong_distribution_is_refused(series, windows, law, line):
-  bad = series | dict(law=law and series["law"] | law)
+def test_a_wrong_distribution_is_refused(series, windows, known, line):
+  bad = series | dict(distribution=known and series["distribution"] | known)
   for call in (baselines.check, baselines.oracle):
     with pytest.raises(ValueError) as error:
       call(bad, windows)
@@ -214,12 +216,12 @@ def test_a_wrong_distribution_is_refused(series, windows, law, line):
 @pytest.mark.parametrize("constant", [3.0, 0.1, -7e5])
 def test_a_constant_dimension_is_forecast_as_it_is(series, constant):
   """By all, and leaves the seasonal naive forecast of the others as it is."""
-  law = {name: value.copy() for name, value in series["law"].items()}
-  law["mean"][:, 1] = constant
-  law["matrix"][1] = law["covariance"][1] = law["covariance"][:, 1] = 0
+  known = {name: value.copy() for name, value in series["distribution"].items()}
+  known["mean"][:, 1] = constant
+  known["matrix"][1] = known["covariance"][1] = known["covariance"][:, 1] = 0
   values = series["values"].copy()
   values[:, 1] = constant
-  still = series | dict(values=values, law=law)
+  still = series | dict(values=values, distribution=known)
   windows = forecasting.load(series=still, **SIZES, count=3)
   baselines.check(still, windows)
   ridge_var = functools.partial(baselines.ridge_var, choice=(2, 1.0))

@@ -141,7 +141,7 @@ def unknown(series, row):
     (lambda s: s | dict(cuts=(1190, 1200, 1500)), "series.cuts: 10 steps between training"),
     (lambda s: s | dict(season=300), "series.cuts=(900, 1200, 1500): baselines of season=300 "),
     (lambda s: s | dict(cuts=(290, 1200, 1500)), "series.cuts=(290, 1200, 1500): baselines of "),
-    (lambda s: s | dict(law=3), "series.law: "),
+    (lambda s: s | dict(distribution=3), "series.distribution: "),
   ],
 )
 def test_what_cannot_be_scored_is_refused_before_anything_is_drawn(series, change, line):
@@ -201,7 +201,7 @@ def test_a_constant_column_scores_0_by_every_baseline(series):
   pytest.importorskip("matplotlib")
   values = series["values"][:, :2].copy()
   values[:, 1] = 3.0
-  still = {k: v for k, v in series.items() if k != "law"} | dict(values=values)
+  still = {k: v for k, v in series.items() if k != "distribution"} | dict(values=values)
   rest = still | dict(values=values[:, :1])
 
   def last(params, count, steps, *, context, cond, length):

@@ -73,9 +73,10 @@ def exchange(path: str | os.PathLike) -> Series:
 
 
 def vector_autoregression(length: int = 10_000, dims: int = 4, seed: int = 0) -> Series:
-  """A made-up hourly series that needs no file and whose law is known, as `law`: see `exact_law`.
+  """A made-up hourly series that needs no file and whose distribution is known.
 
-  The first 60% train, the next 20% validate and the last 20% test.
+  It is the series' own `distribution`, see `exact_distribution`. The first 60% train, the next 20%
+  validate and the last 20% test.
 
   Raises:
     ValueError: no step or no dimension.
@@ -83,19 +84,19 @@ def vector_autoregression(length: int = 10_000, dims: int = 4, seed: int = 0) ->
   inputs.whole(length, "data.series.length", low=1)
   inputs.whole(dims, "data.series.dims", low=1)
   inputs.whole(seed, "data.series.seed", low=0)
-  law, burn_in = exact_law(dims, seed), 400  # .9^400 is 5e-19: the start is forgotten
+  known, burn_in = exact_distribution(dims, seed), 400  # .9^400 is 5e-19: the start is forgotten
   rng = np.random.default_rng((seed, 1))
-  noise = rng.normal(size=(burn_in + length, dims)) @ np.linalg.cholesky(law["covariance"]).T
+  noise = rng.normal(size=(burn_in + length, dims)) @ np.linalg.cholesky(known["covariance"]).T
   z = np.zeros((len(noise), dims))
   for t in range(1, len(z)):
-    z[t] = law["matrix"] @ z[t - 1] + noise[t]
+    z[t] = known["matrix"] @ z[t - 1] + noise[t]
   hours = np.arange(length)
   cuts = (length * 6 // 10, length * 8 // 10, length)
-  values = z[burn_in:] + law["mean"][hours % 24]
-  return dict(values=values, calendar=_hourly(hours), season=24, cuts=cuts, law=law)
+  values = z[burn_in:] + known["mean"][hours % 24]
+  return dict(values=values, calendar=_hourly(hours), season=24, cuts=cuts, distribution=known)
 
 
-def exact_law(dims: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
+def exact_distribution(dims: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
   """What `vector_autoregression` draws from: `mean [24, D]`, `matrix` and `covariance [D, D]`.
 
   y_t - mean[t mod 24] = matrix (y_{t-1} - mean[(t-1) mod 24]) + e_t, e_t normal of that covariance.
@@ -133,6 +134,8 @@ def checked(series: Any, field: str = "data.series") -> Series:
       f"{field}: has no {', '.join(missing)}; name one that has, such as"
       " data.series.forecasting.ett"
     )
+  if "law" in found:
+    raise ValueError(f"{field}.law: moved to distribution; rename it.")
   axes, limits = ("row", "column"), dict(low=-_LARGEST, high=_LARGEST, finite=False)
   name = f"{field}.values"
   values = inputs.numbers(series["values"], name, (None, None), axes=axes, **limits)
@@ -345,8 +348,8 @@ def _view(
   if anchor != "ridge":
     return view
   order, penalty = ridge.choice(regression, "data.regression", context)
-  law = ridge.fit(series, series["cuts"][0], order, penalty)
-  return dataclasses.replace(view, law=law)
+  fitted = ridge.fit(series, series["cuts"][0], order, penalty)
+  return dataclasses.replace(view, fitted=fitted)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -358,7 +361,7 @@ class _View:
   stack: int
   lags: tuple[int, ...]
   anchor: str
-  law: ridge.Law | None = None
+  fitted: ridge.Regression | None = None
 
   def __post_init__(self):
     for name in ("context", "horizon", "stack"):
@@ -386,7 +389,7 @@ class _View:
     values, steps = series["values"], self.context + self.horizon
     last = values[origin - 1, None]
     if self.anchor == "ridge":
-      expected = ridge.expect(series, self.law, origin, self.horizon)
+      expected = ridge.expect(series, self.fitted, origin, self.horizon)
       if not np.all(np.abs(expected) <= _LARGEST):
         raise ValueError(
           f"data.regression: its forecasts exceed {_LARGEST:g} within {self.horizon} steps; give a"

@@ -12,7 +12,7 @@ import numpy as np
 
 from dfim.io import inputs
 
-Law = dict[str, Any]
+Regression = dict[str, Any]
 _BLOCK = 2**22  # numbers that are made of a series at once: 32 MB of float64
 
 
@@ -60,7 +60,7 @@ def root(covariance: np.ndarray) -> np.ndarray:
   return found
 
 
-def fit(series: dict[str, Any], end: int, order: int, ridge: float) -> Law:
+def fit(series: dict[str, Any], end: int, order: int, ridge: float) -> Regression:
   """Least squares on rows before `end`; the ridge spares the intercept and the calendar.
 
   A constant dimension is forecast as that constant, and helps to forecast no other. Parts of the
@@ -89,23 +89,27 @@ def fit(series: dict[str, Any], end: int, order: int, ridge: float) -> Law:
 
 def draw(
   series: dict[str, Any],
-  law: Law,
+  fitted: Regression,
   origin: np.ndarray,
   horizon: int,
   paths: int,
   rng: np.random.Generator,
 ) -> np.ndarray:
   """Paths `[P, N, H, D]` in raw units from rows `origin [N]` on."""
-  past, drift = _start(series, law, origin, horizon)
-  return law["mean"] + law["std"] * simulate(past, law["lagged"], drift, law["root"], paths, rng)
+  past, drift = _start(series, fitted, origin, horizon)
+  return fitted["mean"] + fitted["std"] * simulate(
+    past, fitted["lagged"], drift, fitted["root"], paths, rng
+  )
 
 
-def expect(series: dict[str, Any], law: Law, origin: np.ndarray, horizon: int) -> np.ndarray:
+def expect(
+  series: dict[str, Any], fitted: Regression, origin: np.ndarray, horizon: int
+) -> np.ndarray:
   """The mean `[N, H, D]` of `draw`'s paths."""
-  past, drift = _start(series, law, origin, horizon)
-  none = np.zeros_like(law["root"])
-  (mean,) = simulate(past, law["lagged"], drift, none, 1, np.random.default_rng(0))
-  return law["mean"] + law["std"] * mean
+  past, drift = _start(series, fitted, origin, horizon)
+  none = np.zeros_like(fitted["root"])
+  (mean,) = simulate(past, fitted["lagged"], drift, none, 1, np.random.default_rng(0))
+  return fitted["mean"] + fitted["std"] * mean
 
 
 def simulate(
@@ -163,11 +167,11 @@ def _least_squares(
 
 
 def _start(
-  series: dict[str, Any], law: Law, origin: np.ndarray, horizon: int
+  series: dict[str, Any], fitted: Regression, origin: np.ndarray, horizon: int
 ) -> tuple[np.ndarray, np.ndarray]:
   """The standardised past of each row, and the drift of each step after it."""
-  past = _past(series["values"], law["mean"], law["std"], origin, law["order"])
-  drift = _regressors(series, origin[:, None] + np.arange(horizon)) @ law["drift"]
+  past = _past(series["values"], fitted["mean"], fitted["std"], origin, fitted["order"])
+  drift = _regressors(series, origin[:, None] + np.arange(horizon)) @ fitted["drift"]
   return past, drift
 
 

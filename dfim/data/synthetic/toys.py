@@ -34,12 +34,12 @@ def ring(
   inputs.number(radius, "data.radius")
   inputs.number(std, "data.std", low=0)
 
-  def law(key: Array) -> Array:
+  def draw(key: Array) -> Array:
     k1, k2 = jax.random.split(key)
     angle = 2 * jnp.pi * jax.random.randint(k1, (batch_size,), 0, modes) / modes
     return radius * _circle(angle) + std * jax.random.normal(k2, (batch_size, 2))
 
-  return base.drawn(law, batch_size, seed, start, process)
+  return base.drawn(draw, batch_size, seed, start, process)
 
 
 def checkerboard(
@@ -56,14 +56,14 @@ def checkerboard(
   if inputs.whole(squares, "data.squares", low=2) % 2:
     raise ValueError(f"data.squares: {squares}; set an even number, so that columns are alike")
 
-  def law(key: Array) -> Array:
+  def draw(key: Array) -> Array:
     k1, k2 = jax.random.split(key)
     x, u = jax.random.uniform(k1, (2, batch_size), maxval=squares)
     field = 2 * jax.random.randint(k2, (batch_size,), 0, squares // 2)
     y = field + jnp.floor(x) % 2 + u / squares
     return half_width * (2 * jnp.stack([x, y], -1) / squares - 1)
 
-  return base.drawn(law, batch_size, seed, start, process)
+  return base.drawn(draw, batch_size, seed, start, process)
 
 
 def moons(
@@ -77,14 +77,14 @@ def moons(
   """Two half circles that reach into each other, blurred by `std`."""
   inputs.number(std, "data.std", low=0)
 
-  def law(key: Array) -> Array:
+  def draw(key: Array) -> Array:
     k1, k2, k3 = jax.random.split(key, 3)
     arc = _circle(jax.random.uniform(k1, (batch_size,), maxval=jnp.pi))
     arc = arc - jnp.array([[0.5, 0.25]])  # the pair is symmetric about the origin
     side = jax.random.rademacher(k2, (batch_size, 1), jnp.float32)
     return 0.6 * side * arc + std * jax.random.normal(k3, (batch_size, 2))
 
-  return base.drawn(law, batch_size, seed, start, process)
+  return base.drawn(draw, batch_size, seed, start, process)
 
 
 def spiral(
@@ -102,14 +102,14 @@ def spiral(
   inputs.number(turns, "data.turns")
   inputs.number(std, "data.std", low=0)
 
-  def law(key: Array) -> Array:
+  def draw(key: Array) -> Array:
     k1, k2, k3 = jax.random.split(key, 3)
     radius = jax.random.uniform(k1, (batch_size,))
     arm = jax.random.randint(k2, (batch_size,), 0, arms)
     angle = 2 * jnp.pi * (turns * radius + arm / arms)
     return 1.2 * radius[:, None] * _circle(angle) + std * jax.random.normal(k3, (batch_size, 2))
 
-  return base.drawn(law, batch_size, seed, start, process)
+  return base.drawn(draw, batch_size, seed, start, process)
 
 
 def load(

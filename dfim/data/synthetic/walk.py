@@ -1,7 +1,7 @@
 """The turning walk: endless sequences on a circle, `x [B, tokens, 2]`, made from (seed, n) alone.
 
-Every token alone is uniform on the circle, whatever the other fields say: only the law of a token
-given those before it can be learned or missed. A coordinate's std is radius / sqrt(2).
+Every token alone is uniform on the circle, whatever the other fields say: only the distribution of
+a token given those before it can be learned or missed. A coordinate's std is radius / sqrt(2).
 """
 
 import functools
@@ -50,7 +50,7 @@ def walk(
   inputs.number(radius, "data.radius", above=0)
   means = np.linspace(-angle, angle, branches) if branches > 1 else np.zeros(1)
 
-  def law(key: Array) -> Array:
+  def draw(key: Array) -> Array:
     k1, k2, k3 = jax.random.split(key, 3)
     first = jax.random.uniform(k1, (batch_size, 1), maxval=2 * jnp.pi)
     mean = jax.random.choice(k2, jnp.asarray(means, jnp.float32), (batch_size, tokens - 1))
@@ -58,7 +58,7 @@ def walk(
     direction = jnp.cumsum(jnp.concatenate([first, turns], axis=1), axis=1)
     return radius * jnp.stack([jnp.cos(direction), jnp.sin(direction)], axis=-1)
 
-  return base.drawn(law, batch_size, seed, start, process)
+  return base.drawn(draw, batch_size, seed, start, process)
 
 
 def load(split: str = "test", size: int = 20_000, **fields: Any) -> dict[str, np.ndarray]:

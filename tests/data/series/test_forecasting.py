@@ -360,13 +360,13 @@ def test_a_regression_that_grows_beyond_all_numbers_is_refused():
 def test_the_embedded_series_follows_its_law():
   """The errors of the exact forecast are white, with the stated covariance, and the mean is."""
   series = forecasting.vector_autoregression(length=40_000)
-  law, t = series["law"], np.arange(40_000)
-  z = series["values"] - law["mean"][t % 24]
-  e = z[1:] - z[:-1] @ law["matrix"].T
+  known, t = series["distribution"], np.arange(40_000)
+  z = series["values"] - known["mean"][t % 24]
+  e = z[1:] - z[:-1] @ known["matrix"].T
   tolerance = 5 / np.sqrt(len(e))
-  np.testing.assert_allclose(e.T @ e / len(e), law["covariance"], atol=2 * tolerance)
+  np.testing.assert_allclose(e.T @ e / len(e), known["covariance"], atol=2 * tolerance)
   np.testing.assert_allclose(e[1:].T @ e[:-1] / len(e), 0, atol=tolerance)
-  np.testing.assert_allclose(np.abs(np.linalg.eigvals(law["matrix"])).max(), 0.9)
+  np.testing.assert_allclose(np.abs(np.linalg.eigvals(known["matrix"])).max(), 0.9)
   daily = z[: 24 * (len(z) // 24)].reshape(-1, 24, 4).mean(0)
   assert np.abs(daily).max() < 0.3  # a std of up to 6, some 1,700 days
 

@@ -1,4 +1,4 @@
-"""The ridge regression: it finds a law that is known, and its mean is that of its draws."""
+"""The ridge regression: it finds a known that is known, and its mean is that of its draws."""
 
 import numpy as np
 import pytest
@@ -16,15 +16,15 @@ def test_it_finds_the_law_it_is_fitted_to(series):
   """Order 1 without ridge is least squares: in raw units its matrix is the exact one."""
   fitted = ridge.fit(series, 6000, 1, 0.0)
   matrix = (fitted["lagged"] / fitted["std"][:, None] * fitted["std"]).T
-  np.testing.assert_allclose(matrix, series["law"]["matrix"], atol=0.06)
+  np.testing.assert_allclose(matrix, series["distribution"]["matrix"], atol=0.06)
   root = fitted["root"] * fitted["std"][:, None]
-  np.testing.assert_allclose(root @ root.T, series["law"]["covariance"], atol=0.08)
+  np.testing.assert_allclose(root @ root.T, series["distribution"]["covariance"], atol=0.08)
 
 
 def test_the_mean_is_that_of_the_draws(series):
-  law, origin = ridge.fit(series, 3600, 2, 1.0), np.array([3600, 3607])
-  drawn = ridge.draw(series, law, origin, 6, 20_000, np.random.default_rng(0))
-  error = drawn.mean(0) - ridge.expect(series, law, origin, 6)
+  known, origin = ridge.fit(series, 3600, 2, 1.0), np.array([3600, 3607])
+  drawn = ridge.draw(series, known, origin, 6, 20_000, np.random.default_rng(0))
+  error = drawn.mean(0) - ridge.expect(series, known, origin, 6)
   assert np.all(np.abs(error) < 5 * drawn.std(0) / np.sqrt(20_000))
 
 
@@ -33,23 +33,23 @@ def test_a_constant_dimension_is_forecast_as_it_is(series, constant):
   """And the others are forecast as without it."""
   values = series["values"].copy()
   values[:, 1] = constant
-  law = ridge.fit(series | dict(values=values), 3600, 2, 1.0)
+  known = ridge.fit(series | dict(values=values), 3600, 2, 1.0)
   origin = np.array([3600, 3607])
-  drawn = ridge.draw(series | dict(values=values), law, origin, 6, 50, np.random.default_rng(0))
+  drawn = ridge.draw(series | dict(values=values), known, origin, 6, 50, np.random.default_rng(0))
   assert np.all(drawn[..., 1] == constant) and np.isfinite(drawn).all()
   alone = series | dict(values=values[:, [0, 2]])
   expected = ridge.expect(alone, ridge.fit(alone, 3600, 2, 1.0), origin, 6)
-  found = ridge.expect(series | dict(values=values), law, origin, 6)
+  found = ridge.expect(series | dict(values=values), known, origin, 6)
   np.testing.assert_allclose(found[..., [0, 2]], expected, rtol=1e-10)
 
 
 def test_a_constant_stays_one_where_it_moves_later(series):
   values = series["values"].copy()
   values[:3600, 1] = 3.0
-  law = ridge.fit(series | dict(values=values), 3600, 2, 1.0)
-  found = ridge.expect(series | dict(values=values), law, np.array([4000]), 6)
+  known = ridge.fit(series | dict(values=values), 3600, 2, 1.0)
+  found = ridge.expect(series | dict(values=values), known, np.array([4000]), 6)
   values[3600:, 1] = 3.0
-  expected = ridge.expect(series | dict(values=values), law, np.array([4000]), 6)
+  expected = ridge.expect(series | dict(values=values), known, np.array([4000]), 6)
   np.testing.assert_array_equal(found, expected)
 
 
