@@ -1,4 +1,4 @@
-"""Quality against network calls on the digits: every row of ROWS, several seeds, one table.
+"""Quality against NFE on the digits: every row of ROWS, several seeds, one table.
 
 python -m benchmarks.digits --rows=imm,flow --seeds=0,1,2
 
@@ -209,7 +209,7 @@ def figure(found: dict[str, list[dict[str, float]]], path: pathlib.Path) -> None
   floor = next(iter(found.values()))[0]["held out"]["frechet"]
   axes.axhline(floor, color="grey", linestyle=":", label="held-out digits")
   axes.set(
-    xscale="log", yscale="log", xlabel="network calls", ylabel="Frechet distance", xticks=CALLS
+    xscale="log", yscale="log", xlabel="NFE", ylabel="Frechet distance", xticks=CALLS
   )
   axes.set_xticklabels(CALLS)
   axes.minorticks_off()

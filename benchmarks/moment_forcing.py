@@ -74,7 +74,9 @@ def moment_forcing(steps: float = 1.0, **fields: Any) -> runs.Row:
   return config
 
 
-def baseline(objective: dict[str, Any], step: dict[str, Any], streams: int, steps: float) -> runs.Row:
+def baseline(
+  objective: dict[str, Any], step: dict[str, Any], streams: int, steps: float
+) -> runs.Row:
   """Moment Forcing's config with another objective, and another way to sample."""
 
   def config(mode: str) -> ml_collections.ConfigDict:

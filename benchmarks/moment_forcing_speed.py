@@ -1,4 +1,4 @@
-"""How fast Moment Forcing and its baselines are: milliseconds a training step, tokens a second drawn.
+"""Speed of Moment Forcing and its baselines: milliseconds a training step, tokens drawn a second.
 
 python -m benchmarks.moment_forcing_speed
 

@@ -23,7 +23,7 @@ _SHORT = flags.DEFINE_integer("short", 32, "Tokens of a short rollout.")
 _LONG = flags.DEFINE_integer("long", 256, "Tokens of a long one.")
 _BATCH = flags.DEFINE_integer("batch", 4, "Sequences drawn at once.")
 
-STEPS = 4  # network calls a token
+STEPS = 4  # grid steps a token
 
 
 def main(_) -> None:

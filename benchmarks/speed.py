@@ -1,4 +1,4 @@
-"""Speed: training steps and sampling beside the network calls that they cannot do without.
+"""Speed: training steps and sampling against the network evaluations alone.
 
 python -m benchmarks.speed
 

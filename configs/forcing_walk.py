@@ -10,7 +10,7 @@ distance .00058 at 16; medians of three seeds (docs/sequences.md).
 import ml_collections
 
 ENDS = dict(t_max=0.994, t_min=0.006)  # of training and of sampling
-CALLS = (1, 2, 4, 8, 16, 32, 64)  # network calls a token
+STEPS = (1, 2, 4, 8, 16, 32, 64)  # grid steps a token
 
 
 def get_config(mode: str = "full") -> ml_collections.ConfigDict:
@@ -57,7 +57,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     step=dict(name="samplers.jump.ancestral_step", eta=0.0),
     cached=True,
     grid=dict(name="core.grids.uniform", **ENDS),
-    steps=CALLS if full else CALLS[:2],
+    steps=STEPS if full else STEPS[:2],
     count=40,
     chunk=2000 if full else 64,
   )
@@ -68,7 +68,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
       reference=dict(
         name="data.synthetic.walk.load", size=size, tokens=of_data("tokens"), **fresh()
       ),
-      steps=CALLS if full else CALLS[:2],
+      steps=STEPS if full else STEPS[:2],
     ),
     rollout=dict(
       name="evaluators.sequences.rollout",

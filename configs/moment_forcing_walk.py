@@ -1,4 +1,4 @@
-"""Moment Forcing on the turning walk: each point in one or two network calls, by moment matching.
+"""Moment Forcing on the turning walk: one or two denoising steps a token, by moment matching.
 
 python -m dfim.main --config=configs/moment_forcing_walk.py
 
@@ -11,7 +11,7 @@ import ml_collections
 
 from configs import forcing_walk
 
-CALLS = (1, 2, 4)  # network calls a token
+STEPS = (1, 2, 4)  # grid steps a token
 
 
 def get_config(mode: str = "full") -> ml_collections.ConfigDict:
@@ -60,6 +60,6 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     c.model.width = 64
   c.ema = (0.0,)  # the last weights: the learning rate falls to 0, and an average lags behind it
   c.sampler.step = dict(name="samplers.jump.restart_step")  # fresh noise between a token's calls
-  c.sampler.steps = c.evaluators.walk.steps = CALLS if full else CALLS[:2]
+  c.sampler.steps = c.evaluators.walk.steps = STEPS if full else STEPS[:2]
   c.evaluators.rollout.steps = 2
   return c

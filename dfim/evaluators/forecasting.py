@@ -67,7 +67,7 @@ def scores(
     params: the weights to draw with.
     data: windows, from `data.series.forecasting.load`.
     series: what they were cut from, for the baselines.
-    steps: numbers of network calls.
+    steps: numbers of grid steps.
     paths: for each window.
     baselines: whether to add rows of forecasters that take seconds: the last season again, a vector
       autoregression, and for a series whose distribution is known the best forecast that there is.
@@ -108,7 +108,7 @@ def rollout(
     draw: as in `scores`.
     params: the weights to draw with.
     data: windows, from `data.series.forecasting.load` with a `length`.
-    steps: network calls.
+    steps: grid steps.
     paths: for each window.
 
   Returns:

@@ -53,7 +53,7 @@ def ending_at(levels: np.ndarray, ends: np.ndarray) -> np.ndarray:
   )
   stopped = np.maximum(levels, ends[None])
   moves = np.any(np.diff(stopped, axis=0), axis=1)
-  return stopped[np.concatenate([[True], moves])]  # a row that stands still costs a network call
+  return stopped[np.concatenate([[True], moves])]  # a row that repeats would cost an evaluation
 
 
 def lower_bound(
@@ -65,7 +65,7 @@ def lower_bound(
   path: interpolants.Path,
   sigma_data: float,
 ) -> Array:
-  """An unbiased estimate `[B]` of the bound, in nats; one network call a row of the grid.
+  """An unbiased estimate `[B]` of the bound, in nats; one network evaluation a row of the grid.
 
   Args:
     clean: `(x_t, t) -> x`, the denoiser's estimate of every token, times of x's rank.
