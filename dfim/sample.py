@@ -19,9 +19,10 @@ from dfim import parallel
 from dfim.checkpoints import checkpoint
 from dfim.checkpoints import workdir as workdir_lib
 from dfim.config import resolve as resolve_lib
-from dfim.config.resolve import config_errors
-from dfim.config.resolve import ConfigError
+from dfim.config.errors import config_errors
+from dfim.config.errors import ConfigError
 from dfim.config.resolve import resolve
+from dfim.core import conditioning
 from dfim.core import interpolants
 from dfim.core import parameterization
 from dfim.io import atomic
@@ -29,6 +30,7 @@ from dfim.io import inputs
 from dfim.metrics import adm
 from dfim.samplers import given as given_lib
 from dfim.samplers import guidance
+from dfim.samplers import nfe
 from dfim.samplers import rollout
 from dfim.training import checks
 from dfim.training import experiment as experiment_lib
@@ -53,6 +55,7 @@ DEFAULTS = dict(
   energy=None,  # (clean estimate [B, ...]) -> log-density [B]
   energy_scale=1.0,
 )
+_MOST = 2**30  # samples and tokens are numbered by int32
 Function = Callable[..., Any]
 KINDS = dict(
   method=Function,
@@ -117,10 +120,11 @@ def make_draw(experiment: experiment_lib.Experiment) -> Draw:
     position: int = 0,
   ) -> np.ndarray:
     for name, value, low in (("count", count, 1), ("steps", steps, 1), ("first", first, 0)):
-      inputs.whole(value, name, low=low)
+      inputs.whole(value, name, low=low, high=_MOST)
     _check_rollout(sampler, context, length, lengths, position)
     offered = dict(context=context, cond=cond, length=length, lengths=lengths)
-    given = given_lib.check(experiment.batch, experiment.net, count, **offered)
+    classes = experiment.labels
+    given = given_lib.check(experiment.batch, experiment.net, count, labels=classes, **offered)
     repeats.look(first, count, steps, position, given.get("context"))
     size, chunks = sampler["chunk"], []
     for n in range(0, count, size):  # the last chunk is drawn whole, then cut
@@ -144,7 +148,7 @@ def _check_rollout(
     raise ValueError(
       f"{named[0]}: only a rollout goes on from a context or to a length; see samplers.rollout."
     )
-  inputs.whole(position, "position", low=0)
+  inputs.whole(position, "position", low=0, high=_MOST)
   if length is not None:
     inputs.whole(length, "length", low=1)
   if length is not None and "length" in getattr(sampler["method"], "keywords", {}):
@@ -394,19 +398,26 @@ def _first_conditions(experiment: experiment_lib.Experiment, count: int) -> dict
   """The conditions per token of the first training examples, over and over up to `count`."""
   if not given_lib.per_token(experiment.batch):
     return {}
-  cond = given_lib.per_token(next(experiment.source()))
+  batch = next(experiment.source())
+  hidden = conditioning.hide(batch["cond"], batch.get("mask"))  # padding may hold anything
+  cond = given_lib.per_token(dict(cond=jax.device_get(hidden)))
   return dict(cond={k: a[np.arange(count) % len(a)] for k, a in cond.items()})
 
 
 def sheet(experiment: experiment_lib.Experiment, drawn: dict[int, np.ndarray]) -> np.ndarray:
-  """What `draw_each` drew as one picture."""
-  limits = experiment.config.sampler.get("limits", DEFAULTS["limits"])
-  return pictures.panels(
-    {
-      f"{steps} step{'s' if steps > 1 else ''}": pictures.picture(x, limits)
-      for steps, x in drawn.items()
-    }
-  )
+  """One picture of the samples of `draw_each`, each number of steps under its NFE."""
+  sampler = _options(experiment.config.sampler)
+  title = lambda steps: f"{steps} step{'s' if steps > 1 else ''}, {_nfe(sampler, steps)}"
+  limits = sampler["limits"]
+  return pictures.panels({title(steps): pictures.picture(x, limits) for steps, x in drawn.items()})
+
+
+def _nfe(sampler: dict[str, Any], steps: int) -> str:
+  rolled = getattr(sampler["method"], "keywords", {})
+  if sampler["step"] is None:
+    return f"NFE {nfe.of_steps(steps, guidance=sampler['guidance'])}"
+  how = dict(cached=sampler["cached"], guidance=sampler["guidance"])
+  return f"NFE {nfe.of_token(steps, rolled['levels'], chunk=rolled['chunk'], **how):.3g} a token"
 
 
 def restored(

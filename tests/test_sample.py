@@ -10,7 +10,7 @@ from configs import forcing_series
 from configs import forcing_walk
 from configs import imm_digits
 from dfim import sample
-from dfim.config.resolve import ConfigError
+from dfim.config.errors import ConfigError
 from dfim.training import experiment as experiment_lib
 from dfim.training import nonfinite
 
@@ -336,3 +336,31 @@ def test_adm_takes_no_sequences(tmp_path):
 def test_a_negative_number_of_adm_images_is_told():
   with pytest.raises(ConfigError, match="sampler.adm=-1: give 0 or more"):
     sample.make_draw(build(adm=-1))
+
+
+def test_a_class_that_was_never_trained_is_refused():
+  experiment = dataclasses.replace(build(), labels=(0, 1, 2))
+  draw = sample.make_draw(experiment)
+  with pytest.raises(
+    ValueError, match="^cond.label: 5 at sample 1; the training data have no such"
+  ):
+    draw(None, 2, 1, cond=dict(label=np.array([-1, 5])))
+  with pytest.raises(ValueError, match="^position=1000000000000: give"):
+    sample.make_draw(build(forcing_walk))(None, 2, 1, position=10**12)
+
+
+def padded(batch_size, seed, start=0, *, process=(0, 1)):
+  """Sequences whose first four tokens of six exist; what stands after them is no value."""
+  rng = np.random.default_rng((seed, start))
+  mask = np.broadcast_to(np.arange(6)[None, :, None] < 4, (batch_size, 6, 1))
+  while True:
+    cond = dict(action=np.where(mask[..., 0], rng.integers(0, 9, (batch_size, 6)), -100))
+    yield dict(x=rng.normal(size=(batch_size, 6, 2)).astype(np.float32), mask=mask, cond=cond)
+
+
+def test_padding_of_training_conditions_is_not_drawn_with():
+  config = forcing_walk.get_config("smoke")
+  config.data, config.model.window = dict(name="tests.test_sample.padded"), 6
+  experiment = experiment_lib.build(config, devices=jax.devices()[:1])
+  drawn = sample.draw_each(experiment, sample.make_draw(experiment), experiment.first_state())
+  assert all(np.isfinite(x).all() for x in drawn.values())

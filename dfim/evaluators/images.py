@@ -106,6 +106,8 @@ def check_scores(
     ValueError: naming the argument.
   """
   del steps, limits  # which every evaluator's are checked for
+  if not dataset or set(dataset) & set("/\\"):
+    raise ValueError(f"dataset={dataset!r}: give a name that can be part of a file's name.")
   least = precision_recall.LEAST_POINTS
   x, y = (
     references.examples(data, field, 4, least=least)

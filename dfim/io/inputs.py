@@ -59,7 +59,9 @@ def numbers(
   whole = np.issubdtype(dtype, np.integer)
   if not _is_number(array.dtype, whole) or value is None:
     kind = "integers" if whole else "numbers"
-    found = type(value).__name__ if array.dtype.kind == "O" else str(array.dtype)
+    found = str(array.dtype)
+    if array.dtype.kind == "O" and not isinstance(value, np.ndarray):
+      found = type(value).__name__
     raise ValueError(f"{field} of {found}: give {kind} [{wanted}].")
   fits = lambda found: all(n in (None, m) for n, m in zip(shape, found, strict=True))
   if array.ndim != len(shape) or not fits(array.shape):

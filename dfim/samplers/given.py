@@ -16,6 +16,7 @@ def check(
   net: Any,
   count: int,
   *,
+  labels: tuple[int, ...] = (),
   context: Any = None,
   cond: Any = None,
   length: int | None = None,
@@ -27,6 +28,7 @@ def check(
     batch: shapes and dtypes of one batch, `x` `[B, T, ...]` and perhaps `cond`.
     net: the network; its `num_classes` and `vocabulary` bound labels and discrete conditions.
     count: samples.
+    labels: the classes that were trained; none where that is not known.
     context: observed tokens `[count, C, ...]`.
     cond: by name, `[count, C + length, ...]` where every token has one, else `[count, ...]`.
     length: tokens to draw; None for as many as the data have beyond the context.
@@ -48,6 +50,7 @@ def check(
     )
   if cond is not None:
     found["cond"] = _conditions(batch, net, count, total, cond)
+    _check_labels(found["cond"].get("label"), labels)
   missing = sorted(set(per_token(batch)) - set(found.get("cond", {})))
   if known and missing:
     raise ValueError(f"cond: has no {', '.join(missing)}; a context needs that of every token.")
@@ -91,6 +94,15 @@ def _conditions(
       **limits(name, like[name], net),
     )
   return found
+
+
+def _check_labels(given: np.ndarray | None, labels: tuple[int, ...]) -> None:
+  """Refuses a class that was never trained; -1 stands for none."""
+  if given is not None and labels:
+    untrained = ~np.isin(given, (-1, *labels))
+    inputs.refuse_where(
+      untrained, given, "cond.label", _AXES[:1], "the training data have no such class"
+    )
 
 
 def limits(name: str, array: Any, net: Any) -> dict[str, int]:

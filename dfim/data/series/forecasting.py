@@ -25,7 +25,7 @@ from dfim.io import inputs
 Series = dict[str, Any]
 _ANCHORS = ("last", "mean", "train", "ridge")
 HELD = 150  # training steps that validate where a series has no part for it: five exchange windows
-_LARGEST = 1e100  # of values: the sum of their squares is finite
+_LARGEST, _SMALLEST = 1e100, 1e-100  # of values: the sum of their squares is finite, and not 0
 
 
 def ett(path: str | os.PathLike) -> Series:
@@ -149,6 +149,9 @@ def checked(series: Any, field: str = "data.series") -> Series:
   past = values[: max(known(sound), cuts[0])]
   fix = "fill it (whole rows at the end, after training, may be NaN: they are yet to be forecast)"
   inputs.refuse_where(np.isnan(past), past, f"{field}.values", axes, fix)
+  size = np.abs(past).max(0)
+  tiny = (0 < size) & (size < _SMALLEST)
+  inputs.refuse_where(tiny, size, f"{field}.values, largest", axes[1:], "scale it up")
   return sound
 
 

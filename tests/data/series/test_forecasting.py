@@ -479,7 +479,7 @@ def test_exchange_rates_equal_those_of_gluonts():
     (dict(values=None), "data.series.values of NoneType"),
     (dict(values=np.zeros((2000, 2), complex)), "data.series.values of complex128"),
     (dict(values=np.full((2000, 2), "1")), "data.series.values of <U1"),
-    (dict(values=np.full((2000, 2), 1, object)), "data.series.values of ndarray"),
+    (dict(values=np.full((2000, 2), 1, object)), "data.series.values of object"),
     (dict(values=[[1.0], [1.0, 2.0]]), "data.series.values: rows of different lengths"),
     (dict(calendar=np.zeros((5, 0))), "data.series.calendar of shape .5, 0.: give .2000 rows"),
     (dict(calendar=None), "data.series.calendar of NoneType"),
@@ -510,3 +510,9 @@ def test_what_is_no_series_is_refused(series, change, message):
 def test_a_series_without_its_parts_is_refused(found):
   with pytest.raises(ValueError, match="data.series: has no calendar"):
     forecasting.load(series=found, **SIZES)
+
+
+def test_a_column_whose_squares_would_be_0_is_refused(series):
+  values = series["values"] * [1.0, 1e-200, *[1.0] * (series["values"].shape[1] - 2)]
+  with pytest.raises(ValueError, match="^data.series.values, largest: .* at column 1; scale it up"):
+    forecasting.checked(series | dict(values=values))
