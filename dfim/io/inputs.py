@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-_LARGEST = 1e37  # float32 holds it, and float64 its eighth power: scores square and cube
 _AXES = {  # of examples, by their rank
   1: ("row",),
   2: ("row", "column"),
@@ -107,7 +106,13 @@ def floats(
 
 
 def examples(
-  value: Any, field: str, rank: int | None = None, *, least: int = 1, dtype: Any = np.float64
+  value: Any,
+  field: str,
+  rank: int | None = None,
+  *,
+  least: int = 1,
+  largest: float | None = None,
+  dtype: Any = np.float64,
 ) -> np.ndarray:
   """As `numbers`, of `least` or more points, sequences, images or videos: `[N, ...]` of any rank.
 
@@ -116,10 +121,11 @@ def examples(
     field: what it is called in the error.
     rank: the only one allowed, such as 4 for images; any from 1 on by default.
     least: the smallest N.
+    largest: the greatest size of a number allowed.
     dtype: as in `numbers`.
 
   Raises:
-    ValueError: too few of them, of no numbers, or of some beyond 1e37; otherwise as `numbers`.
+    ValueError: too few of them, or of no numbers; otherwise as `numbers`.
   """
   if rank is None:
     try:
@@ -127,7 +133,7 @@ def examples(
     except ValueError:  # rows of different lengths, which `numbers` refuses
       rank = 2
   axes = _AXES.get(rank) or ("row", *(f"axis {n}, place" for n in range(1, rank)))
-  limits = {} if np.issubdtype(dtype, np.integer) else dict(low=-_LARGEST, high=_LARGEST)
+  limits = {} if largest is None else dict(low=-largest, high=largest)
   array = numbers(value, field, (None,) * rank, axes=axes, dtype=dtype, **limits)
   if len(array) < least:
     raise ValueError(f"{field} of {len(array)} {axes[0]}s: give {least} or more.")

@@ -10,6 +10,7 @@ import numpy as np
 
 from dfim.io import atomic
 from dfim.io import inputs
+from dfim.metrics import points
 from dfim.io import npz
 
 _PRECISION = 1e-3  # of covariances that were saved in half precision
@@ -21,7 +22,7 @@ def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   Raises:
     ValueError: not a matrix, fewer than two rows, or numbers that are not finite.
   """
-  features = inputs.examples(features, "features", 2, least=2)
+  features = inputs.examples(features, "features", 2, least=2, largest=points.LARGEST)
   mean = features.mean(0)
   centred = features - mean
   return mean, centred.T @ centred / (len(features) - 1)

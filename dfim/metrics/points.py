@@ -7,6 +7,8 @@ import numpy as np
 
 from dfim.io import inputs
 
+LARGEST = 1e37  # float32 holds it, and float64 its eighth power: scores square and cube
+
 
 def flat(value: Any, field: str, *, least: int = 1) -> np.ndarray:
   """Examples `[N, ...]` as float64 `[N, D]`.
@@ -14,7 +16,7 @@ def flat(value: Any, field: str, *, least: int = 1) -> np.ndarray:
   Raises:
     ValueError: fewer than `least`, no numbers, or some that are not finite; with their place.
   """
-  array = inputs.examples(value, field, least=least)
+  array = inputs.examples(value, field, least=least, largest=LARGEST)
   return array.reshape(len(array), math.prod(array.shape[1:]))
 
 

@@ -56,13 +56,27 @@ def test_refuses_ragged_and_empty_arrays():
     base.batches(dict(x=np.zeros(2)), 0, 0)
 
 
-def test_what_is_drawn_is_begun_before_it_is_asked_for():
+def test_the_next_block_is_generated_ahead():
   begun = []
 
-  def law(key):
+  def distribution(key):
     begun.append(key)
     return jax.random.normal(key, (4096, 1))  # two batches are drawn together
 
-  stream = base.drawn(law, 4096, 0, 0, (0, 1))
+  stream = base.drawn(distribution, 4096, 0, 0, (0, 1))
   counts = [len(begun) for _ in zip(range(5), stream, strict=False)]
   assert counts == [2, 2, 3, 3, 4]
+
+
+@pytest.mark.parametrize("start", [0, 1, 2, 5])
+def test_generated_batches_do_not_depend_on_their_blocks(start):
+  distribution = lambda key: jax.random.normal(key, (2048, 1))  # four batches a block
+  batches = itertools.islice(base.drawn(distribution, 2048, 3, start, (1, 2)), 6)
+  for n, batch in enumerate(batches, start):
+    x = jax.jit(distribution)(jax.random.fold_in(jax.random.key(3), n))
+    np.testing.assert_array_equal(batch["x"], x[1024:])
+
+
+def test_a_negative_start_is_refused_at_once():
+  with pytest.raises(ValueError, match="start: -1"):
+    base.drawn(lambda key: key, 1, 0, -1, (0, 1))
