@@ -10,8 +10,8 @@ import numpy as np
 
 from dfim.io import atomic
 from dfim.io import inputs
-from dfim.metrics import points
 from dfim.io import npz
+from dfim.metrics import points
 
 _PRECISION = 1e-3  # of covariances that were saved in half precision
 
