@@ -17,7 +17,7 @@ from benchmarks import runs
 from configs import consistency_digits
 from configs import flow_digits
 from configs import imm_digits
-from dfim.training import progress
+from dfim.training import monitor
 
 flags.adopt_module_key_flags(runs)  # so that --help shows --rows, --seeds and --quick
 _WORKDIR = flags.DEFINE_string(
@@ -67,13 +67,17 @@ def particles(m: int, kernel: str, k: float, batch_size: int = 256, mapping: str
   return config
 
 
-def own_times(m: int, bandwidth: float, k: float = 8.0, mapping: str = LOG_SNR) -> runs.Row:
-  """M particles at times of their own, compared where times are alike."""
+def per_particle_times(
+  m: int, inverse_bandwidth: float, k: float = 8.0, mapping: str = LOG_SNR
+) -> runs.Row:
+  """M particles at different times, compared where their times are similar."""
 
   def config(mode: str) -> ml_collections.ConfigDict:
     c = particles(m, "laplace", k, mapping=mapping)(mode)
-    c.objective.sample_times.own_times = True
-    c.objective.particles = dict(name="core.particles.own_times", bandwidth=bandwidth)
+    c.objective.sample_times.per_particle_times = True
+    c.objective.particles = dict(
+      name="core.particles.per_particle_times", inverse_bandwidth=inverse_bandwidth
+    )
     return c
 
   return config
@@ -151,12 +155,12 @@ ROWS = {
     for k in (5.0, 6.0, 7.0)
   },
   **{
-    f"own times M={m} bandwidth={b:g}": own_times(m, b)
+    f"own times M={m} bandwidth={b:g}": per_particle_times(m, b)
     for m in (16, 64, 256)
     for b in (5.0, 10.0, 20.0)
   },
   **{
-    f"own times M=256 bandwidth={b:g} time k=6": own_times(256, b, 6.0, "time_decrement")
+    f"own times M=256 bandwidth={b:g} time k=6": per_particle_times(256, b, 6.0, "time_decrement")
     for b in (5.0, 10.0, 20.0)
   },
   **ORDERS,
@@ -187,7 +191,7 @@ def config_of(row: str, mode: str) -> ml_collections.ConfigDict:
 
 def main(_) -> None:
   """Trains what is missing, then writes the table and the figure."""
-  progress.show_log()
+  monitor.show_log()
   workdir = runs.workdir_of(_WORKDIR)
   found = runs.image_scores(ROWS, config_of, workdir)
   if found:
@@ -208,9 +212,7 @@ def figure(found: dict[str, list[dict[str, float]]], path: pathlib.Path) -> None
       axes.fill_between(CALLS, [v[0] for v in values], [v[-1] for v in values], alpha=0.2)
   floor = next(iter(found.values()))[0]["held out"]["frechet"]
   axes.axhline(floor, color="grey", linestyle=":", label="held-out digits")
-  axes.set(
-    xscale="log", yscale="log", xlabel="NFE", ylabel="Frechet distance", xticks=CALLS
-  )
+  axes.set(xscale="log", yscale="log", xlabel="NFE", ylabel="Frechet distance", xticks=CALLS)
   axes.set_xticklabels(CALLS)
   axes.minorticks_off()
   axes.legend(frameon=False)

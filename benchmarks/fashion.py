@@ -16,7 +16,7 @@ from benchmarks import runs
 from configs import flow_fashion
 from configs import imm_fashion
 from dfim.data.images import idx
-from dfim.training import progress
+from dfim.training import monitor
 
 flags.adopt_module_key_flags(runs)  # so that --help shows --rows, --seeds and --quick
 _WORKDIR = flags.DEFINE_string(
@@ -47,7 +47,7 @@ def config_of(row: str, mode: str) -> ml_collections.ConfigDict:
 
 def main(_) -> None:
   """Trains what is missing, then writes the table."""
-  progress.show_log()
+  monitor.show_log()
   workdir = runs.workdir_of(_WORKDIR)
   found = runs.image_scores(ROWS, config_of, workdir)
   if found:

@@ -27,7 +27,7 @@ import ml_collections
 from benchmarks import runs
 from configs import forcing_walk
 from configs import moment_forcing_walk
-from dfim.training import progress
+from dfim.training import monitor
 
 flags.adopt_module_key_flags(runs)  # so that --help shows --rows, --seeds and --quick
 _WORKDIR = flags.DEFINE_string(
@@ -43,10 +43,17 @@ ONE_STREAM = dict(  # what a token is sampled from, a clean past, must be met in
   ),
   shares=dict(pivot=0.5, context=0.5),
 )
-OWN = dict(
-  datum=dict(name="core.posterior.own"), reference=1, sample_times__s_at_r=0.0, group_size=32
+CONDITIONAL = dict(  # x_r of each example's own datum, as in IMM
+  conditioning__posterior=dict(name="core.posterior.conditional"),
+  conditioning__reference=1,
+  sample_times__p_one_step=0.0,
+  group_size=32,
 )
-AS_THEY_CAME = OWN | dict(groups__name="core.grouping.as_they_came", group_size=16)
+CONTIGUOUS = dict(  # and groups of consecutive examples
+  conditioning=dict(name="core.two_stream.TwoStream"),
+  sample_times__p_one_step=0.0,
+  group_size=16,
+)
 
 
 def changed(config: ml_collections.ConfigDict, fields: dict[str, Any]) -> ml_collections.ConfigDict:
@@ -130,44 +137,46 @@ def straight(name: str) -> dict[str, Any]:
 
 FINAL = {
   "moment_forcing": moment_forcing(),
-  "moment_forcing own datum": moment_forcing(**OWN),
-  "moment_forcing as they came": moment_forcing(**AS_THEY_CAME),
+  "moment_forcing own datum": moment_forcing(**CONDITIONAL),
+  "moment_forcing as they came": moment_forcing(**CONTIGUOUS),
   "M=1": moment_forcing(group_size=1),
-  "M=1 own datum": moment_forcing(**OWN | dict(group_size=1)),
-  "data MMD": moment_forcing(**OWN, sample_times__mapping=dict(name="core.mappings.to_target")),
+  "M=1 own datum": moment_forcing(**CONDITIONAL | dict(group_size=1)),
+  "data MMD": moment_forcing(
+    **CONDITIONAL, sample_times__mapping=dict(name="core.mappings.to_target")
+  ),
   "forcing": forcing(),
   "forcing two_stream": forcing(streams=2),
   "forcing equal tokens": forcing(steps=2.0),
   **{f"shortcut {p}": shortcut(p) for p in ("velocity", "x")},
   **{f"shortcut {p} two_stream": shortcut(p, streams=2) for p in ("velocity", "x")},
   **{f"shortcut {p} equal tokens": shortcut(p, steps=2.0) for p in ("velocity", "x")},
-  "moment_forcing noisy": noisy(moment_forcing(**AS_THEY_CAME)),
-  "M=1 noisy": noisy(moment_forcing(**AS_THEY_CAME | dict(group_size=1))),
+  "moment_forcing noisy": noisy(moment_forcing(**CONTIGUOUS)),
+  "M=1 noisy": noisy(moment_forcing(**CONTIGUOUS | dict(group_size=1))),
   "forcing two_stream noisy": noisy(forcing(streams=2)),
   **{f"shortcut {p} two_stream noisy": noisy(shortcut(p, streams=2)) for p in ("velocity", "x")},
 }
 SCREEN = {
   "default": {},
   **{f"M={m}": dict(group_size=m) for m in (1, 2, 8, 16, 32)},
-  "own datum": OWN,
-  "own datum M=4": OWN | dict(group_size=4),
-  **{f"reference {n}": dict(reference=n) for n in (1, 2, 8)},
-  **{f"mean bandwidth {b:g}": dict(datum__bandwidth=b) for b in (20.0, 80.0)},
-  **{f"mean discount {d:g}": dict(datum__discount=d) for d in (0.25, 1.0)},
-  **{f"as they came M={m}": AS_THEY_CAME | dict(group_size=m) for m in (16, 32)},
-  "as they came particles token": AS_THEY_CAME | dict(particles=dict(name="core.particles.token")),
+  "own datum": CONDITIONAL,
+  "own datum M=4": CONDITIONAL | dict(group_size=4),
+  **{f"reference {n}": dict(conditioning__reference=n) for n in (1, 2, 8)},
+  **{
+    f"mean bandwidth {b:g}": dict(conditioning__posterior__inverse_bandwidth=b)
+    for b in (20.0, 80.0)
+  },
+  **{f"mean discount {d:g}": dict(conditioning__posterior__discount=d) for d in (0.25, 1.0)},
+  **{f"as they came M={m}": CONTIGUOUS | dict(group_size=m) for m in (16, 32)},
+  "as they came particles token": CONTIGUOUS | dict(particles=dict(name="core.particles.token")),
   **{f"k={k:g}": dict(sample_times__mapping__k=k) for k in (5.0, 7.0)},
   **{f"min_gap {g:g}": dict(sample_times__mapping__min_gap=g) for g in (0.03, 0.06)},
-  "shifted log": dict(
-    sample_times__mapping=dict(name="core.mappings.shifted_log_decrement", k=5.5, shift=0.2)
-  ),
   "eta decrement k=9": dict(sample_times__mapping=dict(name="core.mappings.eta_decrement", k=9.0)),
   "eta decrement k=11": dict(
     sample_times__mapping=dict(name="core.mappings.eta_decrement", k=11.0)
   ),
   **{
-    f"kernel width {w:g}": dict(kernel=dict(name="core.kernels.laplace", width=w))
-    for w in (1.0, 8.0)
+    f"kernel width {m:g}": dict(kernel=dict(name="core.kernels.laplace", bandwidth_multiplier=m))
+    for m in (1.0, 8.0)
   },
   **{
     f"kernel pseudo-Huber c={c:g}": dict(kernel=dict(name="core.kernels.pseudo_huber", c=c))
@@ -175,26 +184,26 @@ SCREEN = {
   },
   "weight uniform": dict(weight=dict(name="core.weights.uniform")),
   **{f"weight b={b:g}": dict(weight__b=b) for b in (0.0, 4.0)},
-  **{f"bandwidth {b:g}": dict(particles__bandwidth=b) for b in (0.3, 3.0)},
-  "averaged bandwidth 3": dict(particles__averaged=True, particles__bandwidth=3.0),
+  **{f"bandwidth {b:g}": dict(particles__inverse_bandwidth=b) for b in (0.3, 3.0)},
+  "averaged bandwidth 3": dict(particles__averaged=True, particles__inverse_bandwidth=3.0),
   "particles token": dict(particles=dict(name="core.particles.token")),
-  "groups as they came": dict(groups__name="core.grouping.as_they_came"),
-  **{f"s at t_min {p:g}": dict(sample_times__s_at_t_min=p) for p in (0.0, 0.6)},
-  **{f"s at r {p:g}": dict(sample_times__s_at_r=p) for p in (0.0, 0.25, 0.75)},
-  "context a quarter noisy": AS_THEY_CAME | dict(sample_times__pattern__noisy=0.25),
-  "context half noisy": AS_THEY_CAME | dict(sample_times__pattern__noisy=0.5),
+  "groups as they came": dict(conditioning__grouping__name="core.grouping.contiguous"),
+  **{f"s at t_min {p:g}": dict(sample_times__p_endpoint=p) for p in (0.0, 0.6)},
+  **{f"s at r {p:g}": dict(sample_times__p_one_step=p) for p in (0.0, 0.25, 0.75)},
+  "context a quarter noisy": CONTIGUOUS | dict(sample_times__pattern__noisy=0.25),
+  "context half noisy": CONTIGUOUS | dict(sample_times__pattern__noisy=0.5),
   **{
-    f"one stream {name}": AS_THEY_CAME | dict(streams=1, sample_times__pattern=pattern)
+    f"one stream {name}": CONTIGUOUS | dict(conditioning=None, sample_times__pattern=pattern)
     for name, pattern in (
       ("token", dict(name="core.times.token")),
       ("pivot and context", ONE_STREAM),
     )
   },
-  "one stream sequence": AS_THEY_CAME
+  "one stream sequence": CONTIGUOUS
   | dict(
-    streams=1,
+    conditioning=None,
     sample_times__pattern=ONE_STREAM,
-    particles=dict(name="core.particles.sequence", bandwidth=1.0),
+    particles=dict(name="core.particles.sequence", inverse_bandwidth=1.0),
   ),
 }
 WALKS = {  # fields of `data`; a first one is the config's
@@ -240,7 +249,7 @@ ROWS = {
 
 def main(_) -> None:
   """Trains what is missing, then writes the table and the figure."""
-  progress.show_log()
+  monitor.show_log()
   workdir = runs.workdir_of(_WORKDIR)
   for row in runs.asked(ROWS):
     runs.train_seeds(row, ROWS[row], workdir)

@@ -17,7 +17,7 @@ import ml_collections
 
 from dfim import evaluate
 from dfim import train
-from dfim.config import resolve
+from dfim.config import errors
 
 _ROWS = flags.DEFINE_list("rows", None, "Rows to train, wildcards too; 'none' to make the table.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
@@ -34,7 +34,7 @@ def asked(rows: Iterable[str]) -> list[str]:
   wanted = ["*"] if _ROWS.value is None else _ROWS.value
   for one in wanted:
     if one != "none" and not fnmatch.filter(rows, one):
-      near = resolve.near(one, rows)
+      near = errors.suggest(one, rows)
       sys.exit(f"--rows={one}: no such row{near}; all are in this benchmark's ROWS.")
   return [row for row in rows if any(fnmatch.fnmatchcase(row, one) for one in wanted)]
 

@@ -19,7 +19,7 @@ import ml_collections
 from benchmarks import runs
 from configs import forcing_series
 from configs import forcing_walk
-from dfim.training import progress
+from dfim.training import monitor
 
 flags.adopt_module_key_flags(runs)  # so that --help shows --rows, --seeds and --quick
 _WORKDIR = flags.DEFINE_string(
@@ -99,7 +99,7 @@ ROWS = {
 
 def main(_) -> None:
   """Trains what is missing, then writes tables and figures."""
-  progress.show_log()
+  monitor.show_log()
   workdir = runs.workdir_of(_WORKDIR)
   for row in runs.asked(ROWS):
     if row.split()[0] in FILES and not _SHARED.value:

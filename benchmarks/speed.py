@@ -28,6 +28,7 @@ from dfim import sample
 from dfim import train
 from dfim.config import resolve
 from dfim.core import interpolants
+from dfim.core import mmd
 from dfim.samplers import jump
 from dfim.training import experiment as experiment_lib
 from dfim.training import state as train_state
@@ -158,12 +159,13 @@ def two_forwards(experiment: experiment_lib.Experiment) -> Callable[..., tuple[A
 def discrepancy(experiment: experiment_lib.Experiment) -> Callable[..., tuple[Array, Array]]:
   """Value and gradient in y of the weighted MMD^2: IMM's loss behind the network."""
   f, options = experiment.f, experiment.loss.keywords
-  rule, given = options["particles"], {k: options[k] for k in ("kernel", "group_size")}
 
   def weighted(y, z, x_t, times):
-    distance, weight_of = rule(y, z, x_t, times, f, **given)
     w = options["weight"](f.path, times.s, times.t, target=f.prediction)
-    return jnp.mean(weight_of(jnp.where(times.active, w, 0.0)) * distance)
+    w = jnp.where(times.active, w, 0.0)
+    c = options["particles"](y, z, x_t, w, times, f, group_size=options["group_size"])
+    k_yy, k_zz, k_yz = mmd.grams(c.y, c.z, options["kernel"], c.scale)
+    return jnp.mean(c.weight * c.similarity * (k_yy + k_zz - 2.0 * k_yz))
 
   return jax.value_and_grad(weighted)
 

@@ -17,6 +17,6 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c = imm_digits.get_config(mode)
   c.objective.group_size = 1
   c.objective.kernel = dict(name="core.kernels.pseudo_huber")
-  c.objective.sample_times.s_at_t_min = 1.0
+  c.objective.sample_times.p_endpoint = 1.0
   c.sampler.method = dict(name="samplers.jump.restart")
   return c

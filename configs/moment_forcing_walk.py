@@ -33,17 +33,14 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
       name="core.times.sample",
       pattern=dict(name="core.times.two_stream", noisy=0.0),
       mapping=dict(name="core.mappings.log_snr_decrement", k=6.0),
-      s_at_t_min=0.3,
-      s_at_r=0.5,
+      p_endpoint=0.3,
+      p_one_step=0.5,
       **forcing_walk.ENDS,
     ),
-    datum=dict(name="core.posterior.batch_mean", bandwidth=40.0, discount=0.5),
-    reference=4,
-    particles=dict(name="core.particles.prefix", bandwidth=1.0),
-    groups=dict(name="core.grouping.like_prefixes"),
-    kernel=dict(  # wide while branches find their masses, then narrow, which holds them
+    particles=dict(name="core.particles.prefix", inverse_bandwidth=1.0),
+    kernel=dict(  # wide while the branches get their probabilities, then narrow, which keeps them
       name="core.kernels.laplace",
-      width=dict(
+      bandwidth_multiplier=dict(
         name="optax.exponential_decay",
         init_value=8.0,
         decay_rate=1 / 8,
@@ -54,7 +51,12 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     ),
     weight=dict(name="core.weights.imm", a=1.0, b=2.0),
     group_size=4,
-    streams=2,
+    conditioning=dict(
+      name="core.two_stream.TwoStream",
+      grouping=dict(name="core.grouping.by_prefix"),
+      posterior=dict(name="core.posterior.minibatch_mean", inverse_bandwidth=40.0, discount=0.5),
+      reference=4,
+    ),
   )
   if full:
     c.model.width = 64

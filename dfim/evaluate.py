@@ -22,8 +22,8 @@ import ml_collections
 import numpy as np
 
 from dfim import sample
-from dfim.config.resolve import config_errors
-from dfim.config.resolve import ConfigError
+from dfim.config.errors import config_errors
+from dfim.config.errors import ConfigError
 from dfim.config.resolve import resolve
 from dfim.io import atomic
 from dfim.io import inputs

@@ -25,6 +25,7 @@ from dfim.config.resolve import resolve
 from dfim.core import conditioning
 from dfim.core import interpolants
 from dfim.core import parameterization
+from dfim.core import two_stream
 from dfim.io import atomic
 from dfim.io import inputs
 from dfim.metrics import adm
@@ -98,7 +99,7 @@ def make_draw(experiment: experiment_lib.Experiment) -> Draw:
     sampler = _options(experiment.config.sampler)
     one_chunk = _one_chunk(experiment, sampler)
     _check_start(experiment.f, sampler)
-    _check_streams(experiment.loss.keywords, sampler["method"])
+    _check_streams(two_stream.of(experiment.loss.keywords).streams, sampler["method"])
     _check_guidance(experiment, sampler["guidance"])
     for steps in sampler["steps"]:
       one = functools.partial(one_chunk, steps=steps)
@@ -255,13 +256,13 @@ def _check_start(f: parameterization.Parameterization, sampler: dict[str, Any]) 
       raise ConfigError("sampler.grid: starts at pure noise, which Noise divides by; lower t_max.")
 
 
-def _check_streams(objective: dict[str, Any], method: Any) -> None:
+def _check_streams(streams: int, method: Any) -> None:
   """Refuses tokens that move together, if in training each saw only what stands still."""
   chunk = getattr(method, "keywords", {}).get("chunk")
-  if objective.get("streams", 1) == 2 and chunk != 1:
+  if streams == 2 and chunk != 1:
     field = "sampler.method" if chunk is None else f"sampler.method.chunk={chunk}"
     raise ConfigError(
-      f"{field}: with objective.streams=2 tokens are drawn one by one; set sampler.method to"
+      f"{field}: with two streams tokens are drawn one by one; set sampler.method to"
       " samplers.rollout.rollout with chunk=1."
     )
 

@@ -1,10 +1,13 @@
 """The training loop: one for every objective."""
 
 from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
 import contextlib
-import functools
+import itertools
 import pathlib
 from typing import Any
+from typing import NamedTuple
 
 from absl import logging
 import jax
@@ -16,17 +19,14 @@ from dfim import evaluate
 from dfim import sample
 from dfim.checkpoints import checkpoint
 from dfim.checkpoints import workdir as workdir_lib
-from dfim.config.resolve import ConfigError
 from dfim.training import experiment as experiment_lib
+from dfim.training import monitor
 from dfim.training import nonfinite
 from dfim.training import preemption
-from dfim.training import progress
 from dfim.training import replay
-from dfim.training import state as train_state
-from dfim.training import step as step_lib
-from dfim.training import telemetry
-from dfim.training import writer as writer_lib
+from dfim.training.state import TrainState
 from dfim.training.step import make_step
+from dfim.training.writer import Writer
 
 
 def train(
@@ -36,8 +36,8 @@ def train(
   devices: Any = None,
   profile: tuple[int, int] | None = None,
   new_data: bool = False,
-) -> train_state.TrainState:
-  """Trains what `config` describes, on from where `workdir` stands; returns the last state.
+) -> TrainState:
+  """Trains by `config` from the newest checkpoint of `workdir`, if any; returns the last state.
 
   The same call again resumes, bit for bit, also after a kill. Uses all devices, or those given.
   `profile` are the first and the last step to profile. `new_data` accepts other data than those
@@ -45,85 +45,107 @@ def train(
 
   Raises:
     ConfigError: before anything is compiled or written.
-    NonFiniteError: after ten failed steps running, or where every step of the run has failed; it
+    NonFiniteError: after ten failed steps in a row, or where every step of the run has failed; it
       names the bundle that replays the last.
     PreemptedError: a signal asked to stop; all is saved.
     SaveError: a checkpoint could not be written.
     ReadError: one could not be read.
   """
+  with _open(config, workdir, devices, profile, new_data) as run:
+    experiment, config, state = run.experiment, run.experiment.config, run.state
+    seen, last, skipped = int(state.seen), config.steps, state.skipped
+    step, root, batches = step_of(experiment), experiment.root(), experiment.batches(seen)
+    guard = nonfinite.Guard(int(skipped), int(state.step))
+    for n in range(seen + 1, last + 1):
+      run.profile(n, state)
+      with run.progress.waiting("data", busy=skipped):
+        batch = next(batches)
+      state, metrics = step(state, batch, root)
+      skipped = metrics["skipped"]
+      if n == seen + 1:  # compiled
+        jax.block_until_ready(state)
+        run.progress.start(n)
+      if guard.failed(skipped, last=n == last):
+        raise replay.failure(experiment, workdir, n, state, batch, guard.running)
+      if is_due(n, config.log_every, last):
+        run.log(n, jax.device_get(metrics))
+      stop, due = run.notice.reached(n), run.evaluation.due(n)
+      with run.progress.waiting("saving", busy=skipped):  # before evaluation, which may take long
+        run.checkpoints.save(n, state, force=stop or n == last, pending=stop or any(due))
+      if stop:
+        raise preemption.PreemptedError(f"stopped by a signal after step {n}, and saved.")
+      run.evaluation.run(n, state, run.writer, due)
+  logging.info("Done: %s/samples/%d.png", workdir, last)
+  return state
+
+
+class _Run(NamedTuple):
+  experiment: experiment_lib.Experiment
+  state: TrainState
+  notice: preemption.Notice
+  checkpoints: checkpoint.Checkpoints
+  progress: monitor.Progress
+  writer: Writer
+  profile: Callable[[int, TrainState], None]
+  log: Callable[[int, dict[str, jax.Array]], None]
+  evaluation: "Evaluation"
+
+
+@contextlib.contextmanager
+def _open(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  devices: Any,
+  profile: tuple[int, int] | None,
+  new_data: bool,
+) -> Iterator[_Run]:
+  """Checks all that `train` needs, then opens the folder; see there."""
   with (
-    telemetry.Compilations() as compilations,
+    monitor.Compilations() as compilations,
     preemption.watch() as notice,
-    contextlib.ExitStack() as alone,
+    contextlib.ExitStack() as stack,
   ):
     experiment = experiment_lib.build(config, devices=devices)
     config = experiment.config
-    if profile and profile[1] > config.steps:
-      raise ConfigError(
-        f"--profile={profile[0]}:{profile[1]}: the run ends at config.steps={config.steps}; choose"
-        " steps up to there."
-      )
-    shape = experiment.batch["x"].shape[1:]
-    draw = sample.make_draw(experiment)
-    evaluators = evaluate.build(config, shape, experiment.labels)
+    monitor.check_window(profile, config.steps)
+    evaluation = Evaluation(experiment, workdir)
     workdir_lib.check(workdir, config)
     data = experiment.data_identity()
     workdir_lib.check_data(workdir, data, accept=new_data)
-    alone.enter_context(workdir_lib.held(workdir))  # before a damaged checkpoint is set aside
+    stack.enter_context(workdir_lib.lock(workdir))  # before a damaged checkpoint is set aside
     state, pending = start_state(experiment, workdir)
-    seen = int(state.seen)
-    step, root, batches = step_of(experiment), experiment.root(), experiment.batches(seen)
-    failures = nonfinite.Guard(int(state.skipped), int(state.step))
-    line = progress.Progress(config, int(state.skipped))
-    with (
-      writer_lib.Writer(workdir, seen, active=jax.process_index() == 0) as writer,
-      checkpoint.Checkpoints(workdir, config, data) as checkpoints,
-      telemetry.Profile(workdir, profile, seen) as profiler,
-    ):
-      workdir_lib.claim(workdir, config)
-      report = make_report(experiment, writer, line, compilations)
-      look = make_look(experiment, writer, draw, evaluators, workdir)
-      if notice.early(seen):
-        raise preemption.PreemptedError(f"stopped by a signal before step {seen + 1}.")
-      logging.info(
-        "%s: %.3g million parameters, %d x %s, from step %d; the first step is slow, it compiles.",
-        workdir,
-        sum(a.size for a in jax.tree.leaves(state.params)) / 1e6,
-        experiment.mesh.size,
-        experiment.mesh.local_devices[0].device_kind,
-        seen,
-      )
-      if pending:
-        look(seen, state, *still_due(config, workdir, seen))
-      skipped = state.skipped
-      for n in range(seen + 1, config.steps + 1):
-        profiler.before(n, state)
-        with line.spent("data", busy=skipped):
-          batch = next(batches)
-        state, metrics = step(state, batch, root)
-        skipped = metrics["skipped"]
-        if n == seen + 1:  # compiled
-          jax.block_until_ready(state)
-          line.start(n)
-        if failures.failed(skipped, last=n == config.steps):
-          raise _failed(experiment, workdir, n, state, batch, failures.running)
-        if is_due(n, config.log_every, config.steps):
-          report(n, jax.device_get(metrics))
-        stop = notice.reached(n)
-        due = looks(config, n)
-        with line.spent("saving", busy=skipped):  # before samples and scores, which may take long
-          checkpoints.save(n, state, force=stop or n == config.steps, pending=stop or any(due))
-        if stop:
-          raise preemption.PreemptedError(f"stopped by a signal after step {n}, and saved.")
-        look(n, state, *due)
-  logging.info("Done: %s/samples/%d.png", workdir, config.steps)
-  return state
+    seen, first_process = int(state.seen), jax.process_index() == 0
+    progress = monitor.Progress(config, int(state.skipped))
+    writer = stack.enter_context(Writer(workdir, seen, active=first_process))
+    checkpoints = stack.enter_context(checkpoint.Checkpoints(workdir, config, data))
+    profiler = stack.enter_context(monitor.Profile(workdir, profile, seen))
+    workdir_lib.write_config(workdir, config)
+    log = monitor.make_log(experiment, writer, progress, compilations)
+    if notice.early(seen):
+      raise preemption.PreemptedError(f"stopped by a signal before step {seen + 1}.")
+    _log_start(experiment, workdir, state)
+    if pending:
+      evaluation.run(seen, state, writer, evaluation.overdue(seen))
+    yield _Run(
+      experiment, state, notice, checkpoints, progress, writer, profiler.before, log, evaluation
+    )
+
+
+def _log_start(experiment: experiment_lib.Experiment, workdir: str, state: TrainState) -> None:
+  logging.info(
+    "%s: %.3g million parameters, %d x %s, from step %d; the first step is slow, it compiles.",
+    workdir,
+    sum(a.size for a in jax.tree.leaves(state.params)) / 1e6,
+    experiment.mesh.size,
+    experiment.mesh.local_devices[0].device_kind,
+    int(state.seen),
+  )
 
 
 def step_of(
   experiment: experiment_lib.Experiment,
-) -> Callable[..., tuple[train_state.TrainState, dict[str, jax.Array]]]:
-  """`make_step` with all that the experiment says."""
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+  """The training step of an experiment, see `make_step`."""
   return make_step(
     experiment.apply,
     experiment.loss,
@@ -134,10 +156,8 @@ def step_of(
   )
 
 
-def start_state(
-  experiment: experiment_lib.Experiment, workdir: str
-) -> tuple[train_state.TrainState, bool]:
-  """The newest checkpoint's state or that of step 0, and whether its samples are still to draw."""
+def start_state(experiment: experiment_lib.Experiment, workdir: str) -> tuple[TrainState, bool]:
+  """The newest checkpoint's state, or that of step 0; whether samples or scores are pending."""
   if not checkpoint.steps(workdir):
     return experiment.first_state(), False
   state = checkpoint.restore(workdir, experiment.abstract_state(), set_aside=True)
@@ -149,100 +169,60 @@ def is_due(n: int, every: int, last: int) -> bool:
   return n == last or (every > 0 and n % every == 0)
 
 
-def looks(config: ml_collections.ConfigDict, n: int) -> tuple[bool, bool]:
-  """Whether samples are due after step n, and whether scores are."""
-  samples = is_due(n, config.sample_every, config.steps)
-  return samples, bool(config.evaluators) and is_due(n, config.eval_every, config.steps)
+class Evaluation:
+  """The samples and scores of a run, each with steps of its own."""
 
+  def __init__(self, experiment: experiment_lib.Experiment, workdir: str):
+    """Builds the sampler and the evaluators of the config.
 
-def make_look(
-  experiment: experiment_lib.Experiment,
-  writer: writer_lib.Writer,
-  draw: sample.Draw,
-  evaluators: dict[str, evaluate.Evaluator],
-  workdir: str,
-) -> Callable[[int, train_state.TrainState, bool, bool], None]:
-  """Builds `look(n, state, samples, scores)`: draws and scores the state after step n.
+    Raises:
+      ConfigError: one of them cannot work.
+    """
+    self._experiment, self._workdir = experiment, workdir
+    self._draw = sample.make_draw(experiment)
+    shape = experiment.batch["x"].shape[1:]
+    self._evaluators = evaluate.build(experiment.config, shape, experiment.labels)
 
-  Failures are logged and training continues, except after the last step, where the first is raised
-  once both are done, and with several processes, which would wait for the one that failed.
-  """
+  def due(self, n: int) -> tuple[bool, bool]:
+    """Whether samples are due after step n, and whether scores are."""
+    config = self._experiment.config
+    scores = bool(config.evaluators) and is_due(n, config.eval_every, config.steps)
+    return is_due(n, config.sample_every, config.steps), scores
 
-  def draw_samples(n: int, state: train_state.TrainState) -> None:
-    writer.image(n, "samples", sample.sheet(experiment, sample.draw_each(experiment, draw, state)))
+  def overdue(self, n: int) -> list[bool]:
+    """`due(n)` without samples and scores that exist, as the first process sees it."""
+    drawn = (pathlib.Path(self._workdir) / "samples" / f"{n}.png").exists()
+    scored = evaluate.is_complete(evaluate.path_of(self._workdir, n), self._evaluators)
+    done = multihost_utils.broadcast_one_to_all(np.array([drawn, scored]))
+    return [due and not there for due, there in zip(self.due(n), done, strict=True)]
 
-  def score(n: int, state: train_state.TrainState) -> None:
-    params, path = experiment.ema_params(state), evaluate.path_of(workdir, n)
-    try:
-      found = evaluate.run(evaluators, draw, params, path, n)
-    except evaluate.ScoreError as error:  # the others' scores are sound
-      writer.scalars(n, evaluate.flat(error.found))
-      raise
-    writer.scalars(n, evaluate.flat(found))
+  def run(self, n: int, state: TrainState, writer: Writer, due: Sequence[bool]) -> None:
+    """Draws and scores the state after step n, each if it is `due`.
 
-  def look(n: int, state: train_state.TrainState, samples: bool, scores: bool) -> None:
-    errors = []
-    for due, what, make in ((samples, "samples", draw_samples), (scores, "scores", score)):
+    Failures are logged and training continues, except after the last step, where the first is
+    raised once both are done, and with several processes, which would wait for the one that failed.
+    """
+    errors, parts = [], dict(samples=self._draw_samples, scores=self._score)
+    for name, make in itertools.compress(parts.items(), due):
       try:
-        if due:
-          make(n, state)
+        make(n, state, writer)
       except Exception as error:
         if jax.process_count() > 1:
           raise
-        logging.exception("Not all %s after step %d were made.", what, n)
+        logging.exception("Not all %s after step %d were made.", name, n)
         errors.append(error)
-    if errors and n == experiment.config.steps:
+    if errors and n == self._experiment.config.steps:
       raise errors[0]
 
-  return look
+  def _draw_samples(self, n: int, state: TrainState, writer: Writer) -> None:
+    drawn = sample.draw_each(self._experiment, self._draw, state)
+    writer.image(n, "samples", sample.sheet(self._experiment, drawn))
 
-
-def still_due(config: ml_collections.ConfigDict, workdir: str, n: int) -> list[bool]:
-  """What of `looks(config, n)` a run that ended there left undone, as the first process sees it."""
-  drawn = (pathlib.Path(workdir) / "samples" / f"{n}.png").exists()
-  scored = evaluate.is_complete(evaluate.path_of(workdir, n), config.evaluators)
-  done = multihost_utils.broadcast_one_to_all(np.array([drawn, scored]))
-  return [due and not there for due, there in zip(looks(config, n), done, strict=True)]
-
-
-def make_report(
-  experiment: experiment_lib.Experiment,
-  writer: writer_lib.Writer,
-  line: progress.Progress,
-  compilations: telemetry.Compilations,
-) -> Callable[[int, dict[str, Any]], None]:
-  """Builds `report(step, metrics)`: the progress line, and all numbers in the writer."""
-  device, count = experiment.mesh.local_devices[0], experiment.mesh.size
-  flops = functools.cache(functools.partial(step_lib.flops, experiment))
-  peak = telemetry.peak_flops(device)
-
-  def report(n: int, metrics: dict[str, Any]) -> None:
-    text, rates = line.line(n, metrics)
-    if rates:
-      rates["flops_per_second"] = flops() * rates["steps_per_second"]
-      if peak:
-        rates["share_of_peak"] = rates["flops_per_second"] / (peak * count)
-        text += f"  {rates['share_of_peak']:.0%} of peak"
-    logging.info("%s", text)
-    machine = dict(memory_bytes=telemetry.memory(device), compilations=compilations.count)
-    writer.scalars(n, {**metrics, **rates, **machine})
-
-  return report
-
-
-def _failed(
-  experiment: experiment_lib.Experiment,
-  workdir: str,
-  n: int,
-  state: train_state.TrainState,
-  batch: dict[str, Any],
-  running: int,
-) -> nonfinite.NonFiniteError:
-  """Says so, and how to see it again, if that can be written."""
-  what = f"step {n}: loss, gradient or update not finite in {running} steps running."
-  try:
-    bundle = replay.write(experiment, workdir, n, state, batch)
-  except (OSError, checkpoint.SaveError) as error:
-    return nonfinite.NonFiniteError(f"{what} What replays the last could not be written: {error}")
-  again = f"python -m dfim.main --mode=replay --workdir={bundle}"
-  return nonfinite.NonFiniteError(f"{what} To see the last again: {again}")
+  def _score(self, n: int, state: TrainState, writer: Writer) -> None:
+    params, path = self._experiment.ema_params(state), evaluate.path_of(self._workdir, n)
+    try:
+      found = evaluate.run(self._evaluators, self._draw, params, path, n)
+    except evaluate.ScoreError as error:  # the scores of the other evaluators are valid
+      writer.scalars(n, evaluate.flat(error.found))
+      raise
+    writer.scalars(n, evaluate.flat(found))

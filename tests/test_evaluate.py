@@ -16,7 +16,7 @@ from configs import imm_digits
 from configs import imm_toy
 from dfim import evaluate
 from dfim import train
-from dfim.config.resolve import ConfigError
+from dfim.config.errors import ConfigError
 
 NAN = float("nan")
 

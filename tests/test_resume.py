@@ -16,7 +16,7 @@ from configs import imm_digits
 from dfim import train
 from dfim.checkpoints import checkpoint
 from dfim.training import experiment as experiment_lib
-from dfim.training import progress
+from dfim.training import monitor
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -45,7 +45,7 @@ def run(config, workdir):
 
 def metrics(workdir):
   lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-  return [{k: v for k, v in line.items() if k not in progress.MACHINE} for line in lines]
+  return [{k: v for k, v in line.items() if k not in monitor.MACHINE} for line in lines]
 
 
 def assert_equal(one, two):
@@ -55,19 +55,19 @@ def assert_equal(one, two):
 
 def stop_at(monkeypatch, step):
   """Lets training fail right after `step`, with a save of an earlier step behind it."""
-  make_report = train.make_report
+  make_log = train.monitor.make_log
 
   def failing(*args, **kwargs):
-    report = make_report(*args, **kwargs)
+    log = make_log(*args, **kwargs)
 
     def then_stop(n, values):
-      report(n, values)
+      log(n, values)
       if n == step:
         raise KeyboardInterrupt
 
     return then_stop
 
-  monkeypatch.setattr(train, "make_report", failing)
+  monkeypatch.setattr(train.monitor, "make_log", failing)
 
 
 @pytest.mark.slow  # as tests/trust/test_kills.py has it, by SIGKILL
@@ -109,7 +109,7 @@ def test_nothing_is_touched_while_another_trainer_is_there(tmp_path, monkeypatch
   def taken(workdir):
     raise experiment_lib.ConfigError("a process trains there")
 
-  monkeypatch.setattr(train.workdir_lib, "held", taken)
+  monkeypatch.setattr(train.workdir_lib, "lock", taken)
   monkeypatch.setattr(train, "start_state", lambda *_: pytest.fail("it sets damage aside"))
   with pytest.raises(experiment_lib.ConfigError, match="a process trains there"):
     run(small(), tmp_path)

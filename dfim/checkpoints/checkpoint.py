@@ -1,14 +1,13 @@
 """Checkpoints: the whole `TrainState`, saved in the background, atomically, by Orbax.
 
-Each carries a manifest, see `manifest`, and is not believed before its checksums agree. The only
-file that knows Orbax (its v1 interface, still under `orbax.checkpoint.v1`).
+Each has a manifest, see `manifest`, and is restored only if its checksums agree. Uses Orbax's v1
+interface, still under `orbax.checkpoint.v1`.
 """
 
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
-import copy
 import os
 import pathlib
 from typing import Any
@@ -19,42 +18,15 @@ from jax.experimental import multihost_utils
 import ml_collections
 import numpy as np
 from orbax.checkpoint import v1 as ocp
-import orbax.checkpoint.utils
-import tensorstore
 
+from dfim.checkpoints import checksums
 from dfim.checkpoints import manifest as manifest_lib
-from dfim.config.resolve import ConfigError
+from dfim.checkpoints import orbax_workarounds
+from dfim.config.errors import ConfigError
+from dfim.config.errors import FieldError
 from dfim.io import atomic
 from dfim.training import nonfinite
 from dfim.training import preemption
-
-
-def _leak_less(to_json: Callable[..., Any]) -> Callable[..., Any]:
-  """`tensorstore.KvStore.Spec.to_json`, which keeps the answer to what it was asked last.
-
-  TensorStore, to 0.1.86 at least, never frees the strings and numbers that it turns from JSON into
-  Python. Orbax asks for the folder's specification once for each array: 60 KB a save.
-  """
-  last = {}
-
-  def kept(spec: tensorstore.KvStore.Spec, *args: Any, **kwargs: Any) -> Any:
-    question = repr((spec, args, kwargs))
-    answer = last.get(question)
-    if answer is None:  # threads may ask at once
-      answer = to_json(spec, *args, **kwargs)
-      last.clear()
-      last[question] = answer
-    return copy.deepcopy(answer)
-
-  return kept
-
-
-tensorstore.KvStore.Spec.to_json = _leak_less(tensorstore.KvStore.Spec.to_json)
-# Two times a save, for a line of Orbax's log, and never freed either: 10 KB.
-tensorstore.experimental_collect_matching_metrics = lambda *args, **kwargs: []
-# JAX lets all processes stop one step after the last that any has asked about. Orbax asks about the
-# step that it writes, which lies behind: a signal then would name a step that is over.
-orbax.checkpoint.utils.reached_preemption = lambda step: False
 
 
 class SaveError(RuntimeError):
@@ -62,13 +34,13 @@ class SaveError(RuntimeError):
 
 
 class ReadError(RuntimeError):
-  """A disk did not give what is on it; nothing is known of the checkpoint."""
+  """The disk failed while a checkpoint was read; it may be whole."""
 
 
 class Checkpoints:
-  """The folder `<workdir>/checkpoints/<step>`; a context manager, so that saves are finished."""
+  """Saves `<workdir>/checkpoints/<step>`; a context manager, which finishes the saves."""
 
-  LATER = nonfinite.Guard.AHEAD  # steps: as far as the host runs ahead of the devices
+  DELAY = nonfinite.Guard.AHEAD  # steps that the host runs ahead of the devices
 
   def __init__(
     self,
@@ -76,51 +48,54 @@ class Checkpoints:
     config: ml_collections.ConfigDict,
     data: Mapping[str, Any] | None = None,
   ):
-    """As often, and as many, as `config` says; it goes into every manifest, and `data` too.
+    """Saves as often, and keeps as many, as `config` says.
 
-    Milestones of a run that kept them stay, whatever `config.keep_every` is now.
+    `config` and `data` go into every manifest. Milestones that the run has kept so far stay,
+    whatever `config.keep_every` is now.
     """
+    orbax_workarounds.apply()
     self._config, self._data = config.to_dict(), data
-    self._taken = None  # a copy that is not being written yet: step, state, checksums, `pending`
+    self._copied = None  # a copy not yet written: step, state, checksums, `pending`
     self._writing = None  # the save in the background, and its step
     self._context = ocp.Context()
     saving = self._context.array.saving
     saving.use_compression = False  # weights hardly shrink, and it takes cores
-    saving.enable_write_sharding_file = False  # `restore` brings a layout of its own
+    saving.enable_write_sharding_file = False  # `restore` is given the layout
     policies = ocp.training.preservation_policies
-    kept = [policies.LatestN(config.keep_checkpoints), policies.CustomSteps(_milestones(workdir))]
+    milestones = policies.CustomSteps(_milestones(workdir))
+    preserved = [policies.LatestN(config.keep_checkpoints), milestones]
     if config.keep_every:
-      kept.append(policies.EveryNSteps(config.keep_every))
+      preserved.append(policies.EveryNSteps(config.keep_every))
     self._manager = ocp.training.Checkpointer(
       folder(workdir),
-      preservation_policy=policies.AnyPreservationPolicy(kept),
-      cleanup_tmp_directories=True,  # what a killed save left behind
+      preservation_policy=policies.AnyPreservationPolicy(preserved),
+      cleanup_tmp_directories=True,  # of killed saves
     )
 
   def __enter__(self) -> "Checkpoints":
     return self
 
   def __exit__(self, kind: Any, *error: Any) -> None:
-    in_all = kind is None or issubclass(kind, preemption.PreemptedError | nonfinite.NonFiniteError)
-    if jax.process_count() > 1 and not in_all:
-      return  # the other processes are in a step, and not where a save would wait for them
+    common = preemption.PreemptedError, nonfinite.NonFiniteError  # raised in every process
+    if jax.process_count() > 1 and not (kind is None or issubclass(kind, common)):
+      return  # a save would wait for the other processes, which are in a step
     try:
       self._write()
       self._finish()
     except SaveError:
-      if kind is None:  # else what is on its way says more
+      if kind is None:  # else the error on its way says more
         raise
     finally:
-      with contextlib.suppress(Exception):  # raises the background's error once more
+      with contextlib.suppress(Exception):  # raises the error of the save once more
         self._manager.close()
 
   def save(self, step: int, state: Any, *, force: bool = False, pending: bool = False) -> None:
     """Copies `state` to the host if a save is due; to be called after every step.
 
-    The copy is written by the call `LATER` steps on, in the background: the devices have work for
-    as long as Orbax takes to begin. `force` saves this state, and begins to write it at once.
-    `pending` is kept in the manifest: what was due after `step` is still to be done. That may take
-    long, so such a state is written at once too.
+    The copy is written, in the background, by the call `DELAY` steps later, so that the devices
+    have work while Orbax starts. `force` saves this state, and starts to write it at once.
+    `pending` goes into the manifest: samples and scores due after `step` have not been made yet.
+    They may take long, so such a state is written at once too.
 
     Raises:
       SaveError: this save, or one before it, has failed.
@@ -128,20 +103,20 @@ class Checkpoints:
     if self._writing and not self._manager.is_saving_in_progress():
       self._finish()
     due = force or step % self._config["checkpoint_every"] == 0
-    if self._taken and (due or step >= self._taken[0] + self.LATER):
+    if self._copied and (due or step >= self._copied[0] + self.DELAY):
       self._write()
     if due:
-      self._taken = (step, _on_host(state), manifest_lib.checksums(state), pending)
+      self._copied = (step, _on_host(state), checksums.checksums(state), pending)
       if force or pending:
         self._write()
 
   def _write(self) -> None:
-    """Begins to write what was taken; waits only for the save before it."""
-    if self._taken:
+    """Starts to write the copy; waits only for the save before it."""
+    if self._copied:
       self._finish()
-      (step, state, sums, pending), self._taken = self._taken, None
-      said = dict(data=self._data, pending=pending)
-      manifest = manifest_lib.make(step, state, sums, self._config, **said)
+      (step, state, sums, pending), self._copied = self._copied, None
+      context = dict(data=self._data, pending=pending)
+      manifest = manifest_lib.make(step, state, sums, self._config, **context)
       with _save_errors(step), self._context:
         response = self._manager.save_async(step, state, force=True, custom_metadata=manifest)
       self._writing = (response, step)
@@ -155,9 +130,9 @@ class Checkpoints:
 
 
 def _on_host(state: Any) -> Any:
-  """A copy in the host's memory, laid out as `state`, whose own may then be used again."""
-  places = jax.tree.map(lambda a: a.sharding.with_memory_kind("pinned_host"), state)
-  return jax.device_put(state, places, may_alias=False)
+  """A copy in the host's memory, laid out as `state`, whose memory may then be donated."""
+  shardings = jax.tree.map(lambda a: a.sharding.with_memory_kind("pinned_host"), state)
+  return jax.device_put(state, shardings, may_alias=False)
 
 
 @contextlib.contextmanager
@@ -170,12 +145,12 @@ def _save_errors(step: int) -> Iterator[None]:
 
 
 def folder(workdir: str) -> pathlib.Path:
-  """Where the checkpoints of `workdir` lie."""
+  """The folder of the checkpoints of `workdir`."""
   return pathlib.Path(workdir).absolute() / "checkpoints"
 
 
 def steps(workdir: str) -> list[int]:
-  """The steps that were saved, ascending; a save that was cut off has another name.
+  """The saved steps, ascending; a save that was cut off has another name.
 
   Raises:
     ReadError: the disk fails.
@@ -190,7 +165,7 @@ def steps(workdir: str) -> list[int]:
 
 
 def _milestones(workdir: str) -> list[int]:
-  """The steps that were saved to stay, as their own manifests say."""
+  """The saved steps that are milestones by their own manifests."""
   found = []
   for step in steps(workdir):
     saved = (manifest(workdir, step) or {}).get("config", {})
@@ -204,13 +179,13 @@ def restore(
 ) -> Any:
   """The newest whole state, or that after `step`, with the shapes and shardings of `abstract`.
 
-  A damaged checkpoint is named and passed over; with `set_aside` it moves to `<workdir>/damaged`,
-  so that training can save that step again.
+  A damaged checkpoint is logged and skipped; with `set_aside` it moves to `<workdir>/damaged`, so
+  that training can save that step again.
 
   Raises:
-    ConfigError: if there is none, if all are damaged, or if the newest whole one is another
-      network's, naming the first difference.
-    ReadError: the disk fails, which is no reason to go on without what is on it.
+    ConfigError: there is none, all are damaged, or the newest whole one is of another network,
+      with the first difference.
+    ReadError: the disk fails: a run must not go on from an older checkpoint then.
     ValueError: `abstract` has no shardings.
   """
   if any(a.sharding is None for a in jax.tree.leaves(abstract)):
@@ -223,7 +198,7 @@ def restore(
     )
   if step is not None and step not in saved:
     there = f"{folder(workdir)}; there are {', '.join(map(str, saved))}"
-    raise ConfigError(f"--step={step}: no checkpoint of it in {there}.")
+    raise FieldError("--step", step, f"no checkpoint of it in {there}.")
   for tried in reversed(saved) if step is None else [step]:
     path = folder(workdir) / str(tried)
     state, why = _load(path, abstract)
@@ -249,16 +224,16 @@ def restore(
 def manifest(workdir: str, step: int | None = None) -> Mapping[str, Any] | None:
   """The manifest of `step`'s checkpoint, or of the newest that has a whole one."""
   for saved in reversed(steps(workdir)) if step is None else [step]:
-    with contextlib.suppress(Exception):  # whatever a damaged file does to its reader
+    with contextlib.suppress(Exception):  # a damaged file may raise anything
       return _read_manifest(folder(workdir) / str(saved))
   return None
 
 
 def _load(path: pathlib.Path, abstract: Any) -> tuple[Any, str]:
-  """The state, or None and why it cannot be believed; all processes agree on which.
+  """The state and "", or None and the damage; all processes agree on which.
 
   Raises:
-    ConfigError: it is another network's.
+    ConfigError: it is of another network.
     ReadError: the disk fails.
   """
 
@@ -267,11 +242,11 @@ def _load(path: pathlib.Path, abstract: Any) -> tuple[Any, str]:
     manifest_lib.check_arrays(manifest, state)
     return state
 
-  # All processes go on to `read`, where they wait, or none does.
+  # `read` waits for all processes: either all call it or none.
   manifest, why = _agreed(path, lambda: _read_manifest(path))
   if why:
     return None, why
-  _refuse_another(path, manifest, abstract)  # an error of ours in these two is no damage
+  _refuse_another(path, manifest, abstract)  # errors in these two are not damage
   _warn_of_other_code(path, manifest)
   state, why = _agreed(path, read)
   if not why:
@@ -280,17 +255,17 @@ def _load(path: pathlib.Path, abstract: Any) -> tuple[Any, str]:
 
 
 def _agreed(path: pathlib.Path, read: Callable[[], Any]) -> tuple[Any, str]:
-  """What `read` gives, or None and why any process could not; one process tries it twice.
+  """The result of `read` and "", or None and the error of any process; one process tries twice.
 
   Raises:
-    ReadError: the disk fails, or memory does not suffice, neither of which is damage.
+    ReadError: the disk fails or memory is short, neither of which is damage.
   """
   found, why, disk = None, "", ""
   for _ in range(1 if jax.process_count() > 1 else 2):
     try:
       found, why = read(), ""
       break
-    except Exception as error:  # a damaged file may raise anything, in any of the libraries below
+    except Exception as error:  # a damaged file may raise anything
       why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
       memory = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in why
       disk = why if memory else _disk_error(path)
@@ -309,9 +284,9 @@ def _agreed(path: pathlib.Path, read: Callable[[], Any]) -> tuple[Any, str]:
 
 
 def _disk_error(path: pathlib.Path) -> str:
-  """What the system says where something below `path` is there and cannot be read.
+  """The system's error for a file below `path` that exists and cannot be read; "" without one.
 
-  The libraries that read a checkpoint do not tell this from damage, or pass over it.
+  The libraries that read a checkpoint do not distinguish this from damage, or ignore it.
   """
 
   def fail(error: OSError) -> None:
@@ -331,14 +306,14 @@ def _disk_error(path: pathlib.Path) -> str:
 
 
 def _read_manifest(path: pathlib.Path) -> Mapping[str, Any]:
-  """Of one checkpoint; raises whatever a damaged file makes of it."""
+  """The manifest of one checkpoint; a damaged file may raise anything."""
   manifest = ocp.metadata(path, checkpointable_name="state").custom_metadata or {}
   manifest_lib.check(manifest, int(path.name))
   return manifest
 
 
 def _refuse_another(path: pathlib.Path, manifest: Mapping[str, Any], abstract: Any) -> None:
-  """Compares names and shapes before any array is read."""
+  """Refuses a checkpoint with other names or shapes, before any array is read."""
   saved = {name: shape for name, (shape, *_) in manifest["arrays"].items()}
   wanted = manifest_lib.shapes_of(abstract)
   for name in [*wanted, *saved]:
@@ -351,14 +326,14 @@ def _refuse_another(path: pathlib.Path, manifest: Mapping[str, Any], abstract: A
 
 
 def _warn_of_other_code(path: pathlib.Path, manifest: Mapping[str, Any]) -> None:
-  """What is saved restores whole under another version; what follows may differ in rounding."""
-  for what, now in manifest_lib.versions().items():
-    if manifest[what] != now:
-      logging.warning("%s was saved by %s %s; this is %s.", path, what, manifest[what], now)
+  """Logs other versions: the state is the same, later steps may differ in rounding."""
+  for name, now in manifest_lib.versions().items():
+    if manifest[name] != now:
+      logging.warning("%s was saved by %s %s; this is %s.", path, name, manifest[name], now)
 
 
 def _move_aside(path: pathlib.Path, where: pathlib.Path) -> None:
-  """Into `where`, under a name that is free."""
+  """Moves a checkpoint into the folder `where`, under a name that is free."""
   where.mkdir(exist_ok=True)
   target = atomic.free(where / path.name)
   path.rename(target)

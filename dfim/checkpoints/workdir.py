@@ -1,4 +1,4 @@
-"""A run's folder and the config that it belongs to."""
+"""A run's folder: its config, its data, and a lock against a second trainer."""
 
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ import ml_collections
 
 from dfim.checkpoints import checkpoint
 from dfim.config import moved
-from dfim.config.resolve import ConfigError
+from dfim.config.errors import ConfigError
 from dfim.data import identity
 from dfim.io import atomic
 
-# What a run is of. The rest (steps, accumulate, logging, evaluators ...) may change midway.
+# Fields that may not change within a run; steps, accumulate, logging, evaluators ... may.
 FIXED = "seed batch_size data model objective optimizer reach ema refresh_every".split()
-# Where the data lie, and how they are read: the stream is the same.
+# Fields below them that may: the place of the data and how they are read; the stream is the same.
 ELSEWHERE = "data.path data.data_dir data.workers data.threads data.augment.threads".split()
 
 
@@ -32,12 +32,12 @@ def check(
   fields: Sequence[str] = FIXED,
   but: Sequence[str] = ELSEWHERE,
 ) -> None:
-  """Refuses a URL, a file, and a folder whose run was of a config that differs in `fields`.
+  """Refuses a URL, a file, and a folder whose run has a config that differs in `fields`.
 
-  What lies in them and is named in `but` may differ.
+  Fields below them that `but` names may differ.
 
   Raises:
-    ConfigError: naming the first field that differs, and another that it follows.
+    ConfigError: the first field that differs, and the field that it follows, if any.
   """
   if "://" in workdir:
     raise ConfigError(
@@ -47,16 +47,16 @@ def check(
     raise ConfigError(f"workdir={workdir}: a file stands there; pass the path of a folder.")
   if not checkpoint.steps(workdir):
     return
-  saved, given = _flat(load(workdir)), _flat(_plain(config))
-  looked_at = lambda name: name.split(".")[0] in fields and name not in but
-  for field in filter(looked_at, (*saved, *given)):
-    if saved.get(field) != given.get(field):  # what is absent is as good as None
+  saved, given = _flat(load(workdir)), _flat(_as_json(config))
+  fixed = lambda name: name.split(".")[0] in fields and name not in but
+  for field in filter(fixed, (*saved, *given)):
+    if saved.get(field) != given.get(field):  # None equals absent
       before, now = saved.get(field, "absent"), given.get(field, "absent")
-      others = (name for name in saved if not looked_at(name))
+      others = (name for name in saved if not fixed(name))
       alike = (name for name in others if (saved[name], given.get(name)) == (before, now))
       why = next((f" (it follows {name})" for name in alike), "")
       steps, wanted = saved.get("steps"), given.get("steps")
-      if not why and steps != wanted:  # a schedule may follow a part of them
+      if not why and steps != wanted:  # a schedule's length may follow the steps
         why = f" (steps={steps} there and {wanted} here, which it may follow)"
       raise ConfigError(
         f"workdir={workdir} holds a run with {field}={before!r}, and this config has"
@@ -65,10 +65,10 @@ def check(
 
 
 def check_data(workdir: str, found: Mapping[str, Any], *, accept: bool = False) -> None:
-  """Refuses to go on with other data than the run was trained on, see `data.identity`.
+  """Refuses other data than the run was trained on, see `data.identity`.
 
-  With `accept` the log says so instead. A checkpoint that does not say which data it is of, such as
-  one from before dfim noted them, is taken with a line in the log.
+  With `accept` a warning is logged instead. A checkpoint without an identity of its data, such as
+  one of an older dfim, is accepted with a line in the log.
 
   Raises:
     ConfigError: the data differ.
@@ -91,21 +91,21 @@ def check_data(workdir: str, found: Mapping[str, Any], *, accept: bool = False) 
   logging.warning("%s, which --new_data accepts.", line)
 
 
-def claim(workdir: str, config: ml_collections.ConfigDict) -> None:
-  """Writes `config.json` into the folder, made if need be; the first process does."""
+def write_config(workdir: str, config: ml_collections.ConfigDict) -> None:
+  """Writes `config.json` into the folder, made if need be, in the first process."""
   if jax.process_index() == 0:
     atomic.replace_json(pathlib.Path(workdir) / "config.json", config.to_dict())
 
 
 @contextlib.contextmanager
-def held(workdir: str) -> Iterator[None]:
-  """Keeps a second trainer out of the folder, made if need be; the first process of many does.
+def lock(workdir: str) -> Iterator[None]:
+  """Locks the folder, made if need be, against a second trainer, in the first process.
 
-  The lock goes with this process, however it ends, but on a network's disk it may outlive a machine
-  that was taken away. So a trainer elsewhere is told of and not a reason to stop.
+  The lock ends with this process, however it ends, but on a network's disk it may outlive a machine
+  that was taken away. So a lock of another machine is logged and does not stop the run.
 
   Raises:
-    ConfigError: a trainer on this machine is at work there.
+    ConfigError: another process of this machine trains in the folder.
   """
   if jax.process_index() != 0:
     yield
@@ -116,7 +116,7 @@ def held(workdir: str) -> Iterator[None]:
       fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
       file.truncate(0)
       print(socket.gethostname(), file=file, flush=True)
-    except (BlockingIOError, PermissionError) as error:  # which of them is the system's choice
+    except (BlockingIOError, PermissionError) as error:  # depends on the system
       file.seek(0)
       where = file.read().strip()
       if where == socket.gethostname():
@@ -130,10 +130,10 @@ def held(workdir: str) -> Iterator[None]:
 
 
 def load(workdir: str) -> dict[str, Any]:
-  """The config that a folder's run was started with; its newest checkpoint has it too.
+  """The config of a folder's run, from `config.json` or the newest checkpoint.
 
   Raises:
-    ConfigError: if the folder has none.
+    ConfigError: the folder has none.
     ReadError: the disk fails.
   """
   path = pathlib.Path(workdir) / "config.json"
@@ -147,7 +147,7 @@ def load(workdir: str) -> dict[str, Any]:
   raise ConfigError(f"workdir={workdir}: no config.json there; train first, or pass --config.")
 
 
-def _plain(config: ml_collections.ConfigDict) -> dict:
+def _as_json(config: ml_collections.ConfigDict) -> dict:
   """As JSON gives it back: tuples become lists."""
   return json.loads(json.dumps(config.to_dict()))
 

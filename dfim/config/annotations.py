@@ -1,4 +1,4 @@
-"""Whether a value of a config fits the annotation of what takes it."""
+"""Whether a config's value matches the annotation of the argument that takes it."""
 
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ import types
 import typing
 from typing import Any
 
-_PLAIN = (bool, int, float, str, tuple, list, dict, type(None))  # what a config may hold
+_JSON = (bool, int, float, str, tuple, list, dict, type(None))  # types of a config's values
 _WORDS = {
   bool: "True or False",
   int: "an int",
@@ -24,15 +24,15 @@ _WORDS = {
 }
 
 
-def fits(value: Any, hint: Any) -> bool:
-  """Whether `value` may stand for `hint`; what a config names may stand for any class."""
+def matches(value: Any, hint: Any) -> bool:
+  """Whether `value` matches `hint`; an object that a config names matches any class."""
   parts = typing.get_args(hint)
   kind = typing.get_origin(hint) or hint
   if kind in (typing.Union, types.UnionType):
-    return any(fits(value, part) for part in parts)
+    return any(matches(value, part) for part in parts)
   if kind is Callable:
     return callable(value)
-  if hint is Any or not isinstance(kind, type) or not isinstance(value, _PLAIN):
+  if hint is Any or not isinstance(kind, type) or not isinstance(value, _JSON):
     return kind not in (dict, Mapping, tuple, Sequence) or not callable(value)
   if isinstance(value, int | float) and kind.__module__.startswith(("jax", "numpy")):
     return not isinstance(value, bool)
@@ -41,31 +41,39 @@ def fits(value: Any, hint: Any) -> bool:
   if getattr(kind, "_is_protocol", False):
     return False
   kind = (list, tuple) if kind is tuple else kind
-  return isinstance(value, kind) and (not parts or _fit_inside(value, parts))
+  return isinstance(value, kind) and (not parts or _contents_match(value, parts))
 
 
-def _fit_inside(value: Any, parts: tuple[Any, ...]) -> bool:
-  """Whether what a dict, a list or a tuple holds fits the parts of its annotation."""
+def _contents_match(value: Any, parts: tuple[Any, ...]) -> bool:
+  """Whether the contents of a dict, a list or a tuple match the parts of its annotation."""
   if isinstance(value, dict):
-    return all(fits(part, parts[-1]) for part in value.values())
+    return all(matches(part, parts[-1]) for part in value.values())
   if isinstance(value, str):  # a sequence too
     return False
   each = parts[:1] * len(value) if ... in parts or len(parts) == 1 else parts
-  return len(value) == len(each) and all(map(fits, value, each))
+  return len(value) == len(each) and all(map(matches, value, each))
 
 
-def word(hint: Any) -> str:
-  """What fits `hint`, in words."""
+def describe(hint: Any) -> str:
+  """The values that match `hint`, in words."""
   parts = typing.get_args(hint)
   kind = typing.get_origin(hint) or hint
   if kind in (typing.Union, types.UnionType):
     known = [part for part in parts if (typing.get_origin(part) or part) in _WORDS]
     known = parts if set(known) <= {type(None)} else known
     known = [part for part in known if float not in known or part not in (int, bool)]
-    return " or ".join(dict.fromkeys(map(word, known)))
+    return " or ".join(dict.fromkeys(map(describe, known)))
   whole = _WORDS.get(kind, f"a dict with the name of a {getattr(kind, '__name__', kind)}")
   each = parts[-1:] if kind in (dict, Mapping) else [part for part in parts if part is not ...]
   if kind not in (tuple, Sequence, dict, Mapping) or not each or each[0] not in (int, float, str):
     return whole
   count = f"{len(each)} " if len(each) > 1 else ""
   return f"{whole} of {count}{_WORDS[each[0]].split()[1]}s"
+
+
+def of_arguments(target: Any) -> dict[str, Any]:
+  """The annotations of the arguments of a function or a dataclass, by name."""
+  try:
+    return typing.get_type_hints(target)
+  except (NameError, TypeError):  # annotations of another library that do not evaluate here
+    return {}

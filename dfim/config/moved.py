@@ -1,9 +1,18 @@
-"""Names that moved, until 0.3: a config that uses one is answered, an older run's is translated."""
+"""Names and fields that moved, until 0.3: refused in configs, translated in older runs' ones."""
 
 from typing import Any
 
-_NAMES = {  # dotted paths as configs write them; the longest that fits counts
+_NAMES = {  # dotted paths as configs write them; the longest that matches counts
+  "core.grouping.as_they_came": "core.grouping.contiguous",
+  "core.grouping.like_prefixes": "core.grouping.by_prefix",
   "core.groups": "core.grouping",
+  "core.groups.as_they_came": "core.grouping.contiguous",
+  "core.groups.like_prefixes": "core.grouping.by_prefix",
+  "core.particles.apart_before": "core.prefix_kernel.prefix_distance",
+  "core.particles.likeness": "core.prefix_kernel.prefix_similarity",
+  "core.particles.own_times": "core.particles.per_particle_times",
+  "core.posterior.batch_mean": "core.posterior.minibatch_mean",
+  "core.posterior.own": "core.posterior.conditional",
   "data.augment.EDM": "data.images.augment.EDM",
   "data.cifar": "data.images.cifar",
   "data.digits": "data.images.digits",
@@ -22,6 +31,25 @@ _NAMES = {  # dotted paths as configs write them; the longest that fits counts
 }
 
 
+_FIELDS = {  # of a part, by its name of today: where each is now, from the same part
+  "core.kernels.laplace": dict(width="bandwidth_multiplier"),
+  "core.particles.per_particle_times": dict(bandwidth="inverse_bandwidth"),
+  "core.particles.prefix": dict(bandwidth="inverse_bandwidth"),
+  "core.particles.sequence": dict(bandwidth="inverse_bandwidth"),
+  "core.posterior.minibatch_mean": dict(bandwidth="inverse_bandwidth"),
+  "core.times.sample": dict(
+    own_times="per_particle_times", s_at_r="p_one_step", s_at_t_min="p_endpoint"
+  ),
+  "objectives.moment_matching.loss": dict(
+    streams="conditioning.name",
+    groups="conditioning.grouping",
+    datum="conditioning.posterior",
+    reference="conditioning.reference",
+  ),
+}
+_STREAMS = {1: None, 2: "core.two_stream.TwoStream"}  # `conditioning.name` by the old `streams`
+
+
 _FILES = {"configs/dfim_walk.py": "configs/moment_forcing_walk.py"}
 
 
@@ -36,16 +64,35 @@ def new_name(name: str) -> str | None:
   return None
 
 
+def new_field(name: str, field: str) -> str | None:
+  """Where `field` of the part `name` is today, from the same part; None if it has not moved."""
+  return _FIELDS.get(name.removeprefix("dfim."), {}).get(field)
+
+
 def translated(config: Any) -> Any:
-  """The config of an older run, or a part of it, in today's names."""
+  """The config of an older run, or a part of it, in today's names and fields."""
   if isinstance(config, list | tuple):
     return type(config)(map(translated, config))
   if not isinstance(config, dict):
     return config
   config = {key: translated(value) for key, value in config.items()}
   name = config.get("name")
-  moved = new_name(name) if isinstance(name, str) else None
-  return config if moved is None else config | dict(name=moved)
+  return _translated_part(config, new_name(name) or name) if isinstance(name, str) else config
+
+
+def _translated_part(config: dict[str, Any], name: str) -> dict[str, Any]:
+  """The part `name` of a config, whose own parts are translated."""
+  found = dict(name=name)
+  for field, value in config.items():
+    path = new_field(name, field) or field
+    part, _, last = path.rpartition(".")
+    at = found.setdefault(part, {}) if part else found
+    if field != "name":
+      at[last] = _STREAMS[value] if path == "conditioning.name" else value
+  conditioning = found.get("conditioning")
+  if isinstance(conditioning, dict) and conditioning.get("name") is None:
+    del found["conditioning"]  # of one stream
+  return found
 
 
 def config_file(path: str) -> str | None:

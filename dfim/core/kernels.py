@@ -17,23 +17,30 @@ Array = jax.Array
 
 
 def laplace(
-  x: Array, y: Array, scale: Array, *, width: float | Array = 1.0, floor: float = 1e-8
+  x: Array,
+  y: Array,
+  scale: Array,
+  *,
+  bandwidth_multiplier: float | Array = 1.0,
+  floor: float = 1e-8,
 ) -> Array:
-  """width exp(-scale d / width): every moment; the gradient does not vanish as particles meet.
+  """m exp(-scale d / m) with m = `bandwidth_multiplier`: every moment.
 
-  What is near pulls as hard whatever the width; a width without end is minus an energy distance.
+  The gradient does not vanish as particles meet, and its value there does not depend on m; for m to
+  infinity the kernel is minus an energy distance.
 
-  Of a particle's pairs let a share p lie at a distance d, the others where it is: it stays there,
-  right or wrong, up to p = 1 / (1 + exp(-scale d / width)), for what is far pulls less. That is .73
-  where scale d is 1, and .53 with a `width` of 8. Where data have branches and particles few
-  numbers, so that scale d is not small, how often a branch is taken then depends on how it was
-  learnt: make the kernel wide, at first, by a schedule (docs/moment_forcing.md).
+  Let a share p of a particle's partners lie at distance d, and the others at its own place.
+  It stays there, right or wrong, up to p = 1 / (1 + exp(-scale d / m)), because distant partners
+  pull less: 0.73 where scale d is 1, and 0.53 for m = 8. Where data have branches and particles few
+  numbers, so that scale d is not small, the learnt probability of a branch then depends on the path
+  of training: start with a wide kernel, by a schedule (docs/moment_forcing.md).
   """
+  m = bandwidth_multiplier
   if floor <= 0.0:
     raise ValueError(f"floor={floor}: set it above 0, for the gradient where particles meet.")
-  if isinstance(width, float | int) and width <= 0.0:
-    raise ValueError(f"width={width}: set it above 0.")
-  return width * jnp.exp(-scale / width * jnp.sqrt(_squared_distance(x, y, floor)))
+  if isinstance(m, float | int) and m <= 0.0:
+    raise ValueError(f"bandwidth_multiplier={m}: set it above 0.")
+  return m * jnp.exp(-scale / m * jnp.sqrt(_squared_distance(x, y, floor)))
 
 
 def rbf(x: Array, y: Array, scale: Array, *, floor: float = 1e-8) -> Array:

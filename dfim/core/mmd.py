@@ -3,41 +3,24 @@
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 
 Array = jax.Array
 Kernel = Callable[[Array, Array, Array], Array]  # (x, y, scale) -> k, see `kernels`
 
 
-def mmd2(y: Array, z: Array, kernel: Kernel, scale: Array, *, factor: Array | None = None) -> Array:
-  """MMD^2 of particles `y` and `z`, a V-statistic: the diagonals are counted.
+def grams(y: Array, z: Array, kernel: Kernel, scale: Array) -> tuple[Array, Array, Array]:
+  """The Gram matrices k(y, y'), k(z, z') and k(y, z') of M particles, `[..., M, M]` each.
 
-  Args:
-    y: `[..., M, D]`, M particles of D numbers.
-    z: `[..., M, D]`.
-    kernel: `(x, y, scale) -> k`.
-    scale: `[...]`, inverse bandwidth of each group, the same in all three Gram matrices.
-    factor: None or `[..., M, M]`, a positive semi-definite kernel of what the particles are
-      conditioned on; multiplies all three Gram matrices.
-
-  Returns:
-    `[...]`, not negative (but for rounding), 0 where the two groups agree as sets.
-  """
-  terms = pairs(y, z, kernel, scale[..., None, None])
-  return jnp.mean(terms if factor is None else terms * factor, axis=(-1, -2))
-
-
-def pairs(y: Array, z: Array, kernel: Kernel, scale: Array) -> Array:
-  """k(y, y') + k(z, z') - 2 k(y, z') of all pairs, `[..., M, M]`, whose mean is `mmd2`.
+  MMD^2 is the mean of k_yy + k_zz - 2 k_yz over all pairs: a V-statistic, which has the diagonals.
 
   Args:
     y: `[..., M, D]`.
     z: `[..., M, D]`.
     kernel: `(x, y, scale) -> k`.
-    scale: `[..., M, M]` or size 1 where pairs share it.
+    scale: inverse bandwidth, broadcast against `[..., M, M]`.
   """
 
   def gram(a: Array, b: Array) -> Array:
     return kernel(a[..., :, None, :], b[..., None, :, :], scale)
 
-  return gram(y, y) + gram(z, z) - 2.0 * gram(y, z)
+  return gram(y, y), gram(z, z), gram(y, z)

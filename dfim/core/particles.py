@@ -1,306 +1,242 @@
-"""What one particle of the discrepancy is: from a batch to groups of particles.
+"""What one particle is: from a batch to clouds of M points and a similarity of points.
 
-A rule is `rule(y, z, x_t, times, f, *, kernel, group_size, ...) -> (mmd2, weight_of)`: the
-discrepancy of each group, or its terms, and how a weight w(s, t) of the times' shape is brought to
-that shape.
-A group is `group_size` rows one after another, token by token (`groups`).
-What its zero means: `example`, the law of a whole example is right, and `own_times` the same where
-the examples of a group have different times; `token`, each token's marginal law, which is blind to
-how tokens depend on one another; `sequence`, the joint law of the tokens that move, together with
-those that do not; `prefix`, the law of each token given those before it, where they stand still.
-Source: IMM equation 67; docs/results.md for `own_times`, docs/moment_forcing.md for the last three.
+A rule is `rule(y, z, x_t, w, times, f, *, group_size, ...) -> Clouds`. A group is `group_size`
+consecutive rows, token by token (`grouping`). What a rule's loss of 0 means:
+
+* `example`: the distribution of a whole example is right; `per_particle_times`: the same, where
+  the examples of a group have different times;
+* `token`: each token's marginal is right, but not how tokens depend on one another;
+* `sequence`: the joint distribution of the active tokens and the context is right;
+* `prefix`: the conditional distribution of each token given those before it is right, where these
+  are held fixed.
+
+Source: IMM equation 67; docs/results.md for `per_particle_times`, docs/moment_forcing.md for the
+last three.
 """
 
 from collections.abc import Callable
 import math
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
-from dfim.core import mmd
+from dfim.core import grouping
 from dfim.core import parameterization
+from dfim.core import prefix_kernel
 from dfim.core import times as times_lib
 
 Array = jax.Array
+Times = times_lib.Times
+Parameterization = parameterization.Parameterization
+
+
+@flax.struct.dataclass
+class Clouds:
+  """Two clouds of M points each; all but these broadcast against their pairs, `[..., M, M]`."""
+
+  y: Array  # [..., M, D], of the trained model
+  z: Array  # [..., M, D], of the frozen model
+  scale: Array  # inverse bandwidth of the kernel; 0 where nothing is active
+  weight: Array
+  active: Array  # bool; the loss is the mean over active pairs, also over those of weight 0
+  t: Array | None  # None where the points of a cloud have different times
+  similarity: Array | float = 1.0  # a PSD kernel of what the points are conditioned on
 
 
 def example(
-  y: Array,
-  z: Array,
-  x_t: Array,
-  times: times_lib.Times,
-  f: parameterization.Parameterization,
-  *,
-  kernel: mmd.Kernel,
-  group_size: int,
-) -> tuple[Array, Callable[[Array], Array]]:
-  """A particle is a whole example; a group is `group_size` consecutive ones (IMM eq. 67).
+  y: Array, z: Array, x_t: Array, w: Array, times: Times, f: Parameterization, *, group_size: int
+) -> Clouds:
+  """A point is a whole example; a group is `group_size` consecutive ones (IMM eq. 67).
 
   Args:
     y: `[B, ...]`, outputs of the trained model.
     z: `[B, ...]`, outputs of the frozen model.
     x_t: `[B, ...]`, unused: nothing is conditioned on.
-    times: of shape `[B, 1, ...]`, equal within a group.
-    f: gives the kernel its bandwidth, |c_out(s, t)| times the number of scalars.
-    kernel: see `kernels`.
+    w: weights, of the times' shape.
+    times: `[B, 1, ...]`, equal within a group.
+    f: gives the kernel's bandwidth, |c_out(s, t)| times the number of scalars of a point.
     group_size: M.
 
   Returns:
-    MMD^2 of each group, `[G]`, and a function from `[B, 1, ...]` to `[G]`.
+    Clouds `[G, M, D]`.
+
+  Raises:
+    ValueError: times of tokens, or of particles.
   """
   del x_t
   _check_times("example", times, whole=True)
-  one_per_group = lambda a: a.reshape(-1, group_size)[:, 0]
-  unit = 1.0 / (_c_out(times, f, one_per_group) * y[0].size)
-  scale = jnp.where(one_per_group(times.active), unit, 0.0)
-  clouds = (_examples(a, group_size) for a in (y, z))
-  return mmd.mmd2(*clouds, kernel, scale), one_per_group
+  of_group = lambda a: a.reshape(-1, group_size)[:, :1, None]
+  return _clouds(_examples(y, group_size), _examples(z, group_size), of_group, w, times, f)
 
 
-def own_times(
+def per_particle_times(
   y: Array,
   z: Array,
   x_t: Array,
-  times: times_lib.Times,
-  f: parameterization.Parameterization,
+  w: Array,
+  times: Times,
+  f: Parameterization,
   *,
-  kernel: mmd.Kernel,
   group_size: int,
-  bandwidth: float = 10.0,
-) -> tuple[Array, Callable[[Array], Array]]:
-  """A particle is a whole example at times of its own, compared where times are alike: ours.
+  inverse_bandwidth: float = 10.0,
+) -> Clouds:
+  """A point is a whole example at its own times; pairs of similar times are compared: ours.
 
   A step sees as many times as examples, not as groups. Times are conditioned on as a prefix is
-  (`prefix`): they are the same in both branches, so the gradient of all pairs but the own ones is 0
-  on average where laws agree at all times. A pair counts by
-  exp(-bandwidth (|u(t) - u(t')| + |u(s) - u(s')| / 2)), u = log(t + .05), by the geometric mean of
-  its weights and in units of that of its |c_out|. As these units differ, the sum is no MMD^2 in the
-  strict sense, and may be negative. At a large `bandwidth` it is the loss of M = 1; if all times
-  were one it would be M times `example`'s.
+  (`prefix`): they are the same in both clouds, so the gradient of all pairs except the diagonal is
+  0 on average where the distributions agree at all times. The similarity of a pair is
+  exp(-inverse_bandwidth (|u(t) - u(t')| + |u(s) - u(s')| / 2)), u = log(t + 0.05), times M; its
+  weight and bandwidth are geometric means. As bandwidths differ, the sum is no MMD^2 in the strict
+  sense, and may be negative. A large `inverse_bandwidth` gives the loss of M = 1; equal times give
+  M times that of `example`.
 
   Args:
-    y: see `example` for all but times, which differ within a group (`times.sample`, `own_times`).
-    bandwidth: 0 or more.
-
-  Returns:
-    The terms of all pairs of each group times M, `[G, M, M]`, and a function from `[B, 1, ...]`,
-    for weights of 0 or more.
+    y: see `example`; its times differ within a group (`times.sample`, `per_particle_times`).
+    inverse_bandwidth: 0 or more.
   """
   del x_t
-  _check_times("own_times", times, whole=True, own=True)
-  check_bandwidth(bandwidth)
-  in_groups = lambda a: a.reshape(-1, group_size)
+  _check_times("per_particle_times", times, whole=True, per_particle=True)
+  prefix_kernel.check_inverse_bandwidth(inverse_bandwidth)
+  pairs = lambda a: (a.reshape(-1, group_size, 1), a.reshape(-1, 1, group_size))
 
-  def of_pair(w: Array) -> Array:
-    w = in_groups(w)
-    return jnp.sqrt(w[:, :, None] * w[:, None, :])
+  def distance(u: Array) -> Array:
+    a, b = pairs(jnp.log(u + 0.05))
+    return jnp.abs(a - b)
 
-  def apart(u: Array) -> Array:
-    log = jnp.log(in_groups(u) + 0.05)
-    return jnp.abs(log[:, :, None] - log[:, None, :])
-
-  scale = 1.0 / (of_pair(_c_out(times, f, in_groups)) * y[0].size)
-  alike = jnp.exp(-bandwidth * (apart(times.t) + apart(times.s) / 2))
-  clouds = (_examples(a, group_size) for a in (y, z))
-  return group_size * alike * mmd.pairs(*clouds, kernel, scale), of_pair
+  mean = lambda a: jnp.sqrt(jnp.multiply(*pairs(a)))
+  similarity = jnp.exp(-inverse_bandwidth * (distance(times.t) + distance(times.s) / 2))
+  clouds = _clouds(_examples(y, group_size), _examples(z, group_size), mean, w, times, f)
+  return clouds.replace(t=None, similarity=group_size * similarity)
 
 
 def token(
-  y: Array,
-  z: Array,
-  x_t: Array,
-  times: times_lib.Times,
-  f: parameterization.Parameterization,
-  *,
-  kernel: mmd.Kernel,
-  group_size: int,
-) -> tuple[Array, Callable[[Array], Array]]:
-  """A particle is one token: `[G, T]` discrepancies, each token's by itself.
+  y: Array, z: Array, x_t: Array, w: Array, times: Times, f: Parameterization, *, group_size: int
+) -> Clouds:
+  """A point is one token: clouds `[G, T, M, D]`.
 
   Arguments as in `example`; `y` `[B, T, ...]`, times `[B, T, 1, ...]` or shared by all tokens.
   """
+  del x_t
   _check_times("token", times)
-  return _each_token(y, z, times, f, kernel, group_size, None)
-
-
-def sequence(
-  y: Array,
-  z: Array,
-  x_t: Array,
-  times: times_lib.Times,
-  f: parameterization.Parameterization,
-  *,
-  kernel: mmd.Kernel,
-  group_size: int,
-  bandwidth: float = 1.0,
-) -> tuple[Array, Callable[[Array], Array]]:
-  """A particle is all tokens of a sequence: `[G]` discrepancies.
-
-  Each active token counts in units of its own |c_out|, a context token in units of
-  1 / `bandwidth`: without the context the loss would not see how what moves depends on it.
-  Weights are averaged over active tokens. Takes one stream: beside the data of the tokens that
-  move, the right outputs are not what the frozen model's look like.
-
-  Args:
-    y: `[B, T, ...]`; see `example` for the others.
-    bandwidth: of the context; 0 leaves it out.
-  """
-  _check_times("sequence", times)
-  if times.streams == 2:
-    raise ValueError(
-      "sequence with streams=2: takes one stream, for the context of two holds the very tokens that"
-      " move; set objective.particles.name=core.particles.prefix, or one stream and its pattern."
-    )
-  check_bandwidth(bandwidth)
-  per_token = _per_token(y.shape[1], group_size)
-  active, size = per_token(times.active), math.prod(y.shape[2:])
-  unit = 1.0 / _c_out(times, f, per_token)
-  counted = size * jnp.sum(active | (bandwidth > 0.0), axis=-1)
-
-  def cloud(a: Array) -> Array:
-    moved, still = (_tokens(b, group_size) for b in (a, x_t))
-    scaled = jnp.where(active[..., None, None], unit[..., None, None] * moved, bandwidth * still)
-    return jnp.moveaxis(scaled, 1, 2).reshape(len(a) // group_size, group_size, -1)
-
-  def weight_of(w: Array) -> Array:
-    return jnp.sum(per_token(w) * active, axis=-1) / jnp.maximum(jnp.sum(active, axis=-1), 1)
-
-  return mmd.mmd2(cloud(y), cloud(z), kernel, 1.0 / jnp.maximum(counted, 1)), weight_of
+  of_token = _of_tokens(y.shape[1], group_size)
+  points = (grouping.token_clouds(a, group_size) for a in (y, z))
+  return _clouds(*points, lambda a: of_token(a)[..., None, None], w, times, f)
 
 
 def prefix(
   y: Array,
   z: Array,
   x_t: Array,
-  times: times_lib.Times,
-  f: parameterization.Parameterization,
+  w: Array,
+  times: Times,
+  f: Parameterization,
   *,
-  kernel: mmd.Kernel,
   group_size: int,
-  bandwidth: float = 3.0,
+  inverse_bandwidth: float = 3.0,
   averaged: bool = False,
-) -> tuple[Array, Callable[[Array], Array]]:
-  """A particle is one token, compared where the tokens before it are alike: `[G, T]`.
+) -> Clouds:
+  """A point is one token, compared where the tokens before it are similar: `[G, T, M, D]`.
 
-  Each Gram matrix is multiplied by `likeness` of the prefixes in x_t, the same for both branches.
-  A large `bandwidth` compares a particle with itself alone, as M = 1 does; at 0 it is `token`.
+  The similarity is that of the prefixes in x_t, the same for both clouds. A large
+  `inverse_bandwidth` compares a particle with itself alone, as M = 1 does; 0 is `token`.
 
   Args:
-    y: `[B, T, ...]`; see `example` for the others. `times.order` says whose these are; `x_t` is
-      as it came.
-    bandwidth: see `likeness`.
-    averaged: see `likeness`.
+    y: `[B, T, ...]`; see `example` for the others. `times` has the assignment of the slots.
+    inverse_bandwidth: see `prefix_kernel.prefix_similarity`.
+    averaged: see `prefix_kernel.prefix_similarity`.
   """
   _check_times("prefix", times)
-  factor = likeness(
+  similarity = prefix_kernel.prefix_similarity(
     x_t,
     group_size=group_size,
-    bandwidth=bandwidth,
+    inverse_bandwidth=inverse_bandwidth,
     averaged=averaged,
     streams=times.streams,
-    order=times.order,
+    assignment=times.assignment,
   )
-  return _each_token(y, z, times, f, kernel, group_size, factor)
+  return token(y, z, x_t, w, times, f, group_size=group_size).replace(similarity=similarity)
 
 
-def likeness(
-  x_t: Array,
-  *,
-  group_size: int,
-  bandwidth: float,
-  averaged: bool = False,
-  streams: int = 1,
-  order: Array | None = None,
-) -> Array:
-  """How alike the prefixes of a group's particles are, `[G, T, M, M]`, in (0, 1].
-
-  exp(-bandwidth sum_{j<i} |x^j - x'^j| / D) with D numbers to a token. It falls with the length of
-  the prefix, so that long ones are told apart altogether, unless the sum is made a mean; and it
-  rises with D, for a distance grows as sqrt(D) alone: give wide tokens a larger bandwidth.
-  Conditions (labels, actions) are not compared: laws are matched as mixed over them.
-
-  Args:
-    x_t: `[B, T, ...]`; of two `streams` the first is the prefix of the second.
-    group_size: M.
-    bandwidth: an inverse distance, 0 or more.
-    averaged: whether to take the mean over the prefix.
-    streams: see `streams`.
-    order: `[B, T]`, who stands where, see `groups`; None: as they came.
-  """
-  check_bandwidth(bandwidth)
-  tokens = x_t.shape[1] // streams
-  context = jax.lax.stop_gradient(jnp.asarray(x_t))[:, :tokens]
-  number = jnp.arange(tokens).reshape(1, -1, 1, 1)
-
-  def of_token(drawn: tuple[Array, Array]) -> Array:
-    i, members = drawn
-    cloud = _tokens(context[members], group_size)
-    return jnp.sum(jnp.where(number < i, _apart(cloud, cloud), 0.0), axis=1)
-
-  if order is None:
-    groups = context.reshape(-1, group_size, *context.shape[1:])
-    before = jax.vmap(apart_before)(groups, groups)
-  else:  # every token has a group of its own
-    moving = jax.lax.map(of_token, (jnp.arange(tokens), order[:, -tokens:].T))
-    before = jnp.moveaxis(moving, 0, 1)
-  if averaged:
-    before = before / jnp.maximum(number, 1)
-  return jnp.tile(jnp.exp(-bandwidth * before), (1, streams, 1, 1))
-
-
-def apart_before(x: Array, others: Array, discount: float = 1.0) -> Array:
-  """How far apart the prefixes of two batches are.
-
-  Args:
-    x: `[M, T, ...]`.
-    others: `[N, T, ...]`.
-    discount: how much less each token counts than the one after it, in [0, 1].
-
-  Returns:
-    sum_{j<i} discount^(i-1-j) |x^j - x'^j| / D, `[T, M, N]`.
-
-  Raises:
-    ValueError: a discount outside [0, 1].
-  """
-  if not 0.0 <= discount <= 1.0:
-    raise ValueError(f"discount={discount}: set it in [0, 1].")
-  each = _apart(*(_tokens(a, len(a))[0] for a in (x, others)))
-  age = jnp.arange(len(each))[:, None] - 1 - jnp.arange(len(each))[None]
-  share = jnp.where(age < 0, 0.0, discount ** jnp.maximum(age, 0)).astype(each.dtype)
-  return jnp.tensordot(share, each, axes=1, precision=jax.lax.Precision.HIGHEST)
-
-
-def _apart(a: Array, b: Array) -> Array:
-  """|x - x'| / D of all pairs, `[..., M, N]` of `[..., M, D]` and `[..., N, D]`."""
-  apart = a[..., :, None, :] - b[..., None, :, :]
-  return jnp.sqrt(jnp.sum(jnp.square(apart), axis=-1)) / a.shape[-1]
-
-
-def _each_token(
+def sequence(
   y: Array,
   z: Array,
-  times: times_lib.Times,
-  f: parameterization.Parameterization,
-  kernel: mmd.Kernel,
+  x_t: Array,
+  w: Array,
+  times: Times,
+  f: Parameterization,
+  *,
   group_size: int,
-  factor: Array | None,
-) -> tuple[Array, Callable[[Array], Array]]:
-  """MMD^2 of each token of each group, `[G, T]`; context has none."""
-  per_token = _per_token(y.shape[1], group_size)
-  clouds = (_tokens(a, group_size) for a in (y, z))
-  unit = 1.0 / (_c_out(times, f, per_token) * math.prod(y.shape[2:]))
-  scale = jnp.where(per_token(times.active), unit, 0.0)
-  return mmd.mmd2(*clouds, kernel, scale, factor=factor), per_token
+  inverse_bandwidth: float = 1.0,
+) -> Clouds:
+  """A point is all tokens of a sequence: clouds `[G, M, T D]`.
+
+  An active token is in units of its |c_out|, a context token in units of 1 / `inverse_bandwidth`:
+  without the context the loss could not see how active tokens depend on it. Weights are averaged
+  over active tokens. Takes one stream: the context of two holds the data of the active tokens.
+
+  Args:
+    y: `[B, T, ...]`; see `example` for the others.
+    inverse_bandwidth: of the context, 0 or more; 0 leaves it out.
+
+  Raises:
+    ValueError: two streams, per-particle times, or a negative inverse_bandwidth.
+  """
+  _check_times("sequence", times)
+  if times.streams == 2:
+    raise ValueError(
+      "sequence with two streams: takes one, because the context of two holds the active tokens;"
+      " set objective.particles.name=core.particles.prefix, or objective.conditioning=None."
+    )
+  prefix_kernel.check_inverse_bandwidth(inverse_bandwidth)
+  of_tokens = _of_tokens(y.shape[1], group_size)
+  active, size = of_tokens(times.active), math.prod(y.shape[2:])
+  unit = 1.0 / of_tokens(_c_out(times, f))
+  counted = size * jnp.sum(active | (inverse_bandwidth > 0.0), axis=-1)
+
+  def points(a: Array) -> Array:
+    moved, fixed = (grouping.token_clouds(b, group_size) for b in (a, x_t))
+    here, units = active[..., None, None], unit[..., None, None]
+    scaled = jnp.where(here, units * moved, inverse_bandwidth * fixed)
+    return jnp.moveaxis(scaled, 1, 2).reshape(len(a) // group_size, group_size, -1)
+
+  def mean(a: Array) -> Array:
+    mean = jnp.sum(of_tokens(a) * active, axis=-1) / jnp.maximum(jnp.sum(active, axis=-1), 1)
+    return mean[:, None, None]
+
+  return Clouds(
+    y=points(y),
+    z=points(z),
+    scale=1.0 / jnp.maximum(counted, 1)[:, None, None],
+    weight=mean(w),
+    active=jnp.any(active, axis=-1)[:, None, None],
+    t=mean(times.t),
+  )
+
+
+def _clouds(
+  y: Array,
+  z: Array,
+  of_pairs: Callable[[Array], Array],
+  w: Array,
+  times: Times,
+  f: Parameterization,
+) -> Clouds:
+  """Clouds of points `[..., M, D]`; `of_pairs` brings arrays of the times' shape to pairs."""
+  scale = 1.0 / (of_pairs(_c_out(times, f)) * y.shape[-1])
+  active = of_pairs(times.active) > 0
+  weight, t = of_pairs(w), of_pairs(times.t)
+  return Clouds(y, z, scale=jnp.where(active, scale, 0.0), weight=weight, active=active, t=t)
 
 
 def _check_times(
-  rule: str, times: times_lib.Times, *, whole: bool = False, own: bool = False
+  rule: str, times: Times, *, whole: bool = False, per_particle: bool = False
 ) -> None:
-  """Refuses times that the rule is not for: of tokens, or shared in a group or not."""
-  if times.own != own:
+  """Refuses times that the rule does not take: of tokens, or shared in a group or not."""
+  if times.per_particle_times != per_particle:
     raise ValueError(
-      f"particles.{rule} with own_times={times.own}: True is for particles.own_times, and that rule"
-      " for True; change one of the two."
+      f"{rule} with per_particle_times={times.per_particle_times}: the rule"
+      " core.particles.per_particle_times needs True, the others False; change one of the two."
     )
   if whole and any(size != 1 for size in times.t.shape[1:]):
     raise ValueError(
@@ -309,35 +245,21 @@ def _check_times(
     )
 
 
-def check_bandwidth(bandwidth: float) -> None:
-  """Refuses one below 0, by which what is unlike would count most."""
-  if bandwidth < 0.0:
-    raise ValueError(f"bandwidth={bandwidth}: set it to 0 or more.")
-
-
 def _examples(a: Array, group_size: int) -> Array:
   """`[B, ...]` to `[G, M, D]`."""
   return a.reshape(-1, group_size, a[0].size)
 
 
-def _tokens(a: Array, group_size: int) -> Array:
-  """`[B, T, ...]` to `[G, T, M, D]`."""
-  split = a.reshape(-1, group_size, a.shape[1], math.prod(a.shape[2:]))
-  return jnp.moveaxis(split, 1, 2)
+def _of_tokens(tokens: int, group_size: int) -> Callable[[Array], Array]:
+  """From the times' shape, with values equal within a group, to `[G, T]`."""
 
-
-def _per_token(tokens: int, group_size: int) -> Callable[[Array], Array]:
-  """From what has the times' shape, equal within a group, to `[G, T]`."""
-
-  def per_token(a: Array) -> Array:
+  def of_tokens(a: Array) -> Array:
     first = a.reshape(-1, group_size, a.shape[1])[:, 0]
     return jnp.broadcast_to(first, (len(first), tokens))
 
-  return per_token
+  return of_tokens
 
 
-def _c_out(
-  times: times_lib.Times, f: parameterization.Parameterization, per_group: Callable[[Array], Array]
-) -> Array:
-  """|c_out(s, t)|, the unit of what a jump moves; 1 where nothing moves."""
-  return per_group(jnp.where(times.active, jnp.abs(f.c_out(times.s, times.t)), 1.0))
+def _c_out(times: Times, f: Parameterization) -> Array:
+  """|c_out(s, t)|, the unit of a jump's output; 1 where nothing is active."""
+  return jnp.where(times.active, jnp.abs(f.c_out(times.s, times.t)), 1.0)

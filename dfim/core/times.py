@@ -5,7 +5,7 @@ A *pattern* says which times are drawn together. It is a function
 a time is shared; a config names it, `pattern=dict(name="core.times.example")`. One that draws a
 position among the tokens also takes `mask=None`: bool `[B, T, 1, ...]`, given only where there is
 padding, which is False. The position is then uniform over an example's real tokens, if it has any.
-A token that is not active is context: it conditions the others and stands still.
+A token that is not active is context: it conditions the others and is held fixed.
 Sources: IMM sections 3.3, 4.2 and appendix C.7; Diffusion Forcing (arXiv 2407.01392) algorithm 1
 for `token`; History-Guided Video Diffusion (2502.06764) A.5 for `uniform_future`; Shortcut Models
 (2410.12557) and Dreamer 4 (2509.24527) for `dyadic`.
@@ -33,10 +33,10 @@ class Times:
   s: Array  # where both models land
   r: Array  # where the frozen model starts
   t: Array  # where the trained model starts
-  active: Array  # bool; False is context, which stands still: s = r = t
-  streams: int = flax.struct.field(pytree_node=False, default=1)  # see `streams`
-  own: bool = flax.struct.field(pytree_node=False, default=False)  # not shared within a group
-  order: Array | None = None  # int [B, T], the example at each place, see `groups`
+  active: Array  # bool; False is context, which is held fixed: s = r = t
+  streams: int = flax.struct.field(pytree_node=False, default=1)  # see `two_stream`
+  per_particle_times: bool = flax.struct.field(pytree_node=False, default=False)  # not of groups
+  assignment: Array | None = None  # int [B, T], the example in each slot, see `grouping`
 
 
 def example(key: Array, shape: tuple[int, ...], *, t_max: float, t_min: float):
@@ -111,22 +111,23 @@ def two_stream(
   moving: Pattern = token,
   mask: Array | None = None,
 ):
-  """A sequence beside itself, `shape[1] = 2 T`: context that never moves, then T tokens that do.
+  """A sequence twice, `shape[1] = 2 T`: T tokens of context, held fixed, then T active tokens.
 
-  See `streams`. A token of the context is at a level of its own, uniform on
+  See `core.two_stream`. A token of the context is at its own level, uniform on
   [t_min, min(t_max, highest)], with probability `noisy`, and clean, at t_min, otherwise. `moving`
-  is the pattern of the second half.
+  is the pattern of the active stream.
   """
   if shape[1] % 2:
     raise ValueError(
-      f"two_stream of {shape[1]} tokens: set objective.streams=2, which doubles them."
+      f"two_stream of {shape[1]} tokens: set objective.conditioning.name=core.two_stream.TwoStream,"
+      " or objective.streams=2 of other objectives; both double the tokens."
     )
   if not (0.0 <= noisy <= 1.0 and t_min < highest <= 1.0):
     raise ValueError(
       f"noisy={noisy}, highest={highest}: set noisy in [0, 1], highest in (t_min, 1]."
     )
   if getattr(moving, "func", moving) is two_stream:
-    raise ValueError("moving=two_stream: what moves has one stream; choose another pattern for it.")
+    raise ValueError("moving=two_stream: active tokens have one stream; choose another pattern.")
   half = (shape[0], shape[1] // 2, *shape[2:])
   key_moving, key_noisy, key_level = jax.random.split(key, 3)
   real = None if mask is None else mask[:, half[1] :]
@@ -150,7 +151,7 @@ def mixture(
 ):
   """Each example, or group, follows one of `patterns`, as often as `shares` says by name."""
   if any(getattr(pattern, "func", pattern) is two_stream for pattern in patterns.values()):
-    raise ValueError("mixture of two_stream: mix what moves, two_stream's `moving`, instead.")
+    raise ValueError("mixture of two_stream: mix the patterns of its `moving` instead.")
   odds = [shares.get(name, -1.0) for name in patterns]
   if set(patterns) != set(shares) or min(odds, default=-1.0) < 0.0 or sum(odds) <= 0.0:
     raise ValueError(
@@ -210,12 +211,12 @@ def sample(
   pattern: Pattern,
   mapping: Mapping | None = None,
   group_size: int = 1,
-  own_times: bool = False,
+  per_particle_times: bool = False,
   t_max: float,
   t_min: float,
   gap: float = 1e-5,
-  s_at_t_min: float = 0.0,
-  s_at_r: float = 0.0,
+  p_endpoint: float = 0.0,
+  p_one_step: float = 0.0,
   reach: float | Array = 1.0,
   mask: Array | None = None,
 ) -> Times:
@@ -232,16 +233,17 @@ def sample(
     pattern: who shares a time.
     mapping: `mappings.*`, r(s, t); None for objectives that have no r (r = t).
     group_size: particles of a group.
-    own_times: whether each particle has times of its own, see `particles.own_times`.
+    per_particle_times: particles of a group have different times, see
+      `particles.per_particle_times`.
     t_max: the highest time, in (0, 1].
     t_min: the lowest time, in [0, t_max).
     gap: the least t - s of an active token.
-    s_at_t_min: the probability that s is t_min itself: one-step sampling lands there, and under
-      a uniform s it is a corner that is never trained.
-    s_at_r: the probability, of the rest, that s is as high as r, one small step below t, whose
-      target is the data at s: the induction's base, which a uniform s seldom shows where steps are
-      small. Without it the base is learnt last, and what it lacks is in every jump from above.
-    reach: the greatest t - s. A schedule may grow it, see `resolve.at_step`.
+    p_endpoint: the probability of s = t_min: one-step sampling lands there, and a uniform s almost
+      never does.
+    p_one_step: the probability, among the remaining draws, of s = r. Such jumps have data as their
+      target: the base case of the induction, which a uniform s rarely samples where steps are
+      small. Without it the base case is learnt last, and every jump from above has its error.
+    reach: the greatest t - s. A schedule may grow it, see `config.schedules.at_step`.
     mask: bool, of x's rank; False is padding: pure noise, at t_max, and not active. An example
       that is all padding has no active token.
 
@@ -249,13 +251,13 @@ def sample(
     ValueError: naming the field, before anything is compiled.
   """
   _check(shape, group_size, t_max, t_min, gap)
-  for name, rate in dict(s_at_t_min=s_at_t_min, s_at_r=s_at_r).items():
+  for name, rate in dict(p_endpoint=p_endpoint, p_one_step=p_one_step).items():
     if not 0.0 <= rate <= 1.0:
       raise ValueError(f"{name}={rate}: a probability lies in [0, 1].")
-  if s_at_r and mapping is None:
-    raise ValueError(f"s_at_r={s_at_r}: there is no r without a mapping; leave it at 0.")
+  if p_one_step and mapping is None:
+    raise ValueError(f"p_one_step={p_one_step}: there is no r without a mapping; leave it at 0.")
   key_t, key_s, key_corner = jax.random.split(key, 3)
-  sharing = 1 if own_times else group_size
+  sharing = 1 if per_particle_times else group_size
   rows = (shape[0] // sharing, *shape[1:])
   real = _of_groups(mask, shape, sharing)
   t, active = _draw(pattern, key_t, rows, real, t_max=t_max, t_min=t_min)
@@ -265,17 +267,18 @@ def sample(
     t = jnp.minimum(path.snap(t), t_max)
   lowest = jnp.clip(t - reach, t_min, t - span)
   s = lowest + (t - span - lowest) * jax.random.uniform(key_s, t.shape)
-  if s_at_r:
+  if p_one_step:
     one_step = mapping(path, jnp.full_like(t, t_min), t, t_max=t_max, t_min=t_min)
-    base = jax.random.bernoulli(jax.random.fold_in(key_s, 1), s_at_r, t.shape)
+    base = jax.random.bernoulli(jax.random.fold_in(key_s, 1), p_one_step, t.shape)
     s = jnp.where(base, jnp.maximum(one_step, lowest), s)
-  corner = jax.random.bernoulli(key_corner, s_at_t_min, t.shape) & (lowest <= t_min)
+  corner = jax.random.bernoulli(key_corner, p_endpoint, t.shape) & (lowest <= t_min)
   s = jnp.where(corner, t_min, jnp.clip(s, t_min, t - span))
   s = jnp.where(active, s, t)
   r = t if mapping is None else mapping(path, s, t, t_max=t_max, t_min=t_min)
   each = lambda a: jnp.repeat(a, sharing, axis=0)
   r = jnp.where(active, r, t)
-  times = Times(s=each(s), r=each(r), t=each(t), active=each(active), own=own_times)
+  times = Times(s=each(s), r=each(r), t=each(t), active=each(active))
+  times = times.replace(per_particle_times=per_particle_times)
   return times if mask is None else _padded(times, mask, t_max)
 
 

@@ -1,27 +1,74 @@
-"""Two streams: a sequence stands in the network twice, as context and as what moves.
+"""Two streams: the network sees a sequence twice, as context and as active tokens.
 
-The law of a token given its past can be carried from time to time by moment matching only while the
-past stands still (docs/moment_forcing.md). With two streams it does, for every token at once: token
-i of the second stream sees the tokens before i of the first, and itself. The time pattern is
+Moment matching carries the distribution of a token given its past from time to time only while the
+past is held fixed (docs/moment_forcing.md). Two streams hold it fixed for every token at once:
+token i of the second stream sees the tokens before i of the first, and itself. The time pattern is
 `times.two_stream`; the network takes `streams=2`. Sampling needs one stream.
 """
 
 from collections.abc import Callable
+from collections.abc import Mapping
+import dataclasses
 import functools
 from typing import Any
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from dfim.core import conditioning
+from dfim.core import grouping as grouping_lib
+from dfim.core import posterior as posterior_lib
 
 Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class OneStream:
+  """No context is held fixed: groups of consecutive examples, each with its own datum."""
+
+  streams: ClassVar[int] = 1
+  grouping: Callable[..., Array | None] = grouping_lib.contiguous
+  posterior: Callable[..., tuple[Array, Array]] = posterior_lib.conditional
+  reference: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoStream(OneStream):
+  """How moment matching conditions active tokens on a context that is held fixed.
+
+  Attributes:
+    grouping: `core.grouping.*`, the examples of each group.
+    posterior: `core.posterior.*`, the datum and noise of x_r given x_t.
+    reference: rows read for each row that the network sees, the first of them; the others are data
+      for `posterior` alone (Stable Target Field's reference batch, Xu et al. 2023).
+
+  Raises:
+    ValueError: a reference batch below 1, or one that the posterior does not read.
+  """
+
+  streams: ClassVar[int] = 2
+
+  def __post_init__(self):
+    if self.reference < 1:
+      raise ValueError(f"reference={self.reference}: set it to 1 or more.")
+    if self.reference > 1 and self.posterior is posterior_lib.conditional:
+      raise ValueError(
+        f"reference={self.reference}: core.posterior.conditional reads none of it; set it to 1, or"
+        " posterior.name=core.posterior.minibatch_mean."
+      )
+
+
+def of(arguments: Mapping[str, Any]) -> OneStream:
+  """The conditioning of an objective with these arguments: theirs, or that of their `streams`."""
+  default = TwoStream() if arguments.get("streams") == 2 else OneStream()
+  return arguments.get("conditioning") or default
 
 
 def lay_out(
   apply: Callable[..., Any], batch: dict[str, Any], streams: int, *, padded: bool = False
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
-  """The network and the batch as an objective is to use them.
+  """The network and the batch of an objective with one or two streams.
 
   Args:
     apply: the network.
@@ -30,12 +77,12 @@ def lay_out(
     padded: whether the objective takes a mask.
 
   Returns:
-    The network told of the streams, and the batch with everything that a token has one of twice
-    over: `[B, 2 T, ...]`, context first.
+    The network with its `streams` bound, and the batch with everything per token twice,
+    `[B, 2 T, ...]`, context first.
 
   Raises:
     ValueError: for another number of streams, or a mask that the objective does not take or that
-      is none of x.
+      does not match x.
   """
   mask = batch.get("mask")
   if mask is not None and not padded:
@@ -43,7 +90,7 @@ def lay_out(
   if mask is not None:
     _check_mask(mask, batch["x"].shape)
   if streams not in (1, 2):
-    raise ValueError(f"streams={streams}: set it to 1, or to 2 for a context beside what moves.")
+    raise ValueError(f"streams={streams}: set it to 1, or to 2 for a context that is held fixed.")
   if streams == 1:
     return apply, batch
   if mask is not None:  # may be shared by all tokens

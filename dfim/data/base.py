@@ -5,8 +5,8 @@ A source is `source(batch_size, seed, start=0, *, process=(0, 1), ...) -> iterat
 Batch n depends on (seed, n) alone, so `start=n` equals skipping n batches, bit for bit.
 An iterator over a finite set is a `Batches`, which also gives its examples by number.
 `process=(index, count)` yields rows `index` of `count` equal, contiguous parts of that batch.
-Beside each source stands a `load` (`load_x` where a module has several), which returns the whole
-split as arrays `dict(x=[N, ...], label=[N])`: what evaluators compare with.
+Each source has a `load` (`load_x` where a module has several), which returns the whole split as
+arrays `dict(x=[N, ...], label=[N])`, for evaluators.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_TOGETHER = 8192  # examples that are drawn at once, see `drawn`
+_BLOCK_EXAMPLES = 8192  # generated at once, see `drawn`
 
 
 class Batches:
-  """Endless batches of a finite set, and the set itself: how many examples, and any of them."""
+  """Endless batches of a finite set, its size, and its examples by number."""
 
   def __init__(
     self,
@@ -52,7 +52,7 @@ class Batches:
     return next(self._batches)
 
   def close(self) -> None:
-    """Ends what reads ahead, such as worker processes."""
+    """Ends threads and processes that read ahead."""
     if hasattr(self._batches, "close"):
       self._batches.close()
 
@@ -99,32 +99,35 @@ def rows(
 
 
 def drawn(
-  law: Callable[[jax.Array], jax.Array],
+  distribution: Callable[[jax.Array], jax.Array],
   batch_size: int,
   seed: int,
   start: int,
   process: tuple[int, int],
 ) -> Iterator[dict[str, np.ndarray]]:
-  """Endless batches of a law that can be drawn from: `law(key)` is a whole batch `x [B, ...]`.
+  """Endless batches of generated examples: `distribution(key)` is a whole batch `x [B, ...]`.
 
-  Batch n is drawn whole, by a key of its own, and the rows of this process are kept. Small batches
-  are drawn many at a time, and while those before them are read: on a device that also trains, what
-  is drawn waits for the steps before it.
+  Batch n is generated whole, with a key of its own, and the rows of this process are kept. Small
+  batches are generated in blocks, and the next block is dispatched while the current one is
+  consumed, so that generation overlaps with training.
   """
   part, key = share(batch_size, process), jax.random.key(seed)
-  count = max(1, _TOGETHER // batch_size)
-  draw = jax.vmap(lambda n: law(jax.random.fold_in(key, n)))
-  begun = functools.lru_cache(maxsize=2)(lambda n: draw(n * count + jnp.arange(count)))
+  count = max(1, _BLOCK_EXAMPLES // batch_size)  # batches in a block
+  generate = jax.vmap(lambda n: distribution(jax.random.fold_in(key, n)))
+  block = lambda i: generate(i * count + jnp.arange(count))
 
-  def block(n: int) -> np.ndarray:
-    this, _ = begun(n), begun(n + 1)
-    return np.asarray(this)
+  def stream(numbers: Iterator[int]) -> Iterator[dict[str, np.ndarray]]:
+    following = block(start // count)
+    for n in numbers:
+      if n == start or n % count == 0:
+        current, following = following, block(n // count + 1)
+      yield dict(x=np.asarray(current)[n % count, part])
 
-  return (dict(x=block(n // count)[n % count, part]) for n in count_from(start))
+  return stream(count_from(start))
 
 
 def share(batch_size: int, process: tuple[int, int]) -> slice:
-  """The rows of the global batch that process `(index, count)` is to hold."""
+  """The rows of the global batch that process `(index, count)` holds."""
   index, count = process
   if not 0 <= index < count:
     raise ValueError(f"data.process: index {index} is not one of {count} processes")
@@ -134,7 +137,7 @@ def share(batch_size: int, process: tuple[int, int]) -> slice:
 
 
 def count_from(start: int) -> Iterator[int]:
-  """start, start + 1, ...: the batches that are left after `start` of them."""
+  """start, start + 1, ...: the numbers of the batches after the first `start`."""
   if start < 0:
     raise ValueError(f"start: {start} batches cannot be skipped")
   return itertools.count(start)

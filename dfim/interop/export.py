@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import ml_collections
 
 from dfim.checkpoints import checkpoint
-from dfim.checkpoints import manifest
+from dfim.checkpoints import checksums
 from dfim.checkpoints import workdir as workdir_lib
 from dfim.config import moved
-from dfim.config.resolve import config_errors
-from dfim.config.resolve import ConfigError
+from dfim.config.errors import config_errors
+from dfim.config.errors import ConfigError
 from dfim.config.resolve import resolve
 from dfim.core import parameterization
 from dfim.interop import names
@@ -61,7 +61,7 @@ def export_run(
   everywhere = jax.NamedSharding(experiment.mesh, jax.P())
   params = jax.jit(lambda tree: tree, out_shardings=everywhere)(experiment.ema_params(state))
   folder = pathlib.Path(out)
-  bad = [name for name, a in manifest.named(params).items() if not bool(jnp.isfinite(a).all())]
+  bad = [name for name, a in checksums.named(params).items() if not bool(jnp.isfinite(a).all())]
   if bad:
     raise nonfinite.NonFiniteError(
       f"{bad[0]} of step {int(state.seen)} is not finite; nothing written."
@@ -107,7 +107,7 @@ def import_weights(
   sizes = dict(ema=config.ema, refresh_every=config.refresh_every)
   init = lambda params: train_state.init(params, experiment.tx, **sizes)
   state = jax.jit(init, out_shardings=experiment.places())(params)
-  workdir_lib.claim(workdir, config)
+  workdir_lib.write_config(workdir, config)
   with checkpoint.Checkpoints(workdir, config) as checkpoints:
     checkpoints.save(0, state, force=True)
   logging.info("Imported %s: --mode=sample, eval and train go on from %s.", path, workdir)

@@ -16,18 +16,20 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from dfim.config import errors
 from dfim.config import resolve as resolve_lib
 from dfim.core import conditioning
 from dfim.core import grouping
 from dfim.core import posterior
 from dfim.core import times
+from dfim.core import two_stream
 from dfim.core import weights
 from dfim.io import inputs
 from dfim.objectives import moment_matching
 from dfim.objectives import shortcut
 from dfim.samplers import given as given_lib
 
-ConfigError = resolve_lib.ConfigError
+ConfigError = errors.ConfigError
 
 KINDS = {  # where dfim keeps each part: ours stand for no other kind, others' are taken as they are
   "data": "data",
@@ -39,8 +41,9 @@ KINDS = {  # where dfim keeps each part: ours stand for no other kind, others' a
   "objective.sample_times.pattern": "core.times",
   "objective.sample_times.mapping": "core.mappings",
   "objective.particles": "core.particles",
-  "objective.groups": "core.grouping",
-  "objective.datum": "core.posterior",
+  "objective.conditioning": "core.two_stream",
+  "objective.conditioning.grouping": "core.grouping",
+  "objective.conditioning.posterior": "core.posterior",
   "objective.kernel": "core.kernels",
   "objective.weight": "core.weights",
   "optimizer": "optax",
@@ -48,10 +51,6 @@ KINDS = {  # where dfim keeps each part: ours stand for no other kind, others' a
   "sampler.step": "samplers",
   "sampler.grid": "core.grids",
 }
-_OF_ONE_STREAM = (  # or of a noisy context
-  "objective.groups.name=core.grouping.as_they_came, objective.datum.name=core.posterior.own and"
-  " objective.reference=1"
-)
 SIZES = "width depth heads channels blocks patch mlp_ratio mlp_width embed_multiplier".split()
 
 
@@ -144,8 +143,7 @@ def objective(loss: Any, net: Any, reach: Any) -> None:
     _jumps_from_noise(given["f"], fields.get("t_max", 1.0))
   if given.get("drop_rate", 0.0) == 1.0:
     raise ConfigError("objective.drop_rate=1.0: drops every condition; set it below 1.")
-  _streams(given, fields["pattern"], net)
-  _reference(given)
+  _streams(function, given, fields["pattern"], net)
   _reach(reach, sample_times)
 
 
@@ -159,49 +157,39 @@ def _jumps_from_noise(f: Any, t_max: float) -> None:
       )
 
 
-def _streams(given: dict[str, Any], pattern: Any, net: Any) -> None:
-  streams, weight = given.get("streams", 1), given.get("weight")
-  two_stream = _function(pattern) is times.two_stream
-  if two_stream and streams != 2:
+def _streams(function: Any, given: dict[str, Any], pattern: Any, net: Any) -> None:
+  """Refuses two streams without their pattern, network or clean context, and the reverse."""
+  spec, of_two = two_stream.of(given), _function(pattern) is times.two_stream
+  field, value = "objective.streams", given.get("streams", 1)
+  one, two = "1", "2"
+  if "conditioning" in inspect.signature(function).parameters:
+    field, one, two = "objective.conditioning", "None", '{"name": "core.two_stream.TwoStream"}'
+    value = two if spec.streams == 2 else one
+  if of_two and spec.streams != 2:
     raise ConfigError(
-      f"objective.streams={streams}: the pattern two_stream needs 2; set that, or, for one stream,"
-      ' give objective.sample_times.pattern whole, such as {"name": "core.times.pivot"},'
-      f" {_OF_ONE_STREAM}."
+      f"{field}={value}: the pattern two_stream needs two streams; set it to {two}, or give"
+      ' objective.sample_times.pattern whole, such as {"name": "core.times.pivot"}.'
     )
-  if streams == 2 and not two_stream:
+  if spec.streams == 2 and not of_two:
     raise ConfigError(
-      "objective.streams=2: objective.sample_times.pattern is of one stream; set streams=1, or give"
-      ' the pattern whole: {"name": "core.times.two_stream"}.'
+      f"{field}={value}: objective.sample_times.pattern is of one stream; set {field}={one}, or"
+      ' give the pattern whole: {"name": "core.times.two_stream"}.'
     )
   noisy = getattr(inspect.signature(pattern).parameters.get("noisy"), "default", 0.0)
-  of_prefixes = dict(groups=grouping.like_prefixes, datum=posterior.batch_mean)
-  for field, rule in of_prefixes.items():
-    if _function(given.get(field)) is rule and (streams == 1 or noisy > 0.0):
-      what = f"{rule.__module__.rpartition('.')[2]}.{rule.__name__}"
-      needs = f"objective.streams=1: {what} needs 2"
-      if streams == 2:
-        needs = f"objective.sample_times.pattern.noisy={noisy}: {what} needs 0.0"
-      raise ConfigError(f"{needs}; set that, or {_OF_ONE_STREAM}.")
-  if streams == 2 and "streams" not in inspect.signature(type(net).__call__).parameters:
+  for rule in map(_function, (spec.grouping, spec.posterior)):
+    if rule in (grouping.by_prefix, posterior.minibatch_mean) and noisy > 0.0:
+      raise ConfigError(
+        f"objective.sample_times.pattern.noisy={noisy}: {rule.__name__} needs 0.0; set that, or"
+        f" objective.conditioning={two}, which has neither grouping nor posterior mean."
+      )
+  if spec.streams == 2 and "streams" not in inspect.signature(type(net).__call__).parameters:
     raise ConfigError(
-      f"objective.streams=2: {type(net).__name__} has one stream; set model.name="
+      f"{field}={value}: {type(net).__name__} has one stream; set model.name="
       "models.causal_transformer.CausalTransformer."
     )
-  if streams == 2 and _function(weight) is weights.fused_snr:
+  if spec.streams == 2 and _function(given.get("weight")) is weights.fused_snr:
     raise ConfigError(
       "objective.weight: fused_snr would take the context for the past; use another."
-    )
-
-
-def _reference(given: dict[str, Any]) -> None:
-  """Refuses a reference batch that is none, or that nothing looks at."""
-  count = given.get("reference", 1)
-  if not isinstance(count, int) or count < 1:
-    raise ConfigError(f"objective.reference={count!r}: set it to a whole number, 1 or more.")
-  if count > 1 and _function(given.get("datum", posterior.own)) is posterior.own:
-    raise ConfigError(
-      f"objective.reference={count}: posterior.own looks at none of it; set it to 1, or"
-      " objective.datum.name=core.posterior.batch_mean."
     )
 
 
@@ -215,7 +203,7 @@ def _reach(reach: Any, sample_times: Any) -> None:
     return
   resolve_lib.check(reach, Callable, "reach", "a schedule")
   fix = "reach: give a number in (0, 1] or a whole schedule, such as optax.linear_schedule"
-  with resolve_lib.config_errors(fix):
+  with errors.config_errors(fix):
     found = jax.eval_shape(reach, jax.ShapeDtypeStruct((), jnp.int32))
     if jax.tree.map(jnp.shape, found) != ():
       raise ValueError(f"this one gives {found}")

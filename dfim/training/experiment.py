@@ -14,14 +14,17 @@ import numpy as np
 import optax
 
 from dfim import parallel
+from dfim.config import errors
 from dfim.config import resolve as resolve_lib
+from dfim.config import schedules
 from dfim.core import parameterization
+from dfim.core import two_stream
 from dfim.data import identity
 from dfim.training import checks
 from dfim.training import state as train_state
 
 Array = jax.Array
-ConfigError = resolve_lib.ConfigError
+ConfigError = errors.ConfigError
 
 FIELDS = dict(  # every top-level field of a config, with its type
   seed=int,
@@ -107,7 +110,7 @@ class Experiment:
 
   def data_identity(self) -> dict[str, Any]:
     """Which data the config names; reads some of them."""
-    with resolve_lib.config_errors("data", self.config.data):
+    with errors.config_errors("data", self.config.data):
       return identity.identity(self.source)
 
   def root(self) -> Array:
@@ -133,7 +136,7 @@ def build(config: ml_collections.ConfigDict, *, devices: Any = None) -> Experime
     ConfigError: one line with the field, its value and the fix.
   """
   config = _completed(config)
-  with resolve_lib.config_errors():
+  with errors.config_errors():
     checks.kinds(config)
     experiment = _resolved(config, parallel.make_mesh(devices, config.fsdp))
     _check_step(experiment)
@@ -149,9 +152,9 @@ def _resolved(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Exp
   checks.source(source)
   group_size = loss.keywords.get("group_size", 1)
   parallel.check_batch(config.batch_size, group_size, mesh, config.accumulate)
-  read = config.batch_size * loss.keywords.get("reference", 1)
+  read = config.batch_size * two_stream.of(loss.keywords).reference
   source = functools.partial(source, batch_size=read, seed=config.seed)
-  with resolve_lib.config_errors("data", config.data):
+  with errors.config_errors("data", config.data):
     stream = source()
     batch = next(stream)
     checks.first_batch(batch, net)
@@ -183,17 +186,17 @@ def _within(reach: Any, loss: Callable[..., Any]) -> Callable[..., Any]:
 def _check_step(experiment: Experiment) -> None:
   """Traces the loss and the update without computing them: what does not fit raises here."""
   config, count = experiment.config, experiment.config.accumulate
-  with resolve_lib.config_errors("model", config.model):
+  with errors.config_errors("model", config.model):
     params, opt_state = experiment.shapes.params, experiment.shapes.opt_state
   part = lambda a: jax.ShapeDtypeStruct((a.shape[0] // count, *a.shape[1:]), a.dtype)
   batch = jax.tree.map(part, experiment.batch)
   apply = functools.partial(experiment.apply, train=True)
-  with resolve_lib.config_errors("objective", config.objective):
-    first, last = (resolve_lib.at_step(experiment.loss, n) for n in (0, config.steps))
+  with errors.config_errors("objective", config.objective):
+    first, last = (schedules.at_step(experiment.loss, n) for n in (0, config.steps))
     for objective in (first,) if first is last else (first, last):  # one, without a schedule
       loss = functools.partial(objective, apply)
       jax.eval_shape(loss, params, params, batch, jax.random.key(0))
-  with resolve_lib.config_errors("optimizer", config.optimizer):
+  with errors.config_errors("optimizer", config.optimizer):
     jax.eval_shape(experiment.tx.update, params, opt_state, params)
 
 
@@ -201,7 +204,7 @@ def _completed(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """A copy with defaults filled in, refused if a field is unknown, missing or of another type."""
   for field in config:
     if field not in FIELDS:
-      raise ConfigError(f"{field}: no such config field{resolve_lib.near(field, FIELDS)}.")
+      raise ConfigError(f"{field}: no such config field{errors.suggest(field, FIELDS)}.")
   values = {**DEFAULTS, **config.to_dict()}
   for field, kind in FIELDS.items():
     if field not in values:

@@ -1,4 +1,4 @@
-"""Notices steps whose loss, gradient or update is not finite, and when there are too many."""
+"""A limit on steps whose loss, gradient or update is not finite."""
 
 import collections
 
@@ -6,15 +6,15 @@ import jax
 
 
 class NonFiniteError(FloatingPointError):
-  """Numbers that are not finite where they would do harm: in too many steps, in samples, scores."""
+  """Numbers that are not finite in too many steps, in samples or in exported weights."""
 
 
 class Guard:
-  """Counts failed steps in a row without making the host wait for every step.
+  """Counts failed steps in a row; the host waits for a step only after a failure.
 
-  While all is well it looks at what is computed already, and waits only for what lies `AHEAD` steps
-  back; after one failure it waits for every step. So the host knows of `LIMIT` failures in a row
-  right after the last, in every process of many, and the state is still that of before the first.
+  Without failures it reads the results that are ready, and waits for those `AHEAD` steps back;
+  after one failure it waits for every step. So every process knows of `LIMIT` failures in a row
+  right after the last of them, when the state is still that of before the first.
   """
 
   LIMIT, AHEAD = 10, 8  # steps; AHEAD is less

@@ -1,9 +1,9 @@
-"""Notices that a run should stop: SIGTERM, SIGUSR1 and the first Ctrl-C.
+"""Signals that stop a run: SIGTERM, SIGUSR1 and the first Ctrl-C.
 
-One process notes the signal and stops after the step that it is in. Several must stop after the
-same step, whichever of them was signalled: JAX's distributed runtime passes SIGTERM on and names
-the step, and the other signals (SLURM sends SIGUSR1 before the end of a job) are turned into it.
-The second Ctrl-C goes to the handler that was there before.
+A single process notes the signal and stops after its current step. Several processes must stop
+after the same step, whichever of them was signalled: JAX's distributed runtime distributes SIGTERM
+and chooses the step, and the other signals (SLURM sends SIGUSR1 before the end of a job) are turned
+into SIGTERM. The second Ctrl-C goes to the previous handler.
 """
 
 from collections.abc import Callable
@@ -26,26 +26,26 @@ class PreemptedError(Exception):
 
 
 class Notice:
-  """Whether to stop; see `watch`."""
+  """A request to stop; see `watch`."""
 
   def __init__(self):
     self._signals: list[int] = []
 
   def reached(self, step: int) -> bool:
-    """Whether to save and stop after `step`; to be asked in every process after every step."""
+    """Whether to save and stop after `step`; every process calls it after every step."""
     if jax.process_count() > 1:
       return multihost_utils.reached_preemption_sync_point(step)
     return bool(self._signals)
 
   def early(self, seen: int) -> bool:
-    """Whether a signal came before the first step, that after `seen`; to be asked right before it.
+    """Whether a signal came before the first step, `seen + 1`; called right before it.
 
-    Of a signal that comes before JAX was told of any step it says "after step 1", which a run that
-    goes on from step 100 would never reach.
+    For a signal that precedes all calls JAX chooses step 1, which a run that resumes at step 100
+    would never reach.
     """
     if jax.process_count() == 1:
       return bool(self._signals)
-    # All ask within a moment, and of one step: a name that differs is an error.
+    # A barrier: JAX refuses processes that wait at barriers of different names.
     multihost_utils.sync_global_devices(f"step {seen + 1} is the first")
     early = multihost_utils.reached_preemption_sync_point(1)
     return multihost_utils.reached_preemption_sync_point(seen) or early
@@ -58,13 +58,12 @@ class Notice:
 def _interrupted_by(note: Handler) -> Handler:
   """The handler of the first Ctrl-C, which calls `note`.
 
-  Python's own raises KeyboardInterrupt wherever the interpreter is, and where that is a callback
-  from JAX's C++ it is lost.
+  Python's own handler raises KeyboardInterrupt, which is lost in a callback from JAX's C++.
   """
   before = signal.getsignal(signal.SIGINT)
 
   def interrupted(number: int, frame: Any) -> None:
-    # Not print, which may be what was interrupted.
+    # Not print, which may have been interrupted.
     os.write(2, b"dfim: Ctrl-C: stops after this step, and saves; once more leaves at once.\n")
     signal.signal(number, before)
     note(number, frame)
@@ -74,7 +73,7 @@ def _interrupted_by(note: Handler) -> Handler:
 
 @contextlib.contextmanager
 def watch() -> Iterator[Notice]:
-  """A `Notice` while the signals are handled; a thread beside the main one cannot handle any."""
+  """A `Notice` while the signals are handled; only the main thread can handle them."""
   notice = Notice()
   if threading.current_thread() is not threading.main_thread():
     yield notice

@@ -1,4 +1,4 @@
-"""A bundle of what a failing step had before it, and the step done again (`--mode=replay`).
+"""Bundles of all that a failed step read, and the step run again (`--mode=replay`).
 
 A bundle is a workdir of its own, `<workdir>/replay/<step>`: the state before the step as a
 checkpoint, `config.json`, and `batch_<process>.npz`, each process's rows of the batch.
@@ -17,14 +17,33 @@ import numpy as np
 
 from dfim import parallel
 from dfim.checkpoints import checkpoint
-from dfim.checkpoints import manifest
+from dfim.checkpoints import checksums
 from dfim.checkpoints import workdir as workdir_lib
-from dfim.config.resolve import config_errors
-from dfim.config.resolve import ConfigError
+from dfim.config.errors import config_errors
+from dfim.config.errors import ConfigError
 from dfim.io import atomic
 from dfim.training import experiment as experiment_lib
+from dfim.training import nonfinite
 from dfim.training import state as train_state
 from dfim.training import step as step_lib
+
+
+def failure(
+  experiment: experiment_lib.Experiment,
+  workdir: str,
+  step: int,
+  state: train_state.TrainState,
+  batch: dict[str, Any],
+  running: int,
+) -> nonfinite.NonFiniteError:
+  """The error of the last of `running` failed steps in a row, which names the bundle of `write`."""
+  cause = f"step {step}: loss, gradient or update not finite in {running} steps running."
+  try:
+    bundle = write(experiment, workdir, step, state, batch)
+  except (OSError, checkpoint.SaveError) as error:
+    return nonfinite.NonFiniteError(f"{cause} What replays the last could not be written: {error}")
+  again = f"python -m dfim.main --mode=replay --workdir={bundle}"
+  return nonfinite.NonFiniteError(f"{cause} To see the last again: {again}")
 
 
 def write(
@@ -34,11 +53,11 @@ def write(
   state: train_state.TrainState,
   batch: dict[str, Any],
 ) -> pathlib.Path:
-  """Writes the bundle of `step`, that of number `step`, which left `state` and was skipped."""
+  """Writes the bundle of number `step`, which was skipped and left `state`; returns its folder."""
   bundle = _free(pathlib.Path(workdir) / "replay", step)
   config = experiment.config
-  workdir_lib.claim(str(bundle), config)
-  rows = {name: _local(a) for name, a in manifest.named(batch).items()}
+  workdir_lib.write_config(str(bundle), config)
+  rows = {name: _local(a) for name, a in checksums.named(batch).items()}
   path = bundle / f"batch_{jax.process_index()}.npz"
   atomic.replace(path, lambda file: np.savez(file, **rows))
   with checkpoint.Checkpoints(str(bundle), config) as checkpoints:
@@ -47,7 +66,7 @@ def write(
 
 
 def _free(folder: pathlib.Path, step: int) -> pathlib.Path:
-  """A folder for the bundle that is not there yet, the same in all processes: the first's."""
+  """A new folder for the bundle, the same in all processes: the choice of the first."""
   name = atomic.free(folder / str(step)).name
   if jax.process_count() > 1:
     which = int(name.partition(".")[2] or 0)
@@ -57,14 +76,14 @@ def _free(folder: pathlib.Path, step: int) -> pathlib.Path:
 
 
 def replay(workdir: str, *, devices: Any = None) -> list[str]:
-  """Does the step of a bundle again, says what is not finite, and where it first was.
+  """Runs the step of a bundle again; logs which arrays are not finite, and the first NaN.
 
   Returns:
-    Names of what is not finite: "batch/x", "loss", the gradient's "params/Dense_0/kernel", or,
-    where all these are finite, what the optimizer makes of them: "update/params/Dense_0/kernel".
+    Names of arrays that are not finite: "batch/x", "loss", the gradient's "params/Dense_0/kernel",
+    or, where all these are finite, of the update: "update/params/Dense_0/kernel".
 
   Raises:
-    ConfigError: `workdir` is no bundle.
+    ConfigError: `workdir` is not a bundle.
   """
   config = ml_collections.ConfigDict(_tuples(workdir_lib.load(workdir)))
   experiment = experiment_lib.build(config, devices=devices)
@@ -81,7 +100,7 @@ def replay(workdir: str, *, devices: Any = None) -> list[str]:
     found = list(_not_finite({"update": {"params": new.params, "optimizer": new.opt_state}}))
   elif not found[0].startswith("batch"):
     _show_where(gradient, *args)
-  largest = {name: float(np.abs(a).max()) for name, a in manifest.named(state.params).items()}
+  largest = {name: float(np.abs(a).max()) for name, a in checksums.named(state.params).items()}
   name = max(largest, key=largest.get)
   logging.info("Step %d again: loss %s.", int(state.seen) + 1, loss)
   logging.info("The largest parameter before it: %.3g, in %s.", largest[name], name)
@@ -90,7 +109,7 @@ def replay(workdir: str, *, devices: Any = None) -> list[str]:
 
 
 def _show_where(gradient: Any, *args: Any) -> None:
-  """Lets JAX look for the first operation whose result is NaN."""
+  """Logs the first operation whose result is NaN."""
   try:
     with jax.debug_nans(True):
       jax.jit(gradient)(*args)
@@ -99,13 +118,13 @@ def _show_where(gradient: Any, *args: Any) -> None:
 
 
 def _not_finite(tree: Any) -> Iterator[str]:
-  for name, a in manifest.named(tree).items():
+  for name, a in checksums.named(tree).items():
     if np.issubdtype(a.dtype, np.floating) and not bool(jax.numpy.isfinite(a).all()):
       yield name
 
 
 def _under_params(grads: Any) -> dict[str, Any]:
-  """linen's trees are below "params" already."""
+  """The gradient below "params", where linen's trees are already."""
   return grads if set(grads) == {"params"} else {"params": grads}
 
 
@@ -123,7 +142,7 @@ def _batch(experiment: experiment_lib.Experiment, bundle: pathlib.Path) -> dict[
       " processes as it had."
     )
   with config_errors(str(path)), np.load(path, allow_pickle=False) as rows:
-    names = list(manifest.named(experiment.batch))
+    names = list(checksums.named(experiment.batch))
     tree = jax.tree.unflatten(jax.tree.structure(experiment.batch), [rows[n] for n in names])
   return parallel.put_batch(tree, experiment.mesh)
 

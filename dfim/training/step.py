@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from dfim import parallel
-from dfim.config import resolve as resolve_lib
+from dfim.config import schedules
 from dfim.training import experiment as experiment_lib
 from dfim.training import state as train_state
 
@@ -32,7 +32,7 @@ def make_step(
   Args:
     apply: the network's `apply`.
     loss: an objective with its hyper-parameters bound, as `resolve` returns it; schedules among
-      them, see `resolve.at_step`, are taken at the number of batches seen.
+      them, see `schedules.at_step`, are taken at the number of batches seen.
     tx: the optimizer.
     refresh_every: steps between copies of the weights into `frozen`.
     accumulate: micro-batches whose gradients make one step, see `accumulated`.
@@ -63,7 +63,7 @@ def make_gradient(
   group_size = getattr(loss, "keywords", {}).get("group_size", 1)
 
   def gradient(state: train_state.TrainState, batch: dict[str, Any], root: Array):
-    objective = resolve_lib.at_step(loss, state.seen)
+    objective = schedules.at_step(loss, state.seen)
     frozen = state.params if state.frozen is None else state.frozen
     key = jax.random.fold_in(root, state.seen)
     whole = jax.value_and_grad(functools.partial(objective, train_apply), has_aux=True)
@@ -82,10 +82,10 @@ def accumulated(
 ) -> tuple[Any, Any]:
   """`gradient(batch, key)`, or its mean over `count` micro-batches, taken one after another.
 
-  Each draws its times and noise from a key of its own, so `count` changes the draws, not their law,
-  but that `core.groups` and `core.posterior` look at one micro-batch; and where an objective
-  averages over what moves, each micro-batch counts alike. Sums are in float32 at least. An
-  accelerator holds one micro-batch's activations at a time; a CPU, all.
+  Each draws its times and noise from its own key, so the draws depend on `count`, and their
+  distribution does not. Two things do: `core.grouping` and `core.posterior` read one micro-batch,
+  and each micro-batch has the same weight, whatever the number of its active tokens. Sums are in
+  float32 at least. An accelerator holds one micro-batch's activations at a time; a CPU, all.
   """
   if count == 1:
     return gradient(batch, key)

@@ -1,4 +1,4 @@
-"""What a run tells: `metrics.jsonl` always, TensorBoard events, pictures.
+"""The metrics of a run, in `metrics.jsonl` and TensorBoard events, and its pictures.
 
 `metrics.jsonl` holds an object a line, {"step": 10, "loss": 0.5}. JSON has no number for NaN and
 the infinities: such values are null there, and NaN or infinite in TensorBoard.
@@ -23,10 +23,10 @@ from dfim.viz import images as pictures
 class Writer:
   """Writes scalars and images of a run into `workdir`; a context manager.
 
-  With `start=n` the run goes on from step n: what an earlier process wrote of later steps, after
-  its last checkpoint, goes away, so that the log of a resumed run is that of an unbroken one. With
-  `start=None` everything stays. A line that a kill tore is dropped in both cases. An inactive
-  writer, that of every process but the first, does nothing.
+  With `start=n` the run resumes after step n: lines of later steps, which an earlier process wrote
+  after its last checkpoint, are removed, so that the log of a resumed run equals that of an
+  unbroken one. With `start=None` every whole line stays. An inactive writer does nothing; it is for
+  every process except the first.
   """
 
   def __init__(self, workdir: str | os.PathLike, start: int | None = None, *, active: bool = True):
@@ -60,7 +60,7 @@ class Writer:
     self._events.write_scalars(step, values)
 
   def image(self, step: int, name: str, array: np.ndarray) -> None:
-    """Saves uint8 `[H, W, 1 | 3]` as `<name>/<step>.png`, beside the event."""
+    """Saves uint8 `[H, W, 1 | 3]` as `<name>/<step>.png`, and as an event."""
     if not self._active:
       return
     folder = self._workdir / name
@@ -69,25 +69,25 @@ class Writer:
     self._events.write_images(step, {name: array[None]})
 
   def close(self) -> None:
-    """Writes out what is still in memory."""
+    """Flushes and closes the files."""
     if self._active:
       self._lines.close()
       self._events.close()
 
 
 def _drop_lines(path: pathlib.Path, last: float) -> None:
-  """Keeps the lines of steps up to `last` that were written to their end."""
+  """Keeps the whole lines of steps up to `last`."""
   if not path.exists():
     return
   lines = path.read_bytes().splitlines(keepends=True)
-  kept = [line for line in lines if _step(line) <= last]
-  if kept != lines:
-    logging.info("%s: dropped %d lines after step %s", path, len(lines) - len(kept), last)
-    atomic.replace(path, lambda file: file.writelines(kept))
+  valid = [line for line in lines if _step(line) <= last]
+  if valid != lines:
+    logging.info("%s: dropped %d lines after step %s", path, len(lines) - len(valid), last)
+    atomic.replace(path, lambda file: file.writelines(valid))
 
 
 def _step(line: bytes) -> float:
-  """The step of a line; NaN, which is not up to anything, if the line is torn."""
+  """The step of a line; NaN, which compares False, if the line is torn."""
   try:
     return float(json.loads(line)["step"]) if line.endswith(b"\n") else math.nan
   except (ValueError, KeyError, TypeError):
@@ -102,7 +102,7 @@ def _number(name: str, value: Any) -> int | float:
 
 
 def _events(workdir: pathlib.Path, start: int | None) -> Any:
-  """clu's writer where tensorflow is, else `_TensorBoardX`, and a mark that purges later steps."""
+  """clu's writer if tensorflow is installed, else `_TensorBoardX`; a mark purges later steps."""
   purge = None if start is None else start + 1
   if not (importlib.util.find_spec("tensorflow") and importlib.util.find_spec("tensorboard")):
     return _TensorBoardX(workdir, purge)
@@ -110,12 +110,12 @@ def _events(workdir: pathlib.Path, start: int | None) -> Any:
   from clu import metric_writers
   import tensorflow as tf
 
-  tf.config.set_visible_devices([], "GPU")  # or it would take the memory that JAX needs
+  tf.config.set_visible_devices([], "GPU")  # else it takes the memory that JAX needs
   return metric_writers.SummaryWriter(str(workdir))
 
 
 class _TensorBoardX:
-  """The two methods of clu's `SummaryWriter` that we call, without tensorflow."""
+  """The two methods of clu's `SummaryWriter` that `Writer` calls, without tensorflow."""
 
   def __init__(self, workdir: pathlib.Path, purge: int | None):
     import tensorboardX

@@ -8,7 +8,7 @@ import pytest
 
 from dfim.checkpoints import checkpoint
 from dfim.checkpoints import workdir
-from dfim.config.resolve import ConfigError
+from dfim.config.errors import ConfigError
 
 
 def config(tokens, **model):
@@ -33,7 +33,7 @@ def test_the_first_difference_is_named_and_what_it_follows(
 ):
   monkeypatch.setattr(checkpoint, "steps", lambda _: [9])
   before = config(6, window=6, width=3)
-  workdir.claim(str(tmp_path), before)
+  workdir.write_config(str(tmp_path), before)
   workdir.check(str(tmp_path), before, fields)
   with pytest.raises(ConfigError, match=message):
     workdir.check(str(tmp_path), config(tokens, **model), fields)
@@ -44,13 +44,13 @@ def test_a_schedule_that_follows_the_steps_says_so(tmp_path, monkeypatch):
   monkeypatch.setattr(checkpoint, "steps", lambda _: [9])
   before, now = config(6, warmup=3), config(6, warmup=4)
   now.steps = 12
-  workdir.claim(str(tmp_path), before)
+  workdir.write_config(str(tmp_path), before)
   with pytest.raises(ConfigError, match="warmup=3, .* has 4 .steps=9 there and 12 here, which it"):
     workdir.check(str(tmp_path), now, ("model",))
 
 
 def test_a_folder_without_a_checkpoint_takes_any_run(tmp_path):
-  workdir.claim(str(tmp_path), config(6, window=6))
+  workdir.write_config(str(tmp_path), config(6, window=6))
   workdir.check(str(tmp_path), config(8, window=8))
 
 
@@ -59,21 +59,21 @@ def test_data_may_have_moved_and_be_read_in_another_way(tmp_path, monkeypatch):
   before, now = config(6), config(6)
   before.data.update(path="old", workers=4)
   now.data.update(path="new", workers=0)
-  workdir.claim(str(tmp_path), before)
+  workdir.write_config(str(tmp_path), before)
   workdir.check(str(tmp_path), now)
 
 
 def test_a_field_that_is_none_may_be_absent(tmp_path, monkeypatch):
   """A run from before a field was there goes on, if the field is left at None."""
   monkeypatch.setattr(checkpoint, "steps", lambda _: [9])
-  workdir.claim(str(tmp_path), config(6, window=6))
+  workdir.write_config(str(tmp_path), config(6, window=6))
   workdir.check(str(tmp_path), config(6, window=6, dtype=None), ("model",))
 
 
 HOLD = """
 import sys
-from dfim import workdir
-with workdir.held(sys.argv[1]):
+from dfim.checkpoints import workdir
+with workdir.lock(sys.argv[1]):
   print("held", flush=True)
   sys.stdin.read()
 """
@@ -91,17 +91,17 @@ def trainer(tmp_path):
 
 
 def test_one_trainer_at_a_time_and_a_killed_one_holds_nothing(tmp_path, trainer):
-  with pytest.raises(ConfigError, match="a process trains there"), workdir.held(str(tmp_path)):
+  with pytest.raises(ConfigError, match="a process trains there"), workdir.lock(str(tmp_path)):
     pass
   trainer.kill()
   trainer.wait()
-  with workdir.held(str(tmp_path)):
+  with workdir.lock(str(tmp_path)):
     pass
 
 
 def test_a_lock_of_another_machine_stops_nobody(tmp_path, trainer, caplog):
   (tmp_path / "lock").write_text("elsewhere\n")
-  with workdir.held(str(tmp_path)):
+  with workdir.lock(str(tmp_path)):
     assert "is locked from elsewhere" in caplog.text
 
 

@@ -1,6 +1,7 @@
-"""Names in configs: what they become, and what a wrong one is told."""
+"""Names in configs become functions; wrong ones are refused by field, value and fix."""
 
 import functools
+import inspect
 import pkgutil
 import sys
 import types
@@ -8,11 +9,11 @@ import types
 import ml_collections
 import pytest
 
+from configs import moment_forcing_walk
 from dfim.config import moved
-from dfim.config.resolve import at_step
-from dfim.config.resolve import config_errors
-from dfim.config.resolve import ConfigError
+from dfim.config.errors import ConfigError
 from dfim.config.resolve import resolve
+from dfim.core import two_stream
 
 
 def test_nested_specs_and_config_dicts():
@@ -26,29 +27,6 @@ def test_nested_specs_and_config_dicts():
     )
   )
   assert f.sigma_data == 0.25 and type(f.path).__name__ == "Cosine"
-
-
-def test_a_number_may_follow_a_schedule_also_in_a_part_of_a_part():
-  line = lambda start: dict(
-    name="optax.linear_schedule", init_value=start, end_value=0.0, transition_steps=10
-  )
-  spec = dict(
-    name="objectives.moment_matching.loss",
-    kernel=dict(name="core.kernels.laplace", width=line(8.0)),
-    sample_times=dict(
-      name="core.times.sample",
-      reach=line(1.0),
-      pattern=dict(name="core.times.example"),
-      t_max=0.9,
-      t_min=0.1,
-    ),
-  )
-  loss = at_step(resolve(spec), 5)
-  assert loss.keywords["kernel"].keywords["width"] == 4.0
-  times = loss.keywords["sample_times"].keywords
-  assert times["reach"] == 0.5 and times["t_max"] == 0.9
-  assert times["pattern"] is resolve(spec["sample_times"]["pattern"]), "a function is no schedule"
-  assert at_step(loss, 7) is loss, "nothing is left to follow"
 
 
 def test_what_is_given_everything_is_called_and_what_waits_is_bound():
@@ -91,7 +69,7 @@ def test_what_names_nothing_stays():
     ),
   ],
 )
-def test_a_wrong_config_is_told_field_value_and_fix(spec, message):
+def test_a_wrong_config_is_refused_by_field_value_and_fix(spec, message):
   with pytest.raises(ConfigError, match=message) as error:
     resolve(spec, "x")
   assert "\n" not in str(error.value)
@@ -102,13 +80,6 @@ def test_a_missing_import_inside_a_module_is_not_hidden(monkeypatch, tmp_path):
   monkeypatch.syspath_prepend(tmp_path)
   with pytest.raises(ModuleNotFoundError, match="no_such_package"):
     resolve(dict(name="needs_more.thing"))
-
-
-def test_errors_of_set_up_become_one_line():
-  with pytest.raises(ConfigError, match="^data: first second$"), config_errors("data"):
-    raise FileNotFoundError("first\n   second")
-  with pytest.raises(AttributeError), config_errors():  # a bug stays a bug
-    _ = None.field
 
 
 def test_a_name_that_moved_is_answered_by_its_new_one():
@@ -125,3 +96,41 @@ def test_every_name_that_moved_leads_to_something_and_older_configs_are_translat
   before = dict(data=dict(name="data.walk.walk", tokens=6), several=[dict(name="data.toys.x")])
   after = dict(data=dict(name="data.synthetic.walk.walk", tokens=6))
   assert moved.translated(before) == after | dict(several=[dict(name="data.synthetic.toys.x")])
+
+
+def test_a_field_that_moved_is_refused_with_its_new_path():
+  with pytest.raises(ConfigError, match="^kernel.width=2.0: moved to kernel.bandwidth_multiplier"):
+    resolve(dict(name="core.kernels.laplace", width=2.0), "kernel")
+  for field, value in dict(streams=2, reference=4).items():
+    with pytest.raises(ConfigError, match=f"^objective.{field}={value}: moved to objective.cond"):
+      resolve({"name": "objectives.moment_matching.loss", field: value}, "objective")
+
+
+def test_every_field_that_moved_leads_to_an_argument():
+  for name, fields in moved._FIELDS.items():
+    for old, new in fields.items():
+      assert moved.new_field(f"dfim.{name}", old) == new
+      part, _, last = new.rpartition(".")
+      target = two_stream.TwoStream if part else pkgutil.resolve_name(f"dfim.{name}")
+      assert last == "name" or last in inspect.signature(target).parameters, new
+
+
+def test_an_older_run_of_moment_forcing_is_todays_config():
+  config = moment_forcing_walk.get_config("smoke").to_dict()
+  new = config["objective"]
+  old = {key: value for key, value in new.items() if key != "conditioning"}
+  old |= dict(
+    streams=2,
+    reference=4,
+    groups=dict(name="core.groups.like_prefixes"),
+    datum=dict(name="core.posterior.batch_mean", bandwidth=40.0, discount=0.5),
+    particles=dict(name="core.particles.prefix", bandwidth=1.0),
+    kernel=dict(name="core.kernels.laplace", width=new["kernel"]["bandwidth_multiplier"]),
+  )
+  old["sample_times"] = dict(new["sample_times"], s_at_t_min=0.3, s_at_r=0.5)
+  del old["sample_times"]["p_endpoint"], old["sample_times"]["p_one_step"]
+  assert moved.translated(dict(config, objective=old)) == config
+  assert moved.translated(config) == config
+  one_stream = {key: new[key] for key in new if key != "conditioning"}
+  of_one = dict(streams=1, reference=1, groups=dict(name="core.grouping.as_they_came"))
+  assert moved.translated(one_stream | of_one) == one_stream

@@ -14,7 +14,6 @@ FM, COSINE = ip.FlowMatching(), ip.Cosine()
 SMALL_STEPS = [
   mappings.eta_decrement,
   mappings.log_snr_decrement,
-  mappings.shifted_log_decrement,
   mappings.time_decrement,
   mappings.inverse_eta_increment,
 ]
@@ -76,13 +75,12 @@ def test_eta_decrement_on_the_cosine_path(float64):
 
 
 @on_paths
-def test_the_shift_leads_from_steps_of_log_snr_to_steps_of_eta(path, float64):
-  t = jnp.linspace(0.05, 0.994, 50)
-  r = functools.partial(mappings.shifted_log_decrement, path, jnp.full_like(t, 0.006), t, **ENDS)
-  log_snr = mappings.log_snr_decrement(path, jnp.full_like(t, 0.006), t, k=8.0, **ENDS)
-  np.testing.assert_allclose(r(k=8.0, shift=0.0), log_snr, rtol=1e-12)
-  eta = mappings.eta_decrement(path, jnp.full_like(t, 0.006), t, k=8.0, **ENDS)
-  np.testing.assert_allclose(r(k=8.0, shift=1e7), eta, atol=2e-5)
+def test_log_snr_decrement_against_its_definition(path, float64):
+  t, low, high = jnp.linspace(0.05, 0.994, 50), jnp.full(50, 0.006), jnp.full(50, 0.994)
+  r = mappings.log_snr_decrement(path, low, t, k=8.0, **ENDS)
+  lam = functools.partial(ip.log_snr, path)
+  step = (lam(low) - lam(high)) / 2**8
+  np.testing.assert_allclose(lam(r), jnp.minimum(lam(t) + step, lam(low)), rtol=1e-9)
 
 
 def test_to_target_lands_on_s():
@@ -96,9 +94,6 @@ def test_to_target_lands_on_s():
     (mappings.eta_decrement, dict(t_max=1.0, t_min=0.0), "t_max=1.0"),
     (mappings.log_snr_decrement, dict(t_max=0.9, t_min=0.0), "t_min=0.0"),
     (mappings.log_snr_decrement, dict(t_max=1.0, t_min=0.1), "t_max=1.0"),
-    (mappings.shifted_log_decrement, dict(t_max=1.0, t_min=0.0), "t_max=1.0"),
-    (mappings.shifted_log_decrement, dict(t_max=0.9, t_min=0.0, shift=-0.1), "shift=-0.1"),
-    (mappings.shifted_log_decrement, dict(t_max=0.9, t_min=0.0, shift=0.0), "shift=0.0"),
     (mappings.inverse_eta_increment, dict(t_max=1.0, t_min=0.0), "t_min=0.0"),
   ],
 )

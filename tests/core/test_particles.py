@@ -9,6 +9,7 @@ import pytest
 
 from dfim.core import interpolants
 from dfim.core import kernels
+from dfim.core import mmd
 from dfim.core import parameterization as pz
 from dfim.core import particles
 from dfim.core import times as times_lib
@@ -29,10 +30,18 @@ def name(request):
   return request.param
 
 
+def terms(c, kernel=kernels.laplace):
+  """Each pair's share of MMD^2, `[..., M, M]`."""
+  k_yy, k_zz, k_yz = mmd.grams(c.y, c.z, kernel, c.scale)
+  return c.similarity * (k_yy + k_zz - 2.0 * k_yz)
+
+
 @functools.cache
 def compiled(name, **given):
-  given = dict(kernel=kernels.laplace, group_size=M) | given
-  return jax.jit(lambda y, z, x_t, times: RULES[name](y, z, x_t, times, F, **given)[0])
+  """MMD^2 of each cloud of a rule."""
+  given = dict(group_size=M) | given
+  rule = lambda y, z, x_t, times: RULES[name](y, z, x_t, times.t, times, F, **given)
+  return jax.jit(lambda *args: jnp.mean(terms(rule(*args)), axis=(-1, -2)))
 
 
 def clouds(seed=0):
@@ -72,7 +81,7 @@ def by_token(a):
   return np.moveaxis(a.reshape(GROUPS, M, TOKENS, SIZE), 1, 2)
 
 
-def alike(x, bandwidth, averaged):
+def similarity(x, inverse_bandwidth, averaged):
   """The factor of prefixes `[G, T, M, M]`, by loops over tokens and particles."""
   factor = np.ones((*x.shape[:2], M, M))
   for i in range(1, x.shape[1]):
@@ -80,7 +89,7 @@ def alike(x, bandwidth, averaged):
       for k in range(M):
         each = np.linalg.norm(x[:, :i, j] - x[:, :i, k], axis=-1) / SIZE
         apart = each.mean(axis=1) if averaged else each.sum(axis=1)
-        factor[:, i, j, k] = np.exp(-bandwidth * apart)
+        factor[:, i, j, k] = np.exp(-inverse_bandwidth * apart)
   return factor
 
 
@@ -91,9 +100,9 @@ def alike(x, bandwidth, averaged):
 def test_tokens_equal_a_plain_double_sum(name, bandwidth, streams, float64):
   y, z, x_t = clouds()
   times, s, t, active = some_times(streams)
-  given = dict(bandwidth=bandwidth) if bandwidth else {}
+  given = dict(inverse_bandwidth=bandwidth) if bandwidth else {}
   found = compiled(name, **given)(y, z, x_t, times)
-  factor = alike(by_token(x_t)[:, : TOKENS // streams], bandwidth, name == "averaged")
+  factor = similarity(by_token(x_t)[:, : TOKENS // streams], bandwidth, name == "averaged")
   factor = np.tile(factor, (1, streams, 1, 1))
   scale = np.where(active, 1 / (0.5 * np.where(active, t - s, 1.0) * SIZE), 0.0)
   expected = double_sum(by_token(y), by_token(z), lambda d: laplace(d, scale), factor)
@@ -104,7 +113,7 @@ def test_tokens_equal_a_plain_double_sum(name, bandwidth, streams, float64):
 def test_sequences_equal_a_plain_double_sum(bandwidth, float64):
   y, z, x_t = clouds()
   times, s, t, active = some_times()
-  found = compiled("sequence", bandwidth=bandwidth)(y, z, x_t, times)
+  found = compiled("sequence", inverse_bandwidth=bandwidth)(y, z, x_t, times)
   for g in range(GROUPS):
     parts = [[], []]
     for i in range(TOKENS):
@@ -119,13 +128,16 @@ def test_sequences_equal_a_plain_double_sum(bandwidth, float64):
     np.testing.assert_allclose(found[g], double_sum(*whole, gram, np.ones((M, M))), atol=1e-12)
 
 
-def test_weights_are_of_each_token_or_the_mean_over_those_that_move(name):
+def test_weights_and_times_are_of_each_token_or_the_mean_over_active_tokens(name):
   y, z, x_t = clouds()
   times, _, t, active = some_times()
-  given = dict(kernel=kernels.laplace, group_size=M)
-  found = jax.jit(lambda u: RULES[name](y, z, x_t, times, F, **given)[1](u))(times.t)
-  mean = np.sum(t, axis=1, where=active) / np.maximum(active.sum(axis=1), 1)
-  np.testing.assert_allclose(found, mean if name == "sequence" else t, rtol=1e-6)
+  found = RULES[name](y, z, x_t, jnp.square(times.t), times, F, group_size=M)
+  for a, each in ((found.weight, t**2), (found.t, t)):
+    mean = np.sum(each, axis=1, where=active) / np.maximum(active.sum(axis=1), 1)
+    expected = mean if name == "sequence" else each
+    np.testing.assert_allclose(a, expected[..., None, None], rtol=1e-6)
+  expected = active.any(axis=1) if name == "sequence" else active
+  np.testing.assert_array_equal(found.active, expected[..., None, None])
 
 
 def test_a_time_that_tokens_share_is_the_time_of_each(name):
@@ -138,7 +150,7 @@ def test_a_time_that_tokens_share_is_the_time_of_each(name):
 
 def test_a_prefix_without_bandwidth_is_a_token():
   y, z, x_t = clouds()
-  prefix, token = compiled("prefix", bandwidth=0.0), compiled("token")
+  prefix, token = compiled("prefix", inverse_bandwidth=0.0), compiled("token")
   found, expected = (of(y, z, x_t, some_times()[0]) for of in (prefix, token))
   np.testing.assert_allclose(found, expected, rtol=1e-6)
 
@@ -146,8 +158,8 @@ def test_a_prefix_without_bandwidth_is_a_token():
 @pytest.mark.parametrize("name", ["prefix", "averaged"])
 def test_a_prefix_of_great_bandwidth_compares_a_particle_with_itself(name, float64):
   given = (*clouds(), some_times()[0])
-  found = compiled(name, bandwidth=1e5)(*given)
-  alone = compiled(name, bandwidth=1e5, group_size=1)(*given).reshape(GROUPS, M, TOKENS)
+  found = compiled(name, inverse_bandwidth=1e5)(*given)
+  alone = compiled(name, inverse_bandwidth=1e5, group_size=1)(*given).reshape(GROUPS, M, TOKENS)
   np.testing.assert_allclose(found[:, 1:], alone.mean(1)[:, 1:] / M, rtol=1e-9, atol=1e-14)
   np.testing.assert_allclose(found[:, 0], compiled("token")(*given)[:, 0], rtol=1e-9)
 
@@ -182,11 +194,11 @@ def test_groups_keep_to_themselves(name):
 
 LARGE, LOT = 300, 4  # particles of a group, groups
 BLIND_TO_CONTEXT = "sequence without context"
-CONDITIONAL = "the law given a context that stands"
+CONDITIONAL = "the distribution given a context that is held fixed"
 JOINT = "how tokens that jump together depend on each other"
 SEES = {  # what is wrong: the rules that see it, the others being blind to it
   "nothing": (),
-  "a marginal law": ("token", "prefix", "sequence", BLIND_TO_CONTEXT),
+  "a marginal distribution": ("token", "prefix", "sequence", BLIND_TO_CONTEXT),
   CONDITIONAL: ("prefix", "sequence"),
   JOINT: ("sequence", BLIND_TO_CONTEXT),
 }
@@ -202,70 +214,32 @@ def outputs(wrong):
     return pair(normal(), normal()), pair(same, same), pair(normal(), normal())
   x = normal()
   of_x = lambda: 0.9 * x + np.sqrt(1 - 0.9**2) * normal()
-  y = normal() if wrong == CONDITIONAL else of_x() + (wrong == "a marginal law")
+  y = normal() if wrong == CONDITIONAL else of_x() + (wrong == "a marginal distribution")
   return pair(x, y), pair(x, of_x()), pair(x, normal())
 
 
 @pytest.mark.parametrize("wrong", SEES)
 def test_each_rule_sees_what_it_is_for(wrong):
-  """Two clouds of one law differ by 2 (1 - E k) / M, the floor."""
+  """Two clouds of one distribution differ by 2 (1 - E k) / M, the floor."""
   active = np.ones((LOT * LARGE, 2, 1), bool)
   active[:, 0] = wrong == JOINT
   t = np.where(active, 1.0, 0.1)
   times = times_lib.Times(np.where(active, 0.0, t), t, t, active)
   for rule in ("token", "prefix", "sequence", BLIND_TO_CONTEXT):
-    name, given = (rule, {}) if rule in RULES else ("sequence", dict(bandwidth=0.0))
+    name, given = (rule, {}) if rule in RULES else ("sequence", dict(inverse_bandwidth=0.0))
     found = compiled(name, group_size=LARGE, **given)(*outputs(wrong), times)
     found, floor = np.mean(found if found.ndim == 1 else found[:, 1]), 2.0 / LARGE
     assert (found > 3 * floor) if rule in SEES[wrong] else (found < 1.5 * floor), (rule, found)
 
 
-def likeness(x, **given):
-  given = dict(bandwidth=3.0) | given
-  return np.asarray(jax.jit(functools.partial(particles.likeness, **given))(x))
-
-
-@pytest.mark.parametrize("streams", [1, 2])
-@pytest.mark.parametrize("averaged", [True, False])
-def test_likeness_is_a_kernel_of_prefixes(averaged, streams, float64):
-  found = likeness(clouds()[2], group_size=M, averaged=averaged, streams=streams)
-  assert found.shape == (GROUPS, TOKENS, M, M)
-  np.testing.assert_array_equal(np.diagonal(found, axis1=2, axis2=3), 1.0)
-  np.testing.assert_array_equal(found[:, 0], 1.0)
-  assert np.all((found > 0) & (found <= 1)) and np.any(found[:, 1] < 1)
-  np.testing.assert_array_equal(found, np.swapaxes(found, 2, 3))
-  assert np.min(np.linalg.eigvalsh(found)) > -1e-12
-
-
-def test_likeness_falls_with_length_unless_averaged(float64):
-  x = np.tile(clouds()[2][:, :1], (1, TOKENS, 1, 1))  # every token as far apart
-  apart, mean = (-np.log(likeness(x, group_size=M, averaged=a)[0, :, 0, 1]) for a in (False, True))
-  np.testing.assert_allclose(apart, np.arange(TOKENS) * apart[1], rtol=1e-6)
-  np.testing.assert_allclose(mean[1:], apart[1], rtol=1e-6)
-
-
-def test_the_first_of_two_streams_is_the_prefix_of_both():
-  x = clouds()[2]
-  found = likeness(x, group_size=M, streams=2)
-  first = likeness(x[:, : TOKENS // 2], group_size=M)
-  np.testing.assert_array_equal(found, np.tile(first, (1, 2, 1, 1)))
-
-
-def test_a_negative_bandwidth_is_refused():
-  with pytest.raises(ValueError, match="bandwidth=-1.0: set it to 0 or more"):
-    likeness(clouds()[2], group_size=M, bandwidth=-1.0)
-
-
 @pytest.mark.parametrize(
-  "streams,bandwidth,said",
-  [(2, 1.0, "streams=2: takes one stream.*set objective.particles"), (1, -1.0, "^bandwidth=-1.0:")],
+  "streams,value,said",
+  [(2, 1.0, "takes one.*set objective.particles"), (1, -1.0, "^inverse_bandwidth=-1.0:")],
 )
-def test_a_sequence_takes_one_stream_and_no_negative_bandwidth(streams, bandwidth, said):
+def test_a_sequence_takes_one_stream_and_no_negative_bandwidth(streams, value, said):
   times, *_ = some_times(streams)
   with pytest.raises(ValueError, match=said):
-    particles.sequence(
-      *clouds(), times, F, kernel=kernels.laplace, group_size=M, bandwidth=bandwidth
-    )
+    particles.sequence(*clouds(), times.t, times, F, group_size=M, inverse_bandwidth=value)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -285,22 +259,23 @@ def test_gradients_are_finite_where_particles_meet(name, dtype, t):
 
 
 def whole_examples(seed=2):
-  """Six images in two groups, each at times of its own."""
+  """Six images in two groups, each at its own times."""
   rng = np.random.default_rng(seed)
   y, z = (0.5 * rng.normal(size=(6, 2, 2, 1)) for _ in range(2))
   t = rng.uniform(0.3, 0.9, (6, 1, 1, 1))
   s = t * rng.uniform(0.1, 0.9, t.shape)
-  return y, z, times_lib.Times(s, t, t, np.ones(t.shape, bool), own=True)
+  return y, z, times_lib.Times(s, t, t, np.ones(t.shape, bool), per_particle_times=True)
 
 
-def own_loss(y, z, times, w, group_size, **given):
-  pairs, of_pair = particles.own_times(
-    y, z, None, times, F, kernel=kernels.laplace, group_size=group_size, **given
-  )
-  return jnp.mean(of_pair(jnp.asarray(w)) * pairs)
+def weighted(rule, y, z, times, w, group_size, **given):
+  c = getattr(particles, rule)(y, z, None, jnp.asarray(w), times, F, group_size=group_size, **given)
+  return jnp.mean(c.weight * terms(c))
 
 
-def test_times_of_their_own_weigh_each_pair_by_how_alike_they_are(float64):
+own_loss = functools.partial(weighted, "per_particle_times")
+
+
+def test_per_particle_times_weigh_each_pair_by_the_similarity_of_its_times(float64):
   y, z, times = whole_examples()
   w = np.random.default_rng(3).uniform(0.5, 2.0, (6, 1, 1, 1))
   s, t, weight = (a.reshape(6) for a in (times.s, times.t, w))
@@ -315,30 +290,40 @@ def test_times_of_their_own_weigh_each_pair_by_how_alike_they_are(float64):
       far = abs(u(t[j]) - u(t[k])) + abs(u(s[j]) - u(s[k])) / 2
       factor = np.sqrt(weight[j] * weight[k]) * np.exp(-bandwidth * far)
       total += factor * (pair(y, y) + pair(z, z) - 2 * pair(y, z)) / 6
-  np.testing.assert_allclose(own_loss(y, z, times, w, 3, bandwidth=bandwidth), total, rtol=1e-9)
+  np.testing.assert_allclose(
+    own_loss(y, z, times, w, 3, inverse_bandwidth=bandwidth), total, rtol=1e-9
+  )
 
 
-def test_times_that_are_shared_after_all_are_those_of_examples(float64):
+def test_per_particle_times_that_are_equal_are_those_of_examples(float64):
   y, z, times = whole_examples()
   shared = jax.tree.map(lambda a: np.repeat(a[::3], 3, axis=0), times)
-  of_groups = shared.replace(own=False)
-  mmd2, of_group = particles.example(y, z, None, of_groups, F, kernel=kernels.laplace, group_size=3)
   w = np.repeat([[1.0], [2.0]], 3, axis=0).reshape(6, 1, 1, 1)
-  expected = 3 * np.mean(of_group(w) * mmd2)
+  expected = 3 * weighted("example", y, z, shared.replace(per_particle_times=False), w, 3)
   np.testing.assert_allclose(own_loss(y, z, shared, w, 3), expected, rtol=1e-9)
 
 
-def test_times_of_their_own_at_a_great_bandwidth_are_those_of_single_particles(float64):
+def test_per_particle_times_at_a_great_bandwidth_are_those_of_single_particles(float64):
   y, z, times = whole_examples()
-  single = times.replace(own=False)
-  mmd2, of_group = particles.example(y, z, None, single, F, kernel=kernels.laplace, group_size=1)
   w = np.linspace(1.0, 2.0, 6).reshape(6, 1, 1, 1)
-  expected = np.mean(of_group(w) * mmd2)
-  np.testing.assert_allclose(own_loss(y, z, times, w, 3, bandwidth=1e6), expected, rtol=1e-9)
+  expected = weighted("example", y, z, times.replace(per_particle_times=False), w, 1)
+  np.testing.assert_allclose(
+    own_loss(y, z, times, w, 3, inverse_bandwidth=1e6), expected, rtol=1e-9
+  )
+
+
+def test_per_particle_times_count_active_pairs_alone():
+  y, z, times = whole_examples()
+  times = times.replace(active=np.arange(6).reshape(6, 1, 1, 1) != 1)
+  c = particles.per_particle_times(y, z, None, times.t, times, F, group_size=3)
+  expected = np.ones((2, 3, 3), bool)
+  expected[0, 1], expected[0, :, 1] = False, False
+  np.testing.assert_array_equal(c.active, expected)
+  assert np.all(np.asarray(terms(c))[~expected] == 0.0)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
-def test_gradients_at_times_of_their_own_are_finite_where_particles_meet(dtype):
+def test_gradients_of_per_particle_times_are_finite_where_particles_meet(dtype):
   """Every particle twice, y on z, and a jump no longer than the gap."""
   y, _, times = whole_examples()
   y = jnp.asarray(np.repeat(y[::2], 2, axis=0), dtype)
@@ -349,7 +334,7 @@ def test_gradients_at_times_of_their_own_are_finite_where_particles_meet(dtype):
     assert slope.dtype == dtype and np.all(np.isfinite(np.asarray(slope, np.float32)))
 
 
-def test_times_of_their_own_take_no_negative_bandwidth():
+def test_per_particle_times_take_no_negative_bandwidth():
   y, z, times = whole_examples()
-  with pytest.raises(ValueError, match="bandwidth=-1.0: set it to 0 or more"):
-    own_loss(y, z, times, np.ones((6, 1, 1, 1)), 3, bandwidth=-1.0)
+  with pytest.raises(ValueError, match="^inverse_bandwidth=-1.0: set it to 0 or more"):
+    own_loss(y, z, times, np.ones((6, 1, 1, 1)), 3, inverse_bandwidth=-1.0)

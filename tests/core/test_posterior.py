@@ -1,4 +1,4 @@
-"""Where the frozen model starts: x_r of the own datum scatters given x_t, of the mean hardly."""
+"""Where the frozen model starts: the variance of x_r given x_t, and the posterior mean."""
 
 import itertools
 
@@ -15,7 +15,7 @@ from dfim.core import times as times_lib
 F = parameterization.SimpleEDM(path=interpolants.FlowMatching(), sigma_data=0.5)
 
 
-def noised(x, t, *, active=True, streams=2, key=None):
+def noised(x, t, *, active=True, key=None):
   """Two streams of `x` `[B, T, D]` with clean context, the second at t: what a rule is given."""
   both = jnp.concatenate([x, x], axis=1)
   at = jnp.concatenate([jnp.zeros(x.shape[1]), jnp.broadcast_to(t, x.shape[1])])
@@ -23,12 +23,12 @@ def noised(x, t, *, active=True, streams=2, key=None):
   moves = (at > 0.0) & active
   eps = 0.5 * jax.random.normal(jax.random.key(1) if key is None else key, both.shape)
   x_t = interpolants.interpolate(F.path, both, eps, at)
-  return both, eps, x_t, times_lib.Times(s=0 * at, r=at, t=at, active=moves, streams=streams)
+  return both, eps, x_t, times_lib.Times(s=0 * at, r=at, t=at, active=moves)
 
 
 def means(given, **how):
-  """The data of the moving half that `batch_mean` finds."""
-  datum, _ = posterior.batch_mean(*given, F, dict(x=given[0]), **how)
+  """The data of the moving half that `minibatch_mean` finds."""
+  datum, _ = posterior.minibatch_mean(*given, F, dict(x=given[0]), **how)
   return datum[:, datum.shape[1] // 2 :]
 
 
@@ -36,23 +36,25 @@ def test_the_first_token_has_the_posterior_mean_in_closed_form():
   x = jnp.tile(jnp.array([-1.0, 1.0]), 32).reshape(64, 1, 1)
   given = noised(x, 0.7)
   expected = jnp.tanh(0.3 * given[2][:, 1:] / (0.7 * 0.5) ** 2)
-  np.testing.assert_allclose(means(given, bandwidth=5.0), expected, atol=1e-5)
+  np.testing.assert_allclose(means(given, inverse_bandwidth=5.0), expected, atol=1e-5)
 
 
 def test_a_prefix_tells_what_the_next_token_may_be():
   side = jnp.tile(jnp.array([-1.0, 1.0]), 32)
   given = noised(jnp.stack([side, side], axis=1)[..., None], 0.7)
-  told, untold = (means(given, bandwidth=b)[:, 1, 0] for b in (100.0, 0.0))
-  np.testing.assert_allclose(told, side, atol=1e-5)
-  np.testing.assert_allclose(untold, jnp.tanh(0.3 * given[2][:, 3, 0] / 0.35**2), atol=1e-5)
-  fading = means(given, bandwidth=1.0)[:, 1, 0]  # half-way: exp(-1 * 2 / 1) for the other side
+  near, all_ = (means(given, inverse_bandwidth=b)[:, 1, 0] for b in (100.0, 0.0))
+  np.testing.assert_allclose(near, side, atol=1e-5)
+  np.testing.assert_allclose(all_, jnp.tanh(0.3 * given[2][:, 3, 0] / 0.35**2), atol=1e-5)
+  fading = means(given, inverse_bandwidth=1.0)[
+    :, 1, 0
+  ]  # half-way: exp(-1 * 2 / 1) for the other side
   far = 2.0 * side * 0.3 * given[2][:, 3, 0] / 0.35**2
   np.testing.assert_allclose(fading, side * (1.0 - 2.0 * jax.nn.sigmoid(-2.0 - far)), atol=1e-4)
 
 
 def test_x_t_lies_on_the_path_of_what_comes_back():
   given = noised(jax.random.normal(jax.random.key(0), (32, 3, 2)), jnp.array([0.2, 0.5, 0.9]))
-  pair = posterior.batch_mean(*given, F, dict(x=given[0]), bandwidth=5.0)
+  pair = posterior.minibatch_mean(*given, F, dict(x=given[0]), inverse_bandwidth=5.0)
   back = interpolants.interpolate(F.path, *pair, given[3].t)
   np.testing.assert_allclose(back, given[2], atol=1e-5)
 
@@ -64,9 +66,9 @@ def test_every_term_of_the_mean_is_where_it_belongs():
   whole[:, :3] = whole[:, 3:]
   x = whole[:6]
   t = rng.uniform(0.3, 0.9, (6, 6, 1)).astype(np.float32)
-  times = times_lib.Times(s=0 * t, r=t, t=t, active=np.arange(6).reshape(1, 6, 1) > 2, streams=2)
-  found, _ = posterior.batch_mean(
-    x, 0 * x, x_t, times, F, dict(x=whole), bandwidth=1.5, discount=0.5
+  times = times_lib.Times(s=0 * t, r=t, t=t, active=np.arange(6).reshape(1, 6, 1) > 2)
+  found, _ = posterior.minibatch_mean(
+    x, 0 * x, x_t, times, F, dict(x=whole), inverse_bandwidth=1.5, discount=0.5
   )
   for j, i in itertools.product(range(6), range(3)):
     at = t[j, 3 + i, 0]
@@ -90,7 +92,7 @@ def test_x_r_of_gaussian_data_is_a_step_of_their_flow():
     x_r = interpolants.interpolate(F.path, *pair, jnp.asarray(0.3))[:, 1, 0]
     return jnp.sqrt(jnp.mean(jnp.square(x_r - expected)))
 
-  assert off(posterior.batch_mean, bandwidth=1.0) < 0.15 * off(posterior.own)
+  assert off(posterior.minibatch_mean, inverse_bandwidth=1.0) < 0.15 * off(posterior.conditional)
 
 
 def carried(x, eps, x_t, times, steps, end, whole=None):
@@ -100,7 +102,7 @@ def carried(x, eps, x_t, times, steps, end, whole=None):
   for t, r in itertools.pairwise(levels):
     t, r = (jnp.where(times.active, u, 0.0) for u in (t, r))
     at = times.replace(r=r, t=t)
-    datum, _ = posterior.batch_mean(x, eps, x_t, at, F, whole, bandwidth=1.0)
+    datum, _ = posterior.minibatch_mean(x, eps, x_t, at, F, whole, inverse_bandwidth=1.0)
     x_t = interpolants.ddim(F.path, x_t, datum, r, jnp.maximum(t, 1e-6))
   return x_t[:, 1, 0]
 
@@ -126,28 +128,27 @@ def test_the_law_is_carried_down_whatever_the_size_of_the_batch(size, of):
   np.testing.assert_allclose(jnp.std(found), 0.5 * 0.5**0.5, rtol=0.012)
 
 
-def test_what_stands_still_keeps_its_own():
+def test_context_keeps_its_own_datum():
   given = noised(jax.random.normal(jax.random.key(0), (16, 2, 2)), 0.8)
-  datum, noise = posterior.batch_mean(*given, F, dict(x=given[0]), bandwidth=1.0)
+  datum, noise = posterior.minibatch_mean(*given, F, dict(x=given[0]), inverse_bandwidth=1.0)
   np.testing.assert_array_equal(datum[:, :2], given[0][:, :2])
   np.testing.assert_array_equal(noise[:, :2], given[1][:, :2])
   assert np.all(np.any(datum[:, 2:] != given[0][:, 2:], axis=-1))
   still = noised(given[0][:, :2], 0.8, active=False)
-  datum, _ = posterior.batch_mean(*still, F, dict(x=still[0]), bandwidth=1.0)
+  datum, _ = posterior.minibatch_mean(*still, F, dict(x=still[0]), inverse_bandwidth=1.0)
   np.testing.assert_array_equal(datum, still[0])
 
 
 @pytest.mark.parametrize(
   "change, message",
   [
-    (dict(streams=1), "set objective.streams=2"),
-    (dict(cond=dict(label=1)), "data with conditions"),
-    (dict(bandwidth=-1.0), "bandwidth=-1.0"),
+    (dict(cond=dict(label=1)), "minibatch_mean with conditions"),
+    (dict(inverse_bandwidth=-1.0), "inverse_bandwidth=-1.0"),
     (dict(discount=1.5), "discount=1.5"),
   ],
 )
 def test_refusals(change, message):
-  given = noised(jnp.ones((4, 2, 1)), 0.5, streams=change.pop("streams", 2))
+  given = noised(jnp.ones((4, 2, 1)), 0.5)
   whole = dict(x=given[0], cond=change.pop("cond", None))
   with pytest.raises(ValueError, match=message):
-    posterior.batch_mean(*given, F, whole, **{"bandwidth": 1.0, **change})
+    posterior.minibatch_mean(*given, F, whole, **{"inverse_bandwidth": 1.0, **change})

@@ -135,7 +135,7 @@ def test_the_context_of_two_streams_is_clean_or_noisy_at_its_rate(noisy, highest
 @pytest.mark.parametrize(
   "tokens,wrong,message",
   [
-    (5, {}, "two_stream of 5 tokens: set objective.streams=2"),
+    (5, {}, "two_stream of 5 tokens: set objective.conditioning"),
     (6, dict(noisy=1.5), "noisy=1.5"),
     (6, dict(highest=0.006), "highest=0.006"),
     (6, dict(highest=1.1), "highest=1.1"),
@@ -187,7 +187,7 @@ def test_shares_that_name_no_mixture_are_refused(shares, key):
 
 
 def test_a_mixture_of_two_streams_is_refused(key):
-  with pytest.raises(ValueError, match="mix what moves, two_stream's `moving`"):
+  with pytest.raises(ValueError, match="mixture of two_stream: mix the patterns of its `moving`"):
     mixture(one=times.two_stream)(key, (4, 6, 1), **ENDS)
 
 
@@ -311,8 +311,11 @@ def test_a_group_is_consecutive_examples_of_one_time(key):
 
 def test_each_particle_may_have_times_of_its_own(key):
   mapping = functools.partial(mappings.log_snr_decrement, k=8.0)
-  drawn = sample(key, (12, 2), group_size=4, mapping=mapping, own_times=True)
-  assert drawn.own and not sample(jax.random.key(1), (12, 2), group_size=4).own
+  drawn = sample(key, (12, 2), group_size=4, mapping=mapping, per_particle_times=True)
+  assert (
+    drawn.per_particle_times
+    and not sample(jax.random.key(1), (12, 2), group_size=4).per_particle_times
+  )
   for a in (drawn.s, drawn.r, drawn.t):
     assert a.shape == (12, 1) and len(np.unique(a)) == 12
 
@@ -337,17 +340,17 @@ def test_t_and_s_are_uniform(key):
 
 
 def test_part_of_the_mass_of_s_can_lie_on_t_min(key):
-  at_end = sample(key, (10_000, 1), s_at_t_min=0.3).s == jnp.float32(0.006)
+  at_end = sample(key, (10_000, 1), p_endpoint=0.3).s == jnp.float32(0.006)
   assert abs(jnp.mean(at_end) - 0.3) < 0.02
 
 
 def test_everything_on_t_min_is_the_consistency_model(key):
-  assert jnp.all(sample(key, (1000, 1), s_at_t_min=1.0).s == jnp.float32(0.006))
+  assert jnp.all(sample(key, (1000, 1), p_endpoint=1.0).s == jnp.float32(0.006))
 
 
 def test_part_of_the_jumps_can_be_the_base_of_the_induction(key):
   mapping = functools.partial(mappings.log_snr_decrement, k=6.0)
-  drawn = sample(key, (10_000, 1), mapping=mapping, s_at_r=0.3, s_at_t_min=0.5)
+  drawn = sample(key, (10_000, 1), mapping=mapping, p_one_step=0.3, p_endpoint=0.5)
   one_step = mapping(PATH, jnp.full_like(drawn.t, 0.006), drawn.t, **ENDS)
   free = drawn.s != jnp.float32(0.006)
   base = free & (drawn.s == one_step) & (drawn.r == drawn.s)
@@ -359,7 +362,7 @@ def test_reach_bounds_the_length_of_a_jump(key):
   length = drawn.t - drawn.s
   assert jnp.max(length) <= 0.1 + 1e-6
   assert jnp.max(length) > 0.099
-  corner = sample(jax.random.key(1), (10_000, 1), reach=0.1, s_at_t_min=1.0)
+  corner = sample(jax.random.key(1), (10_000, 1), reach=0.1, p_endpoint=1.0)
   assert jnp.max(corner.t - corner.s) <= 0.1 + 1e-6, "also where s is drawn to t_min"
 
 
@@ -372,8 +375,8 @@ def test_without_a_mapping_r_is_t(key):
   "wrong,message",
   [
     (dict(t_max=0.1, t_min=0.2), "t_min=0.2, t_max=0.1: set 0 <= t_min < t_max <= 1"),
-    (dict(s_at_r=0.5), "s_at_r=0.5: there is no r without a mapping"),
-    (dict(s_at_r=1.5), "s_at_r=1.5: a probability"),
+    (dict(p_one_step=0.5), "p_one_step=0.5: there is no r without a mapping"),
+    (dict(p_one_step=1.5), "p_one_step=1.5: a probability"),
     (dict(t_max=1.2), "t_max=1.2"),
     (dict(gap=0.0), "gap=0.0: set 0 < gap"),
     (dict(group_size=3), "group_size=3 does not divide batch_size=8"),

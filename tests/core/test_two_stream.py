@@ -1,9 +1,12 @@
-"""Two streams: what a token has one of stands twice, context first; nothing else changes."""
+"""Two streams: everything per token is repeated, context first, and nothing else changes."""
+
+import functools
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dfim.core import posterior
 from dfim.core import two_stream
 
 BATCH = dict(
@@ -75,3 +78,21 @@ def test_a_mask_shared_by_all_tokens_is_of_every_token_of_both_streams():
 def test_what_is_no_mask_of_x_is_refused(mask, number):
   with pytest.raises(ValueError, match="data: mask of shape"):
     two_stream.lay_out(print, dict(x=BATCH["x"], mask=mask), number, padded=True)
+
+
+MEAN = functools.partial(posterior.minibatch_mean, inverse_bandwidth=1.0)
+
+
+def test_the_conditioning_of_an_objective_is_its_own_or_that_of_its_streams():
+  spec = two_stream.TwoStream(posterior=MEAN, reference=4)
+  found = two_stream.of(dict(conditioning=spec))
+  assert found is spec and (found.streams, found.reference) == (2, 4)
+  for arguments in ({}, dict(streams=1), dict(conditioning=None)):
+    assert two_stream.of(arguments) == two_stream.OneStream()
+  assert two_stream.of(dict(streams=2)) == two_stream.TwoStream()
+
+
+@pytest.mark.parametrize("given", [dict(reference=0, posterior=MEAN), dict(reference=4)], ids=str)
+def test_a_reference_batch_that_nothing_reads_is_refused(given):
+  with pytest.raises(ValueError, match=f"^reference={given['reference']}: .*set it to 1"):
+    two_stream.TwoStream(**given)

@@ -93,7 +93,7 @@ def test_data_that_only_a_worker_cannot_open_are_an_error_too():
     next(batches)
 
 
-def test_a_worker_that_dies_is_told_with_what_its_exit_code_means():
+def test_the_death_of_a_worker_is_raised_with_the_meaning_of_its_exit_code():
   batches = prefetch.ahead(make, 0, workers=2)
   list(itertools.islice(batches, 3))
   time.sleep(1)  # until they wait: killed while handing over they would leave shared memory behind
@@ -106,9 +106,9 @@ def test_a_worker_that_dies_is_told_with_what_its_exit_code_means():
 
 KILLED = """
 import itertools, multiprocessing
-from dfim.data import workers
-from tests.data import test_workers
-batches = workers.ahead(test_workers.make, 0, workers=2)
+from dfim.data import prefetch
+from tests.data import test_prefetch
+batches = prefetch.ahead(test_prefetch.make, 0, workers=2)
 list(itertools.islice(batches, 5))
 print(*(p.pid for p in multiprocessing.active_children()), flush=True)
 {last}

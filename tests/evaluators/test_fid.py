@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from dfim.config.resolve import ConfigError
+from dfim.config.errors import ConfigError
 from dfim.config.resolve import resolve
 from dfim.evaluators import fid
 from dfim.interop import safetensors

@@ -10,7 +10,7 @@ from configs import imm_digits
 from dfim import sample
 from dfim import train
 from dfim.checkpoints import checkpoint
-from dfim.config.resolve import ConfigError
+from dfim.config.errors import ConfigError
 from dfim.interop import export
 from dfim.interop import names
 from dfim.interop import safetensors

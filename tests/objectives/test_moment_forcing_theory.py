@@ -1,4 +1,4 @@
-"""Why what is conditioned on must stand still, in closed form: docs/moment_forcing.md.
+"""Why the prefix must be held fixed, in closed form: docs/moment_forcing.md.
 
 Two tokens of unit variance and correlation RHO on the straight path; all is Gaussian, every map
 linear, and the frozen network's answer perfect. The first token is the prefix of the second.
@@ -9,6 +9,7 @@ import pytest
 
 from dfim.core import interpolants
 from dfim.core import kernels
+from dfim.core import mmd
 from dfim.core import parameterization as pz
 from dfim.core import particles
 from dfim.core import times as times_lib
@@ -37,7 +38,7 @@ def given_prefix(w, at, t, fresh=False):
 
 
 def pushed(w, r, t, fresh=False):
-  """The linear jump from x_t whose law given its prefix is that of the target `w . x_r`."""
+  """The linear jump from x_t whose distribution given its prefix is the target's, `w . x_r`."""
   slope, variance = given_prefix(w, r, t, fresh)
   own_slope, own_variance = given_prefix(np.array([0.0, 1.0]), t, t)
   gain = np.sqrt(variance / own_variance)
@@ -114,9 +115,9 @@ DENSITY = np.exp(-(GRID**2) / 2) / np.sum(np.exp(-(GRID**2) / 2))
 SLOPES = np.array([-0.9, -0.5, 0.0, 0.5, 0.8, 0.9, 0.95])
 
 
-def prefix_mmd2(a, b, bandwidth):
+def prefix_mmd2(a, b, inverse_bandwidth):
   """Of the laws N(a x, 1 - a^2) and N(b x, 1 - b^2) given x, Gaussian kernel, by quadrature."""
-  factor = np.exp(-bandwidth * np.abs(GRID[:, None] - GRID[None]))
+  factor = np.exp(-inverse_bandwidth * np.abs(GRID[:, None] - GRID[None]))
 
   def mean(a, b):
     shift = a * GRID[:, None] - b * GRID[None]
@@ -156,7 +157,8 @@ def test_the_rules_tend_to_their_population_values(rule):
   t = moves.astype(float)
   times = times_lib.Times(np.zeros_like(t), t, t, moves)
   f = pz.EulerFlow(interpolants.FlowMatching(), sigma_data=1.0)  # |c_out| = t - s = 1
-  given = dict(kernel=kernels.rbf, group_size=size)
-  found = np.asarray(getattr(particles, rule)(y, z, y, times, f, **given)[0]).ravel()[-1]
+  c = getattr(particles, rule)(y, z, y, times.t, times, f, group_size=size)
+  k_yy, k_zz, k_yz = mmd.grams(c.y, c.z, kernels.rbf, c.scale)
+  found = np.mean(c.similarity * (k_yy + k_zz - 2.0 * k_yz), axis=(-1, -2)).ravel()[-1]
   expected = prefix_mmd2(-0.5, RHO, 3.0) if rule == "prefix" else sequence_mmd2(-0.5, RHO)
   assert abs(found - expected) < 2 / size + 0.05 * expected

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfim.core import grouping as groups_lib
+from dfim.core import grouping
 from dfim.core import interpolants
 from dfim.core import kernels
 from dfim.core import mappings
@@ -18,6 +18,7 @@ from dfim.core import parameterization as pz
 from dfim.core import particles
 from dfim.core import posterior
 from dfim.core import times as times_lib
+from dfim.core import two_stream
 from dfim.core import weights
 from dfim.models import causal_transformer
 from dfim.objectives import moment_matching
@@ -44,12 +45,17 @@ def worked_times():
   return times_lib.Times(s=s, r=t, t=t, active=jnp.ones_like(t, bool))
 
 
-def worked_loss(y, z, f, a, b, kernel=kernels.laplace):
+def mmd2(y, z, kernel, scale, similarity=1.0):
+  """Of clouds `[..., M, D]`."""
+  k_yy, k_zz, k_yz = mmd.grams(y, z, kernel, scale)
+  return jnp.mean(similarity * (k_yy + k_zz - 2.0 * k_yz), axis=(-1, -2))
+
+
+def worked_loss(y, z, f, a, b):
   times = worked_times()
-  distance, weight_of = particles.example(
-    y.reshape(4, 3), z.reshape(4, 3), None, times, f, kernel=kernel, group_size=2
-  )
-  return jnp.mean(weight_of(weights.imm(FM, times.s, times.t, a=a, b=b)) * distance)
+  w = weights.imm(FM, times.s, times.t, a=a, b=b)
+  c = particles.example(y.reshape(4, 3), z.reshape(4, 3), None, w, times, f, group_size=2)
+  return jnp.mean(c.weight[..., 0, 0] * mmd2(c.y, c.z, kernels.laplace, c.scale))
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=str)
@@ -59,11 +65,11 @@ def test_golden_losses(case, float64):
   np.testing.assert_allclose(value, GOLDEN[case], rtol=1e-10)
 
 
-def test_both_passes_are_told_of_the_augmentation():
-  told = []
+def test_both_passes_see_the_augmentation():
+  seen = []
 
   def apply(params, x, s, t, cond, *, rngs):
-    told.append(cond)
+    seen.append(cond)
     return params * x
 
   batch = dict(x=jnp.ones((4, 2)), cond=dict(label=jnp.arange(4), augment=jnp.ones((4, 9))))
@@ -88,8 +94,8 @@ def test_both_passes_are_told_of_the_augmentation():
     group_size=2,
     drop_rate=1.0,
   )
-  assert len(told) == 2
-  for cond in told:
+  assert len(seen) == 2
+  for cond in seen:
     np.testing.assert_array_equal(cond["augment"], batch["cond"]["augment"])
     np.testing.assert_array_equal(cond["label"], -1)
 
@@ -124,7 +130,7 @@ def test_golden_gradient(float64):
   ids=["laplace", "rbf", "energy"],
 )
 def test_golden_discrepancies(kernel, scale, expected, float64):
-  found = mmd.mmd2(jnp.array(Y), jnp.array(Z), kernel, jnp.array(scale))
+  found = mmd2(jnp.array(Y), jnp.array(Z), kernel, jnp.array(scale)[:, None, None])
   np.testing.assert_allclose(found, expected, atol=1e-8)
 
 
@@ -204,13 +210,13 @@ def test_the_consistency_model_is_one_particle_and_the_energy_kernel(batch):
     PARAMS,
     batch,
     apply=lambda *args, rngs: apply(*args),
-    sample_times=sample_times(s_at_t_min=1.0),
+    sample_times=sample_times(p_endpoint=1.0),
     kernel=kernels.energy,
     weight=weights.uniform,
     group_size=1,
   )
   f, k = pz.EulerFlow(FM), jax.random.split(jax.random.key(0), 4)
-  times = sample_times(s_at_t_min=1.0)(k[0], (32, 3), path=FM, group_size=1)
+  times = sample_times(p_endpoint=1.0)(k[0], (32, 3), path=FM, group_size=1)
   eps = 0.5 * jax.random.normal(k[1], (32, 3))
   at = lambda u: interpolants.interpolate(FM, batch["x"], eps, u)
   y = f(apply, PARAMS, at(times.t), times.s, times.t, batch["cond"])
@@ -221,12 +227,10 @@ def test_the_consistency_model_is_one_particle_and_the_energy_kernel(batch):
   assert metrics["mmd2"] > 0
 
 
-@pytest.mark.parametrize("group_size,width", [(2, 1.0), (4, 1.0), (4, 3.0)])
-def test_the_kernel_of_different_particles_is_told_by_time_whatever_it_is_of_one(
-  batch, group_size, width
-):
+@pytest.mark.parametrize("group_size,m", [(2, 1.0), (4, 1.0), (4, 3.0)])
+def test_the_kernel_of_different_particles_is_logged_by_time(batch, group_size, m):
   without_dropout = lambda *args, rngs: apply(*args)
-  kernel = functools.partial(kernels.laplace, width=width)
+  kernel = functools.partial(kernels.laplace, bandwidth_multiplier=m)
   given = dict(apply=without_dropout, group_size=group_size, kernel=kernel)
   _, metrics = loss(PARAMS, PARAMS, batch, **given)
   k = jax.random.split(jax.random.key(0), 4)
@@ -239,12 +243,12 @@ def test_the_kernel_of_different_particles_is_told_by_time_whatever_it_is_of_one
   for g in range(0, 32, group_size):
     pairs = itertools.permutations(range(g, g + group_size), 2)
     own = 1e-4  # the floor of a distance, which a particle has from itself
-    values = [np.exp(-scale[g] / width * (np.linalg.norm(y[i] - y[j]) - own)) for i, j in pairs]
+    values = [np.exp(-scale[g] / m * (np.linalg.norm(y[i] - y[j]) - own)) for i, j in pairs]
     found[int(4 * times.t[g, 0])].append(np.mean(values))
   expected = [np.mean(v) if v else np.inf for v in found]
-  told = [float(v) for name, v in metrics.items() if name.startswith("kernel_t_")]
-  np.testing.assert_allclose(told, expected, rtol=1e-3)
-  assert len(set(told)) > 1
+  logged = [float(v) for name, v in metrics.items() if name.startswith("kernel_t_")]
+  np.testing.assert_allclose(logged, expected, rtol=1e-3)
+  assert len(set(logged)) > 1
 
 
 def test_one_particle_has_no_other(batch):
@@ -252,12 +256,12 @@ def test_one_particle_has_no_other(batch):
   assert set(metrics) == {"loss", "mmd2"}
 
 
-def test_particles_at_times_of_their_own_go_from_one_particle_to_many(batch):
+def test_per_particle_times_go_from_one_particle_to_many(batch):
   """Alone at a great bandwidth, with the same draws; with others' pulls at a small one."""
   own = functools.partial(
-    loss, PARAMS, PARAMS, batch, sample_times=sample_times(own_times=True), group_size=16
+    loss, PARAMS, PARAMS, batch, sample_times=sample_times(per_particle_times=True), group_size=16
   )
-  rule = lambda b: functools.partial(particles.own_times, bandwidth=b)
+  rule = lambda b: functools.partial(particles.per_particle_times, inverse_bandwidth=b)
   alone, metrics = own(particles=rule(1e6))
   one, _ = loss(PARAMS, PARAMS, batch, group_size=1)
   np.testing.assert_allclose(alone, one, rtol=1e-5)
@@ -280,22 +284,22 @@ def test_particles_may_be_permuted_within_their_group(key):
   repeat = lambda *u: jnp.repeat(jnp.array(u), 4)[:, None]
   times = times_lib.Times(repeat(0.1, 0.2), repeat(0.3, 0.5), repeat(0.4, 0.6), repeat(True, True))
   order = jnp.array([2, 0, 3, 1, 7, 6, 4, 5])
-  rule = functools.partial(particles.example, kernel=kernels.laplace, group_size=4)
-  distance, weight_of = rule(y, z, None, times, pz.EulerFlow(FM))
-  permuted, _ = rule(y[order], z[order], None, times, pz.EulerFlow(FM))
-  np.testing.assert_allclose(permuted, distance, rtol=1e-5)
-  np.testing.assert_allclose(weight_of(times.t), [0.4, 0.6])
+  of = lambda y, z: particles.example(y, z, None, times.t, times, pz.EulerFlow(FM), group_size=4)
+  c, permuted = of(y, z), of(y[order], z[order])
+  found, expected = (mmd2(c.y, c.z, kernels.laplace, c.scale) for c in (permuted, c))
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+  np.testing.assert_allclose(c.weight[:, 0, 0], [0.4, 0.6])
 
 
-def test_context_that_stands_still_is_finite_and_weighs_nothing(batch):
+def test_context_is_finite_and_weighs_nothing(batch):
   """s = r = t would make the kernel's scale infinite; the gradient must stay finite too."""
 
-  def first_group_stands(key, shape, *, t_max, t_min):
+  def first_group_fixed(key, shape, *, t_max, t_min):
     t, active = times_lib.example(key, shape, t_max=t_max, t_min=t_min)
     return t, active.at[0].set(False)
 
   value, grad = jax.value_and_grad(
-    lambda p: loss(p, PARAMS, batch, sample_times=sample_times(pattern=first_group_stands))[0]
+    lambda p: loss(p, PARAMS, batch, sample_times=sample_times(pattern=first_group_fixed))[0]
   )(PARAMS)
   assert jnp.isfinite(value) and all(jnp.isfinite(g) for g in jax.tree.leaves(grad))
 
@@ -323,8 +327,8 @@ def tokens(params, x, s, t, cond=None, *, rngs=None):
 
 
 @pytest.mark.parametrize("rule", ["example", "prefix", "sequence"])
-def test_the_value_is_the_mean_over_what_moves_and_its_gradient_of_params(rule):
-  """Tokens, or groups, that stand still are not counted."""
+def test_the_value_is_the_mean_over_active_clouds_and_its_gradient_of_params(rule):
+  """Tokens, or groups, that are held fixed are not counted."""
 
   def pattern(key, shape, *, t_max, t_min):
     of = times_lib.example if rule == "example" else times_lib.context
@@ -342,8 +346,10 @@ def test_the_value_is_the_mean_over_what_moves_and_its_gradient_of_params(rule):
     at = lambda u: interpolants.interpolate(FM, x, eps, u)
     y = f(tokens, PARAMS, at(times.t), times.s, times.t)
     z = f(tokens, PARAMS, at(times.r), times.s, times.r)
-    distance, _ = of_group(y, z, at(times.t), times, f, kernel=kernels.laplace, group_size=4)
-    return distance, times.active[::4, :, 0], weights.imm(FM, times.s, times.t)[::4, :, 0]
+    w = weights.imm(FM, times.s, times.t)
+    c = of_group(y, z, at(times.t), w, times, f, group_size=4)
+    distance = mmd2(c.y, c.z, kernels.laplace, c.scale, c.similarity)
+    return distance, times.active[::4, :, 0], w[::4, :, 0]
 
   both = jax.jit(lambda *p: (jax.value_and_grad(of, (0, 1), has_aux=True)(*p), by_hand()))
   with jax.debug_key_reuse(False):
@@ -359,7 +365,7 @@ def test_the_value_is_the_mean_over_what_moves_and_its_gradient_of_params(rule):
   np.testing.assert_allclose(value, np.mean(w * distance, where=active), rtol=1e-5)
 
 
-def test_in_two_streams_what_moves_is_matched_given_the_context_before_it_alone():
+def test_in_two_streams_active_tokens_are_matched_given_the_context_before_them_alone():
   """In the loss itself: who depends on the data of whom, what context costs, what is trained."""
   net = causal_transformer.CausalTransformer(width=16, depth=1, heads=2)
   rng = np.random.default_rng(3)
@@ -371,13 +377,15 @@ def test_in_two_streams_what_moves_is_matched_given_the_context_before_it_alone(
   def outputs(params, frozen, x):
     seen = {}
 
-    def spy(y, z, x_t, times, f, **given):
+    def spy(y, z, x_t, w, times, f, **given):
       x_t = jax.lax.stop_gradient(x_t)  # as in training, where nothing is learned of it
-      distance, weight_of = particles.prefix(y, z, x_t, times, f, **given)
+      c = particles.prefix(y, z, x_t, w, times, f, **given)
+      distance = mmd2(c.y, c.z, kernels.laplace, c.scale, c.similarity)
       seen.update(y=y, x_t=x_t, times=times, distance=distance)
-      return distance, weight_of
+      return c
 
-    given = dict(streams=2, sample_times=sample_times(pattern=times_lib.two_stream))
+    given = dict(conditioning=two_stream.TwoStream())
+    given |= dict(sample_times=sample_times(pattern=times_lib.two_stream))
     batch = dict(x=x, cond=cond)
     value, _ = loss(params, frozen, batch, net.apply, particles=spy, **given)
     return jnp.append(jnp.sum(seen["y"], axis=(0, 2)), value), seen
@@ -399,77 +407,79 @@ def test_a_mask_is_refused(batch):
     loss(PARAMS, PARAMS, dict(batch, mask=jnp.ones((32, 1), bool)))
 
 
-def test_groups_that_stand_as_they_came_change_nothing_and_others_share_their_times():
+def two_streams(x, net, params=None, particles=particles.prefix, **given):
+  """The loss of sequences with a clean context and a conditioning of `given`."""
+  times = sample_times(pattern=functools.partial(times_lib.two_stream, noisy=0.0))
+  spec = two_stream.TwoStream(**given)
+  how = dict(conditioning=spec, sample_times=times, particles=particles)
+  return loss(params, params, dict(x=x), net, **how)[0]
+
+
+def test_contiguous_groups_change_nothing_and_others_share_their_times():
   x = jnp.asarray(np.random.default_rng(4).normal(0, 0.5, (16, 4, 2)), jnp.float32)
   net = lambda params, x, s, t, cond, *, streams, rngs: jnp.sin(3.0 * x + t) * (1.0 + s)
   seen = {}
 
-  def spy(y, z, x_t, times, f, **given):
+  def spy(y, z, x_t, w, times, f, **given):
     seen.update(times=times)
-    return particles.prefix(y, z, x_t, times, f, **given)
+    return particles.prefix(y, z, x_t, w, times, f, **given)
 
-  def value(groups):
-    clean = functools.partial(times_lib.two_stream, noisy=0.0)
-    given = dict(streams=2, sample_times=sample_times(pattern=clean), groups=groups)
-    return loss({}, {}, dict(x=x), net, particles=spy, **given)[0]
-
+  value = lambda rule: two_streams(x, net, {}, spy, grouping=rule)
   in_rows = lambda key, x, **_: jnp.tile(jnp.arange(16)[:, None], (1, 8))
-  np.testing.assert_allclose(value(in_rows), value(groups_lib.as_they_came), rtol=1e-6)
-  assert np.isfinite(value(groups_lib.like_prefixes))
-  places = seen["times"].t.reshape(4, 4, 8)
-  np.testing.assert_array_equal(places, places[:, :1] + 0 * places)
-  found = groups_lib.shared(seen["times"]).t
+  np.testing.assert_allclose(value(in_rows), value(grouping.contiguous), rtol=1e-6)
+  assert np.isfinite(value(grouping.by_prefix))
+  slots = seen["times"].t.reshape(4, 4, 8)
+  np.testing.assert_array_equal(slots, slots[:, :1] + 0 * slots)
+  found = grouping.scatter_slots(seen["times"].t, seen["times"].assignment)
   assert np.any(found[:4, 6] != found[:1, 6]), "neighbours of the batch need not"
 
 
-def test_the_frozen_model_starts_from_the_datum_of_the_rule_and_the_trained_one_does_not(batch):
+def test_the_frozen_model_alone_starts_from_the_datum_of_the_posterior():
   seen = []
 
   def spy(y, z, *args, **given):
     seen.append((y, z))
-    return particles.example(y, z, *args, **given)
+    return particles.token(y, z, *args, **given)
 
   def moved(x, eps, x_t, times, f, reference):
     np.testing.assert_allclose(x_t, interpolants.interpolate(FM, x, eps, times.t), atol=1e-6)
     return x + 1.0, eps
 
-  for datum in (posterior.own, moved):
-    loss(PARAMS, PARAMS, batch, particles=spy, datum=datum)
+  x = jnp.asarray(np.random.default_rng(4).normal(0, 0.5, (16, 4, 2)), jnp.float32)
+  net = lambda params, x, s, t, cond, *, streams, rngs: jnp.sin(3.0 * x + t) * (1.0 + s)
+  for rule in (posterior.conditional, moved):
+    two_streams(x, net, {}, spy, posterior=rule)
   (y, z), (same, other) = seen
   np.testing.assert_array_equal(y, same)
-  assert np.all(z != other)
+  assert np.all(z[:, 4:] != other[:, 4:])
 
 
-def test_the_mean_of_what_may_be_trains_beside_like_prefixes():
+def test_the_posterior_mean_lowers_the_loss():
   x = jnp.asarray(np.random.default_rng(4).normal(0, 0.5, (16, 4, 2)), jnp.float32)
   net = lambda params, x, s, t, cond, *, streams, rngs: jnp.sin(params * x + t) * (1.0 + s)
-
-  def value(params, datum):
-    clean = functools.partial(times_lib.two_stream, noisy=0.0)
-    given = dict(streams=2, sample_times=sample_times(pattern=clean), datum=datum)
-    like = groups_lib.like_prefixes
-    return loss(params, params, dict(x=x), net, particles=particles.prefix, groups=like, **given)[0]
-
-  mean = functools.partial(posterior.batch_mean, bandwidth=2.0)
+  value = lambda params, rule: two_streams(
+    x, net, params, grouping=grouping.by_prefix, posterior=rule
+  )
+  mean = functools.partial(posterior.minibatch_mean, inverse_bandwidth=2.0)
   found, slope = jax.value_and_grad(value)(3.0, mean)
-  own, own_slope = jax.value_and_grad(value)(3.0, posterior.own)
+  own, own_slope = jax.value_and_grad(value)(3.0, posterior.conditional)
   assert np.isfinite(slope) and slope != own_slope
-  assert 0.0 < found < own, "partners that scatter less lie nearer"
+  assert 0.0 < found < own, "targets of less variance are nearer"
 
 
-def test_the_network_sees_the_first_of_each_few_and_the_datum_all(batch):
-  """Of a reference batch: what is not seen moves nothing but the datum."""
-  seen = jax.tree.map(lambda a: a[::2], batch)
-  expected, _ = loss(PARAMS, PARAMS, seen)
-  assert loss(PARAMS, PARAMS, batch, reference=2)[0] == expected
+def test_the_network_sees_the_first_of_each_few_rows_and_the_posterior_all():
+  x = jnp.asarray(np.random.default_rng(4).normal(0, 0.5, (16, 4, 2)), jnp.float32)
+  net = lambda params, x, s, t, cond, *, streams, rngs: jnp.sin(3.0 * x + t) * (1.0 + s)
+  own = lambda x, eps, *_: (x, eps)
 
   def of_all(x, eps, x_t, times, f, reference):
     np.testing.assert_array_equal(x, reference["x"][::2])
     return x + jnp.mean(reference["x"]), eps
 
-  other = {**batch, "x": batch["x"].at[1::2].add(1.0)}
-  one, two = (loss(PARAMS, PARAMS, b, datum=of_all, reference=2)[0] for b in (batch, other))
-  assert one != two and loss(PARAMS, PARAMS, other, reference=2)[0] == expected
+  value = lambda x, rule, count: two_streams(x, net, {}, posterior=rule, reference=count)
+  expected, other = value(x[::2], own, 1), x.at[1::2].add(1.0)
+  assert value(x, own, 2) == expected == value(other, own, 2)
+  assert value(x, of_all, 2) != value(other, of_all, 2)
 
 
 class Plain(pz.Identity):
@@ -482,27 +492,26 @@ class Plain(pz.Identity):
     return jnp.ones_like(t)
 
 
-def test_a_rule_is_shown_the_outputs_of_those_who_stand_together_at_one_time(key):
+def test_a_rule_gets_the_outputs_of_the_examples_in_its_slots(key):
   """A network whose output says whose it is, and from when it starts."""
   batch = dict(x=jax.random.normal(key, (24, 4, 2)), cond=dict(label=jnp.arange(24)))
   seen = {}
 
-  def tells(params, x, s, t, cond, *, streams, rngs):
+  def label_and_time(params, x, s, t, cond, *, streams, rngs):
     return cond["label"].reshape(-1, 1, 1) + t + 0.0 * x
 
-  def spy(y, z, x_t, times, f, **given):
+  def spy(y, z, x_t, w, times, f, **given):
     seen.update(y=y, z=z, times=times)
-    return particles.prefix(y, z, x_t, times, f, **given)
+    return particles.prefix(y, z, x_t, w, times, f, **given)
 
   loss(
-    *({}, {}, batch, tells),
+    *({}, {}, batch, label_and_time),
     f=Plain(FM),
     sample_times=sample_times(pattern=functools.partial(times_lib.two_stream, noisy=0.0)),
     particles=spy,
-    streams=2,
-    groups=groups_lib.like_prefixes,
+    conditioning=two_stream.TwoStream(grouping=grouping.by_prefix),
   )
-  y, z, order = seen["y"][:, 4:, 0], seen["z"][:, 4:, 0], seen["times"].order[:, 4:]
+  y, z, order = seen["y"][:, 4:, 0], seen["z"][:, 4:, 0], seen["times"].assignment[:, 4:]
   s, r, t = (u[:, 4:, 0] for u in (seen["times"].s, seen["times"].r, seen["times"].t))
   jumps = np.asarray(r > s)  # a jump of no length is no output of the network
   assert 0.1 < np.mean(jumps) and np.any(order != np.arange(24)[:, None])

@@ -10,7 +10,9 @@ from benchmarks import moment_forcing
 from configs import imm_digits
 from configs import moment_forcing_walk
 from dfim import sample
+from dfim.config import schedules
 from dfim.training import experiment
+from dfim.training import step as step_lib
 
 TOKEN, TWO_STREAM = (dict(name=f"core.times.{name}") for name in ("token", "two_stream"))
 
@@ -21,31 +23,36 @@ def refused(config, message):
   assert "\n" not in str(said.value)
 
 
+PREFIXES = dict(name="core.two_stream.TwoStream", grouping=dict(name="core.grouping.by_prefix"))
+
+
 @pytest.mark.parametrize(
-  "streams,pattern,said",
-  [(2, TOKEN, "is of one stream; set streams=1"), (1, TWO_STREAM, "two_stream needs 2; set that")],
+  "conditioning,pattern,said",
+  [(PREFIXES, TOKEN, "is of one stream; set .*=None"), (None, TWO_STREAM, "needs two streams")],
   ids=str,
 )
-def test_two_streams_and_their_pattern_go_together(streams, pattern, said):
+def test_two_streams_and_their_pattern_go_together(conditioning, pattern, said):
   config = moment_forcing_walk.get_config("smoke")
-  config.objective.streams = streams
+  config.objective.conditioning = conditioning
   config.objective.sample_times.pattern = pattern
-  refused(config, f"^objective.streams={streams}: .*{said}")
+  refused(config, f"^objective.conditioning=.*{said}")
 
 
-@pytest.mark.parametrize(
-  "streams,pattern", [(1, TOKEN), (2, dict(TWO_STREAM, noisy=0.25))], ids=["one stream", "noisy"]
-)
-def test_what_is_advised_where_prefixes_do_not_stand_still_is_enough(streams, pattern):
+@pytest.mark.parametrize("streams,pattern", [(2, TOKEN), (1, TWO_STREAM), (3, TWO_STREAM)], ids=str)
+def test_streams_of_other_objectives_and_their_pattern_go_together(streams, pattern):
+  config = moment_forcing.forcing(2)("smoke")
+  config.objective.streams, config.objective.sample_times.pattern = streams, pattern
+  refused(config, f"^objective.streams={streams}: ")
+
+
+@pytest.mark.parametrize("field", ["grouping", "posterior"])
+def test_prefixes_are_compared_after_a_clean_context_alone(field):
   config = moment_forcing_walk.get_config("smoke")
-  config.objective.streams = streams
-  config.objective.sample_times.pattern = pattern
-  refused(
-    config, "set that, or .*=core.grouping.as_they_came, .*=core.posterior.own and .*erence=1"
-  )
-  config.objective.groups.name = "core.grouping.as_they_came"
-  config.objective.datum = dict(name="core.posterior.own")
-  config.objective.reference = 1
+  config.objective.sample_times.pattern.noisy = 0.25
+  given = config.objective.conditioning
+  config.objective.conditioning = dict(name=given.name, **{field: given[field]})
+  refused(config, "^objective.sample_times.pattern.noisy=0.25: .* needs 0.0")
+  config.objective.conditioning = dict(name=given.name)
   experiment.build(config, devices=jax.devices()[:1])
 
 
@@ -76,13 +83,34 @@ def test_micro_batches_of_broken_groups_are_refused(accumulate, message):
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_reference_batch_is_read_for_each_batch_that_the_network_sees(accumulate):
+@pytest.mark.parametrize("reference", [1, 2, 4])
+def test_rows_read_and_rows_seen_follow_the_reference_batch(reference, accumulate):
+  """Read: batch_size x reference. Seen by the network: batch_size / accumulate, twice a step."""
   config = moment_forcing_walk.get_config("smoke")
-  config.accumulate = accumulate
+  config.accumulate, config.objective.conditioning.reference = accumulate, reference
+  built, seen = experiment.build(config, devices=jax.devices()[:1]), []
+  assert built.batch["x"].shape[0] == reference * config.batch_size
+  assert next(built.batches(0))["x"].shape[0] == reference * config.batch_size
+
+  def apply(params, x, *args, **given):
+    seen.append(x.shape)
+    return built.apply(params, x, *args, **given)
+
+  gradient = step_lib.make_gradient(apply, built.loss, accumulate=accumulate)
+  jax.eval_shape(gradient, built.shapes, built.batch, built.root())
+  assert set(seen) == {(config.batch_size // accumulate, 12, 2)}
+
+
+def test_the_kernel_follows_its_schedule_and_the_conditioning_stays():
+  """8 up to a third of the run, then down to 1 at 1/3 + 1/2: a spec hides no schedule."""
+  config = moment_forcing_walk.get_config("smoke")
+  config.steps = 300
   built = experiment.build(config, devices=jax.devices()[:1])
-  read = config.objective.reference * config.batch_size
-  assert read > config.batch_size
-  assert built.batch["x"].shape[0] == read == len(next(built.batches(0))["x"])
+  at = lambda n: schedules.at_step(built.loss, n).keywords
+  widths = [at(n)["kernel"].keywords["bandwidth_multiplier"] for n in (0, 100, 175, 300)]
+  np.testing.assert_allclose(widths, [8.0, 8.0, 8.0**0.5, 1.0], rtol=1e-6)
+  assert at(100)["conditioning"] is built.loss.keywords["conditioning"]
+  assert at(100)["conditioning"].reference == 4
 
 
 SCHEDULE = dict(name="optax.constant_schedule", value=0.5)
@@ -112,11 +140,11 @@ def test_a_reach_is_refused_where_nothing_can_reach(reach):
     (
       "model",
       dict(name="models.df_transformer.ReleasedTransformer"),
-      "^objective.streams=2: ReleasedTransformer has one stream",
+      "^objective.conditioning=.*: ReleasedTransformer has one stream",
     ),
     ("objective.sample_times", dict(name="core.times.sample"), "^objective.sample_times: give it"),
     ("objective.particles", dict(name="core.particles.example"), "particles.example with times"),
-    ("objective.sample_times.s_at_t_min", 3.0, "s_at_t_min=3.0: a probability"),
+    ("objective.sample_times.p_endpoint", 3.0, "p_endpoint=3.0: a probability"),
   ],
 )
 def test_what_two_streams_cannot_use_is_refused(field, value, message):

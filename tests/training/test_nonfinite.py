@@ -1,4 +1,4 @@
-"""Failures in a row are told right after the last, whenever the host looks."""
+"""Failures in a row are found right after the last, whenever the results are ready."""
 
 import jax.numpy as jnp
 import pytest

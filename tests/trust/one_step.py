@@ -9,7 +9,7 @@ import numpy as np
 from configs import imm_digits
 from configs import moment_forcing_walk
 from dfim import parallel
-from dfim.checkpoints import manifest
+from dfim.checkpoints import checksums
 from dfim.training import experiment as experiment_lib
 from dfim.training import step
 
@@ -33,7 +33,7 @@ def gradient_of(experiment, dtype: str) -> dict[str, np.ndarray]:
   gradient = step.make_gradient(experiment.apply, experiment.loss)
   whole = jax.NamedSharding(experiment.mesh, jax.P())
   (loss, _), grads = jax.jit(gradient, out_shardings=whole)(state, batch, experiment.root())
-  return jax.device_get({"loss": loss, **manifest.named(grads)})
+  return jax.device_get({"loss": loss, **checksums.named(grads)})
 
 
 def main() -> None:

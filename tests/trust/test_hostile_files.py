@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from configs import imm_digits
-from dfim.config.resolve import ConfigError
+from dfim.config.errors import ConfigError
 from dfim.data.images import cifar
 from dfim.data.images import idx
 from dfim.data.images import latents

@@ -11,7 +11,7 @@ import numpy as np
 
 from dfim.checkpoints import checkpoint
 from dfim.training import experiment as experiment_lib
-from dfim.training import progress
+from dfim.training import monitor
 from tests import trust
 from tests.trust import config as config_lib
 
@@ -27,7 +27,7 @@ def lines(workdir):
 def metrics(workdir):
   """All that was logged but what no two runs have alike: times, memory, compilations."""
   values = [json.loads(line) for line in lines(workdir)]
-  return [{k: v for k, v in line.items() if k not in progress.MACHINE} for line in values]
+  return [{k: v for k, v in line.items() if k not in monitor.MACHINE} for line in values]
 
 
 def saving(workdir):

@@ -21,7 +21,7 @@ import pytest
 from dfim import evaluate
 from dfim import sample
 from dfim import train
-from dfim.config.resolve import ConfigError
+from dfim.config.errors import ConfigError
 from tests import trust
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -64,10 +64,6 @@ def placed(value, files):
 D, W, S, F, T = "imm_digits", "forcing_walk", "forcing_series", "moment_forcing_walk", "imm_toy"
 times, sampler, images = "objective.sample_times.", "sampler.", "evaluators.images."
 named = lambda name, **fields: dict(name=name, **fields)
-OF_ONE_STREAM = (
-  "objective.groups.name=core.grouping.as_they_came, objective.datum.name=core.posterior.own and"
-  " objective.reference=1"
-)
 through = named("core.grids.through_eta", etas=(1.4,), t_max=0.9, t_min=0.1)
 edm = named("core.grids.edm", t_max=0.9, t_min=0.1)
 falling = named("optax.linear_schedule", init_value=8.0, end_value=0.0, transition_steps=2)
@@ -261,8 +257,8 @@ BAD = {
   "t of nan": (D, {f"{times}t_max": NAN}, f"{times}t_max=nan", "finite"),
   "t of 1 under log-SNR": (D, {f"{times}t_max": 1.0}, f"{times}mapping: ", "t_max < 1"),
   "no gap": (D, {f"{times}gap": 0.0}, f"{times}gap=0.0", "set 0 < gap"),
-  "no probability": (D, {f"{times}s_at_t_min": 1.1}, f"{times}s_at_t_min=1.1", "in [0, 1]"),
-  "s at no r": (W, {f"{times}s_at_r": 0.5}, f"{times}s_at_r=0.5", "leave it at 0"),
+  "no probability": (D, {f"{times}p_endpoint": 1.1}, f"{times}p_endpoint=1.1", "in [0, 1]"),
+  "s at no r": (W, {f"{times}p_one_step": 0.5}, f"{times}p_one_step=0.5", "leave it at 0"),
   "a step back": (D, {f"{times}mapping.k": -1.0}, f"{times}mapping.k=-1.0", "set it above 0"),
   "a gap beyond all times": (
     D,
@@ -333,79 +329,81 @@ BAD = {
   "devices that fsdp does not divide": (D, {"fsdp": 3}, "fsdp=3", "a number that divides"),
   "two streams, one pattern": (
     F,
-    {"objective.streams": 1},
-    "objective.streams=1",
-    "needs 2; set that",
+    {"objective.conditioning": None},
+    "objective.conditioning=None",
+    "needs two streams; set it to",
   ),
-  "like prefixes that are noisy": (
+  "similar prefixes that are noisy": (
     F,
     {"objective.sample_times.pattern.noisy": 0.25},
-    "objective.sample_times.pattern.noisy=0.25",
-    f"set that, or {OF_ONE_STREAM}.",
+    "objective.sample_times.pattern.noisy=0.25: by_prefix needs 0.0",
+    "set that, or objective.conditioning=",
   ),
-  "like prefixes that move": (
-    F,
-    {"objective.streams": 1, "objective.sample_times.pattern": named("core.times.token")},
-    "objective.streams=1",
-    f"set that, or {OF_ONE_STREAM}.",
-  ),
-  "times of their own, and a rule that takes them for shared": (
+  "per-particle times, and a rule of shared ones": (
     D,
-    {"objective.sample_times.own_times": True},
-    "objective.particles: particles.example with own_times=True",
+    {"objective.sample_times.per_particle_times": True},
+    "objective.particles: example with per_particle_times=True",
     "change one of the two",
   ),
-  "a rule of times of their own, and times that are shared": (
+  "a rule of per-particle times, and shared ones": (
     D,
-    {"objective.particles": named("core.particles.own_times")},
-    "objective.particles: particles.own_times with own_times=False",
+    {"objective.particles": named("core.particles.per_particle_times")},
+    "objective.particles: per_particle_times with per_particle_times=False",
     "change one of the two",
   ),
-  "groups of another kind": (
+  "a grouping of another kind": (
     F,
-    {"objective.groups": named("core.particles.token")},
-    "objective.groups.name='core.particles.token'",
-    "core.groups.*",
-  ),
-  "a posterior mean of one stream": (
-    D,
-    {"objective.datum": named("core.posterior.batch_mean", bandwidth=1.0)},
-    "objective.streams=1: posterior.batch_mean needs 2",
-    f"set that, or {OF_ONE_STREAM}.",
+    {"objective.conditioning.grouping": named("core.particles.token")},
+    "objective.conditioning.grouping.name='core.particles.token'",
+    "core.grouping.*",
   ),
   "a posterior mean after a noisy context": (
     F,
     {
-      "objective.datum": named("core.posterior.batch_mean", bandwidth=1.0),
-      "objective.groups": named("core.grouping.as_they_came"),
+      "objective.conditioning.grouping": named("core.grouping.contiguous"),
       "objective.sample_times.pattern.noisy": 0.25,
     },
-    "objective.sample_times.pattern.noisy=0.25: posterior.batch_mean needs 0.0",
-    f"set that, or {OF_ONE_STREAM}.",
+    "objective.sample_times.pattern.noisy=0.25: minibatch_mean needs 0.0",
+    "set that, or objective.conditioning=",
   ),
-  "a reference batch that nothing looks at": (
+  "a reference batch that nothing reads": (
     F,
-    {"objective.datum": named("core.posterior.own"), "objective.reference": 4},
-    "objective.reference=4: posterior.own looks at none",
-    "set it to 1, or objective.datum.name=core.posterior.batch_mean",
+    {"objective.conditioning.posterior": named("core.posterior.conditional")},
+    "objective.conditioning.reference=4: core.posterior.conditional reads none",
+    "set it to 1, or posterior.name=core.posterior.minibatch_mean",
   ),
-  "no reference batch": (F, {"objective.reference": 0}, "objective.reference=0", "1 or more"),
-  "half a reference batch": (F, {"objective.reference": 1.5}, "objective.reference=1.5", "whole"),
+  "no reference batch": (
+    F,
+    {"objective.conditioning.reference": 0},
+    "objective.conditioning.reference=0",
+    "1 or more",
+  ),
+  "half a reference batch": (
+    F,
+    {"objective.conditioning.reference": 1.5},
+    "objective.conditioning.reference=1.5",
+    "an int",
+  ),
   "a posterior of another kind": (
     F,
-    {"objective.datum": named("core.grouping.as_they_came")},
-    "objective.datum.name='core.grouping.as_they_came'",
+    {"objective.conditioning.posterior": named("core.grouping.contiguous")},
+    "objective.conditioning.posterior.name='core.grouping.contiguous'",
     "core.posterior.*",
   ),
-  "three streams of two": (F, {"objective.streams": 3}, "objective.streams=3", "needs 2; set that"),
-  "three streams": (D, {"objective.streams": 3}, "objective.streams=3", "set it to 1, or to 2"),
+  "three streams": (W, {"objective.streams": 3}, "objective.streams=3", "set it to 1, or to 2"),
+  "a field that moved": (
+    F,
+    {"objective.streams": 2},
+    "objective.streams=2",
+    "moved to objective.conditioning.name",
+  ),
   "two streams, a network of one": (
     F,
     {"model": named("models.df_transformer.ReleasedTransformer")},
-    "objective.streams=2: ReleasedTransformer has one stream",
+    'objective.conditioning={"name": "core.two_stream.TwoStream"}: ReleasedTransformer has one',
     "set model.name=",
   ),
-  "two streams both ways": (F, {"model.causal": False}, "objective.streams=2", "model.causal=True"),
+  "two streams both ways": (F, {"model.causal": False}, "streams=2", "model.causal=True"),
   "two streams in two": (
     F,
     {f"{times}pattern.moving": named("core.times.two_stream")},
@@ -421,16 +419,16 @@ BAD = {
   ),
   "a bandwidth below 0": (
     F,
-    {"objective.particles.bandwidth": -1.0},
-    "bandwidth=-1.0",
+    {"objective.particles.inverse_bandwidth": -1.0},
+    "inverse_bandwidth=-1.0",
     "0 or more",
   ),
   "a kernel without a floor": (D, {"objective.kernel.floor": 0.0}, "kernel.floor=0.0", "above 0"),
   "a kernel's own scale": (D, {"objective.kernel.scale": 2.0}, "objective.kernel.", "change its"),
   "a width that falls to 0": (
     F,
-    {"objective.kernel": named("core.kernels.laplace", width=falling)},
-    "width=0.0",
+    {"objective.kernel": named("core.kernels.laplace", bandwidth_multiplier=falling)},
+    "bandwidth_multiplier=0.0",
     "above 0",
   ),
   "a c that falls to 0": (
@@ -785,7 +783,7 @@ from absl import app
 import jax
 from dfim import main
 from dfim.core import kernels, mappings, particles
-from dfim.data import digits
+from dfim.data.images import digits
 from dfim.evaluators import images
 from dfim.models import mlp
 from dfim.samplers import jump
@@ -805,7 +803,7 @@ for n, command in enumerate(CASES):
     sys.argv = ["dfim", *command]
     os.chdir(os.environ["ROOT"])
     try:
-      app.run(main.main, flags_parser=main._parse)
+      app.run(main.main, flags_parser=main.parse)
     except SystemExit as end:
       sys.stderr.flush()
       os._exit(end.code)  # to take the interpreter down has nothing to say, and half a second to go

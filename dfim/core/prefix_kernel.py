@@ -1,0 +1,90 @@
+"""A kernel of prefixes, the tokens before token i: particles are compared given their past.
+
+Source: docs/moment_forcing.md.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from dfim.core import grouping
+
+Array = jax.Array
+
+
+def prefix_similarity(
+  x_t: Array,
+  *,
+  group_size: int,
+  inverse_bandwidth: float,
+  averaged: bool = False,
+  streams: int = 1,
+  assignment: Array | None = None,
+) -> Array:
+  """exp(-inverse_bandwidth d) of all pairs of a group, in (0, 1], `[G, T, M, M]`.
+
+  d = sum_{j<i} |x^j - x'^j| / D for tokens of D numbers. The similarity falls with the length of
+  the prefix: late in a long sequence a particle meets itself alone, unless d is averaged. It rises
+  with D, because a norm grows as sqrt(D): wide tokens need a larger `inverse_bandwidth`. Conditions
+  (labels, actions) are not compared: the distributions are mixtures over them.
+
+  Args:
+    x_t: `[B, T, ...]`; the first of two `streams` holds the prefixes of both.
+    group_size: M.
+    inverse_bandwidth: 0 or more, in units of 1 / d.
+    averaged: divide d by the length of the prefix.
+    streams: 1 or 2, see `two_stream`.
+    assignment: `[B, T]`, see `grouping`; the first stream's rows of x_t are in their own slots.
+
+  Raises:
+    ValueError: a negative `inverse_bandwidth`.
+  """
+  check_inverse_bandwidth(inverse_bandwidth)
+  tokens = x_t.shape[1] // streams
+  context = jax.lax.stop_gradient(jnp.asarray(x_t))[:, :tokens]
+  number = jnp.arange(tokens).reshape(1, -1, 1, 1)
+
+  def of_token(drawn: tuple[Array, Array]) -> Array:
+    i, members = drawn
+    cloud = grouping.token_clouds(context[members], group_size)
+    return jnp.sum(jnp.where(number < i, _distance(cloud, cloud), 0.0), axis=1)
+
+  if assignment is None:
+    groups = context.reshape(-1, group_size, *context.shape[1:])
+    distance = jax.vmap(prefix_distance)(groups, groups)
+  else:  # every token has groups of its own
+    each = jax.lax.map(of_token, (jnp.arange(tokens), assignment[:, -tokens:].T))
+    distance = jnp.moveaxis(each, 0, 1)
+  if averaged:
+    distance = distance / jnp.maximum(number, 1)
+  return jnp.tile(jnp.exp(-inverse_bandwidth * distance), (1, streams, 1, 1))
+
+
+def prefix_distance(x: Array, others: Array, discount: float = 1.0) -> Array:
+  """sum_{j<i} discount^(i-1-j) |x^j - x'^j| / D of two batches, `[T, M, N]`.
+
+  Args:
+    x: `[M, T, ...]`.
+    others: `[N, T, ...]`.
+    discount: the weight of a token relative to the next one, in [0, 1].
+
+  Raises:
+    ValueError: a discount outside [0, 1].
+  """
+  if not 0.0 <= discount <= 1.0:
+    raise ValueError(f"discount={discount}: set it in [0, 1].")
+  each = _distance(*(grouping.token_clouds(a, len(a))[0] for a in (x, others)))
+  age = jnp.arange(len(each))[:, None] - 1 - jnp.arange(len(each))[None]
+  share = jnp.where(age < 0, 0.0, discount ** jnp.maximum(age, 0)).astype(each.dtype)
+  return jnp.tensordot(share, each, axes=1, precision=jax.lax.Precision.HIGHEST)
+
+
+def check_inverse_bandwidth(inverse_bandwidth: float) -> None:
+  """Refuses a negative one, with which the least similar pairs would count most."""
+  if inverse_bandwidth < 0.0:
+    raise ValueError(f"inverse_bandwidth={inverse_bandwidth}: set it to 0 or more.")
+
+
+def _distance(a: Array, b: Array) -> Array:
+  """|x - x'| / D of all pairs, `[..., M, N]` of `[..., M, D]` and `[..., N, D]`."""
+  difference = a[..., :, None, :] - b[..., None, :, :]
+  return jnp.sqrt(jnp.sum(jnp.square(difference), axis=-1)) / a.shape[-1]

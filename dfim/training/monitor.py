@@ -1,0 +1,237 @@
+"""The log of a run: speed, waits, compilations, memory, and a profile of a few steps."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from concurrent import futures
+import contextlib
+import functools
+import os
+import pathlib
+import resource
+import sys
+import time
+from typing import Any
+from typing import Self
+
+from absl import logging
+import jax
+import ml_collections
+
+from dfim.config.errors import ConfigError
+from dfim.training import experiment as experiment_lib
+from dfim.training import step as step_lib
+from dfim.training import writer as writer_lib
+
+MACHINE = {  # logged numbers that depend on the machine: no two runs agree in them
+  "steps_per_second",
+  "flops_per_second",
+  "share_of_peak",
+  "waiting_for_data",
+  "waiting_for_saving",
+  "memory_bytes",
+  "compilations",
+}
+# Dense bfloat16 FLOP/s of one device, by the start of its `device_kind`, as their makers print it.
+PEAK = {
+  "NVIDIA A100": 312e12,
+  "NVIDIA H100": 989e12,
+  "NVIDIA H200": 989e12,
+  "NVIDIA B200": 2250e12,
+  "TPU v4": 275e12,
+  "TPU v5 lite": 197e12,
+  "TPU v5": 459e12,
+  "TPU v6 lite": 918e12,
+}
+_LOGGED_WAIT = 0.1  # the smallest share of the time that the line mentions
+
+
+def show_log() -> None:
+  """Shows the log, without the lines of Orbax, of absent devices and of TensorBoard's numbers.
+
+  Orbax raises its failures too, and logs them in a thousand lines.
+  """
+  logging.set_verbosity(logging.INFO)
+  shown = lambda r: not any(name in r.pathname for name in ("orbax", "xla_bridge", "x2num"))
+  logging.get_absl_handler().addFilter(shown)
+  sys.unraisablehook = _show_unless_abandoned
+
+
+def _show_unless_abandoned(unraisable: Any) -> None:
+  """Leaves out the writes of a save that has failed, which nobody waits for.
+
+  TensorStore ends them in threads of its own, whose tracebacks would interleave with other lines.
+  """
+  if str(unraisable.exc_value) != "Event loop is closed":
+    sys.__unraisablehook__(unraisable)
+
+
+class Progress:
+  """Rates since the last line, or since `start`."""
+
+  def __init__(self, config: ml_collections.ConfigDict, skipped: int):
+    """Of a run that has skipped so many steps."""
+    self._config, self._skipped = config, skipped
+    self._waited: dict[str, float] = {}
+    self._watcher = futures.ThreadPoolExecutor(1, thread_name_prefix="progress")
+
+  def start(self, step: int) -> None:
+    """Starts the clock after `step`, the first, whose time is that of compilation."""
+    self._last = (step, time.monotonic())
+    self._waited.clear()
+
+  @contextlib.contextmanager
+  def waiting(self, cause: str, busy: jax.Array | None = None) -> Iterator[None]:
+    """Counts the time inside as time that training waits for `cause`.
+
+    `busy` is a result of the last step. Time until it is ready belongs to the step and is not
+    counted: data generated on the device, for one, are computed after the steps dispatched before.
+    """
+    start, done = time.monotonic(), None
+    if busy is not None and not busy.is_ready():
+      done = self._watcher.submit(_time_when_ready, busy)
+    yield
+    if done is not None:
+      if not busy.is_ready():  # the device was busy all the time
+        return
+      start = max(start, done.result())
+    seconds = max(time.monotonic() - start, 0.0)
+    self._waited[cause] = self._waited.get(cause, 0.0) + seconds
+
+  def line(self, step: int, metrics: dict[str, Any]) -> tuple[str, dict[str, float]]:
+    """The line for `step`, and its rates and waits by name; `metrics` are those of the step."""
+    then, before = self._last
+    self._last = (step, time.monotonic())
+    new, self._skipped = int(metrics["skipped"]) - self._skipped, int(metrics["skipped"])
+    text = f"step {step}/{self._config.steps}  loss {float(metrics['loss']):.5g}"
+    text += f"  skipped {new} not finite" if new else ""
+    if step == then:
+      return text, {}
+    seconds = max(self._last[1] - before, 1e-9)
+    rate = (step - then) / seconds
+    text += (
+      f"  {rate:.1f} it/s  {rate * self._config.batch_size:.0f} examples/s  ETA {self._eta(rate)}"
+    )
+    waits = {cause: waited / seconds for cause, waited in self._waited.items()}
+    self._waited.clear()
+    for cause, share in waits.items():
+      text += f"  waiting for {cause} {share:.0%} of the time" if share > _LOGGED_WAIT else ""
+    rates = {f"waiting_for_{cause}": share for cause, share in waits.items()}
+    return text, dict(steps_per_second=rate, **rates)
+
+  def _eta(self, rate: float) -> str:
+    left = int((self._config.steps - self._last[0]) / rate)
+    return f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
+
+
+def _time_when_ready(result: jax.Array) -> float:
+  result.block_until_ready()
+  return time.monotonic()
+
+
+def make_log(
+  experiment: experiment_lib.Experiment,
+  writer: writer_lib.Writer,
+  progress: Progress,
+  compilations: "Compilations",
+) -> Callable[[int, dict[str, Any]], None]:
+  """Builds `log(step, metrics)`: the progress line, and all numbers to the writer."""
+  device, count = experiment.mesh.local_devices[0], experiment.mesh.size
+  flops = functools.cache(functools.partial(step_lib.flops, experiment))
+  peak = peak_flops(device)
+
+  def log(n: int, metrics: dict[str, Any]) -> None:
+    text, rates = progress.line(n, metrics)
+    if rates:
+      rates["flops_per_second"] = flops() * rates["steps_per_second"]
+      if peak:
+        rates["share_of_peak"] = rates["flops_per_second"] / (peak * count)
+        text += f"  {rates['share_of_peak']:.0%} of peak"
+    logging.info("%s", text)
+    machine = dict(memory_bytes=memory(device), compilations=compilations.count)
+    writer.scalars(n, {**metrics, **rates, **machine})
+
+  return log
+
+
+def peak_flops(device: jax.Device) -> float | None:
+  """FLOP/s of one device, None if it is not in `PEAK`."""
+  return next((peak for kind, peak in PEAK.items() if device.device_kind.startswith(kind)), None)
+
+
+def memory(device: jax.Device) -> int:
+  """Bytes: the device's peak use, or, of a CPU, the memory that this process holds."""
+  if stats := device.memory_stats():
+    return stats["peak_bytes_in_use"]
+  try:
+    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+  except OSError:  # no Linux: the process's peak
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class Compilations:
+  """Counts XLA programs compiled, or fetched from a cache, while it is open."""
+
+  _EVENT = "/jax/core/compile/backend_compile_duration"
+
+  def __init__(self):
+    self.count = 0
+
+  def __enter__(self) -> Self:
+    jax.monitoring.register_event_duration_secs_listener(self._listen)
+    return self
+
+  def __exit__(self, *_: Any) -> None:
+    jax.monitoring.unregister_event_duration_listener(self._listen)
+
+  def _listen(self, event: str, duration: float, **_: Any) -> None:
+    del duration
+    self.count += event == self._EVENT
+
+
+def check_window(window: tuple[int, int] | None, steps: int) -> None:
+  """Refuses to profile steps, the first and the last of `window`, after the last of `steps`.
+
+  Raises:
+    ConfigError: naming the flag.
+  """
+  if window and window[1] > steps:
+    raise ConfigError(
+      f"--profile={window[0]}:{window[1]}: the run ends at config.steps={steps}; choose steps up to"
+      " there."
+    )
+
+
+class Profile:
+  """A profile of the steps from `first` to `last`, for TensorBoard's and xprof's trace viewer."""
+
+  def __init__(self, folder: str | os.PathLike, window: tuple[int, int] | None, seen: int = 0):
+    """Writes into `folder`; nothing if `window`, (first, last), is None.
+
+    Nor if it begins among the `seen` steps that were taken before, which is logged.
+    """
+    self._folder, self._running = str(folder), False
+    self._first, self._last = window or (0, -1)
+    if window and self._first <= seen:
+      logging.warning("No profile: step %d was taken before this run, which resumes.", self._first)
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *_: Any) -> None:
+    self._stop()
+
+  def before(self, step: int, state: Any) -> None:
+    """Starts or stops; waits for `state` there, so that the window holds whole steps."""
+    if step == self._first and self._last >= step:
+      jax.block_until_ready(state)
+      jax.profiler.start_trace(self._folder)
+      self._running = True
+    elif step == self._last + 1:
+      jax.block_until_ready(state)
+      self._stop()
+
+  def _stop(self) -> None:
+    if self._running:
+      self._running = False
+      jax.profiler.stop_trace()
+      logging.info("Steps %d to %d are profiled in %s", self._first, self._last, self._folder)
