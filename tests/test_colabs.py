@@ -32,7 +32,7 @@ def test_there_are_notebooks():
   assert NOTEBOOKS
 
 
-@pytest.mark.parametrize("notebook", of(NOTEBOOKS, quick=["fusion"]), indirect=True)
+@pytest.mark.parametrize("notebook", of(NOTEBOOKS, quick=["moment_forcing"]), indirect=True)
 def test_runs_in_smoke_mode_and_shows_pictures(notebook, tmp_path, monkeypatch):
   monkeypatch.setenv("JAX_PLATFORMS", "cpu")
   monkeypatch.setenv("TMPDIR", str(tmp_path))

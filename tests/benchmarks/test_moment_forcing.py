@@ -43,7 +43,7 @@ def test_rows_are_trained_once_and_make_a_table_and_a_figure(tmp_path):
 @pytest.mark.slow
 def test_speeds_are_reported_for_every_rival(tmp_path):
   flags = ["--quick", "--speed_rounds=1", "--largest=2", f"--times={tmp_path}/speed.json"]
-  run = command("fusion_speed", flags)
+  run = command("moment_forcing_speed", flags)
   assert run.returncode == 0, run.stderr
   assert set(json.loads((tmp_path / "speed.json").read_text())) < set(moment_forcing.FINAL)
   assert run.stdout.count("\n| forcing |") == 4

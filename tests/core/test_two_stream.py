@@ -92,7 +92,9 @@ def test_the_conditioning_of_an_objective_is_its_own_or_that_of_its_streams():
   assert two_stream.of(dict(streams=2)) == two_stream.TwoStream()
 
 
-@pytest.mark.parametrize("given", [dict(reference=0, posterior=MEAN), dict(reference=4)], ids=str)
+@pytest.mark.parametrize(
+  "given", [dict(reference=0, posterior=MEAN), dict(reference=4)], ids=["none", "unread"]
+)
 def test_a_reference_batch_that_nothing_reads_is_refused(given):
   with pytest.raises(ValueError, match=f"^reference={given['reference']}: .*set it to 1"):
     two_stream.TwoStream(**given)
