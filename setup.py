@@ -22,7 +22,7 @@ setuptools.setup(
     "flax>=0.12",  # linen networks and pytree dataclasses
     "optax>=0.2.8",  # optimizers, schedules, EMA
     "orbax-checkpoint>=0.12,<0.13",  # asynchronous, atomic checkpoints
-    "tensorstore>=0.1.84",  # what Orbax writes with; dfim/checkpoints/checkpoint.py keeps its leak small
+    "tensorstore>=0.1.84",  # what Orbax writes with; dfim/checkpoints/orbax_workarounds.py keeps its leak small
     "chex>=0.1.90",  # comparisons of trees and trace counts in tests
     "ml_collections>=1.1",  # configs that the command line can override
     "tensorflow-datasets>=4.9.9",  # image sets by name; works without tensorflow

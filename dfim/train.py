@@ -75,6 +75,8 @@ def train(
       if stop:
         raise preemption.PreemptedError(f"stopped by a signal after step {n}, and saved.")
       run.evaluation.run(n, state, run.writer, due)
+  if guard.running:
+    logging.warning("The last %d steps were skipped: not finite.", guard.running)
   logging.info("Done: %s/samples/%d.png", workdir, last)
   return state
 

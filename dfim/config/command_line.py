@@ -74,7 +74,9 @@ def _refusal(error: Exception, path: pathlib.Path | None, mode: str) -> str:
     case KeyError() | AttributeError() if mode and error.args == (mode,):
       return f"--config={path}:{mode}: no such mode; see get_config there."
     case KeyError() | AttributeError():
-      return f"--config: no such field, {error.args[0]}"
+      name = str(error.args[0]).split("'")[1:2]
+      now = moved.anywhere(*name) if name else None
+      return f"--config: no such field, {error.args[0]}" + (f"; moved to {now}." if now else "")
     case SyntaxError() | ImportError() | OSError():
       cause = error.__cause__ or error
     case _:

@@ -69,6 +69,11 @@ def new_field(name: str, field: str) -> str | None:
   return _FIELDS.get(name.removeprefix("dfim."), {}).get(field)
 
 
+def anywhere(field: str) -> str | None:
+  """Where a field of that name is today, of whichever part it was; None if none has moved."""
+  return next((fields[field] for fields in _FIELDS.values() if field in fields), None)
+
+
 def translated(config: Any) -> Any:
   """The config of an older run, or a part of it, in today's names and fields."""
   if isinstance(config, list | tuple):

@@ -88,7 +88,7 @@ def lay_out(
   if mask is not None and not padded:
     raise ValueError("data: a batch with a mask, which only objectives.denoising.loss takes.")
   if mask is not None:
-    _check_mask(mask, batch["x"].shape)
+    check_mask(mask, batch["x"].shape)
   if streams not in (1, 2):
     raise ValueError(f"streams={streams}: set it to 1, or to 2 for a context that is held fixed.")
   if streams == 1:
@@ -100,7 +100,12 @@ def lay_out(
   return functools.partial(apply, streams=2), jax.tree.map(twice, batch)
 
 
-def _check_mask(mask: Array, shape: tuple[int, ...]) -> None:
+def check_mask(mask: Array, shape: tuple[int, ...]) -> None:
+  """Refuses a mask that is not one of x.
+
+  Raises:
+    ValueError: naming its shape and dtype.
+  """
   shared = all(n in (1, m) for n, m in zip(mask.shape[:2], shape[:2], strict=False))
   ones = len(mask.shape) == len(shape) and set(mask.shape[2:]) <= {1}
   if not (shared and ones and mask.dtype == bool):

@@ -254,6 +254,8 @@ def first_batch(found: dict[str, Any], net: Any) -> None:
     kind = getattr(x, "dtype", type(x).__name__)
     raise ConfigError(f"data: x of {kind}: give an array of floats, scaled to sigma_data.")
   conditioning.check(found.get("cond"), x.shape)
+  if mask is not None:
+    two_stream.check_mask(np.asarray(mask), x.shape)
   batch(found, net)
   read, classes = _read(found), getattr(net, "num_classes", 0)
   for name, array in dict(x=x if mask is None else np.where(mask, x, 0.0), **read).items():

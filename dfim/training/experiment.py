@@ -169,7 +169,9 @@ def _resolved(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> Exp
     f=loss.keywords["f"],
     tx=tx,
     source=source,
-    batch=jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), batch),
+    batch=jax.tree.map(
+      lambda a: jax.ShapeDtypeStruct(a.shape, jax.dtypes.canonicalize_dtype(a.dtype)), batch
+    ),
     labels=checks.labels(getattr(stream, "labels", None), net),
   )
 
