@@ -1,4 +1,5 @@
 # make demo   set up, train IMM on real digits, sample, score, draw
+# make check  set up, the mathematics and one small run: a minute and a half
 # make test   set up, the fast tests
 # make slow   set up, the slow tests too
 # make trust  set up, kills, damage, layouts and faults by the dozen: up to an hour
@@ -8,7 +9,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: setup demo test slow trust lint
+.PHONY: setup demo check test slow trust lint
 
 setup: $(VENV)/ready
 
@@ -23,6 +24,9 @@ demo: setup
 	@echo
 	@echo "Digits that a network drew in 1, 2, 4 and 8 steps: $(CURDIR)/runs/demo/samples/3000.png"
 	@echo "One-step digits above their nearest training digits: $(CURDIR)/runs/demo/eval/3000_images_nearest.png"
+
+check: setup
+	$(RUN) -m pytest -n 2 --dist worksteal tests/core tests/objectives tests/samplers 'tests/test_configs.py::test_trains_samples_and_scores[imm_toy]'
 
 test: setup
 	$(RUN) -m pytest -n 2 --dist worksteal
