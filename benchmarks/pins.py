@@ -278,12 +278,20 @@ def probe_config(write: Writer, name: str, *, quick: bool) -> None:
     pin_draws(write, build(make()))
   if name in SCHEDULED:
     pin_schedules(write, make)
-  if not quick:
-    with write.section("float64"), jax.enable_x64(True):
-      pin_numbers(write, "float64", make)
   for mode in () if quick else ("full", *MODES.get(name, ())):
     with write.section(f"lowered/{mode}"):
       pin_lowered(write, mode, config_of(name, mode, write.folder))
+  if not quick:
+    with write.section("float64"), float64():
+      pin_numbers(write, "float64", make)
+
+
+@contextlib.contextmanager
+def float64() -> Iterator[None]:
+  """Computes in float64; for the end of a probe."""
+  jax.clear_caches()  # functions that JAX has traced hold tables in float32
+  with jax.enable_x64(True):
+    yield
 
 
 def pin_first(write: Writer, experiment: Any) -> None:
@@ -429,6 +437,8 @@ def rollouts(experiment: Any) -> dict[str, dict[str, Any]]:
   x = np.asarray(next(experiment.batches(0))["x"])[:5]
   if x.ndim != 3 or experiment.config.sampler.get("step") is None:
     return {}
+  if jax.config.jax_enable_x64 and x.dtype != np.float64:  # a context has the dtype of the data
+    return {}
   tokens, given = x.shape[1], conditions(experiment, 5)
   lengths = np.minimum(2 + np.arange(5), tokens)
   known = dict(context=x[:, :2], **given)
@@ -554,7 +564,7 @@ def probe_small_best(write: Writer, *, quick: bool) -> None:
     config.model.dtype = None
     return config
 
-  with write.section("float64"), jax.enable_x64(True):
+  with write.section("float64"), float64():
     pin_numbers(write, "float64", whole)
 
 
