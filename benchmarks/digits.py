@@ -9,14 +9,11 @@ was stopped resumes. At the end `table.md` and `figure.png` in <workdir> show al
 import pathlib
 import statistics
 
-from absl import app
-from absl import flags
+from absl import app, flags
 import ml_collections
 
 from benchmarks import runs
-from configs import consistency_digits
-from configs import flow_digits
-from configs import imm_digits
+from configs import consistency_digits, flow_digits, imm_digits
 from dfim.training import monitor
 
 flags.adopt_module_key_flags(runs)  # so that --help shows --rows, --seeds and --quick

@@ -8,13 +8,11 @@ A row and a seed are an ordinary run in <workdir>/<row>/<seed>, done once; `tabl
 is there. A run takes five minutes of one core.
 """
 
-from absl import app
-from absl import flags
+from absl import app, flags
 import ml_collections
 
 from benchmarks import runs
-from configs import flow_fashion
-from configs import imm_fashion
+from configs import flow_fashion, imm_fashion
 from dfim.data.images import idx
 from dfim.training import monitor
 

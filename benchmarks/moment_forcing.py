@@ -20,13 +20,11 @@ import pathlib
 import statistics
 from typing import Any
 
-from absl import app
-from absl import flags
+from absl import app, flags
 import ml_collections
 
 from benchmarks import runs
-from configs import forcing_walk
-from configs import moment_forcing_walk
+from configs import forcing_walk, moment_forcing_walk
 from dfim.training import monitor
 
 flags.adopt_module_key_flags(runs)  # so that --help shows --rows, --seeds and --quick

@@ -14,16 +14,13 @@ import json
 import pathlib
 from typing import Any
 
-from absl import app
-from absl import flags
+from absl import app, flags
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from benchmarks import moment_forcing
-from benchmarks import runs
-from benchmarks import speed
+from benchmarks import moment_forcing, runs, speed
 from dfim import sample
 from dfim.training import experiment as experiment_lib
 

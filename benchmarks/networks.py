@@ -15,15 +15,13 @@ import pathlib
 import time
 from typing import Any
 
-from absl import app
-from absl import flags
+from absl import app, flags
 import flax.traverse_util
 import jax
 import jax.extend
 import jax.numpy as jnp
 
-from dfim.models import dit
-from dfim.models import unet
+from dfim.models import dit, unet
 
 _COMPILE = flags.DEFINE_list("compile", [], "Networks to compile: S, B, L, XL, DDPM++.")
 _OUT = flags.DEFINE_string("out", "runs/benchmark_networks/table.md", "Where the tables go.")

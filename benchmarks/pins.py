@@ -19,9 +19,7 @@ when something moves. Delete this file when the restructuring is done.
 """
 
 import argparse
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 import contextlib
 import dataclasses

@@ -8,8 +8,7 @@ within a round. The network of `forcing_walk`, seeing 32 tokens back, on one dev
 
 import functools
 
-from absl import app
-from absl import flags
+from absl import app, flags
 import jax
 import numpy as np
 

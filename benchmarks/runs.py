@@ -1,8 +1,6 @@
 """Rows of runs: each is trained once, wherever a benchmark left off, and scores are collected."""
 
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 import fnmatch
 import functools
 import json
@@ -11,12 +9,10 @@ import statistics
 import sys
 from typing import Any
 
-from absl import flags
-from absl import logging
+from absl import flags, logging
 import ml_collections
 
-from dfim import evaluate
-from dfim import train
+from dfim import evaluate, train
 from dfim.config import errors
 
 _ROWS = flags.DEFINE_list("rows", None, "Rows to train, wildcards too; 'none' to make the table.")

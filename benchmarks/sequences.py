@@ -11,14 +11,11 @@ show all that is there.
 import pathlib
 from typing import Any
 
-from absl import app
-from absl import flags
-from absl import logging
+from absl import app, flags, logging
 import ml_collections
 
 from benchmarks import runs
-from configs import forcing_series
-from configs import forcing_walk
+from configs import forcing_series, forcing_walk
 from dfim.training import monitor
 
 flags.adopt_module_key_flags(runs)  # so that --help shows --rows, --seeds and --quick

@@ -15,8 +15,7 @@ import pathlib
 import time
 from typing import Any
 
-from absl import app
-from absl import flags
+from absl import app, flags
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -24,15 +23,11 @@ import numpy as np
 
 from benchmarks import runs
 from configs import flow_digits
-from dfim import sample
-from dfim import train
+from dfim import sample, train
 from dfim.config import resolve
-from dfim.core import interpolants
-from dfim.core import mmd
+from dfim.core import interpolants, mmd
 from dfim.samplers import jump
-from dfim.training import experiment as experiment_lib
-from dfim.training import state as train_state
-from dfim.training import step as step_lib
+from dfim.training import experiment as experiment_lib, state as train_state, step as step_lib
 
 _CONFIG = flags.DEFINE_string("config_name", "imm_digits", "A moment-matching config of configs/.")
 _OUT = flags.DEFINE_string("out", "runs/benchmark_speed/table.md", "Where the table goes.")

@@ -13,8 +13,7 @@ from collections import OrderedDict
 import os
 from typing import Any
 
-from absl import app
-from absl import flags
+from absl import app, flags
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,8 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks import runs
-from benchmarks import speed
+from benchmarks import runs, speed
 from configs import imm_digits
 from dfim import train
 from dfim.config import resolve

@@ -11,8 +11,7 @@ three seeds in the features of fashion-cnn64-seed0-c5d354 (docs/results.md); gpu
 
 import ml_collections
 
-from configs import flow_digits
-from configs import imm_fashion
+from configs import flow_digits, imm_fashion
 
 
 def get_config(mode: str = "full") -> ml_collections.ConfigDict:

@@ -5,8 +5,7 @@ replaced after each evaluator. A score is null where it has no value, and where 
 the latter is logged, and ends the run with an error.
 """
 
-from collections.abc import Callable
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 import inspect
 import json
 import math
@@ -22,13 +21,10 @@ import ml_collections
 import numpy as np
 
 from dfim import sample
-from dfim.config.errors import config_errors
-from dfim.config.errors import ConfigError
+from dfim.config.errors import config_errors, ConfigError
 from dfim.config.resolve import resolve
-from dfim.io import atomic
-from dfim.io import inputs
-from dfim.training import checks
-from dfim.training import experiment as experiment_lib
+from dfim.io import atomic, inputs
+from dfim.training import checks, experiment as experiment_lib
 from dfim.viz import images as pictures
 
 Evaluator = Callable[[sample.Draw, Any], tuple[dict[str, Any], dict[str, np.ndarray]]]

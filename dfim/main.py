@@ -10,17 +10,12 @@ Exit codes: 0 done, 2 refused before anything was written, 75 stopped by a signa
 same command again, 1 anything else.
 """
 
-from absl import app
-from absl import flags
+from absl import app, flags
 
-from dfim import evaluate
-from dfim import sample
-from dfim import train
+from dfim import evaluate, sample, train
 from dfim.config import command_line
 from dfim.interop import export
-from dfim.training import monitor
-from dfim.training import process
-from dfim.training import replay
+from dfim.training import monitor, process, replay
 
 MODES = {  # a function, and the flags that are its arguments
   "train": (train.train, "config workdir profile new_data"),

@@ -1,7 +1,6 @@
 """Drawing samples with the averaged weights of a run."""
 
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import functools
 import hashlib
 import inspect
@@ -16,26 +15,15 @@ import ml_collections
 import numpy as np
 
 from dfim import parallel
-from dfim.checkpoints import checkpoint
-from dfim.checkpoints import workdir as workdir_lib
+from dfim.checkpoints import checkpoint, workdir as workdir_lib
 from dfim.config import resolve as resolve_lib
-from dfim.config.errors import config_errors
-from dfim.config.errors import ConfigError
+from dfim.config.errors import config_errors, ConfigError
 from dfim.config.resolve import resolve
-from dfim.core import conditioning
-from dfim.core import interpolants
-from dfim.core import parameterization
-from dfim.core import two_stream
-from dfim.io import atomic
-from dfim.io import inputs
+from dfim.core import conditioning, interpolants, parameterization, two_stream
+from dfim.io import atomic, inputs
 from dfim.metrics import adm
-from dfim.samplers import given as given_lib
-from dfim.samplers import guidance
-from dfim.samplers import nfe
-from dfim.samplers import rollout
-from dfim.training import checks
-from dfim.training import experiment as experiment_lib
-from dfim.training import nonfinite
+from dfim.samplers import given as given_lib, guidance, nfe, rollout
+from dfim.training import checks, experiment as experiment_lib, nonfinite
 from dfim.viz import images as pictures
 
 Array = jax.Array

@@ -1,13 +1,10 @@
 """The training loop: one for every objective."""
 
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import itertools
 import pathlib
-from typing import Any
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import logging
 import jax
@@ -15,15 +12,9 @@ from jax.experimental import multihost_utils
 import ml_collections
 import numpy as np
 
-from dfim import evaluate
-from dfim import sample
-from dfim.checkpoints import checkpoint
-from dfim.checkpoints import workdir as workdir_lib
-from dfim.training import experiment as experiment_lib
-from dfim.training import monitor
-from dfim.training import nonfinite
-from dfim.training import preemption
-from dfim.training import replay
+from dfim import evaluate, sample
+from dfim.checkpoints import checkpoint, workdir as workdir_lib
+from dfim.training import experiment as experiment_lib, monitor, nonfinite, preemption, replay
 from dfim.training.state import TrainState
 from dfim.training.step import make_step
 from dfim.training.writer import Writer

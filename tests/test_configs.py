@@ -11,13 +11,8 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from configs import flow_fashion
-from configs import imm_cifar
-from configs import imm_fashion
-from configs import imm_imagenet256
-from dfim import evaluate
-from dfim import sample
-from dfim import train
+from configs import flow_fashion, imm_cifar, imm_fashion, imm_imagenet256
+from dfim import evaluate, sample, train
 from dfim.data.images import latents
 from dfim.training import experiment
 

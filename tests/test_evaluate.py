@@ -11,11 +11,8 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from configs import forcing_walk
-from configs import imm_digits
-from configs import imm_toy
-from dfim import evaluate
-from dfim import train
+from configs import forcing_walk, imm_digits, imm_toy
+from dfim import evaluate, train
 from dfim.config.errors import ConfigError
 
 NAN = float("nan")

@@ -15,8 +15,7 @@ import pytest
 from configs import imm_digits
 from dfim import train
 from dfim.checkpoints import checkpoint
-from dfim.training import experiment as experiment_lib
-from dfim.training import monitor
+from dfim.training import experiment as experiment_lib, monitor
 
 ROOT = pathlib.Path(__file__).parents[1]
 

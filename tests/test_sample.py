@@ -6,13 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from configs import forcing_series
-from configs import forcing_walk
-from configs import imm_digits
+from configs import forcing_series, forcing_walk, imm_digits
 from dfim import sample
 from dfim.config.errors import ConfigError
-from dfim.training import experiment as experiment_lib
-from dfim.training import nonfinite
+from dfim.training import experiment as experiment_lib, nonfinite
 
 NOISY = dict(t_context=0.1, mode="scale_and_noise")
 FULL = dict(

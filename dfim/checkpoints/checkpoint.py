@@ -4,9 +4,7 @@ Each has a manifest, see `manifest`, and is restored only if its checksums agree
 interface, still under `orbax.checkpoint.v1`.
 """
 
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import os
 import pathlib
@@ -19,14 +17,10 @@ import ml_collections
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from dfim.checkpoints import checksums
-from dfim.checkpoints import manifest as manifest_lib
-from dfim.checkpoints import orbax_workarounds
-from dfim.config.errors import ConfigError
-from dfim.config.errors import FieldError
+from dfim.checkpoints import checksums, manifest as manifest_lib, orbax_workarounds
+from dfim.config.errors import ConfigError, FieldError
 from dfim.io import atomic
-from dfim.training import nonfinite
-from dfim.training import preemption
+from dfim.training import nonfinite, preemption
 
 
 class SaveError(RuntimeError):

@@ -1,8 +1,6 @@
 """A run's folder: its config, its data, and a lock against a second trainer."""
 
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import fcntl
 import json

@@ -1,8 +1,6 @@
 """Whether a config's value matches the annotation of the argument that takes it."""
 
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 import os
 import types
 import typing

@@ -12,8 +12,7 @@ from ml_collections import config_flags
 from ml_collections.config_flags import config_path
 
 from dfim.config import moved
-from dfim.config.errors import ConfigError
-from dfim.config.errors import FieldError
+from dfim.config.errors import ConfigError, FieldError
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config",

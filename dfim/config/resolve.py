@@ -15,11 +15,8 @@ from typing import Any
 import jax
 import ml_collections
 
-from dfim.config import annotations
-from dfim.config import moved
-from dfim.config.errors import config_errors
-from dfim.config.errors import FieldError
-from dfim.config.errors import suggest
+from dfim.config import annotations, moved
+from dfim.config.errors import config_errors, FieldError, suggest
 
 
 def resolve(spec: Any, field: str = "config") -> Any:

@@ -13,8 +13,7 @@ A condition that is left out equals its null, in every network. Networks see tra
 they check kind and shape; the range of classes and values is checked where data are read.
 """
 
-from collections.abc import Collection
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax

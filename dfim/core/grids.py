@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dfim.core import interpolants
-from dfim.core import times as times_lib
+from dfim.core import interpolants, times as times_lib
 
 Array = jax.Array
 

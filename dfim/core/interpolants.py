@@ -10,8 +10,7 @@ Sources: Zhou, Ermon, Song, "Inductive Moment Matching" (arXiv 2503.07565), sect
 
 import dataclasses
 import functools
-from typing import Literal
-from typing import Protocol
+from typing import Literal, Protocol
 
 import jax
 import jax.numpy as jnp

@@ -8,9 +8,7 @@ Source: IMM section 4.2, appendix C.5. Coefficients with the times' shape; `x_t`
 
 from collections.abc import Callable
 import dataclasses
-from typing import Any
-from typing import ClassVar
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp

@@ -21,10 +21,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from dfim.core import grouping
-from dfim.core import parameterization
-from dfim.core import prefix_kernel
-from dfim.core import times as times_lib
+from dfim.core import grouping, parameterization, prefix_kernel, times as times_lib
 
 Array = jax.Array
 Times = times_lib.Times

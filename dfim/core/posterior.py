@@ -15,10 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dfim.core import interpolants
-from dfim.core import parameterization
-from dfim.core import prefix_kernel
-from dfim.core import times as times_lib
+from dfim.core import interpolants, parameterization, prefix_kernel, times as times_lib
 
 Array = jax.Array
 Times = times_lib.Times

@@ -11,8 +11,7 @@ for `token`; History-Guided Video Diffusion (2502.06764) A.5 for `uniform_future
 (2410.12557) and Dreamer 4 (2509.24527) for `dyadic`.
 """
 
-from collections.abc import Callable
-from collections.abc import Mapping as Named
+from collections.abc import Callable, Mapping as Named
 import inspect
 
 import flax.struct

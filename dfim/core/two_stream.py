@@ -6,19 +6,15 @@ token i of the second stream sees the tokens before i of the first, and itself. 
 `times.two_stream`; the network takes `streams=2`. Sampling needs one stream.
 """
 
-from collections.abc import Callable
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import functools
-from typing import Any
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from dfim.core import conditioning
-from dfim.core import grouping as grouping_lib
-from dfim.core import posterior as posterior_lib
+from dfim.core import conditioning, grouping as grouping_lib, posterior as posterior_lib
 
 Array = jax.Array
 

@@ -9,8 +9,7 @@ Each source has a `load` (`load_x` where a module has several), which returns th
 arrays `dict(x=[N, ...], label=[N])`, for evaluators.
 """
 
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import functools
 import itertools
 import operator

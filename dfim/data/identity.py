@@ -1,7 +1,6 @@
 """Which data a run is of: a few facts and a hash, to be compared when the run goes on."""
 
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import hashlib
 from typing import Any
 

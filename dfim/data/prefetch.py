@@ -1,8 +1,7 @@
 """Batches read ahead of their use, by threads or by worker processes."""
 
 import atexit
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import functools
 import multiprocessing
 import os

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dfim.data.series import forecasting
-from dfim.data.series import ridge
+from dfim.data.series import forecasting, ridge
 from dfim.io import inputs
 from dfim.metrics import crps
 

@@ -14,12 +14,14 @@ import numpy as np
 from dfim.evaluators import references
 from dfim.interop import weights
 from dfim.io import inputs
-from dfim.metrics import adm
-from dfim.metrics import features as features_lib
-from dfim.metrics import frechet
-from dfim.metrics import inception
-from dfim.metrics import precision_recall
-from dfim.metrics import subsets
+from dfim.metrics import (
+  adm,
+  features as features_lib,
+  frechet,
+  inception,
+  precision_recall,
+  subsets,
+)
 
 Moments = tuple[np.ndarray, np.ndarray]
 _FILE = "pt_inception-2015-12-05-6726825d.pth"

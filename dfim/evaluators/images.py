@@ -8,12 +8,7 @@ import numpy as np
 
 from dfim.evaluators import references
 from dfim.io import inputs
-from dfim.metrics import classifier
-from dfim.metrics import distances
-from dfim.metrics import frechet
-from dfim.metrics import neighbours
-from dfim.metrics import precision_recall
-from dfim.metrics import subsets
+from dfim.metrics import classifier, distances, frechet, neighbours, precision_recall, subsets
 from dfim.viz import images as pictures
 
 

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from dfim.evaluators import references
-from dfim.metrics import distances
-from dfim.metrics import subsets
+from dfim.metrics import distances, subsets
 
 LEAST_EXAMPLES = 6  # of fresh data: a distance takes three or more from each half
 

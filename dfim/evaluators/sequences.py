@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from dfim.evaluators import points
-from dfim.evaluators import references
+from dfim.evaluators import points, references
 from dfim.io import inputs
 from dfim.metrics import sequences
 from dfim.viz import images as pictures

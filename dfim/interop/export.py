@@ -15,21 +15,14 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from dfim.checkpoints import checkpoint
-from dfim.checkpoints import checksums
-from dfim.checkpoints import workdir as workdir_lib
+from dfim.checkpoints import checkpoint, checksums, workdir as workdir_lib
 from dfim.config import moved
-from dfim.config.errors import config_errors
-from dfim.config.errors import ConfigError
+from dfim.config.errors import config_errors, ConfigError
 from dfim.config.resolve import resolve
 from dfim.core import parameterization
-from dfim.interop import names
-from dfim.interop import safetensors
-from dfim.interop import weights as weights_lib
+from dfim.interop import names, safetensors, weights as weights_lib
 from dfim.io import atomic
-from dfim.training import experiment as experiment_lib
-from dfim.training import nonfinite
-from dfim.training import state as train_state
+from dfim.training import experiment as experiment_lib, nonfinite, state as train_state
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MOST_BLOCKS = 1000  # of a network that a config.json of others describes

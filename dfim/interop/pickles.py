@@ -17,8 +17,7 @@ import pathlib
 import pickle
 import pickletools
 import sys
-from typing import Any
-from typing import IO
+from typing import Any, IO
 import zipfile
 
 import ml_dtypes

@@ -7,11 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dfim.interop import names
-from dfim.interop import pickles
-from dfim.interop import safetensors
-from dfim.io import inputs
-from dfim.io import npz
+from dfim.interop import names, pickles, safetensors
+from dfim.io import inputs, npz
 
 PICKLES = (".pkl", ".pickle", ".pt", ".pth")
 

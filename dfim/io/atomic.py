@@ -7,8 +7,7 @@ import math
 import os
 import pathlib
 import tempfile
-from typing import Any
-from typing import IO
+from typing import Any, IO
 
 import numpy as np
 

@@ -5,8 +5,7 @@ Source of the format: the program of P. Dhariwal and A. Nichol, Diffusion Models
 as "arr_1".
 """
 
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import math
 import os
 import pathlib

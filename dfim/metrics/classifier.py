@@ -15,9 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dfim.io import atomic
-from dfim.io import inputs
-from dfim.io import npz
+from dfim.io import atomic, inputs, npz
 from dfim.metrics import features as features_lib
 
 Array = jax.Array

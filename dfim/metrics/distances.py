@@ -3,8 +3,7 @@
 import numpy as np
 
 from dfim.io import inputs
-from dfim.metrics import points
-from dfim.metrics import subsets as subsets_lib
+from dfim.metrics import points, subsets as subsets_lib
 
 _BLOCK = 1024  # rows at a time: 160 MB against 20,000 points
 

@@ -8,9 +8,7 @@ import os
 
 import numpy as np
 
-from dfim.io import atomic
-from dfim.io import inputs
-from dfim.io import npz
+from dfim.io import atomic, inputs, npz
 from dfim.metrics import points
 
 _PRECISION = 1e-3  # of covariances that were saved in half precision

@@ -11,8 +11,7 @@ Not verified here: no copy of the weights could be had, so no FID of this module
 with one of the released programs. What was: the architecture against torch with random weights.
 """
 
-from collections.abc import Callable
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import functools
 from typing import Any
 

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from dfim.io import inputs
-from dfim.metrics import distances
-from dfim.metrics import subsets
+from dfim.metrics import distances, subsets
 
 
 def turning_angles(x: np.ndarray) -> np.ndarray:

@@ -11,11 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dfim.core import conditioning
-from dfim.core import interpolants
-from dfim.core import parameterization
-from dfim.core import times as times_lib
-from dfim.core import two_stream as streams_lib
+from dfim.core import (
+  conditioning,
+  interpolants,
+  parameterization,
+  times as times_lib,
+  two_stream as streams_lib,
+)
 
 Array = jax.Array
 

@@ -11,14 +11,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dfim.core import conditioning as conditions
-from dfim.core import grouping
-from dfim.core import interpolants
-from dfim.core import mmd
-from dfim.core import parameterization
-from dfim.core import particles as particles_lib
-from dfim.core import times as times_lib
-from dfim.core import two_stream
+from dfim.core import (
+  conditioning as conditions,
+  grouping,
+  interpolants,
+  mmd,
+  parameterization,
+  particles as particles_lib,
+  times as times_lib,
+  two_stream,
+)
 
 Array = jax.Array
 

@@ -9,9 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dfim.core import conditioning
-from dfim.core import interpolants
-from dfim.core import parameterization
+from dfim.core import conditioning, interpolants, parameterization
 
 Array = jax.Array
 

@@ -7,17 +7,13 @@ a window of tokens, or kept in a cache of keys and values. Sources: Diffusion Fo
 
 from collections.abc import Callable
 import functools
-from typing import Any
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dfim.core import conditioning
-from dfim.core import grids
-from dfim.core import interpolants
-from dfim.core import parameterization
+from dfim.core import conditioning, grids, interpolants, parameterization
 from dfim.samplers import jump
 
 Array = jax.Array

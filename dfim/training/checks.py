@@ -16,17 +16,10 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from dfim.config import errors
-from dfim.config import resolve as resolve_lib
-from dfim.core import conditioning
-from dfim.core import grouping
-from dfim.core import posterior
-from dfim.core import times
-from dfim.core import two_stream
-from dfim.core import weights
+from dfim.config import errors, resolve as resolve_lib
+from dfim.core import conditioning, grouping, posterior, times, two_stream, weights
 from dfim.io import inputs
-from dfim.objectives import moment_matching
-from dfim.objectives import shortcut
+from dfim.objectives import moment_matching, shortcut
 from dfim.samplers import given as given_lib
 
 ConfigError = errors.ConfigError

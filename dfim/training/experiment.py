@@ -1,7 +1,6 @@
 """What a config describes, built and checked: nothing is compiled and nothing written here."""
 
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import dataclasses
 import functools
 from typing import Any
@@ -14,14 +13,10 @@ import numpy as np
 import optax
 
 from dfim import parallel
-from dfim.config import errors
-from dfim.config import resolve as resolve_lib
-from dfim.config import schedules
-from dfim.core import parameterization
-from dfim.core import two_stream
+from dfim.config import errors, resolve as resolve_lib, schedules
+from dfim.core import parameterization, two_stream
 from dfim.data import identity
-from dfim.training import checks
-from dfim.training import state as train_state
+from dfim.training import checks, state as train_state
 
 Array = jax.Array
 ConfigError = errors.ConfigError

@@ -1,7 +1,6 @@
 """The log of a run: speed, waits, compilations, memory, and a profile of a few steps."""
 
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 import contextlib
 import functools
@@ -10,17 +9,14 @@ import pathlib
 import resource
 import sys
 import time
-from typing import Any
-from typing import Self
+from typing import Any, Self
 
 from absl import logging
 import jax
 import ml_collections
 
 from dfim.config.errors import ConfigError
-from dfim.training import experiment as experiment_lib
-from dfim.training import step as step_lib
-from dfim.training import writer as writer_lib
+from dfim.training import experiment as experiment_lib, step as step_lib, writer as writer_lib
 
 MACHINE = {  # logged numbers that depend on the machine: no two runs agree in them
   "steps_per_second",

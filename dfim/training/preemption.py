@@ -6,8 +6,7 @@ and chooses the step, and the other signals (SLURM sends SIGUSR1 before the end 
 into SIGTERM. The second Ctrl-C goes to the previous handler.
 """
 
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import os
 import signal

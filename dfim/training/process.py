@@ -13,8 +13,7 @@ import jax
 
 from dfim.checkpoints import checkpoint
 from dfim.config.errors import ConfigError
-from dfim.training import nonfinite
-from dfim.training import preemption
+from dfim.training import nonfinite, preemption
 
 _FAILURES = checkpoint.SaveError, checkpoint.ReadError, nonfinite.NonFiniteError
 

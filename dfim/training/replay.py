@@ -16,16 +16,15 @@ import ml_collections
 import numpy as np
 
 from dfim import parallel
-from dfim.checkpoints import checkpoint
-from dfim.checkpoints import checksums
-from dfim.checkpoints import workdir as workdir_lib
-from dfim.config.errors import config_errors
-from dfim.config.errors import ConfigError
+from dfim.checkpoints import checkpoint, checksums, workdir as workdir_lib
+from dfim.config.errors import config_errors, ConfigError
 from dfim.io import atomic
-from dfim.training import experiment as experiment_lib
-from dfim.training import nonfinite
-from dfim.training import state as train_state
-from dfim.training import step as step_lib
+from dfim.training import (
+  experiment as experiment_lib,
+  nonfinite,
+  state as train_state,
+  step as step_lib,
+)
 
 
 def failure(

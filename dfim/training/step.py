@@ -11,8 +11,7 @@ import optax
 
 from dfim import parallel
 from dfim.config import schedules
-from dfim.training import experiment as experiment_lib
-from dfim.training import state as train_state
+from dfim.training import experiment as experiment_lib, state as train_state
 
 Array = jax.Array
 Loss = Callable[..., tuple[Array, dict[str, Array]]]

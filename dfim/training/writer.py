@@ -10,8 +10,7 @@ import math
 import os
 import pathlib
 import time
-from typing import Any
-from typing import Self
+from typing import Any, Self
 
 from absl import logging
 import numpy as np

@@ -7,11 +7,9 @@ import math
 import os
 
 import numpy as np
-from PIL import Image
-from PIL import ImageDraw
+from PIL import Image, ImageDraw
 
-from dfim.io import atomic
-from dfim.io import inputs
+from dfim.io import atomic, inputs
 
 
 def picture(x: np.ndarray, limits: tuple[float, float], columns: int = 20) -> np.ndarray:

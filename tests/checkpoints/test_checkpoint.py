@@ -9,8 +9,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from dfim.checkpoints import checkpoint
-from dfim.checkpoints import manifest
+from dfim.checkpoints import checkpoint, manifest
 from dfim.config.errors import ConfigError
 
 

@@ -8,8 +8,7 @@ import jax
 import pytest
 
 import dfim
-from dfim.checkpoints import checksums
-from dfim.checkpoints import manifest
+from dfim.checkpoints import checksums, manifest
 from dfim.io import version
 
 

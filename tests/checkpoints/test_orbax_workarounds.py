@@ -9,8 +9,7 @@ import orbax.checkpoint
 import pytest
 import tensorstore
 
-from dfim.checkpoints import checkpoint
-from dfim.checkpoints import orbax_workarounds
+from dfim.checkpoints import checkpoint, orbax_workarounds
 
 CONFIG = ml_collections.ConfigDict(dict(checkpoint_every=1, keep_checkpoints=2, keep_every=0))
 TO_JSON = tensorstore.KvStore.Spec.to_json

@@ -6,8 +6,7 @@ import sys
 import ml_collections
 import pytest
 
-from dfim.checkpoints import checkpoint
-from dfim.checkpoints import workdir
+from dfim.checkpoints import checkpoint, workdir
 from dfim.config.errors import ConfigError
 
 

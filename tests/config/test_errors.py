@@ -6,8 +6,7 @@ import math
 import pytest
 
 from dfim.config import errors
-from dfim.config.errors import config_errors
-from dfim.config.errors import ConfigError
+from dfim.config.errors import config_errors, ConfigError
 
 
 def test_a_field_error_carries_its_parts():

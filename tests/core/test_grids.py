@@ -4,8 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfim.core import grids
-from dfim.core import interpolants as ip
+from dfim.core import grids, interpolants as ip
 
 FM, COSINE = ip.FlowMatching(), ip.Cosine()
 MATRICES = [

@@ -5,9 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfim.core import grouping
-from dfim.core import prefix_kernel
-from dfim.core import times as times_lib
+from dfim.core import grouping, prefix_kernel, times as times_lib
 
 TOKENS = 4
 

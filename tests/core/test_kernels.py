@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfim.core import kernels
-from dfim.core import mmd
+from dfim.core import kernels, mmd
 
 KERNELS = [
   f for name, f in inspect.getmembers(kernels, inspect.isfunction) if not name.startswith("_")

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfim.core import interpolants as ip
-from dfim.core import mappings
+from dfim.core import interpolants as ip, mappings
 
 FM, COSINE = ip.FlowMatching(), ip.Cosine()
 SMALL_STEPS = [

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfim.core import interpolants as ip
-from dfim.core import parameterization as pz
+from dfim.core import interpolants as ip, parameterization as pz
 
 FM, COSINE = ip.FlowMatching(), ip.Cosine()
 ALL = [

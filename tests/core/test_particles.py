@@ -7,12 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfim.core import interpolants
-from dfim.core import kernels
-from dfim.core import mmd
-from dfim.core import parameterization as pz
-from dfim.core import particles
-from dfim.core import times as times_lib
+from dfim.core import (
+  interpolants,
+  kernels,
+  mmd,
+  parameterization as pz,
+  particles,
+  times as times_lib,
+)
 
 F = pz.EulerFlow(interpolants.FlowMatching())  # |c_out| = (t - s) / 2
 GROUPS, M, TOKENS, DIM = 3, 4, 6, (2, 2)

@@ -7,10 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfim.core import interpolants
-from dfim.core import parameterization
-from dfim.core import posterior
-from dfim.core import times as times_lib
+from dfim.core import interpolants, parameterization, posterior, times as times_lib
 
 F = parameterization.SimpleEDM(path=interpolants.FlowMatching(), sigma_data=0.5)
 

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfim.core import grouping
-from dfim.core import prefix_kernel
+from dfim.core import grouping, prefix_kernel
 
 GROUPS, M, TOKENS = 3, 4, 6
 

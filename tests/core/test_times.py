@@ -7,9 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfim.core import interpolants
-from dfim.core import mappings
-from dfim.core import times
+from dfim.core import interpolants, mappings, times
 
 PATH = interpolants.FlowMatching()
 ENDS = dict(t_max=0.994, t_min=0.006)

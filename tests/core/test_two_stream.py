@@ -6,8 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfim.core import posterior
-from dfim.core import two_stream
+from dfim.core import posterior, two_stream
 
 BATCH = dict(
   x=np.arange(24.0).reshape(2, 4, 3),

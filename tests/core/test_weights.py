@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfim.core import interpolants as ip
-from dfim.core import weights
+from dfim.core import interpolants as ip, weights
 
 FM, COSINE = ip.FlowMatching(), ip.Cosine()
 WEIGHTS = [

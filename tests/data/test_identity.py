@@ -6,8 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from dfim.data import base
-from dfim.data import identity
+from dfim.data import base, identity
 from dfim.data.images import digits
 from dfim.data.synthetic import walk
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from dfim.data.images import digits
-from dfim.data.synthetic import toys
-from dfim.data.synthetic import walk
+from dfim.data.synthetic import toys, walk
 
 TOYS = [
   f

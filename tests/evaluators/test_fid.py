@@ -9,8 +9,7 @@ from dfim.config.errors import ConfigError
 from dfim.config.resolve import resolve
 from dfim.evaluators import fid
 from dfim.interop import safetensors
-from dfim.metrics import frechet
-from dfim.metrics import inception
+from dfim.metrics import frechet, inception
 from tests.metrics import test_inception
 
 RNG = np.random.default_rng(0)

@@ -8,9 +8,7 @@ import pytest
 from dfim import evaluate
 from dfim.data.images import digits
 from dfim.evaluators import images
-from dfim.metrics import classifier
-from dfim.metrics import distances
-from dfim.metrics import subsets
+from dfim.metrics import classifier, distances, subsets
 
 pytestmark = pytest.mark.usefixtures("optimized")  # a classifier is trained in each
 

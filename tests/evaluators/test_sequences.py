@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from dfim.data.synthetic import walk
-from dfim.evaluators import points
-from dfim.evaluators import sequences
+from dfim.evaluators import points, sequences
 
 SIZE = 1500
 

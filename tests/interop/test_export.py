@@ -7,15 +7,11 @@ import numpy as np
 import pytest
 
 from configs import imm_digits
-from dfim import sample
-from dfim import train
+from dfim import sample, train
 from dfim.checkpoints import checkpoint
 from dfim.config.errors import ConfigError
-from dfim.interop import export
-from dfim.interop import names
-from dfim.interop import safetensors
-from dfim.training import experiment as experiment_lib
-from dfim.training import nonfinite
+from dfim.interop import export, names, safetensors
+from dfim.training import experiment as experiment_lib, nonfinite
 
 ONE = jax.devices()[:1]
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from dfim.interop import names
-from dfim.models.dit import DiT
-from dfim.models.dit import positions
+from dfim.models.dit import DiT, positions
 from dfim.models.unet import UNet
 
 DIT = DiT(2, 16, 3, 2, num_classes=3)

@@ -5,8 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from dfim.interop import safetensors
-from dfim.interop import weights
+from dfim.interop import safetensors, weights
 
 ARRAYS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(2, np.float32)}
 WANTED = {"params": {"a": {"kernel": np.zeros((3, 2), np.float32)}, "b": np.zeros(2, np.float32)}}

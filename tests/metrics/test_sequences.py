@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from dfim.data.synthetic import walk
-from dfim.metrics import sequences
-from dfim.metrics import subsets
+from dfim.metrics import sequences, subsets
 
 
 def walks(seed, size=2000, **fields):

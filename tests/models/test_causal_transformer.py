@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfim.core import conditioning
-from dfim.core import two_stream as streams_lib
+from dfim.core import conditioning, two_stream as streams_lib
 from dfim.models import causal_transformer
 from dfim.models.causal_transformer import CausalTransformer
 

@@ -7,12 +7,14 @@ linear, and the frozen network's answer perfect. The first token is the prefix o
 import numpy as np
 import pytest
 
-from dfim.core import interpolants
-from dfim.core import kernels
-from dfim.core import mmd
-from dfim.core import parameterization as pz
-from dfim.core import particles
-from dfim.core import times as times_lib
+from dfim.core import (
+  interpolants,
+  kernels,
+  mmd,
+  parameterization as pz,
+  particles,
+  times as times_lib,
+)
 
 RHO, S = 0.9, 0.05
 PREFIX_LEVELS = [0.0, 0.1, 0.5, 0.9, 0.994]

@@ -9,17 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfim.core import grouping
-from dfim.core import interpolants
-from dfim.core import kernels
-from dfim.core import mappings
-from dfim.core import mmd
-from dfim.core import parameterization as pz
-from dfim.core import particles
-from dfim.core import posterior
-from dfim.core import times as times_lib
-from dfim.core import two_stream
-from dfim.core import weights
+from dfim.core import (
+  grouping,
+  interpolants,
+  kernels,
+  mappings,
+  mmd,
+  parameterization as pz,
+  particles,
+  posterior,
+  times as times_lib,
+  two_stream,
+  weights,
+)
 from dfim.models import causal_transformer
 from dfim.objectives import moment_matching
 

@@ -7,10 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfim.core import interpolants as ip
-from dfim.core import parameterization as pz
-from dfim.core import times as times_lib
-from dfim.core import weights
+from dfim.core import interpolants as ip, parameterization as pz, times as times_lib, weights
 from dfim.objectives import shortcut
 
 FM = ip.FlowMatching()

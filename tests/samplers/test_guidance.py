@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from dfim.core import conditioning
-from dfim.core import interpolants as ip
-from dfim.core import parameterization as pz
+from dfim.core import conditioning, interpolants as ip, parameterization as pz
 from dfim.samplers import guidance
 
 COND = dict(label=jnp.array([2, 0, 4]))

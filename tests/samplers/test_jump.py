@@ -8,11 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfim.core import grids
-from dfim.core import interpolants as ip
-from dfim.core import parameterization as pz
-from dfim.samplers import guidance
-from dfim.samplers import jump as jump_lib
+from dfim.core import grids, interpolants as ip, parameterization as pz
+from dfim.samplers import guidance, jump as jump_lib
 
 FM, COSINE = ip.FlowMatching(), ip.Cosine()
 PATHS = pytest.mark.parametrize("path", [FM, COSINE], ids=repr)

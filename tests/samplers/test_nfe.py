@@ -4,8 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import forcing_walk
-from configs import imm_digits
+from configs import forcing_walk, imm_digits
 from dfim import sample
 from dfim.core import grids
 from dfim.samplers import nfe

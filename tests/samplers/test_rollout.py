@@ -9,12 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfim.core import grids
-from dfim.core import interpolants as ip
-from dfim.core import parameterization as pz
+from dfim.core import grids, interpolants as ip, parameterization as pz
 from dfim.models.causal_transformer import CausalTransformer
-from dfim.samplers import jump
-from dfim.samplers import rollout as rollout_lib
+from dfim.samplers import jump, rollout as rollout_lib
 
 FM, COSINE = ip.FlowMatching(), ip.Cosine()
 F = pz.EulerFlow(FM)

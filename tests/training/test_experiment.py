@@ -7,13 +7,10 @@ import numpy as np
 import pytest
 
 from benchmarks import moment_forcing
-from configs import imm_digits
-from configs import moment_forcing_walk
+from configs import imm_digits, moment_forcing_walk
 from dfim import sample
 from dfim.config import schedules
-from dfim.training import checks
-from dfim.training import experiment
-from dfim.training import step as step_lib
+from dfim.training import checks, experiment, step as step_lib
 
 TOKEN, TWO_STREAM = (dict(name=f"core.times.{name}") for name in ("token", "two_stream"))
 

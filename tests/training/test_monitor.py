@@ -9,9 +9,7 @@ import pytest
 
 from configs import imm_digits
 from dfim import train
-from dfim.training import experiment as experiment_lib
-from dfim.training import monitor
-from dfim.training import step
+from dfim.training import experiment as experiment_lib, monitor, step
 
 CONFIG = types.SimpleNamespace(steps=100, batch_size=32)
 

@@ -10,9 +10,7 @@ import pytest
 
 from dfim.checkpoints import checkpoint
 from dfim.config.errors import ConfigError
-from dfim.training import nonfinite
-from dfim.training import preemption
-from dfim.training import process
+from dfim.training import nonfinite, preemption, process
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -9,16 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from configs import consistency_digits
-from configs import flow_digits
-from configs import imm_digits
-from configs import imm_toy
-from configs import moment_forcing_walk
-from dfim import parallel
-from dfim import train
-from dfim.training import experiment as experiment_lib
-from dfim.training import state as train_state
-from dfim.training import step as step_lib
+from configs import consistency_digits, flow_digits, imm_digits, imm_toy, moment_forcing_walk
+from dfim import parallel, train
+from dfim.training import experiment as experiment_lib, state as train_state, step as step_lib
 
 CONFIGS = dict(
   imm=imm_digits.get_config,

@@ -1,7 +1,6 @@
 """What makes a trainer one that can be trusted, by experiment; `make trust` runs all of it."""
 
-from collections.abc import Callable
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import os
 import pathlib
 import socket

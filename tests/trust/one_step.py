@@ -6,12 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs import imm_digits
-from configs import moment_forcing_walk
+from configs import imm_digits, moment_forcing_walk
 from dfim import parallel
 from dfim.checkpoints import checksums
-from dfim.training import experiment as experiment_lib
-from dfim.training import step
+from dfim.training import experiment as experiment_lib, step
 
 
 def config_of(what: str, fsdp: int):

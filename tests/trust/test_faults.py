@@ -15,10 +15,7 @@ from dfim import train
 from dfim.checkpoints import checkpoint
 from dfim.core import kernels
 from dfim.data.images import digits
-from dfim.training import experiment as experiment_lib
-from dfim.training import nonfinite
-from dfim.training import preemption
-from dfim.training import replay
+from dfim.training import experiment as experiment_lib, nonfinite, preemption, replay
 from tests import trust
 from tests.trust import config as config_lib
 

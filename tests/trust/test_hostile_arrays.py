@@ -15,21 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfim.core import interpolants
-from dfim.core import parameterization
-from dfim.core import times
-from dfim.core import weights
+from dfim.core import interpolants, parameterization, times, weights
 from dfim.data.images import sets
 from dfim.data.series import forecasting
 from dfim.evaluators import baselines
-from dfim.interop import names
-from dfim.interop import weights as weights_lib
-from dfim.metrics import crps
-from dfim.metrics import distances
-from dfim.metrics import frechet
-from dfim.metrics import precision_recall
-from dfim.models import causal_transformer
-from dfim.models import mlp
+from dfim.interop import names, weights as weights_lib
+from dfim.metrics import crps, distances, frechet, precision_recall
+from dfim.models import causal_transformer, mlp
 from dfim.objectives import denoising
 from dfim.samplers import given
 

@@ -21,20 +21,12 @@ import pytest
 
 from configs import imm_digits
 from dfim.config.errors import ConfigError
-from dfim.data.images import cifar
-from dfim.data.images import idx
-from dfim.data.images import latents
-from dfim.data.images import sets
+from dfim.data.images import cifar, idx, latents, sets
 from dfim.data.series import forecasting
 from dfim.evaluators import fid
-from dfim.interop import export
-from dfim.interop import pickles
-from dfim.interop import safetensors
-from dfim.interop import weights
+from dfim.interop import export, pickles, safetensors, weights
 from dfim.io import npz as npz_lib
-from dfim.metrics import classifier
-from dfim.metrics import frechet
-from dfim.metrics import inception
+from dfim.metrics import classifier, frechet, inception
 
 ALLOWED = 50e6  # bytes; the files are of a few thousand
 # Of every npz that dfim reads: whatever a reader looks for, it finds what is hostile.

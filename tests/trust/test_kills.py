@@ -10,8 +10,7 @@ import jax
 import numpy as np
 
 from dfim.checkpoints import checkpoint
-from dfim.training import experiment as experiment_lib
-from dfim.training import monitor
+from dfim.training import experiment as experiment_lib, monitor
 from tests import trust
 from tests.trust import config as config_lib
 

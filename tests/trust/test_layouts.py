@@ -7,13 +7,11 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from dfim import sample
-from dfim import train
+from dfim import sample, train
 from dfim.checkpoints import checkpoint
 from dfim.training import experiment as experiment_lib
 from tests import trust
-from tests.trust import config as config_lib
-from tests.trust import one_step
+from tests.trust import config as config_lib, one_step
 
 TOLERANCE = dict(float64=dict(rtol=1e-9, atol=1e-9), float32=dict(rtol=1e-4, atol=1e-4))
 LAYOUTS = {  # processes, devices of each, fsdp

@@ -18,9 +18,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from dfim import evaluate
-from dfim import sample
-from dfim import train
+from dfim import evaluate, sample, train
 from dfim.config.errors import ConfigError
 from tests import trust
 

@@ -17,12 +17,8 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from dfim.data.images import augment as augment_lib
-from dfim.data.images import pixels
-from dfim.data.images import sets
-from dfim.io import atomic
-from dfim.io import inputs
-from dfim.io import npz
+from dfim.data.images import augment as augment_lib, pixels, sets
+from dfim.io import atomic, inputs, npz
 
 SPLITS = ("train", "test")
 _FETCH = (

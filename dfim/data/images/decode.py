@@ -14,9 +14,7 @@ import os
 from typing import Any
 
 import numpy as np
-from PIL import Image
-from PIL import ImageFile
-from PIL import ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from dfim.io import inputs
 

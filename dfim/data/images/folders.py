@@ -8,8 +8,7 @@ Subfolders that hold pictures are the classes, and all that lies below one belon
 numbered in the order of their names by code point, so "10" comes before "2".
 """
 
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import functools
 import os
 import pathlib

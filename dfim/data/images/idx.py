@@ -19,8 +19,7 @@ import zlib
 
 import numpy as np
 
-from dfim.data.images import augment as augment_lib
-from dfim.data.images import pixels
+from dfim.data.images import augment as augment_lib, pixels
 from dfim.io import inputs
 
 CLASSES = 10

@@ -28,11 +28,9 @@ from typing import Any
 
 import numpy as np
 
-from dfim.data import base
-from dfim.data import prefetch as workers_lib
+from dfim.data import base, prefetch as workers_lib
 from dfim.data.images import pixels
-from dfim.io import inputs
-from dfim.io import npz
+from dfim.io import inputs, npz
 
 # Of raw latents of ImageNet, by channel: arXiv 2503.07565, appendix I.1.
 CHANNEL_MEAN = (0.86488, -0.27787343, 0.21616915, 0.3738409)

@@ -18,14 +18,9 @@ from absl import logging
 import numpy as np
 from PIL import Image
 
-from dfim.data import base
-from dfim.data import prefetch as workers_lib
-from dfim.data.images import augment as augment_lib
-from dfim.data.images import decode
-from dfim.data.images import folders
-from dfim.data.images import pixels
-from dfim.io import inputs
-from dfim.io import npz as npz_lib
+from dfim.data import base, prefetch as workers_lib
+from dfim.data.images import augment as augment_lib, decode, folders, pixels
+from dfim.io import inputs, npz as npz_lib
 
 _IMAGES, _LABELS = ("x", "images"), ("y", "labels", "label")
 

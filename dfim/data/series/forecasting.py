@@ -9,8 +9,7 @@ see `windows` for the lags. The released Diffusion Forcing program feeds true la
 horizon to its forecaster (on the exchange rates the step before, for 97% of the steps).
 """
 
-from collections.abc import Iterable
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 import dataclasses
 import os
 from typing import Any

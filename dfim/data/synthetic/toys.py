@@ -4,8 +4,7 @@ Source: the toys of FFJORD (arXiv 1810.01367) and of the papers after it. To add
 function like `ring`; the tests pick up every source of this module by themselves.
 """
 
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp

@@ -6,8 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from dfim.data.images import augment
-from dfim.data.images import sets
+from dfim.data.images import augment, sets
 
 ALL = augment.EDM(rate=1.0)
 NOTHING = augment.EDM(rate=0.0, x_flip=False)

@@ -7,8 +7,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from dfim.data.images import cifar
-from dfim.data.images import sets
+from dfim.data.images import cifar, sets
 
 REAL = pathlib.Path(__file__).parents[2] / "../shared/data/cifar10_webp.npz"
 COUNTS = dict(train=20, test=8)

@@ -7,8 +7,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from dfim.data.images import decode
-from dfim.data.images import folders
+from dfim.data.images import decode, folders
 
 
 def put(path, level):

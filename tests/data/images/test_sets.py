@@ -22,8 +22,7 @@ from PIL import Image
 import pytest
 import tensorflow_datasets as tfds
 
-from dfim.data.images import augment
-from dfim.data.images import sets
+from dfim.data.images import augment, sets
 
 ROOT = pathlib.Path(__file__).parents[2]
 EXTRA = all(importlib.util.find_spec(m) for m in ("array_record", "grain", "importlib_resources"))

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from dfim.config.resolve import resolve
-from dfim.data.series import forecasting
-from dfim.data.series import ridge
+from dfim.data.series import forecasting, ridge
 from tests.conftest import SHARED
 from tests.data import test_sources as contract
 from tests.data.test_sources import assert_equal

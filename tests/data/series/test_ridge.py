@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from dfim.data.series import forecasting
-from dfim.data.series import ridge
+from dfim.data.series import forecasting, ridge
 
 
 @pytest.fixture(scope="module")
