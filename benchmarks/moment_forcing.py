@@ -106,7 +106,7 @@ def forcing(streams: int = 1, steps: float = 1.0) -> runs.Row:
     sample_times=dict(name="core.times.sample"),
     weight=dict(name="core.weights.uniform"),
   )
-  step = dict(name="samplers.jump.ancestral_step", eta=0.0)
+  step = dict(name="samplers.jump.Ancestral", eta=0.0)
   return baseline(objective, step, streams, steps)
 
 
@@ -119,7 +119,7 @@ def shortcut(prediction: str, streams: int = 1, steps: float = 1.0) -> runs.Row:
   objective = dict(
     name="objectives.shortcut.loss", sample_times=dict(name="core.times.dyadic", finest=32), **form
   )
-  return baseline(objective, dict(name="samplers.jump.pushforward_step"), streams, steps)
+  return baseline(objective, dict(name="samplers.jump.Pushforward"), streams, steps)
 
 
 def noisy(row: runs.Row) -> runs.Row:

@@ -107,6 +107,16 @@ OLD = ("imm_toy", "imm_digits", "dfim_walk", "forcing_series")  # runs of before
 TIMED = dict(imm_digits=(300, 8), forcing_walk=(40, 4), dfim_walk=(40, 2))  # steps; of a sample
 
 
+def shardings_of(experiment: Any) -> Any:
+  """The sharding of every array of the state."""
+  return (getattr(experiment, "shardings", None) or experiment.places)()
+
+
+def labels_of(experiment: Any) -> Any:
+  """The classes that are sampled."""
+  return getattr(experiment, "examples", experiment).labels
+
+
 def first_of(*names: str) -> Any:
   """The module, or the attribute of a module, that the first existing dotted name means."""
   for name in names:
@@ -297,7 +307,7 @@ def pin_first(write: Writer, experiment: Any) -> None:
   root = experiment.root()
   keys = [root, jax.random.fold_in(root, 0), *jax.random.split(jax.random.fold_in(root, 0), 4)]
   write.value("first/keys", [jax.random.key_data(key).tolist() for key in keys])
-  write.value("first/labels", [int(label) for label in experiment.labels])
+  write.value("first/labels", [int(label) for label in labels_of(experiment)])
   stream = experiment.batches(0)
   for n in range(3):
     write.numbers(f"first/batch {n}", next(stream))
@@ -305,7 +315,7 @@ def pin_first(write: Writer, experiment: Any) -> None:
   state = experiment.first_state()
   shapes = {path: f"{a.dtype} {list(a.shape)}" for path, a in sorted(flat(state).items())}
   write.value("first/state", shapes)
-  write.value("first/places", [str(p.spec) for p in jax.tree.leaves(experiment.places())])
+  write.value("first/places", [str(p.spec) for p in jax.tree.leaves(shardings_of(experiment))])
   write.numbers("first/values", state)
   write.numbers("first/averaged", experiment.ema_params(state))
 
@@ -382,7 +392,7 @@ def perturbed_state(experiment: Any, precision: str) -> Any:
   state = experiment.first_state()
   trees = {f: perturbed(getattr(state, f), f) for f in ("params", "frozen", "ema")}
   state = cast(state.replace(**trees), precision)
-  return jax.device_put(state, experiment.places())  # or the second step would compile again
+  return jax.device_put(state, shardings_of(experiment))  # or the second step would compile again
 
 
 def perturbed(tree: Any, salt: str) -> Any:
@@ -433,7 +443,8 @@ def conditions(experiment: Any, count: int) -> dict[str, Any]:
 def rollouts(experiment: Any) -> dict[str, dict[str, Any]]:
   """Arguments of a rollout by name; none of images."""
   x = np.asarray(next(experiment.batches(0))["x"])[:5]
-  if x.ndim != 3 or experiment.config.sampler.get("step") is None:
+  sampler = experiment.config.sampler
+  if x.ndim != 3 or not (sampler.get("rollout") or "rollout" in str(sampler.get("method"))):
     return {}
   if jax.config.jax_enable_x64 and x.dtype != np.float64:  # a context has the dtype of the data
     return {}
@@ -588,7 +599,7 @@ def probe_devices(write: Writer, *, quick: bool) -> None:
       config = config_of(name, "smoke", write.folder)
       config.fsdp, config.model.width = -1, 256
       experiment = entry("build")(config)
-      places = [str(p.spec) for p in jax.tree.leaves(experiment.places())]
+      places = [str(p.spec) for p in jax.tree.leaves(shardings_of(experiment))]
       write.value(f"{name}/places", places)
       step, stream = entry("step_of")(experiment), experiment.batches(0)
       state, metrics = step(experiment.first_state(), next(stream), experiment.root())

@@ -18,5 +18,5 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c.objective.group_size = 1
   c.objective.kernel = dict(name="core.kernels.pseudo_huber")
   c.objective.sample_times.p_endpoint = 1.0
-  c.sampler.method = dict(name="samplers.jump.restart")
+  c.sampler.step = dict(name="samplers.jump.Restart")
   return c

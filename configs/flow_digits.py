@@ -28,7 +28,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     weight=dict(name="core.weights.uniform"),
     drop_rate=c.objective.drop_rate,
   )
-  c.sampler.method = dict(name="samplers.jump.ancestral", eta=0.0)
+  c.sampler.step = dict(name="samplers.jump.Ancestral", eta=0.0)
   c.sampler.grid = dict(name="core.grids.uniform", t_max=t_max, t_min=t_min)
   c.sampler.steps = c.evaluators.images.steps = (1, 2, 4, 8, 16, 64)
   return c

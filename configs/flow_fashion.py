@@ -18,7 +18,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   """`mode` is "full", "gpu" or "smoke", see `imm_fashion`."""
   c, flow = imm_fashion.get_config(mode), flow_digits.get_config()
   c.objective = flow.objective
-  c.sampler.update(method=flow.sampler.method, grid=flow.sampler.grid)
+  c.sampler.update(step=flow.sampler.step, grid=flow.sampler.grid)
   if mode != "smoke":
     c.sampler.steps = c.evaluators.images.steps = flow.sampler.steps
   return c

@@ -61,15 +61,15 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   )
   c.ema = (0.998,)
   c.sampler = dict(
-    method=dict(
-      name="samplers.rollout.rollout",
+    rollout=dict(
       levels=dict(name="core.grids.autoregressive"),
       window=24,
       chunk=1,
+      cached=True,
+      t_context=0.01,
+      mode="label",
     ),
-    step=dict(name="samplers.jump.ancestral_step", eta=1.0),
-    cached=True,
-    stabilise=dict(t_context=0.01, mode="label"),
+    step=dict(name="samplers.jump.Ancestral", eta=1.0),
     grid=dict(name="core.grids.discrete", levels=1000),
     steps=(20,) if full else (2,),
     limits=(-4.0, 4.0),

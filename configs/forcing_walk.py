@@ -48,14 +48,13 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   )
   c.ema = (0.998,)
   c.sampler = dict(
-    method=dict(
-      name="samplers.rollout.rollout",
+    rollout=dict(
       levels=dict(name="core.grids.autoregressive"),
       window=of_data("tokens"),
       chunk=1,
+      cached=True,
     ),
-    step=dict(name="samplers.jump.ancestral_step", eta=0.0),
-    cached=True,
+    step=dict(name="samplers.jump.Ancestral", eta=0.0),
     grid=dict(name="core.grids.uniform", **ENDS),
     steps=STEPS if full else STEPS[:2],
     count=40,

@@ -83,7 +83,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c.optimizer = dict(name="optax.radam", learning_rate=1e-4, b1=0.9, b2=0.999, eps=1e-8)
   c.ema = (0.9999,)
   c.sampler = dict(
-    method=dict(name="samplers.jump.pushforward"),
+    step=dict(name="samplers.jump.Pushforward"),
     grid=dict(name="core.grids.through_eta", etas=(1.4,), t_max=t_max, t_min=t_min),
     steps=(2,),
     count=60 if full else 4,

@@ -61,7 +61,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   )
   c.ema = (0.998,)
   c.sampler = dict(
-    method=dict(name="samplers.jump.pushforward"),
+    step=dict(name="samplers.jump.Pushforward"),
     grid=dict(name="core.grids.uniform", **ENDS),
     steps=(1, 2, 4, 8),
     limits=(-2 / 3, 2 / 3),

@@ -85,7 +85,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   )
   c.ema = (0.9999,)
   c.sampler = dict(
-    method=dict(name="samplers.jump.pushforward"),
+    step=dict(name="samplers.jump.Pushforward"),
     grid=dict(name="core.grids.uniform", t_max=t_max, t_min=t_min),
     steps=(1, 8) if smoke else (1, 2, 4, 8),
     guidance=1.5,

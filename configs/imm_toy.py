@@ -25,7 +25,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c.optimizer = dict(name="optax.adam", learning_rate=1e-3)
   c.ema = (0.999,)
   c.sampler = dict(
-    method=dict(name="samplers.jump.pushforward"),
+    step=dict(name="samplers.jump.Pushforward"),
     grid=dict(name="core.grids.uniform", **imm_digits.ENDS),
     steps=(1, 2, 4, 8),
     count=10000 if full else 100,

@@ -61,7 +61,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   if full:
     c.model.width = 64
   c.ema = (0.0,)  # the last weights: the learning rate falls to 0, and an average lags behind it
-  c.sampler.step = dict(name="samplers.jump.restart_step")  # fresh noise between a token's calls
+  c.sampler.step = dict(name="samplers.jump.Restart")  # fresh noise between a token's calls
   c.sampler.steps = c.evaluators.walk.steps = STEPS if full else STEPS[:2]
   c.evaluators.rollout.steps = 2
   return c

@@ -6,6 +6,7 @@ the latter is logged, and ends the run with an error.
 """
 
 from collections.abc import Callable, Iterable
+import functools
 import inspect
 import json
 import math
@@ -24,7 +25,7 @@ from dfim import sample
 from dfim.config.errors import config_errors, ConfigError
 from dfim.config.resolve import resolve
 from dfim.io import atomic, inputs
-from dfim.training import checks, experiment as experiment_lib
+from dfim.training import checks, generator as generator_lib
 from dfim.viz import images as pictures
 
 Evaluator = Callable[[sample.Draw, Any], tuple[dict[str, Any], dict[str, np.ndarray]]]
@@ -39,11 +40,7 @@ class ScoreError(RuntimeError):
     self.found = found
 
 
-def build(
-  config: ml_collections.ConfigDict,
-  shape: tuple[int, ...] | None = None,
-  labels: tuple[int, ...] = (),
-) -> dict[str, Evaluator]:
+def build(generator: generator_lib.Generator) -> dict[str, Evaluator]:
   """The evaluators that `config.evaluators` names: `(draw, params) -> (values, figures)`.
 
   Where the module of an evaluator `scores` has a function `check_scores`, that is called with the
@@ -51,33 +48,26 @@ def build(
   `shape`, of an example, `labels`, the classes of the samples, and `any_length`, whether the
   sampler draws sequences of any length.
 
-  Args:
-    config: the whole.
-    shape: of an example, if known, which what they compare with must have.
-    labels: the classes that are sampled, over and over.
-
   Raises:
     ConfigError: naming the field.
   """
+  config, sampler = generator.config, generator.sampler
+  shape = generator.batch["x"].shape[1:]
+  any_length = sampler.rollout is not None and sampler.rollout.length is None
+  offered = dict(shape=shape, labels=generator.examples.labels, any_length=any_length)
   with config_errors("evaluators", config.evaluators):
     built = resolve(config.evaluators, "evaluators")
   for name, evaluator in built.items():
     if not callable(evaluator):
       raise ConfigError(f"evaluators.{name}: give a dict with the name of an evaluator.")
-    checks.takes(evaluator, 2, f"evaluators.{name}")
+    checks.check_call(evaluator, 2, f"evaluators.{name}")
     given = getattr(evaluator, "keywords", {})
     _check_numbers(evaluator, f"evaluators.{name}")
     _check_shapes(given, f"evaluators.{name}", shape)
-    _check_steps(evaluator, f"evaluators.{name}.steps", config)
-    offered = dict(shape=shape, labels=labels, any_length=_draws_any_length(config))
+    _check_steps(evaluator, f"evaluators.{name}.steps", generator)
     with config_errors(f"evaluators.{name}", config.evaluators[name]):
       _check_arguments(evaluator, f"evaluators.{name}", offered)
   return built
-
-
-def _draws_any_length(config: ml_collections.ConfigDict) -> bool:
-  sampler = config.sampler
-  return sampler.get("step") is not None and "length" not in (sampler.get("method") or {})
 
 
 def _check_arguments(evaluator: Evaluator, field: str, offered: dict[str, Any]) -> None:
@@ -124,10 +114,10 @@ def _least(parameter: inspect.Parameter | None, least: int, value: Any) -> int |
   return least if type(value) is int else None
 
 
-def _check_shapes(given: dict[str, Any], field: str, shape: tuple[int, ...] | None) -> None:
+def _check_shapes(given: dict[str, Any], field: str, shape: tuple[int, ...]) -> None:
   """Refuses references of other shapes than what is drawn; sequences may be longer, a rollout."""
-  free = 1 if shape and len(shape) == 2 else 0
-  for name, value in given.items() if shape else ():
+  free = 1 if len(shape) == 2 else 0
+  for name, value in given.items():
     x = value.get("x") if isinstance(value, dict) and name != "images" else None  # FID's are RGB
     found = getattr(x, "shape", None)
     if found and (len(found), found[1 + free :]) != (1 + len(shape), shape[free:]):
@@ -137,7 +127,7 @@ def _check_shapes(given: dict[str, Any], field: str, shape: tuple[int, ...] | No
       )
 
 
-def _check_steps(evaluator: Evaluator, field: str, config: ml_collections.ConfigDict) -> None:
+def _check_steps(evaluator: Evaluator, field: str, generator: generator_lib.Generator) -> None:
   """Refuses numbers of steps that the sampler's grid does not take."""
   wanted = inspect.signature(evaluator).parameters.get("steps")
   if wanted is None or wanted.default is wanted.empty:
@@ -146,10 +136,9 @@ def _check_steps(evaluator: Evaluator, field: str, config: ml_collections.Config
   steps = list(steps) if isinstance(steps, list | tuple) else [steps]
   if not steps or any(type(k) is not int or k < 1 for k in steps):
     raise ConfigError(f"{field}={steps}: give 1 or more, each at least 1.")
-  path, grid = resolve(config.objective.f.path), resolve(config.sampler.grid)
   for k in steps:
     with config_errors(field):
-      jax.eval_shape(lambda k=k: sample.grid_of(grid, path, k))
+      jax.eval_shape(functools.partial(generator.sampler.times, generator.f.path, k))
 
 
 def evaluate(
@@ -167,15 +156,15 @@ def evaluate(
     ConfigError: naming the field, before anything is drawn.
     ScoreError: see `run`.
   """
-  experiment = experiment_lib.build(config, devices=devices)
-  evaluators = build(experiment.config, experiment.batch["x"].shape[1:], experiment.labels)
+  generator = generator_lib.build(config, workdir, devices=devices)
+  evaluators = build(generator)
   if not evaluators:
     raise ConfigError(
       "evaluators={}: the config names none; add one, see configs/imm_digits.py,"
       " docs/scores.md for FID."
     )
-  draw, state = sample.restored(experiment, workdir, ("model", "objective", "data"), step)
-  seen, params = int(state.seen), experiment.ema_params(state)
+  draw, state = sample.restore(generator, workdir, ("model", "objective", "data"), step)
+  seen, params = int(state.seen), generator.ema_params(state)
   return run(evaluators, draw, params, atomic.numbered(path_of(workdir, seen)), seen)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from dfim import evaluate, sample
 from dfim.checkpoints import checkpoint, workdir as workdir_lib
+from dfim.data import examples as examples_lib
 from dfim.training import experiment as experiment_lib, monitor, nonfinite, preemption, replay
 from dfim.training.state import TrainState
 from dfim.training.step import make_step
@@ -113,6 +114,7 @@ def _open(
     checkpoints = stack.enter_context(checkpoint.Checkpoints(workdir, config, data))
     profiler = stack.enter_context(monitor.Profile(workdir, profile, seen))
     workdir_lib.write_config(workdir, config)
+    examples_lib.write(workdir, experiment.examples, experiment.sampler.count)
     log = monitor.make_log(experiment, writer, progress, compilations)
     if notice.early(seen):
       raise preemption.PreemptedError(f"stopped by a signal before step {seen + 1}.")
@@ -145,7 +147,7 @@ def step_of(
     experiment.tx,
     refresh_every=experiment.config.refresh_every,
     accumulate=experiment.config.accumulate,
-    places=experiment.places(),
+    shardings=experiment.shardings(),
   )
 
 
@@ -173,8 +175,7 @@ class Evaluation:
     """
     self._experiment, self._workdir = experiment, workdir
     self._draw = sample.make_draw(experiment)
-    shape = experiment.batch["x"].shape[1:]
-    self._evaluators = evaluate.build(experiment.config, shape, experiment.labels)
+    self._evaluators = evaluate.build(experiment)
 
   def due(self, n: int) -> tuple[bool, bool]:
     """Whether samples are due after step n, and whether scores are."""
@@ -208,8 +209,8 @@ class Evaluation:
       raise errors[0]
 
   def _draw_samples(self, n: int, state: TrainState, writer: Writer) -> None:
-    drawn = sample.draw_each(self._experiment, self._draw, state)
-    writer.image(n, "samples", sample.sheet(self._experiment, drawn))
+    drawn = sample.draw_samples(self._experiment, self._draw, state)
+    writer.image(n, "samples", sample.sample_grid(self._experiment, drawn))
 
   def _score(self, n: int, state: TrainState, writer: Writer) -> None:
     params, path = self._experiment.ema_params(state), evaluate.path_of(self._workdir, n)

@@ -14,6 +14,8 @@ import pytest
 from configs import forcing_walk, imm_digits, imm_toy
 from dfim import evaluate, train
 from dfim.config.errors import ConfigError
+from dfim.data import examples
+from dfim.training import generator as generator_lib
 
 NAN = float("nan")
 
@@ -244,6 +246,13 @@ CASES = {
 }
 
 
+def evaluators_of(config, shape):
+  """The evaluators of samples of `shape`; opens no data."""
+  x = jax.ShapeDtypeStruct((1, *shape), np.float32)
+  generator = generator_lib.build(config, "", examples=examples.Examples(dict(x=x)))
+  return evaluate.build(generator)
+
+
 @pytest.mark.parametrize("data, change, line", CASES.values(), ids=CASES.keys())
 def test_arguments_that_cannot_work_are_refused_with_their_field(data, change, line):
   module, shape = data
@@ -254,21 +263,21 @@ def test_arguments_that_cannot_work_are_refused_with_their_field(data, change, l
     else:
       config.evaluators[name] = fields
   with pytest.raises(ConfigError) as error:
-    evaluate.build(config, shape)
+    evaluators_of(config, shape)
   assert str(error.value).startswith(line) and "\n" not in str(error.value)
 
 
 def test_a_rollout_needs_a_sampler_of_any_length():
   config = forcing_walk.get_config("smoke")
-  evaluate.build(config, (6, 2))
-  config.sampler.method.length = 6
-  with pytest.raises(ConfigError, match="evaluators.rollout: .*sampler.method"):
-    evaluate.build(config, (6, 2))
+  evaluators_of(config, (6, 2))
+  config.sampler.rollout.length = 6
+  with pytest.raises(ConfigError, match="evaluators.rollout: .*sampler.rollout.length"):
+    evaluators_of(config, (6, 2))
 
 
 def test_arguments_that_can_work_are_taken():
   config = imm_digits.get_config("smoke")
   config.evaluators = own("counts", count=1, skip=0, share=0, of=((1.0, 2),), seed=0)
-  assert evaluate.build(config, (8, 8, 1))["mine"](None, None) == RESULT
+  assert evaluators_of(config, (8, 8, 1))["mine"](None, None) == RESULT
   config.evaluators = own("strict", bins=8)
-  assert set(evaluate.build(config, (8, 8, 1))) == {"mine"}
+  assert set(evaluators_of(config, (8, 8, 1))) == {"mine"}

@@ -86,15 +86,15 @@ def test_what_is_due_is_done_once_whatever_stops_it_and_a_finished_run_is_left_a
 ):
   config, drawn = small(8), []
   config.sample_every = 4
-  draw_each = train.sample.draw_each
+  draw_samples = train.sample.draw_samples
 
   def draws(experiment, draw, state):
     drawn.append(int(state.seen))
     if len(drawn) == 1:
       raise KeyboardInterrupt
-    return draw_each(experiment, draw, state)
+    return draw_samples(experiment, draw, state)
 
-  monkeypatch.setattr(train.sample, "draw_each", draws)
+  monkeypatch.setattr(train.sample, "draw_samples", draws)
   with pytest.raises(KeyboardInterrupt):
     run(config, tmp_path)
   assert checkpoint.steps(str(tmp_path)) == [4], "saved before it drew"
@@ -122,7 +122,7 @@ def test_a_score_that_fails_is_told_and_training_goes_on_to_its_end(tmp_path, mo
     tried.append(int(state.seen))
     raise ZeroDivisionError("of the picture")
 
-  monkeypatch.setattr(train.sample, "draw_each", fails)
+  monkeypatch.setattr(train.sample, "draw_samples", fails)
   with pytest.raises(ZeroDivisionError):
     run(config, tmp_path)
   assert tried == [4, 8] and checkpoint.steps(str(tmp_path)) == [4, 8]

@@ -12,19 +12,16 @@ from dfim.config.errors import ConfigError
 from dfim.training import experiment as experiment_lib, nonfinite
 
 NOISY = dict(t_context=0.1, mode="scale_and_noise")
-FULL = dict(
-  name="samplers.rollout.rollout",
-  levels=dict(name="core.grids.full_sequence"),
-  window=6,
-  chunk=6,
-)
+FULL = dict(levels=dict(name="core.grids.full_sequence"), window=6, chunk=6)
 
 
 def build(module=imm_digits, **sampler):
+  """An experiment whose sampler has other fields, or, by `rollout__field`, another rollout."""
   config = module.get_config("smoke")
   with config.unlocked(), config.ignore_type():
     for field, value in sampler.items():
-      config.sampler[field] = value
+      part, _, last = ("sampler." + field.replace("__", ".")).rpartition(".")
+      (config.sampler.rollout if part.endswith("rollout") else config.sampler)[last] = value
   return experiment_lib.build(config, devices=jax.devices()[:1])
 
 
@@ -43,11 +40,12 @@ def relaxed():
     yield
 
 
-@pytest.mark.parametrize("method", ["pushforward", "restart"])
-def test_a_sample_does_not_depend_on_its_batch(method):
-  experiment = build(method=dict(name=f"samplers.jump.{method}"), chunk=16)
+@pytest.mark.parametrize("step", ["Pushforward", "Restart"])
+def test_a_sample_does_not_depend_on_its_batch(step):
+  step = dict(name=f"samplers.jump.{step}")
+  experiment = build(step=step, chunk=16)
   params, draw = params_of(experiment), sample.make_draw(experiment)
-  other = sample.make_draw(build(method=dict(name=f"samplers.jump.{method}"), chunk=5))
+  other = sample.make_draw(build(step=step, chunk=5))
   all_of_them = draw(params, 24, 3)
   np.testing.assert_allclose(other(params, 24, 3), all_of_them, atol=1e-5)
   np.testing.assert_allclose(draw(params, 4, 3, first=20), all_of_them[20:], atol=1e-5)
@@ -65,13 +63,15 @@ def test_labels_count_through_the_classes_and_guidance_uses_them():
 @pytest.mark.parametrize(
   "sampler,message",
   [
-    (dict(guidence=2.0), "sampler.guidence: no such field"),
-    (dict(grid=dict(name="core.grids.uniform", steps=2, t_max=0.9, t_min=0.1)), "sampler.steps"),
+    (dict(guidence=2.0), "sampler.guidence=2.0: .*did you mean 'guidance'"),
+    (dict(grid=dict(name="core.grids.uniform", steps=2, t_max=0.9, t_min=0.1)), "sampler.grid"),
+    (dict(method=dict(name="core.grids.uniform")), "^sampler.method=uniform: moved to sampler.step"),
     (dict(grid=dict(name="core.grids.uniform", t_max=0.1, t_min=0.9)), "t_min=0.9, t_max=0.1"),
     (dict(steps=(0,)), "sampler.steps=.0,.: give 1 or more"),
+    (dict(adm=-1), "sampler.adm=-1: give 0 or more"),
   ],
 )
-def test_a_wrong_sampler_is_told(sampler, message):
+def test_a_wrong_sampler_is_refused(sampler, message):
   with pytest.raises(ConfigError, match=message):
     sample.make_draw(build(**sampler))
 
@@ -111,7 +111,7 @@ def test_one_compile_for_each_shape_of_call():
 
 
 def test_a_cache_draws_what_a_window_draws():
-  cached, shown = (build(forcing_walk, cached=value) for value in (True, False))
+  cached, shown = (build(forcing_walk, rollout__cached=value) for value in (True, False))
   params = params_of(cached)
   a, b = (sample.make_draw(e)(params, 5, 2) for e in (cached, shown))
   np.testing.assert_allclose(a, b, atol=1e-4)
@@ -137,40 +137,37 @@ def test_conditions_belong_to_their_example():
 
 
 def test_an_energy_of_the_config_guides():
-  plain = build(forcing_walk, cached=False, method=FULL)
-  guided = build(
-    forcing_walk, cached=False, method=FULL, energy=dict(name="tests.test_sample.upwards")
-  )
+  energy = dict(name="tests.test_sample.upwards")
+  plain = build(forcing_walk, rollout=FULL)
+  guided = build(forcing_walk, rollout=FULL, energy=energy)
   params = params_of(plain)
   a, b = (sample.make_draw(e)(params, 6, 2) for e in (plain, guided))
   assert np.all(b[:, -1, -1] > a[:, -1, -1])
 
 
-@pytest.mark.parametrize("step", ["pushforward_step", "restart_step"])
+@pytest.mark.parametrize("step", ["Pushforward", "Restart"])
 def test_an_energy_is_refused_beside_a_step_that_would_not_look_at_it(step):
-  config = dict(
-    method=FULL,
-    cached=False,
-    step=dict(name=f"samplers.jump.{step}"),
-    energy=dict(name="tests.test_sample.upwards"),
+  energy = dict(name="tests.test_sample.upwards")
+  experiment = build(
+    forcing_walk, rollout=FULL, step=dict(name=f"samplers.jump.{step}"), energy=energy
   )
-  with pytest.raises(ConfigError, match="sampler.energy: .*ancestral_step"):
-    sample.make_draw(build(forcing_walk, **config))
+  with pytest.raises(ConfigError, match="energy: .*Ancestral"):
+    sample.make_draw(experiment)
 
 
 @pytest.mark.parametrize(
   "sampler,message",
   [
-    (dict(method={**FULL, "levels": ((1,) * 6, (1,) * 6)}), "levels ends at"),
-    (dict(method={**FULL, "chunk": 4}), "chunk=4, length=6"),
-    (dict(method={**FULL, "window": 3}), "window=3: must hold"),
-    (dict(guidance=2.0), "sampler.cached=True with guidance=2.0"),
-    (dict(stabilise=dict(t_context=0.1, mode="scaled")), "mode='scaled'"),
+    (dict(rollout={**FULL, "levels": ((1,) * 6, (1,) * 6)}), "levels ends at"),
+    (dict(rollout={**FULL, "chunk": 4}), "chunk=4, length=6"),
+    (dict(rollout={**FULL, "window": 3}), "window=3: must hold"),
+    (dict(guidance=2.0), "sampler.rollout.cached=True: .*guidance=2.0"),
+    (dict(rollout__mode="scaled"), "sampler.rollout.mode='scaled'"),
     (dict(step=None), "sampler.step"),
     (dict(grid=dict(name="core.grids.discrete", levels=1)), "steps=2: set 1 <= steps <= levels"),
   ],
 )
-def test_a_wrong_sampler_of_sequences_is_told(sampler, message):
+def test_a_wrong_sampler_of_sequences_is_refused(sampler, message):
   with pytest.raises(ConfigError, match=message):
     sample.make_draw(build(forcing_walk, **sampler))
 
@@ -178,7 +175,7 @@ def test_a_wrong_sampler_of_sequences_is_told(sampler, message):
 def test_a_cache_needs_a_network_that_has_one():
   config = forcing_walk.get_config("smoke")
   config.model = dict(name="models.df_transformer.ReleasedTransformer", width=8, depth=1)
-  with pytest.raises(ConfigError, match="cached=True: the network has no cache"):
+  with pytest.raises(ConfigError, match="sampler.rollout.cached=True: the network has no cache"):
     sample.make_draw(experiment_lib.build(config, devices=jax.devices()[:1]))
 
 
@@ -221,11 +218,12 @@ def test_a_context_of_any_type_of_numbers_is_the_same_context(kind):
   )
 
 
-@pytest.mark.parametrize("sampler", [{}, dict(cached=False), dict(stabilise=NOISY)], ids=str)
-def test_twelve_calls_of_one_token_are_one_call_of_twelve(sampler):
+@pytest.mark.parametrize("rollout", [{}, dict(cached=False), NOISY], ids=str)
+def test_twelve_calls_of_one_token_are_one_call_of_twelve(rollout):
   """Whether the context is all that came before, or cut to the last five tokens."""
-  step = dict(name="samplers.jump.ancestral_step", eta=1.0)  # draws noise in every step
-  experiment = build(forcing_walk, step=step, chunk=4, **sampler)
+  step = dict(name="samplers.jump.Ancestral", eta=1.0)  # draws noise in every step
+  fields = {f"rollout__{field}": value for field, value in rollout.items()}
+  experiment = build(forcing_walk, step=step, chunk=4, **fields)
   params, draw = params_of(experiment), sample.make_draw(experiment)
   whole = draw(params, 4, 2, length=12)
   grown = cut = whole[:, :1]
@@ -256,8 +254,8 @@ def test_samples_that_are_not_finite_are_an_error():
 
 
 def test_a_length_is_set_once():
-  draw = sample.make_draw(build(forcing_walk, method={**FULL, "length": 6}))
-  with pytest.raises(ValueError, match="length=12: the config sets sampler.method.length"):
+  draw = sample.make_draw(build(forcing_walk, rollout={**FULL, "length": 6}))
+  with pytest.raises(ValueError, match="length=12: sampler.rollout.length is set too"):
     draw(None, 4, 2, length=12)
 
 
@@ -330,14 +328,10 @@ def test_adm_takes_no_sequences(tmp_path):
   assert not (tmp_path / "run").exists()
 
 
-def test_a_negative_number_of_adm_images_is_told():
-  with pytest.raises(ConfigError, match="sampler.adm=-1: give 0 or more"):
-    sample.make_draw(build(adm=-1))
-
-
 def test_a_class_that_was_never_trained_is_refused():
-  experiment = dataclasses.replace(build(), labels=(0, 1, 2))
-  draw = sample.make_draw(experiment)
+  experiment = build()
+  examples = dataclasses.replace(experiment.examples, labels=(0, 1, 2))
+  draw = sample.make_draw(dataclasses.replace(experiment, examples=examples))
   with pytest.raises(
     ValueError, match="^cond.label: 5 at sample 1; the training data have no such"
   ):
@@ -359,5 +353,5 @@ def test_padding_of_training_conditions_is_not_drawn_with():
   config = forcing_walk.get_config("smoke")
   config.data, config.model.window = dict(name="tests.test_sample.padded"), 6
   experiment = experiment_lib.build(config, devices=jax.devices()[:1])
-  drawn = sample.draw_each(experiment, sample.make_draw(experiment), experiment.first_state())
+  drawn = sample.draw_samples(experiment, sample.make_draw(experiment), experiment.first_state())
   assert all(np.isfinite(x).all() for x in drawn.values())

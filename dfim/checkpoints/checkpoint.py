@@ -169,12 +169,18 @@ def _milestones(workdir: str) -> list[int]:
 
 
 def restore(
-  workdir: str, abstract: Any, *, step: int | None = None, set_aside: bool = False
+  workdir: str,
+  abstract: Any,
+  *,
+  step: int | None = None,
+  set_aside: bool = False,
+  partial: bool = False,
 ) -> Any:
   """The newest whole state, or that after `step`, with the shapes and shardings of `abstract`.
 
   A damaged checkpoint is logged and skipped; with `set_aside` it moves to `<workdir>/damaged`, so
-  that training can save that step again.
+  that training can save that step again. With `partial` the fields of `abstract` that
+  are None are not read.
 
   Raises:
     ConfigError: there is none, all are damaged, or the newest whole one is of another network,
@@ -195,7 +201,7 @@ def restore(
     raise FieldError("--step", step, f"no checkpoint of it in {there}.")
   for tried in reversed(saved) if step is None else [step]:
     path = folder(workdir) / str(tried)
-    state, why = _load(path, abstract)
+    state, why = _load(path, abstract, partial)
     if not why:
       break
     logging.error("%s is damaged: %s.", path, why)
@@ -223,7 +229,7 @@ def manifest(workdir: str, step: int | None = None) -> Mapping[str, Any] | None:
   return None
 
 
-def _load(path: pathlib.Path, abstract: Any) -> tuple[Any, str]:
+def _load(path: pathlib.Path, abstract: Any, partial: bool) -> tuple[Any, str]:
   """The state and "", or None and the damage; all processes agree on which.
 
   Raises:
@@ -232,7 +238,13 @@ def _load(path: pathlib.Path, abstract: Any) -> tuple[Any, str]:
   """
 
   def read() -> Any:
-    state = ocp.load(path, abstract, checkpointable_name="state")
+    wanted, context = abstract, ocp.Context()
+    if partial:
+      wanted = {field: tree for field, tree in vars(abstract).items() if tree is not None}
+      context.pytree.loading.partial_load = True
+    with context:
+      state = ocp.load(path, wanted, checkpointable_name="state")
+    state = abstract.replace(**state) if partial else state
     manifest_lib.check_arrays(manifest, state)
     return state
 
@@ -240,7 +252,7 @@ def _load(path: pathlib.Path, abstract: Any) -> tuple[Any, str]:
   manifest, why = _agreed(path, lambda: _read_manifest(path))
   if why:
     return None, why
-  _refuse_another(path, manifest, abstract)  # errors in these two are not damage
+  _refuse_another(path, manifest, abstract, partial)  # errors in these two are not damage
   _warn_of_other_code(path, manifest)
   state, why = _agreed(path, read)
   if not why:
@@ -306,10 +318,17 @@ def _read_manifest(path: pathlib.Path) -> Mapping[str, Any]:
   return manifest
 
 
-def _refuse_another(path: pathlib.Path, manifest: Mapping[str, Any], abstract: Any) -> None:
+def _refuse_another(
+  path: pathlib.Path, manifest: Mapping[str, Any], abstract: Any, partial: bool
+) -> None:
   """Refuses a checkpoint with other names or shapes, before any array is read."""
-  saved = {name: shape for name, (shape, *_) in manifest["arrays"].items()}
   wanted = manifest_lib.shapes_of(abstract)
+  trees = {_tree(name) for name in wanted}
+  saved = {
+    name: shape
+    for name, (shape, *_) in manifest["arrays"].items()
+    if not partial or _tree(name) in trees
+  }
   for name in [*wanted, *saved]:
     if saved.get(name) != wanted.get(name):
       raise ConfigError(
@@ -317,6 +336,11 @@ def _refuse_another(path: pathlib.Path, manifest: Mapping[str, Any], abstract: A
         f" there and {wanted.get(name, 'absent')} in this config; pass another --workdir or"
         " the config that it was trained with."
       )
+
+
+def _tree(name: str) -> str:
+  """The tree of a state that an array belongs to, such as "params" or "ema/0.999"."""
+  return "/".join(name.split("/")[: 2 if name.startswith("ema/") else 1])
 
 
 def _warn_of_other_code(path: pathlib.Path, manifest: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from dfim.data import identity
 from dfim.io import atomic
 
 # Fields that may not change within a run; steps, accumulate, logging, evaluators ... may.
-FIXED = "seed batch_size data model objective optimizer reach ema refresh_every".split()
+FIXED = "seed batch_size data model objective optimizer ema refresh_every".split()
 # Fields below them that may: the place of the data and how they are read; the stream is the same.
 ELSEWHERE = "data.path data.data_dir data.workers data.threads data.augment.threads".split()
 
@@ -143,6 +143,17 @@ def load(workdir: str) -> dict[str, Any]:
   except OSError as error:
     raise checkpoint.ReadError(f"{path} could not be read: {error.strerror}.") from error
   raise ConfigError(f"workdir={workdir}: no config.json there; train first, or pass --config.")
+
+
+def load_config(workdir: str) -> ml_collections.ConfigDict:
+  """`load`, as a config: JSON has lists where a config has tuples."""
+
+  def tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+      return {key: tuples(each) for key, each in value.items()}
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+  return ml_collections.ConfigDict(tuples(load(workdir)))
 
 
 def _as_json(config: ml_collections.ConfigDict) -> dict:

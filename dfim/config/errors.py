@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 import contextlib
 import difflib
-import itertools
-import re
 from typing import Any
 
 import ml_collections
@@ -17,12 +15,25 @@ class ConfigError(ValueError):
 
 
 class FieldError(ConfigError):
-  """A `field`, by its path such as "model.width", whose `value` is wrong, and the `fix`."""
+  """A `field`, by its path such as "model.width", whose `value` is wrong, and the `fix`.
+
+  A function that knows its argument's name alone gives that; `config_errors` finds the path.
+  """
 
   def __init__(self, field: str, value: Any, fix: str):
     shown = getattr(getattr(value, "func", value), "__name__", None) or repr(value)
     super().__init__(f"{field}={shown}: {fix}")
     self.field, self.value, self.fix = field, value, fix
+
+  def within(self, field: str, spec: Any) -> "FieldError":
+    """The error by its path from `field` on, whose value is `spec`."""
+    if not field or f"{self.field}.".startswith(f"{field}."):
+      return self
+    for path, value in _fields(spec, field):
+      same = isinstance(value, _NESTED) or value == self.value
+      if path.endswith(f".{self.field}") and same:
+        return FieldError(path, self.value, self.fix)
+    return FieldError(f"{field}.{self.field}", self.value, self.fix)
 
 
 def suggest(word: str, known: Any) -> str:
@@ -37,48 +48,20 @@ def config_errors(field: str = "", spec: Any = None) -> Iterator[None]:
 
   Args:
     field: whose functions they are.
-    spec: the field's value, in which the field of an argument is found, see `located`.
+    spec: the field's value, in which the argument that a `FieldError` names is found.
   """
   try:
     yield
+  except FieldError as error:
+    found = error.within(field, spec)
+    if found is error:
+      raise
+    raise found from error
   except ConfigError:
     raise
   except (ValueError, TypeError, ArithmeticError, ImportError, OSError) as error:
     line = " ".join(str(error).split())
-    named = not field or line.startswith(field)  # the error may name the field by itself
-    raise ConfigError(line if named else located(line, spec, field)) from error
-
-
-def located(line: str, spec: Any, field: str) -> str:
-  """`line` with its field, found in `spec`: of an argument or the function that it starts with.
-
-  Such as "gap=2.0: ..", "sample() missing .." or "eta_decrement with t_max=1.0: ..".
-  """
-  fields = dict(_fields(spec, field))
-  said = re.sub(r"^\w+: ", "", line)
-  given = re.match(r"\w+=", said) and re.findall(r"(?:^|, )(\w+)=", said.partition(": ")[0])
-  for name, (path, value) in itertools.product(given or (), fields.items()):
-    above, _, leaf = path.rpartition(".")
-    if leaf == name and (isinstance(value, _NESTED) or f"{leaf}={value!r}" in line):
-      return f"{above}.{said}" if name == given[0] else f"{above}: {said}"
-  called = re.match(r"(?:\w+\.)*?(\w+)(?:\.__init__)?(\(\)| with )", line)
-  for path, value in fields.items() if called else ():
-    above, _, leaf = path.rpartition(".")
-    if leaf == "name" and called[1] == str(value).rpartition(".")[2]:
-      if found := f"{above}: {line}" if called[2] == " with " else _misfit(line, above, fields):
-        return found
-  return f"{field}: {line}"
-
-
-def _misfit(line: str, field: str, fields: dict[str, Any]) -> str | None:
-  """The error for a `TypeError` about the arguments of the function at `field`."""
-  name = fields[f"{field}.name"]
-  missing = re.search(r"missing .* arguments?: '(\w+)'", line)
-  if not missing:
-    return f"{field}.name={name!r}: {line}; name another, or change its arguments."
-  if f"{field}.{missing[1]}" in fields:
-    return None  # it is given here: another field names the same function
-  return f"{field}.{missing[1]}: missing; {name} needs it."
+    raise ConfigError(line if line.startswith(field) else f"{field}: {line}") from error
 
 
 def _fields(spec: Any, path: str) -> Iterator[tuple[str, Any]]:

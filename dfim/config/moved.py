@@ -28,10 +28,18 @@ _NAMES = {  # dotted paths as configs write them; the longest that matches count
   "data.toys": "data.synthetic.toys",
   "data.walk": "data.synthetic.walk",
   "models.released_transformer": "models.df_transformer",
+  "samplers.guidance.near": "samplers.guidance.near_point",
+  "samplers.jump.ancestral": "samplers.jump.Ancestral",
+  "samplers.jump.ancestral_step": "samplers.jump.Ancestral",
+  "samplers.jump.pushforward": "samplers.jump.Pushforward",
+  "samplers.jump.pushforward_step": "samplers.jump.Pushforward",
+  "samplers.jump.restart": "samplers.jump.Restart",
+  "samplers.jump.restart_step": "samplers.jump.Restart",
 }
 
 
 _FIELDS = {  # of a part, by its name of today: where each is now, from the same part
+  "": dict(reach="objective.sample_times.reach"),  # of the whole config
   "core.kernels.laplace": dict(width="bandwidth_multiplier"),
   "core.particles.per_particle_times": dict(bandwidth="inverse_bandwidth"),
   "core.particles.prefix": dict(bandwidth="inverse_bandwidth"),
@@ -45,6 +53,9 @@ _FIELDS = {  # of a part, by its name of today: where each is now, from the same
     groups="conditioning.grouping",
     datum="conditioning.posterior",
     reference="conditioning.reference",
+  ),
+  "samplers.sampler.Sampler": dict(
+    cached="rollout.cached", method="step", stabilise="rollout, as t_context= and mode="
   ),
 }
 _STREAMS = {1: None, 2: "core.two_stream.TwoStream"}  # `conditioning.name` by the old `streams`
@@ -81,6 +92,12 @@ def translated(config: Any) -> Any:
   if not isinstance(config, dict):
     return config
   config = {key: translated(value) for key, value in config.items()}
+  if "method" in config and "grid" in config:
+    return _translated_sampler(**config)
+  if "reach" in config and "objective" in config:
+    reach = config.pop("reach")
+    if reach != 1.0:
+      config["objective"]["sample_times"]["reach"] = reach
   name = config.get("name")
   return _translated_part(config, new_name(name) or name) if isinstance(name, str) else config
 
@@ -98,6 +115,20 @@ def _translated_part(config: dict[str, Any], name: str) -> dict[str, Any]:
   if isinstance(conditioning, dict) and conditioning.get("name") is None:
     del found["conditioning"]  # of one stream
   return found
+
+
+def _translated_sampler(
+  method: dict[str, Any],
+  step: Any = None,
+  cached: bool = False,
+  stabilise: Any = None,
+  **others: Any,
+) -> dict[str, Any]:
+  """The sampler of an older config, whose method was a step or a rollout."""
+  if step is None:
+    return dict(step=method, **others)
+  how = {key: value for key, value in method.items() if key != "name"}
+  return dict(step=step, rollout=dict(**how, cached=cached, **(stabilise or {})), **others)
 
 
 def config_file(path: str) -> str | None:

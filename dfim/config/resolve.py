@@ -6,6 +6,7 @@ function that still waits for arguments is partially applied. A name is looked u
 first; give the full path, such as "my_project.kernels.mine", for your own.
 """
 
+from collections.abc import Callable
 import functools
 import importlib
 import inspect
@@ -17,6 +18,8 @@ import ml_collections
 
 from dfim.config import annotations, moved
 from dfim.config.errors import config_errors, FieldError, suggest
+
+_VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def resolve(spec: Any, field: str = "config") -> Any:
@@ -44,11 +47,25 @@ def _build(name: str, kwargs: dict[str, Any], field: str) -> Any:
   target = find(name, field)
   with config_errors(f"{field}.name={name!r}"):
     signature = inspect.signature(target)
-  check_arguments(target, kwargs, field)
   if inspect.isclass(target) or _is_complete(signature, kwargs):
-    with config_errors(field, {"name": name, **kwargs}):
-      return target(**kwargs)
+    return call(target, kwargs, field)
+  check_arguments(target, kwargs, field)
   return functools.partial(target, **kwargs) if kwargs else target
+
+
+def call(target: Callable[..., Any], kwargs: dict[str, Any], field: str) -> Any:
+  """`target(**kwargs)`, whose arguments are those at `field`.
+
+  Raises:
+    FieldError: naming the argument that is unknown, missing, or has a wrong type or value.
+  """
+  check_arguments(target, kwargs, field)
+  for name, parameter in inspect.signature(target).parameters.items():
+    required = parameter.default is parameter.empty and parameter.kind not in _VARIABLE
+    if required and name not in kwargs:
+      raise FieldError(f"{field}.{name}", None, f"missing; {target.__name__} needs it.")
+  with config_errors(field, kwargs):
+    return target(**kwargs)
 
 
 def find(name: str, field: str = "config") -> Any:
@@ -109,6 +126,6 @@ def check(value: Any, hint: Any, field: str, whose: str) -> None:
 def _is_complete(signature: inspect.Signature, kwargs: dict[str, Any]) -> bool:
   """Whether nothing is left that only a caller could give."""
   return all(
-    p.name in kwargs or p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    p.name in kwargs or p.default is not p.empty or p.kind in _VARIABLE
     for p in signature.parameters.values()
   )

@@ -35,6 +35,11 @@ def is_per_token(array: Any) -> bool:
   return len(array.shape) >= 3 or (len(array.shape) == 2 and is_discrete(array))
 
 
+def per_token(cond: Condition) -> dict[str, Any]:
+  """The conditions of which every token has one."""
+  return {name: array for name, array in (cond or {}).items() if is_per_token(array)}
+
+
 def as_index(array: Array) -> Array:
   """Discrete values as signed integers of 32 bits or more, which can hold the null, -1."""
   return array.astype(jnp.promote_types(array.dtype, jnp.int32))

@@ -1,6 +1,7 @@
 """The times of sampling, noisiest first.
 
-Two kinds. A *time grid* `[K + 1]` is what a whole example steps through, in K network calls. A
+Two kinds. A *time grid* `[K + 1]` is what a whole example steps through, in K steps; a sampler
+calls it with `steps=` and `path=`. A
 *level matrix*, int `[rows, tokens]`, gives each token a level in 0 (clean) .. steps (noise), row
 after row; `at` turns it into times. Sources: IMM section 7.3, appendix F, I.2; Diffusion Forcing
 section 3.2, algorithm 2.
@@ -15,8 +16,11 @@ from dfim.core import interpolants, times as times_lib
 Array = jax.Array
 
 
-def uniform(steps: int, t_max: float, t_min: float) -> Array:
+def uniform(
+  steps: int, t_max: float, t_min: float, *, path: interpolants.Path | None = None
+) -> Array:
   """`[steps + 1]` evenly spaced times."""
+  del path
   _check(steps, t_max, t_min)
   return jnp.linspace(t_max, t_min, steps + 1)
 
@@ -34,10 +38,17 @@ def edm(path: interpolants.Path, steps: int, t_max: float, t_min: float, rho: fl
 
 
 def through_eta(
-  path: interpolants.Path, etas: tuple[float, ...], t_max: float, t_min: float
+  path: interpolants.Path,
+  etas: tuple[float, ...],
+  t_max: float,
+  t_min: float,
+  *,
+  steps: int | None = None,
 ) -> Array:
   """`[len(etas) + 2]` times through the given noise-to-signal ratios (IMM I.2: eta = 1.4)."""
   _check(len(etas) + 1, t_max, t_min)
+  if steps not in (None, len(etas) + 1):
+    raise ValueError(f"steps={steps}: etas gives {len(etas) + 1}; set steps to that.")
   with jax.ensure_compile_time_eval():
     grid = _with_ends(path.time(jnp.asarray(etas, float)), t_max, t_min)
   if not isinstance(grid, jax.core.Tracer) and not np.all(np.diff(grid) < 0):
@@ -45,8 +56,9 @@ def through_eta(
   return grid
 
 
-def discrete(levels: int, steps: int) -> Array:
+def discrete(levels: int, steps: int, *, path: interpolants.Path | None = None) -> Array:
   """`[steps + 1]` times of a `DiscreteVP` path: the levels of the released Diffusion Forcing."""
+  del path
   if not 1 <= steps <= levels:
     raise ValueError(f"steps={steps}: set 1 <= steps <= levels = {levels}.")
   index = np.trunc(np.linspace(-1.0, levels - 1.0, steps + 1))[::-1]  # -1 is clean

@@ -15,14 +15,16 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from dfim import parallel
 from dfim.checkpoints import checkpoint, checksums, workdir as workdir_lib
 from dfim.config import moved
 from dfim.config.errors import config_errors, ConfigError
 from dfim.config.resolve import resolve
 from dfim.core import parameterization
+from dfim.data import examples as examples_lib
 from dfim.interop import names, safetensors, weights as weights_lib
 from dfim.io import atomic
-from dfim.training import experiment as experiment_lib, nonfinite, state as train_state
+from dfim.training import checks, generator as generator_lib, nonfinite, state as train_state
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MOST_BLOCKS = 1000  # of a network that a config.json of others describes
@@ -48,11 +50,12 @@ def export_run(
   if out is None:
     raise ConfigError("out: missing; pass the folder to write, such as --out=exported.")
   _check_new("out", out)
-  experiment = experiment_lib.build(config, devices=devices)
-  workdir_lib.check(workdir, experiment.config, ("model", "objective"))
-  state = checkpoint.restore(workdir, experiment.abstract_state(), step=step)
-  everywhere = jax.NamedSharding(experiment.mesh, jax.P())
-  params = jax.jit(lambda tree: tree, out_shardings=everywhere)(experiment.ema_params(state))
+  generator = generator_lib.build(config, workdir, devices=devices)
+  workdir_lib.check(workdir, generator.config, ("model", "objective"))
+  average = generator.abstract_average()
+  state = checkpoint.restore(workdir, average, step=step, partial=True)
+  everywhere = jax.NamedSharding(generator.mesh, jax.P())
+  params = jax.jit(lambda tree: tree, out_shardings=everywhere)(generator.ema_params(state))
   folder = pathlib.Path(out)
   bad = [name for name, a in checksums.named(params).items() if not bool(jnp.isfinite(a).all())]
   if bad:
@@ -61,7 +64,8 @@ def export_run(
     )
   if jax.process_index() == 0:
     safetensors.write(folder / WEIGHTS, names.to_arrays(params))
-    atomic.replace_json(folder / CONFIG, describe(experiment, int(state.seen)))
+    examples_lib.write(folder, generator.examples, generator.sampler.count)
+    atomic.replace_json(folder / CONFIG, describe(generator, int(state.seen)))
   logging.info("Wrote %s and %s.", folder / WEIGHTS, folder / CONFIG)
   return folder
 
@@ -86,21 +90,26 @@ def import_weights(
   if weights is None:
     raise ConfigError("weights: missing; pass a file or an exported folder, --weights=...")
   _check_new("workdir", workdir)
-  experiment = experiment_lib.build(config, devices=devices)
-  config = experiment.config
-  workdir_lib.check(workdir, config)
   path = pathlib.Path(weights)
+  examples = examples_lib.read(path, config.batch_size) if path.is_dir() else None
+  generator = generator_lib.build(config, workdir, devices=devices, examples=examples)
+  config = generator.config
+  workdir_lib.check(workdir, config)
   with config_errors():
     if path.is_dir():
       net, f, _ = network(path)
-      _check_same(path, (net, f), (experiment.net, experiment.f))
+      _check_same(path, (net, f), (generator.net, generator.f))
       path /= WEIGHTS
-    wanted = experiment.shapes.params
+    wanted = generator.param_shapes
     params = weights_lib.load(path, wanted, prefix=prefix, allow_pickle=allow_pickle)
-  sizes = dict(ema=config.ema, refresh_every=config.refresh_every)
-  init = lambda params: train_state.init(params, experiment.tx, **sizes)
-  state = jax.jit(init, out_shardings=experiment.places())(params)
+  tx = resolve(config.optimizer, "optimizer")
+  checks.optimizer(tx, config.optimizer.get("learning_rate"))
+  how = dict(ema=config.ema, refresh_every=config.refresh_every)
+  init = lambda params: train_state.init(params, tx, **how)
+  places = parallel.of_state(jax.eval_shape(init, wanted), generator.mesh)
+  state = jax.jit(init, out_shardings=places)(params)
   workdir_lib.write_config(workdir, config)
+  examples_lib.write(workdir, generator.examples, generator.sampler.count)
   with checkpoint.Checkpoints(workdir, config) as checkpoints:
     checkpoints.save(0, state, force=True)
   logging.info("Imported %s: --mode=sample, eval and train go on from %s.", path, workdir)
@@ -140,10 +149,10 @@ def network(folder: str | os.PathLike) -> tuple[Any, parameterization.Parameteri
     return net, f, init
 
 
-def describe(experiment: experiment_lib.Experiment, step: int) -> dict[str, Any]:
+def describe(generator: generator_lib.Generator, step: int) -> dict[str, Any]:
   """What config.json says: network, f, its times, the sampler, one example's shapes, the step."""
-  config, batch = experiment.config, experiment.batch
-  times = experiment.loss.keywords["sample_times"].keywords
+  config, batch = generator.config, generator.batch
+  times = generator.loss.keywords["sample_times"].keywords
   plain = lambda spec: {
     field.name: getattr(spec, field.name)
     for field in dataclasses.fields(spec)
@@ -152,8 +161,8 @@ def describe(experiment: experiment_lib.Experiment, step: int) -> dict[str, Any]
   }
   given = {name: batch[name] for name in ("x", "cond") if batch.get(name) is not None}
   return dict(
-    model={**plain(experiment.net), **config.model.to_dict()},
-    f={**plain(experiment.f), **config.objective.f.to_dict()},
+    model={**plain(generator.net), **config.model.to_dict()},
+    f={**plain(generator.f), **config.objective.f.to_dict()},
     t_max=times["t_max"],
     t_min=times["t_min"],
     sampler=config.sampler.to_dict(),

@@ -51,7 +51,7 @@ def check(
   if cond is not None:
     found["cond"] = _conditions(batch, net, count, total, cond)
     _check_labels(found["cond"].get("label"), labels)
-  missing = sorted(set(per_token(batch)) - set(found.get("cond", {})))
+  missing = sorted(set(conditioning.per_token(batch.get("cond"))) - set(found.get("cond", {})))
   if known and missing:
     raise ValueError(f"cond: has no {', '.join(missing)}; a context needs that of every token.")
   if lengths is not None:
@@ -61,12 +61,6 @@ def check(
       lengths, "lengths", (count,), axes=axes, dtype=np.int32, **ends
     )
   return found
-
-
-def per_token(batch: Mapping[str, Any]) -> dict[str, Any]:
-  """The conditions of which every token of a sequence has one."""
-  cond = batch.get("cond") or {}
-  return {name: array for name, array in cond.items() if conditioning.is_per_token(array)}
 
 
 def _conditions(

@@ -1,4 +1,4 @@
-"""Sampling: one scan down a grid of times. What the grid is decides what it is.
+"""Sampling: one scan down a grid of times. The step decides how, the grid how far.
 
 A grid is `[K + 1]` (whole examples), `[rows, tokens]` (each token at its own pace) or
 `[rows, B, tokens]`, noisiest first; every row is given x's rank. Tokens whose time stays the same
@@ -6,35 +6,130 @@ between two rows come back bit-identical. Sources: IMM algorithms 4 and 5; DDIM 
 """
 
 from collections.abc import Callable
+import dataclasses
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from dfim.core import interpolants
+from dfim.core import interpolants, parameterization
 
 Array = jax.Array
-Jump = Callable[[Array, Array, Array], Array]  # (x_t, s, t) -> x_s
-Clean = Callable[[Array, Array], Array]  # (x_t, t) -> x
-Step = Callable[[Array, Array, Array, Array], Array]  # (key, x_t, s, t) -> x_s
 
 
-def scan(step: Step, key: Array, x: Array, grid: Array) -> Array:
-  """Applies `step` between each two rows of `grid`.
+class Model(NamedTuple):
+  """A network with its weights and condition, as samplers call it.
+
+  Attributes:
+    jump: `(x_t, s, t) -> x_s`.
+    denoise: `(x_t, t) -> x`, the clean estimate.
+    path: the noise process of the model.
+    sigma_data: the standard deviation of pure noise.
+    remember: `(x, t) -> cache` with these tokens added, of a model that has a cache.
+  """
+
+  jump: Callable[[Array, Array, Array], Array]
+  denoise: Callable[[Array, Array], Array]
+  path: interpolants.Path
+  sigma_data: float
+  remember: Callable[[Array, Array], Any] | None = None
+
+
+ModelOf = Callable[..., Model]  # (condition, cache=None) -> model
+Step = Callable[[Model, Array, Array, Array, Array, Array], Array]  # (model, key, x_t, s, t, end)
+
+
+def of_network(
+  apply: Callable[..., Any],
+  params: Any,
+  f: parameterization.Parameterization,
+  cond: Any = None,
+  cache: Any = None,
+) -> Model:
+  """The model of a network; with the first three arguments bound, a `ModelOf`.
 
   Args:
-    step: `(key, x_t, s, t) -> x_s`, times of x's rank.
+    apply: `(params, x_in, s, t, cond) -> G`; with `cache=` it returns the new cache too.
+    params: its weights.
+    f: its parameterization.
+    cond: the condition of the samples.
+    cache: keys and values of the tokens before.
+  """
+  net = apply if cache is None else lambda *args: apply(*args, cache=cache)[0]
+  add = lambda x, t: apply(params, f.c_in(t) * x, t, t, cond, cache=cache)[1]
+  return Model(
+    jump=lambda x, s, t: f(net, params, x, s, t, cond),
+    denoise=lambda x, t: f.clean(net, params, x, t, cond),
+    path=f.path,
+    sigma_data=f.sigma_data,
+    remember=None if cache is None else add,
+  )
+
+
+def scan(
+  model: Model, key: Array, x: Array, grid: Array, *, step: Step, end: Array | None = None
+) -> Array:
+  """Steps down `grid`, row after row; with `step` bound, a sampler of whole examples.
+
+  Args:
+    model: see `Model`.
     key: one key, `[B]` keys so that an example's noise does not depend on its batch, or `[B, T]` so
       that neither does a token's on the tokens around it.
     x: `[B, ...]`, the noise to start from, of standard deviation sigma_data.
     grid: see the module.
+    step: such as `Pushforward()`.
+    end: the time of finished samples; None for the grid's last row.
   """
   rows = _of_rank(jnp.asarray(grid, x.dtype), x.ndim)
+  end = rows[-1] if end is None else end
 
   def body(x, row):
     n, s, t = row
-    return jnp.where(s == t, x, step(fold_in(key, n), x, s, t)), None
+    return jnp.where(s == t, x, step(model, fold_in(key, n), x, s, t, end)), None
 
   return jax.lax.scan(body, x, (jnp.arange(len(rows) - 1), rows[1:], rows[:-1]))[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pushforward:
+  """The model's own jump from t to s (IMM algorithm 4). Draws no noise."""
+
+  def __call__(self, model: Model, key: Array, x: Array, s: Array, t: Array, end: Array) -> Array:
+    del key, end
+    return model.jump(x, s, t)
+
+
+@dataclasses.dataclass(frozen=True)
+class Restart:
+  """A jump to `end`, taken as clean, then fresh noise up to s (IMM algorithm 5)."""
+
+  def __call__(self, model: Model, key: Array, x: Array, s: Array, t: Array, end: Array) -> Array:
+    last = jnp.broadcast_to(jnp.asarray(end, t.dtype), t.shape)
+    clean = model.jump(x, last, t)
+    eps = model.sigma_data * interpolants.noise_like(key, x)
+    return jnp.where(s == last, clean, interpolants.interpolate(model.path, clean, eps, s))
+
+
+@dataclasses.dataclass(frozen=True)
+class Ancestral:
+  """A denoiser's step: DDIM at eta = 0, the DDPM posterior at eta = 1 (DDIM eqs. 12, 16)."""
+
+  eta: float
+
+  def __post_init__(self):
+    if not 0.0 <= self.eta <= 1.0:
+      raise ValueError(f"eta={self.eta}: set it in [0, 1], 0 for DDIM and 1 for DDPM.")
+
+  def __call__(self, model: Model, key: Array, x: Array, s: Array, t: Array, end: Array) -> Array:
+    del end
+    path, clean = model.path, model.denoise(x, t)
+    if self.eta == 0.0:
+      return interpolants.ddim(path, x, clean, s, t)
+    std = self.eta * interpolants.ddpm_posterior(path, x, clean, s, t)[1]
+    kept = jnp.sqrt(jnp.maximum(jnp.square(path.sigma(s)) - jnp.square(std), 0.0))
+    direction = (x - path.alpha(t) * clean) / jnp.where(s == t, 1.0, path.sigma(t))
+    noise = std * model.sigma_data * interpolants.noise_like(key, x)
+    return path.alpha(s) * clean + kept * direction + noise
 
 
 def fold_in(key: Array, n: Array) -> Array:
@@ -52,76 +147,6 @@ def split(key: Array) -> tuple[Array, Array]:
     halve = jax.vmap(halve)
   pair = halve(key)
   return pair[..., 0], pair[..., 1]
-
-
-def pushforward(jump: Jump, x: Array, grid: Array) -> Array:
-  """x <- f_{s,t}(x), row after row (IMM algorithm 4). Draws no noise."""
-  return scan(pushforward_step(jump), jax.random.key(0), x, grid)
-
-
-def restart(
-  jump: Jump, key: Array, x: Array, grid: Array, *, path: interpolants.Path, sigma_data: float
-) -> Array:
-  """From each row to the last row's time at once, then fresh noise up to the next row's.
-
-  IMM, algorithm 5.
-  """
-  end = _of_rank(jnp.asarray(grid, x.dtype), x.ndim)[-1]
-  return scan(restart_step(jump, path=path, sigma_data=sigma_data, end=end), key, x, grid)
-
-
-def ancestral(
-  clean: Clean,
-  key: Array,
-  x: Array,
-  grid: Array,
-  *,
-  path: interpolants.Path,
-  sigma_data: float,
-  eta: float,
-) -> Array:
-  """A denoiser's steps down the grid, see `ancestral_step`."""
-  return scan(ancestral_step(clean, path=path, sigma_data=sigma_data, eta=eta), key, x, grid)
-
-
-def pushforward_step(jump: Jump) -> Step:
-  """The model's own jump."""
-  return lambda key, x, s, t: jump(x, s, t)
-
-
-def restart_step(
-  jump: Jump, *, path: interpolants.Path, sigma_data: float, end: float | Array
-) -> Step:
-  """A jump to `end`, taken as clean, then fresh noise up to s; none where s is `end`.
-
-  IMM, algorithm 5. `end` is the last time of the grid, and broadcasts to t.
-  """
-
-  def step(key, x, s, t):
-    last = jnp.broadcast_to(jnp.asarray(end, t.dtype), t.shape)
-    clean = jump(x, last, t)
-    eps = sigma_data * interpolants.noise_like(key, x)
-    return jnp.where(s == last, clean, interpolants.interpolate(path, clean, eps, s))
-
-  return step
-
-
-def ancestral_step(clean: Clean, *, path: interpolants.Path, sigma_data: float, eta: float) -> Step:
-  """A denoiser's step: DDIM at eta = 0, the DDPM posterior at eta = 1 (DDIM eqs. 12, 16)."""
-  if not 0.0 <= eta <= 1.0:
-    raise ValueError(f"eta={eta}: set it in [0, 1], 0 for DDIM and 1 for DDPM.")
-
-  def step(key, x, s, t):
-    estimate = clean(x, t)
-    if eta == 0.0:
-      return interpolants.ddim(path, x, estimate, s, t)
-    std = eta * interpolants.ddpm_posterior(path, x, estimate, s, t)[1]
-    kept = jnp.sqrt(jnp.maximum(jnp.square(path.sigma(s)) - jnp.square(std), 0.0))
-    direction = (x - path.alpha(t) * estimate) / jnp.where(s == t, 1.0, path.sigma(t))
-    noise = std * sigma_data * interpolants.noise_like(key, x)
-    return path.alpha(s) * estimate + kept * direction + noise
-
-  return step
 
 
 def _of_rank(grid: Array, rank: int) -> Array:

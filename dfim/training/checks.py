@@ -4,16 +4,12 @@ Types, unknown names and missing arguments are `resolve`'s to refuse; shapes and
 fit each other are found by tracing a step, in `experiment`.
 """
 
-from collections.abc import Callable
-import functools
 import inspect
-import json
 from typing import Any
 
 from absl import logging
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from dfim.config import errors, resolve as resolve_lib
@@ -24,73 +20,7 @@ from dfim.samplers import given as given_lib
 
 ConfigError = errors.ConfigError
 
-KINDS = {  # where dfim keeps each part: ours stand for no other kind, others' are taken as they are
-  "data": "data",
-  "model": "models",
-  "objective": "objectives",
-  "objective.f": "core.parameterization",
-  "objective.f.path": "core.interpolants",
-  "objective.sample_times": "core.times",
-  "objective.sample_times.pattern": "core.times",
-  "objective.sample_times.mapping": "core.mappings",
-  "objective.particles": "core.particles",
-  "objective.conditioning": "core.two_stream",
-  "objective.conditioning.grouping": "core.grouping",
-  "objective.conditioning.posterior": "core.posterior",
-  "objective.kernel": "core.kernels",
-  "objective.weight": "core.weights",
-  "optimizer": "optax",
-  "sampler.method": "samplers",
-  "sampler.step": "samplers",
-  "sampler.grid": "core.grids",
-}
 SIZES = "width depth heads channels blocks patch mlp_ratio mlp_width embed_multiplier".split()
-
-
-def numbers(values: dict[str, Any]) -> None:
-  """Refuses top-level numbers out of range."""
-  counts = "steps batch_size refresh_every accumulate log_every checkpoint_every keep_checkpoints"
-  least = dict.fromkeys(counts.split(), 1) | dict.fromkeys(
-    "seed sample_every eval_every keep_every".split(), 0
-  )
-  for field, low in least.items():
-    if values[field] < low:
-      raise ConfigError(f"{field}={values[field]}: set it to {low} or more.")
-  if values["seed"] >= 2**32:  # keys are made of the rest: seed 2^32 would be seed 0 again
-    raise ConfigError(f"seed={values['seed']}: set it below 2^32.")
-  if values["keep_every"] % values["checkpoint_every"]:
-    raise ConfigError(
-      f"keep_every={values['keep_every']}: set it to a multiple of"
-      f" checkpoint_every={values['checkpoint_every']}, for only what is saved can be kept."
-    )
-  decays = [d for d in values["ema"] if isinstance(d, int | float) and 0.0 <= d < 1.0]
-  if not decays or len(decays) < len(values["ema"]):
-    raise ConfigError(f"ema={values['ema']!r}: give at least one decay, each in [0, 1).")
-
-
-def plain(values: dict[str, Any]) -> None:
-  """Refuses what `config.json` cannot hold, such as a path or a dtype in place of its name."""
-  for field, value in values.items():
-    try:
-      json.dumps(value)
-    except TypeError as error:
-      raise ConfigError(f"{field}: {error}; give numbers, strings, lists and dicts.") from error
-
-
-def kinds(config: ml_collections.ConfigDict) -> None:
-  """Refuses a part without a name, and one of ours in the place of another kind."""
-  for field, home in KINDS.items():
-    spec = functools.reduce(lambda node, key: _get(node, key), field.split("."), config)
-    if "." not in field and _get(spec, "name") is None:
-      raise ConfigError(f"{field}: has no name; give it one, of {home}.* or of your own.")
-    if _get(spec, "name") is not None:
-      found = getattr(resolve_lib.find(spec["name"], field), "__module__", None) or ""
-      if found.startswith("dfim.") and not f"{found}.".startswith(f"dfim.{home}."):
-        raise ConfigError(f"{field}.name={spec['name']!r}: name one of {home}.*, or of your own.")
-
-
-def _get(node: Any, key: str) -> Any:
-  return node.get(key) if isinstance(node, dict | ml_collections.ConfigDict) else None
 
 
 def network(net: Any) -> None:
@@ -117,7 +47,7 @@ def _is_floating(dtype: Any) -> bool:
     return False
 
 
-def objective(loss: Any, net: Any, reach: Any) -> None:
+def objective(loss: Any, net: Any) -> None:
   """Refuses an objective that lacks a part, or would train on something else than it says."""
   given, function = getattr(loss, "keywords", {}), _function(loss)
   for p in inspect.signature(function).parameters.values():
@@ -137,7 +67,6 @@ def objective(loss: Any, net: Any, reach: Any) -> None:
   if given.get("drop_rate", 0.0) == 1.0:
     raise ConfigError("objective.drop_rate=1.0: drops every condition; set it below 1.")
   _streams(function, given, fields["pattern"], net)
-  _reach(reach, sample_times)
 
 
 def _jumps_from_noise(f: Any, t_max: float) -> None:
@@ -184,22 +113,6 @@ def _streams(function: Any, given: dict[str, Any], pattern: Any, net: Any) -> No
     raise ConfigError(
       "objective.weight: fused_snr would take the context for the past; use another."
     )
-
-
-def _reach(reach: Any, sample_times: Any) -> None:
-  """A number, or a schedule by step."""
-  if reach != 1.0 and "reach" not in inspect.signature(sample_times).parameters:
-    raise ConfigError("reach: only core.times.sample has one; leave it at 1.0.")
-  if isinstance(reach, float) and not 0.0 < reach <= 1.0:
-    raise ConfigError(f"reach={reach}: set it in (0, 1], or to a schedule.")
-  if isinstance(reach, float):
-    return
-  resolve_lib.check(reach, Callable, "reach", "a schedule")
-  fix = "reach: give a number in (0, 1] or a whole schedule, such as optax.linear_schedule"
-  with errors.config_errors(fix):
-    found = jax.eval_shape(reach, jax.ShapeDtypeStruct((), jnp.int32))
-    if jax.tree.map(jnp.shape, found) != ():
-      raise ValueError(f"this one gives {found}")
 
 
 def optimizer(tx: Any, rate: Any = None) -> None:
@@ -290,7 +203,7 @@ def limits(field: str, given: Any) -> None:
     raise ConfigError(f"{field}={tuple(given)}: give the value of black, then white's above it.")
 
 
-def takes(function: Any, count: int, field: str) -> None:
+def check_call(function: Any, count: int, field: str) -> None:
   """Refuses a function that cannot be called with `count` values and nothing else."""
   try:
     inspect.signature(function).bind(*range(count))

@@ -12,7 +12,6 @@ from typing import Any
 from absl import logging
 import jax
 from jax.experimental import multihost_utils
-import ml_collections
 import numpy as np
 
 from dfim import parallel
@@ -84,7 +83,7 @@ def replay(workdir: str, *, devices: Any = None) -> list[str]:
   Raises:
     ConfigError: `workdir` is not a bundle.
   """
-  config = ml_collections.ConfigDict(_tuples(workdir_lib.load(workdir)))
+  config = workdir_lib.load_config(workdir)
   experiment = experiment_lib.build(config, devices=devices)
   config = experiment.config
   state = checkpoint.restore(workdir, experiment.abstract_state())
@@ -144,10 +143,3 @@ def _batch(experiment: experiment_lib.Experiment, bundle: pathlib.Path) -> dict[
     names = list(checksums.named(experiment.batch))
     tree = jax.tree.unflatten(jax.tree.structure(experiment.batch), [rows[n] for n in names])
   return parallel.put_batch(tree, experiment.mesh)
-
-
-def _tuples(value: Any) -> Any:
-  """JSON has lists where a config has tuples."""
-  if isinstance(value, dict):
-    return {k: _tuples(v) for k, v in value.items()}
-  return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -24,7 +24,7 @@ def make_step(
   *,
   refresh_every: int = 1,
   accumulate: int = 1,
-  places: Any = None,
+  shardings: Any = None,
 ) -> Callable[..., tuple[train_state.TrainState, dict[str, Array]]]:
   """Builds `step(state, batch, root) -> (state, metrics)`, compiled once; donates the state.
 
@@ -35,11 +35,11 @@ def make_step(
     tx: the optimizer.
     refresh_every: steps between copies of the weights into `frozen`.
     accumulate: micro-batches whose gradients make one step, see `accumulated`.
-    places: the state's shardings, kept from step to step; None leaves them to the compiler.
+    shardings: the state's shardings, kept from step to step; None leaves them to the compiler.
   """
   gradient = make_gradient(apply, loss, accumulate=accumulate)
 
-  @functools.partial(jax.jit, donate_argnames="state", out_shardings=(places, None))
+  @functools.partial(jax.jit, donate_argnames="state", out_shardings=(shardings, None))
   def step(state: train_state.TrainState, batch: dict[str, Any], root: Array):
     (value, metrics), grads = gradient(state, batch, root)
     norm = optax.global_norm(grads)

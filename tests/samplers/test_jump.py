@@ -1,4 +1,4 @@
-"""Sampling: grids of every rank, exact laws for perfect models, released numbers."""
+"""Sampling: grids of every rank, exact distributions for perfect models, released numbers."""
 
 import functools
 
@@ -11,8 +11,18 @@ import pytest
 from dfim.core import grids, interpolants as ip, parameterization as pz
 from dfim.samplers import guidance, jump as jump_lib
 
+PUSHFORWARD, RESTART = jump_lib.Pushforward(), jump_lib.Restart()
 FM, COSINE = ip.FlowMatching(), ip.Cosine()
 PATHS = pytest.mark.parametrize("path", [FM, COSINE], ids=repr)
+
+
+def model(path, jump=None, denoise=None):
+  """A model of these functions, with the noise of deviation 0.5."""
+  return jump_lib.Model(jump, denoise, path, 0.5)
+
+
+def sample(jump, x, grid, *, key=None, path=FM, step=PUSHFORWARD):
+  return jump_lib.scan(model(path, jump), key or jax.random.key(0), x, grid, step=step)
 
 
 def gaussian_jump(path, std=0.5):
@@ -31,38 +41,29 @@ def gaussian_clean(path, std=0.5):
 
 @PATHS
 @pytest.mark.parametrize("steps", [1, 2, 5])
-def test_a_perfect_jump_gives_the_data_law(path, steps, key):
+def test_a_perfect_jump_gives_the_data_distribution(path, steps, key):
   x = 0.5 * jax.random.normal(key, (100_000, 1))
   grid = grids.uniform(steps, 1.0, 0.0)
-  out = jump_lib.pushforward(gaussian_jump(path, 0.2), x, grid)
+  out = sample(gaussian_jump(path, 0.2), x, grid)
   np.testing.assert_allclose(out.std(), 0.2, rtol=0.01)
-  again = jump_lib.restart(
-    gaussian_jump(path, 0.2), jax.random.key(1), x, grid, path=path, sigma_data=0.5
-  )
+  again = sample(gaussian_jump(path, 0.2), x, grid, path=path, step=RESTART)
   np.testing.assert_allclose(again.std(), 0.2, rtol=0.01)
 
 
 @PATHS
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-def test_a_perfect_denoiser_gives_the_data_law(path, eta, key):
+def test_a_perfect_denoiser_gives_the_data_distribution(path, eta, key):
   x = 0.5 * jax.random.normal(key, (50_000, 1))
-  out = jump_lib.ancestral(
-    gaussian_clean(path, 0.2),
-    jax.random.key(1),
-    x,
-    grids.uniform(200, 1.0, 0.0),
-    path=path,
-    sigma_data=0.5,
-    eta=eta,
-  )
+  perfect, grid = model(path, denoise=gaussian_clean(path, 0.2)), grids.uniform(200, 1.0, 0.0)
+  out = jump_lib.scan(perfect, jax.random.key(1), x, grid, step=jump_lib.Ancestral(eta))
   np.testing.assert_allclose(out.std(), 0.2, rtol=0.03)
 
 
 def test_restart_with_one_step_is_pushforward(key):
   x, grid = jax.random.normal(key, (6, 3)), grids.uniform(1, 0.994, 0.006)
   jump = lambda x, s, t: jnp.abs(x) + s - t  # rounded alike in any program, as tanh is not
-  once = jump_lib.restart(jump, jax.random.key(1), x, grid, path=FM, sigma_data=0.5)
-  np.testing.assert_array_equal(once, jump_lib.pushforward(jump, x, grid))
+  once = sample(jump, x, grid, step=RESTART)
+  np.testing.assert_array_equal(once, sample(jump, x, grid))
 
 
 def test_each_token_follows_its_own_column(key):
@@ -70,19 +71,19 @@ def test_each_token_follows_its_own_column(key):
   x = jax.random.normal(key, (4, 3, 2))
   grid = grids.at(grids.autoregressive(2, 3), grids.uniform(2, 1.0, 0.0))
   jump = gaussian_jump(FM, 0.2)
-  out = jump_lib.pushforward(jump, x, grid)
+  out = sample(jump, x, grid)
   np.testing.assert_allclose(out, jump(x, jnp.zeros((1, 1, 1)), jnp.ones((1, 1, 1))), rtol=1e-5)
-  half = jump_lib.pushforward(jump, x, grid[:3])  # the first token alone
+  half = sample(jump, x, grid[:3])  # the first token alone
   np.testing.assert_array_equal(half[:, 1:], x[:, 1:])
   assert jnp.all(half[:, 0] != x[:, 0])
   each = jnp.broadcast_to(grid[:, None], (len(grid), 4, 3))
-  np.testing.assert_allclose(jump_lib.pushforward(jump, x, each), out, rtol=1e-6)
+  np.testing.assert_allclose(sample(jump, x, each), out, rtol=1e-6)
 
 
 def test_noise_belongs_to_the_example_not_to_the_batch():
   keys = lambda *i: jax.vmap(lambda i: jax.random.fold_in(jax.random.key(3), i))(jnp.array(i))
   jump, grid = gaussian_jump(FM, 0.2), grids.uniform(3, 1.0, 0.0)
-  run = functools.partial(jump_lib.restart, jump, grid=grid, path=FM, sigma_data=0.5)
+  run = functools.partial(jump_lib.scan, model(FM, jump), grid=grid, step=RESTART)
   x = jnp.ones((4, 2))
   four = run(key=keys(0, 1, 2, 3), x=x)
   np.testing.assert_array_equal(four[2:], run(key=keys(2, 3), x=x[2:]))
@@ -94,15 +95,13 @@ def test_sampling_is_one_program_with_one_copy_of_the_network():
   def jump(x, s, t):
     return jnp.tanh(x) * (t - s)
 
-  jax.make_jaxpr(lambda x: jump_lib.pushforward(jump, x, grids.uniform(8, 1.0, 0.0)))(
-    jnp.ones((2, 3))
-  )
+  jax.make_jaxpr(lambda x: sample(jump, x, grids.uniform(8, 1.0, 0.0)))(jnp.ones((2, 3)))
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (3, 2, 4), (3, 2, 4, 1), (1,)])
 def test_a_grid_of_the_wrong_rank_is_refused(shape):
   with pytest.raises(ValueError, match="grid of shape"):
-    jump_lib.pushforward(lambda x, s, t: x, jnp.ones((2, 5)), jnp.ones(shape))
+    sample(lambda x, s, t: x, jnp.ones((2, 5)), jnp.ones(shape))
 
 
 def golden_network(params, x, s, t, cond=None, *, stride):
@@ -140,13 +139,13 @@ def test_golden_pushforward(released, kind, steps):
   x, jump, path, t_min, expected = released
   ends = dict(t_max=0.994, t_min=t_min)
   grid = grids.uniform(steps, **ends) if kind == "uniform" else grids.edm(path, steps, **ends)
-  out = jump_lib.pushforward(jump, x, grid)
+  out = sample(jump, x, grid)
   np.testing.assert_allclose(out, expected(f"pushforward/{kind}/{steps}"), rtol=1e-6, atol=1e-6)
 
 
 def test_golden_pushforward_through_eta(released):
   x, jump, path, t_min, expected = released
-  out = jump_lib.pushforward(jump, x, grids.through_eta(path, (1.4,), 0.994, t_min))
+  out = sample(jump, x, grids.through_eta(path, (1.4,), 0.994, t_min))
   np.testing.assert_allclose(out, expected("pushforward/mid_eta_1.4/2"), rtol=1e-6, atol=1e-6)
 
 
@@ -164,9 +163,7 @@ def test_golden_restart(released, steps, monkeypatch):
     return drawn[jnp.argmax(this)]
 
   monkeypatch.setattr(ip, "noise_like", lookup)
-  out = jump_lib.restart(
-    jump, jax.random.key(0), x, grids.uniform(steps, 0.994, t_min), path=path, sigma_data=0.5
-  )
+  out = sample(jump, x, grids.uniform(steps, 0.994, t_min), path=path, step=RESTART)
   np.testing.assert_allclose(out, expected(f"restart/uniform/{steps}"), rtol=1e-6, atol=1e-6)
 
 
@@ -176,8 +173,10 @@ def test_golden_guidance(weight, golden, float64):
   last = lambda a: jnp.moveaxis(jnp.asarray(a), -3, -1)
   network = functools.partial(golden_network, stride=True)
   cond = dict(label=jnp.asarray(numbers["labels"]))
-  guided = guidance.classifier_free(network, weight)
-  f, params = pz.EulerFlow(FM), jnp.asarray(numbers["A"])
-  jump = lambda x, s, t: f(guided, params, x, s, t, cond)
-  out = jump_lib.pushforward(jump, last(numbers["z"]), grids.uniform(2, 0.994, 0.0))
+  model_of = functools.partial(
+    jump_lib.of_network, network, jnp.asarray(numbers["A"]), pz.EulerFlow(FM)
+  )
+  guided = guidance.classifier_free(model_of, weight)(cond)
+  grid = grids.uniform(2, 0.994, 0.0)
+  out = jump_lib.scan(guided, jax.random.key(0), last(numbers["z"]), grid, step=PUSHFORWARD)
   np.testing.assert_allclose(out, last(numbers[f"cfg/{weight}/2"]), rtol=1e-6, atol=1e-6)

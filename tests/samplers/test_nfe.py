@@ -40,8 +40,8 @@ def test_of_steps(guidance):
 @pytest.mark.parametrize("levels, chunk", [("autoregressive", 1), ("pyramid", 3)])
 def test_of_token(levels, chunk, cached):
   config = forcing_walk.get_config("smoke")
-  config.sampler.cached = cached
-  config.sampler.method.update(levels=dict(name=f"core.grids.{levels}"), chunk=chunk)
+  levels_of = dict(name=f"core.grids.{levels}")
+  config.sampler.rollout.update(levels=levels_of, chunk=chunk, cached=cached)
   how = dict(levels=getattr(grids, levels), chunk=chunk, cached=cached)
   with jax.debug_key_reuse(False):
     assert np.isclose(counted(config) / 6, nfe.of_token(2, **how))

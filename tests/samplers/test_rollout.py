@@ -18,6 +18,7 @@ F = pz.EulerFlow(FM)
 NET = CausalTransformer(width=16, depth=2, heads=2, window=5)
 DIM, LENGTH = 2, 64
 TIMES = np.linspace(0.99, 0.01, 4)
+DDIM = jump.Ancestral(0.0)
 SCHEDULES = dict(
   autoregressive=grids.autoregressive,
   pyramid=functools.partial(grids.pyramid, lag=1.5),
@@ -34,8 +35,8 @@ def network(net=NET, dtype=jnp.float32):
   return jax.tree.map(noise, jax.eval_shape(net.init, jax.random.key(0), x, t, t, cond))
 
 
-def make_step(jump, clean):
-  return rollout_lib.jump.ancestral_step(clean, path=FM, sigma_data=0.5, eta=0.0)
+def model_of(net, params):
+  return functools.partial(jump.of_network, net.apply, params, F)
 
 
 def draw(
@@ -51,30 +52,16 @@ def draw(
   **stable,
 ):
   """A rollout in float64 after 3 observed tokens, with a condition per token."""
-  step_of, remember = rollout_lib.of_network(
-    net.apply, network(net, jnp.float64), F, make_step, **stable
-  )
+  models = model_of(net, network(net, jnp.float64))
+  how = rollout_lib.Rollout(schedule, window, chunk, **stable)
   rng = np.random.default_rng(1)
   context = jnp.asarray(rng.normal(size=(batch, 3, DIM)), jnp.float64)
   cond = {"action": jnp.asarray(rng.normal(size=(batch, 3 + length, 1)), jnp.float64)}
-  memory = dict(cache=net.empty_cache(batch, dtype="float64"), remember=remember) if cached else {}
+  cache = net.empty_cache(batch, dtype="float64") if cached else None
+  what = dict(step=DDIM, length=length, lengths=lengths, cache=cache)
+  roll = functools.partial(rollout_lib.rollout, models, times=TIMES, how=how, **what)
   with jax.debug_key_reuse(False):
-    return jax.jit(
-      lambda key, context, cond: rollout_lib.rollout(
-        step_of,
-        key,
-        context,
-        cond,
-        schedule,
-        jnp.asarray(TIMES),
-        window=window,
-        chunk=chunk,
-        length=length,
-        lengths=lengths,
-        sigma_data=0.5,
-        **memory,
-      )
-    )(jax.random.key(2), context, cond)
+    return jax.jit(roll)(jax.random.key(2), context, cond)
 
 
 @pytest.mark.parametrize(
@@ -113,25 +100,23 @@ def test_the_context_comes_back_untouched_and_examples_keep_to_themselves(float6
   np.testing.assert_array_equal(two[:, :3], context)
 
 
-def recording(seen):
-  """A step that moves nothing it is not asked to, and records what it is shown."""
-
-  def step_of(cond, cache):
-    def step(key, x, s, t):
-      jax.debug.callback(lambda *a: seen.append([np.asarray(b) for b in a]), x, s, t, ordered=True)
-      return jnp.zeros_like(x) + s
-
-    return step
-
-  return step_of
+def of_functions(jump_to=None, denoise=None):
+  """The models of functions that read no condition."""
+  return lambda cond: jump.Model(jump_to, denoise, FM, 0.5)
 
 
-def record(observed=2, **kw):
+def record(observed=2, context_time=None, **kw):
+  """A rollout of a jump that records its arguments: the sequences, and pairs of times s and t."""
   seen, context = [], jnp.ones((1, observed, 1))
-  kw = dict(window=4, chunk=2, length=4, **kw)
-  out = rollout_lib.rollout(
-    recording(seen), jax.random.key(0), context, None, grids.autoregressive, [0.9, 0.5, 0.1], **kw
-  )
+
+  def jump_to(x, s, t):
+    jax.debug.callback(lambda *a: seen.append([np.asarray(b) for b in a]), x, s, t, ordered=True)
+    return jnp.zeros_like(x) + s
+
+  how = rollout_lib.Rollout(grids.autoregressive, 4, 2, context_time=context_time)
+  arguments = jax.random.key(0), context, None, [0.9, 0.5, 0.1], how
+  kw = dict(step=jump.Pushforward(), length=4, **kw)
+  out = rollout_lib.rollout(of_functions(jump_to), *arguments, **kw)
   jax.effects_barrier()
   return out, [(s[0, :, 0].tolist(), t[0, :, 0].tolist()) for _, s, t in seen]
 
@@ -186,12 +171,9 @@ def test_progress_is_reported_after_each_chunk():
 def test_one_compile_for_each_shape_of_call():
   traced = chex.assert_max_traces(n=1)(lambda x, s, t: jnp.zeros_like(x))
 
-  @jax.jit
-  def roll(key, context):
-    step_of = lambda cond, cache: jump.pushforward_step(traced)
-    return rollout_lib.rollout(
-      step_of, key, context, None, grids.full_sequence, [0.9, 0.1], window=8, chunk=2, length=64
-    )
+  how = rollout_lib.Rollout(grids.full_sequence, 8, 2)
+  what = dict(cond=None, times=[0.9, 0.1], how=how, step=jump.Pushforward(), length=64)
+  roll = jax.jit(functools.partial(rollout_lib.rollout, of_functions(traced), **what))
 
   chex.clear_trace_counter()
   for seed in range(3):
@@ -204,7 +186,7 @@ def gaussian_ar1(rho=0.9, std=0.5, tokens=24):
 
 
 @pytest.mark.parametrize("chunk", [1, 3])
-def test_a_perfect_causal_denoiser_rolls_out_the_right_law(chunk):
+def test_a_perfect_causal_denoiser_rolls_out_the_right_distribution(chunk):
   """A first-order process: the correlation of neighbours is right far beyond the window."""
   tokens, window = 24, 6
   covariance = gaussian_ar1(tokens=window)
@@ -219,21 +201,10 @@ def test_a_perfect_causal_denoiser_rolls_out_the_right_law(chunk):
       rows.append(jnp.einsum("bj,j->b", x[:, : i + 1, 0], gain))
     return jnp.stack(rows, axis=1)[..., None]
 
-  step_of = lambda cond, cache: jump.ancestral_step(clean, path=FM, sigma_data=0.5, eta=0.0)
-  out = jax.jit(
-    lambda key: rollout_lib.rollout(
-      step_of,
-      key,
-      jnp.zeros((4000, 0, 1)),
-      None,
-      grids.autoregressive,
-      np.linspace(0.999, 0.0, 41),
-      window=window,
-      chunk=chunk,
-      length=tokens,
-      sigma_data=0.5,
-    )
-  )(jax.random.key(0))
+  how = rollout_lib.Rollout(grids.autoregressive, window, chunk)
+  what = dict(times=np.linspace(0.999, 0.0, 41), how=how, step=DDIM, length=tokens)
+  roll = functools.partial(rollout_lib.rollout, of_functions(denoise=clean), **what)
+  out = jax.jit(roll)(jax.random.key(0), context=jnp.zeros((4000, 0, 1)), cond=None)
   for distance in (1, 2, 4):
     correlation = [np.corrcoef(out[:, k - distance, 0], out[:, k, 0])[0, 1] for k in (12, 18, 23)]
     np.testing.assert_allclose(correlation, 0.9**distance, atol=0.04)
@@ -241,7 +212,7 @@ def test_a_perfect_causal_denoiser_rolls_out_the_right_law(chunk):
 
 
 @pytest.mark.parametrize("noise", ["kept", "fresh"])
-def test_a_perfect_causal_jump_rolls_out_the_right_law(noise):
+def test_a_perfect_causal_jump_rolls_out_the_right_distribution(noise):
   """Three calls a token, down its own noise or with fresh noise between the calls."""
   std, window = 0.5, 4
   left = jnp.full((1, window, 1), std * np.sqrt(1 - 0.9**2)).at[:, 0].set(std)
@@ -251,23 +222,11 @@ def test_a_perfect_causal_jump_rolls_out_the_right_law(noise):
     at = lambda u: jnp.sqrt((FM.alpha(u) * left) ** 2 + (0.5 * FM.sigma(u)) ** 2)
     return FM.alpha(s) * mean + (x - FM.alpha(t) * mean) * at(s) / at(t)
 
-  step = dict(
-    kept=jump.pushforward_step(perfect),
-    fresh=jump.restart_step(perfect, path=FM, sigma_data=0.5, end=0.0),
-  )[noise]
-  roll = functools.partial(
-    rollout_lib.rollout,
-    lambda cond, cache: step,
-    context=jnp.zeros((20_000, 0, 1)),
-    cond=None,
-    levels=grids.autoregressive,
-    times=grids.uniform(3, 1.0, 0.0),
-    window=window,
-    chunk=1,
-    length=9,
-    sigma_data=0.5,
-  )
-  out = jax.jit(roll)(jax.random.key(0))[..., 0]
+  step = dict(kept=jump.Pushforward(), fresh=jump.Restart())[noise]
+  how = rollout_lib.Rollout(grids.autoregressive, window, 1)
+  what = dict(times=grids.uniform(3, 1.0, 0.0), how=how, step=step, length=9)
+  roll = functools.partial(rollout_lib.rollout, of_functions(perfect), **what)
+  out = jax.jit(roll)(jax.random.key(0), context=jnp.zeros((20_000, 0, 1)), cond=None)[..., 0]
   np.testing.assert_allclose(out.std(axis=0), std, rtol=0.02)
   for distance in (1, 2, 4):
     correlation = np.corrcoef(out[:, 8 - distance], out[:, 8])[0, 1]
@@ -275,44 +234,49 @@ def test_a_perfect_causal_jump_rolls_out_the_right_law(noise):
 
 
 @pytest.mark.parametrize(
-  "mode, fed, told",
+  "mode, fed, level",
   [
     ("none", lambda x: x, 0.01),
     ("label", lambda x: x, 0.2),
     ("scale", lambda x: 0.8 * x, 0.2),
   ],
 )
-def test_what_each_mode_shows(mode, fed, told, key):
+def test_each_mode_shows_finished_tokens_its_way(mode, fed, level, key):
   x = jnp.full((1, 2, 1), 3.0)
   t = jnp.array([[[0.01], [0.7]]])
-  shown, times = rollout_lib.shown(key, x, t, FM, 0.2, mode, sigma_data=0.5)
+  shown, times = stable(mode).shown(key, x, t, jump.Model(None, None, FM, 0.5))
   np.testing.assert_allclose(shown[0, :, 0], [fed(3.0), 3.0], rtol=1e-6)
-  np.testing.assert_allclose(times[0, :, 0], [told, 0.7], rtol=1e-6)
+  np.testing.assert_allclose(times[0, :, 0], [level, 0.7], rtol=1e-6)
+
+
+def stable(mode, t_context=0.2):
+  return rollout_lib.Rollout(grids.autoregressive, 3, 1, t_context=t_context, mode=mode)
 
 
 @pytest.mark.parametrize("path", [FM, COSINE], ids=repr)
-def test_noise_of_a_stabilised_token_has_the_level_that_is_told(path, key):
+def test_noise_of_a_stabilised_token_has_the_level_that_is_shown(path, key):
   x, t = jnp.full((20_000, 1, 1), 3.0), jnp.full((1, 1, 1), 0.01)
-  shown, told = rollout_lib.shown(key, x, t, path, 0.2, "scale_and_noise", sigma_data=0.5)
+  model = jump.Model(None, None, path, 0.5)
+  shown, times = stable("scale_and_noise").shown(key, x, t, model)
   level = jnp.full(1, 0.2)
   np.testing.assert_allclose(shown.mean(), 3.0 * path.alpha(level)[0], rtol=0.01)
   np.testing.assert_allclose(shown.std(), 0.5 * path.sigma(level)[0], rtol=0.02)
-  np.testing.assert_allclose(told, 0.2, rtol=1e-6)
+  np.testing.assert_allclose(times, 0.2, rtol=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["none", "label", "scale", "scale_and_noise"])
 def test_stabilised_tokens_stay_bit_identical_and_tokens_on_their_way_are_shown_as_they_are(mode):
   seen = {}
 
-  def step(key, x, s, t):
+  def step(model, key, x, s, t, end):
     seen.update(x=x, s=s, t=t)
     return x + 1.0
 
   x = jnp.full((1, 3, 1), 3.0)
   t = jnp.array([[[0.01], [0.1], [0.7]]])
   s = jnp.array([[[0.01], [0.01], [0.5]]])
-  stable = rollout_lib.stabilised(step, FM, 0.2, mode, sigma_data=0.5)
-  out = stable(jax.random.key(0), x, s, t)
+  model = jump.Model(None, None, FM, 0.5)
+  out = rollout_lib.stabilised(step, stable(mode), model, jax.random.key(0), x, s, t, 0.01)
   np.testing.assert_array_equal(out[0, :, 0], [3.0, 4.0, 4.0])
   np.testing.assert_array_equal(seen["x"][0, 1:], x[0, 1:])
   np.testing.assert_array_equal(seen["t"][0, 1:], t[0, 1:])
@@ -331,23 +295,19 @@ def test_stabilised_tokens_stay_bit_identical_and_tokens_on_their_way_are_shown_
     (dict(window=1), "window=1: must hold at least the chunk of 2"),
     (dict(length=5), "chunk=2, length=5"),
     (dict(chunk=0), "chunk=0"),
+    (dict(mode="scaled"), "mode='scaled': .* none, label, scale, scale_and_noise"),
+    (dict(t_context=1.0), "t_context=1.0"),
+    (dict(context_time=2.0), "context_time=2.0"),
     (dict(cond={"action": jnp.zeros((1, 8, 1))}), "cond of 8 tokens: .* 3 . 4 tokens"),
-    (dict(cache={}), "cache and remember: give both"),
   ],
 )
 def test_what_does_not_fit_is_named(changes, message):
-  args = dict(cond=None, levels=grids.full_sequence, window=4, chunk=2, length=4) | changes
-  cond, levels = args.pop("cond"), args.pop("levels")
-  never = lambda cond, cache: pytest.fail("a step was made")
+  given = dict(cond=None, levels=grids.full_sequence, window=4, chunk=2, length=4) | changes
+  arguments = jax.random.key(0), jnp.zeros((1, 3, 1)), given.pop("cond"), [0.9, 0.5, 0.1]
+  never, length = lambda cond: pytest.fail("a step was made"), given.pop("length")
   with pytest.raises(ValueError, match=message):
-    rollout_lib.rollout(
-      never, jax.random.key(0), jnp.zeros((1, 3, 1)), cond, levels, [0.9, 0.5, 0.1], **args
-    )
-
-
-def test_an_unknown_mode_is_named():
-  with pytest.raises(ValueError, match="mode='scaled', .* none, label, scale, scale_and_noise"):
-    rollout_lib.stabilised(None, FM, 0.1, "scaled")
+    how = rollout_lib.Rollout(**given)
+    rollout_lib.rollout(never, *arguments, how, step=jump.Pushforward(), length=length)
 
 
 def test_a_network_without_a_window_needs_the_size_of_its_cache():
@@ -370,32 +330,21 @@ def test_golden_ddim_step_per_token(betas, released, kind, golden, float64):
   def analytic(params, x, s, t, cond):
     return jnp.tanh(x @ numbers["A"].T) * (0.5 + (1000 * t - 1) / 2000)
 
-  step = jump.ancestral_step(
-    lambda x, t: f.clean(analytic, None, x, t), path=f.path, sigma_data=1.0, eta=0.0
-  )
-  stable = rollout_lib.stabilised(step, f.path, 0.015, "scale")
-  out = stable(jax.random.key(0), x, s, t)
+  model = jump.of_network(analytic, None, f)
+  how = stable("scale", 0.015)
+  out = rollout_lib.stabilised(DDIM, how, model, jax.random.key(0), x, s, t, 0.0)
   expected = tokens_second(f"ddim_step/{released}/{betas}")
   np.testing.assert_allclose(out, expected, rtol=2e-5, atol=2e-5)
 
 
 def test_conditions_beyond_the_length_are_never_read():
-  step_of, _ = rollout_lib.of_network(NET.apply, network(), F, make_step)
+  models, how = model_of(NET, network()), rollout_lib.Rollout(grids.autoregressive, 5, 1)
 
   def drawn(fill):
-    action = jnp.ones((2, 6, 1)).at[0, 4:].set(fill)
-    return rollout_lib.rollout(
-      step_of,
-      jax.random.key(1),
-      jnp.zeros((2, 2, DIM)),
-      dict(action=action),
-      grids.autoregressive,
-      TIMES,
-      window=5,
-      chunk=1,
-      length=4,
-      lengths=jnp.array([4, 6]),
-    )
+    cond = dict(action=jnp.ones((2, 6, 1)).at[0, 4:].set(fill))
+    arguments = jax.random.key(1), jnp.zeros((2, 2, DIM)), cond, TIMES, how
+    what = dict(step=DDIM, length=4, lengths=jnp.array([4, 6]))
+    return rollout_lib.rollout(models, *arguments, **what)
 
   with jax.debug_key_reuse(False):
     np.testing.assert_array_equal(drawn(0.0), drawn(np.nan))

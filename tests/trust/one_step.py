@@ -25,7 +25,7 @@ def gradient_of(experiment, dtype: str) -> dict[str, np.ndarray]:
   to = lambda tree: jax.tree.map(
     lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree
   )
-  state = jax.jit(to, out_shardings=experiment.places())(experiment.first_state())
+  state = jax.jit(to, out_shardings=experiment.shardings())(experiment.first_state())
   process = jax.process_index(), jax.process_count()
   batch = parallel.put_batch(to(next(experiment.source(process=process))), experiment.mesh)
   gradient = step.make_gradient(experiment.apply, experiment.loss)

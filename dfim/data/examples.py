@@ -1,0 +1,70 @@
+"""What sampling needs to know of the data, kept in a run's folder: `examples.npz`."""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from dfim.core import conditioning
+from dfim.io import atomic, npz
+
+FILE = "examples.npz"
+_LABELS, _X, _COND = "labels", "x", "cond/"
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+  """The form of the examples.
+
+  Attributes:
+    batch: shapes and dtypes of one global batch: `x`, and perhaps `cond` and `mask`.
+    labels: the classes to sample, over and over; none without classes.
+    cond: the conditions per token of the first examples, `[n, T, ...]` by name.
+  """
+
+  batch: dict[str, Any]
+  labels: tuple[int, ...] = ()
+  cond: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+def of_batch(batch: dict[str, Any], labels: tuple[int, ...]) -> Examples:
+  """The form of a whole first batch."""
+  shaped = lambda a: jax.ShapeDtypeStruct(a.shape, jax.dtypes.canonicalize_dtype(a.dtype))
+  cond = conditioning.hide(batch.get("cond"), batch.get("mask"))  # padding may hold anything
+  return Examples(jax.tree.map(shaped, batch), labels, conditioning.per_token(jax.device_get(cond)))
+
+
+def write(workdir: str | os.PathLike, examples: Examples, count: int) -> None:
+  """Writes the form of an example, the labels and `count` conditions, in the first process."""
+  if jax.process_index() != 0:
+    return
+  batch = examples.batch
+  arrays = {_X: np.empty((0, *batch["x"].shape[1:]), batch["x"].dtype)}
+  for name, a in (batch.get("cond") or {}).items():
+    arrays[_COND + name] = np.empty((0, *a.shape[1:]), a.dtype)
+  arrays |= {_COND + name: np.asarray(a[:count]) for name, a in examples.cond.items()}
+  arrays[_LABELS] = np.asarray(examples.labels, np.int32)
+  atomic.replace(pathlib.Path(workdir) / FILE, lambda file: np.savez(file, **arrays))
+
+
+def read(workdir: str | os.PathLike, batch_size: int) -> Examples | None:
+  """What `write` wrote; None where there is no such file.
+
+  Raises:
+    ValueError: the file is damaged.
+  """
+  path = pathlib.Path(workdir) / FILE
+  if not path.is_file():
+    return None
+  try:
+    arrays = npz.read_npz(path)
+    labels = tuple(map(int, arrays.pop(_LABELS)))
+    shaped = lambda a: jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), a.dtype)
+    cond = {k.removeprefix(_COND): a for k, a in arrays.items() if k != _X}
+    batch = dict(x=shaped(arrays[_X])) | (dict(cond=jax.tree.map(shaped, cond)) if cond else {})
+    return Examples(batch, labels, conditioning.per_token(cond))
+  except (ValueError, KeyError) as error:
+    raise ValueError(f"{path}: {error}; remove it to open the data instead.") from error

@@ -1,0 +1,133 @@
+"""What samples are drawn with: a network, its objective and the form of its data."""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+from typing import Any
+
+from absl import logging
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from dfim import parallel
+from dfim.config import errors, resolve as resolve_lib, schema
+from dfim.core import parameterization, two_stream
+from dfim.data import examples as examples_lib
+from dfim.samplers import sampler as sampler_lib
+from dfim.training import checks, state as train_state
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Generator:
+  """What sampling needs of an experiment; nothing that only training needs."""
+
+  config: ml_collections.ConfigDict
+  mesh: jax.sharding.Mesh
+  net: Any  # the linen module
+  apply: parameterization.Apply
+  loss: Callable[..., tuple[Array, dict[str, Array]]]  # with its arguments bound
+  examples: examples_lib.Examples
+
+  @property
+  def f(self) -> parameterization.Parameterization:
+    """The parameterization."""
+    return self.loss.keywords["f"]
+
+  @property
+  def batch(self) -> dict[str, Any]:
+    """Shapes and dtypes of one global batch."""
+    return self.examples.batch
+
+  @functools.cached_property
+  def sampler(self) -> sampler_lib.Sampler:
+    """The sampler."""
+    return sampler_lib.parse(self.config.sampler)
+
+  def init_params(self, key: Array) -> Any:
+    """The network's parameters at step 0."""
+    one = jax.tree.map(lambda a: jnp.zeros((1, *a.shape[1:]), a.dtype), self.batch)
+    t = jnp.ones((1,) * one["x"].ndim)
+    return self.net.init(key, one["x"], t, t, one.get("cond"))
+
+  @functools.cached_property
+  def param_shapes(self) -> Any:
+    """Shapes and dtypes of the parameters; allocates nothing."""
+    with errors.config_errors("model", self.config.model):
+      return jax.eval_shape(self.init_params, jax.random.key(0))
+
+  def abstract_average(self) -> train_state.TrainState:
+    """Shapes and shardings of a state's numbers of steps and of `ema_params`, and no more."""
+    count = jax.ShapeDtypeStruct((), jnp.int32)
+    ema = {str(self.config.ema[0]): self.param_shapes}
+    return self.placed(train_state.TrainState(count, None, None, ema, None, count))
+
+  def placed(self, shapes: Any) -> Any:
+    """`shapes` with the sharding of every array."""
+    put = lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place)
+    return jax.tree.map(put, shapes, parallel.of_state(shapes, self.mesh))
+
+  def ema_params(self, state: train_state.TrainState) -> Any:
+    """The weights to sample, score and export: the average of the config's first decay."""
+    return state.ema[str(self.config.ema[0])]
+
+
+def parts(config: ml_collections.ConfigDict) -> tuple[Any, Callable[..., Any]]:
+  """The network and the objective of a complete config."""
+  net = resolve_lib.resolve(config.model, "model")
+  loss = resolve_lib.resolve(config.objective, "objective")
+  checks.network(net)
+  checks.objective(loss, net)
+  return net, loss
+
+
+def source_of(config: ml_collections.ConfigDict, loss: Callable[..., Any]) -> Callable[..., Any]:
+  """The source of a config's data, `(start, process) -> batches`."""
+  source = resolve_lib.resolve(config.data, "data")
+  checks.source(source)
+  read = config.batch_size * two_stream.of(loss.keywords).reference
+  return functools.partial(source, batch_size=read, seed=config.seed)
+
+
+def first_batch(
+  config: ml_collections.ConfigDict, source: Callable[..., Any], net: Any
+) -> tuple[dict[str, Any], examples_lib.Examples]:
+  """The first global batch, and its form."""
+  with errors.config_errors("data", config.data):
+    stream = source()
+    batch = next(stream)
+    checks.first_batch(batch, net)
+  labels = checks.labels(getattr(stream, "labels", None), net)
+  return batch, examples_lib.of_batch(batch, labels)
+
+
+def build(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  *,
+  devices: Any = None,
+  examples: examples_lib.Examples | None = None,
+) -> Generator:
+  """The generator of a run, from its folder alone; of an older run, from its data too.
+
+  Args:
+    config: of the run.
+    workdir: its folder.
+    devices: all by default.
+    examples: the form of the data, if it is not that of the folder.
+
+  Raises:
+    ConfigError: one line with the field, its value and the fix.
+  """
+  config = schema.complete(config)
+  with errors.config_errors():
+    schema.check_kinds(config)
+    net, loss = parts(config)
+    mesh = parallel.make_mesh(devices, config.fsdp)
+    examples = examples or examples_lib.read(workdir, config.batch_size)
+    if examples is None:
+      logging.info("%s has no %s; opening the data.", workdir, examples_lib.FILE)
+      _, examples = first_batch(config, source_of(config, loss), net)
+  return Generator(config, mesh, net, net.apply, loss, examples)
