@@ -22,7 +22,7 @@ import ml_collections
 import numpy as np
 
 from dfim import sample
-from dfim.config.errors import config_errors, ConfigError
+from dfim.config.errors import config_errors, ConfigError, FieldError
 from dfim.config.resolve import resolve
 from dfim.io import atomic, inputs
 from dfim.training import checks, generator as generator_lib
@@ -135,7 +135,7 @@ def _check_steps(evaluator: Evaluator, field: str, generator: generator_lib.Gene
   steps = wanted.default
   steps = list(steps) if isinstance(steps, list | tuple) else [steps]
   if not steps or any(type(k) is not int or k < 1 for k in steps):
-    raise ConfigError(f"{field}={steps}: give 1 or more, each at least 1.")
+    raise FieldError(field, steps, "give 1 or more, each at least 1.")
   for k in steps:
     with config_errors(field):
       jax.eval_shape(functools.partial(generator.sampler.times, generator.f.path, k))

@@ -192,9 +192,10 @@ def restore(
     raise ValueError("abstract: has no shardings; pass those of `Experiment.abstract_state()`.")
   saved, damaged = steps(workdir), {}
   if not saved:
-    raise ConfigError(
-      f"workdir={workdir}: no checkpoint in {folder(workdir)}; train first, or pass another"
-      " --workdir."
+    raise FieldError(
+      "workdir",
+      workdir,
+      f"no checkpoint in {folder(workdir)}; train first, or pass another --workdir.",
     )
   if step is not None and step not in saved:
     there = f"{folder(workdir)}; there are {', '.join(map(str, saved))}"
@@ -211,9 +212,11 @@ def restore(
     what, other = "what --step names is", "step"
     if step is None:
       what, other = "every checkpoint is", "workdir to start anew"
-    raise ConfigError(
-      f"workdir={workdir}: {what} damaged ({newest}: {why}); nothing was changed."
-      f" Restore {folder(workdir)} from a copy, or pass another --{other}."
+    raise FieldError(
+      "workdir",
+      workdir,
+      f"{what} damaged ({newest}: {why}); nothing was changed. Restore {folder(workdir)} from a "
+      f"copy, or pass another --{other}.",
     )
   if set_aside and jax.process_index() == 0:
     for path in damaged:

@@ -14,7 +14,7 @@ import ml_collections
 
 from dfim.checkpoints import checkpoint
 from dfim.config import moved
-from dfim.config.errors import ConfigError
+from dfim.config.errors import ConfigError, FieldError
 from dfim.data import identity
 from dfim.io import atomic
 
@@ -38,11 +38,11 @@ def check(
     ConfigError: the first field that differs, and the field that it follows, if any.
   """
   if "://" in workdir:
-    raise ConfigError(
-      f"workdir={workdir}: give a folder; mount a bucket first, as launch/README.md shows."
+    raise FieldError(
+      "workdir", workdir, "give a folder; mount a bucket first, as launch/README.md shows."
     )
   if pathlib.Path(workdir).is_file():
-    raise ConfigError(f"workdir={workdir}: a file stands there; pass the path of a folder.")
+    raise FieldError("workdir", workdir, "a file stands there; pass the path of a folder.")
   if not checkpoint.steps(workdir):
     return
   saved, given = _flat(load(workdir)), _flat(_as_json(config))
@@ -56,9 +56,11 @@ def check(
       steps, wanted = saved.get("steps"), given.get("steps")
       if not why and steps != wanted:  # a schedule's length may follow the steps
         why = f" (steps={steps} there and {wanted} here, which it may follow)"
-      raise ConfigError(
-        f"workdir={workdir} holds a run with {field}={before!r}, and this config has"
-        f" {now!r}{why}: pass another --workdir, or the old value."
+      raise FieldError(
+        "workdir",
+        workdir,
+        f"holds a run with {field}={before!r}, and this config has {now!r}{why}: pass another "
+        "--workdir, or the old value.",
       )
 
 
@@ -118,8 +120,8 @@ def lock(workdir: str) -> Iterator[None]:
       file.seek(0)
       where = file.read().strip()
       if where == socket.gethostname():
-        raise ConfigError(
-          f"workdir={workdir}: a process trains there; let it end, or pass another --workdir."
+        raise FieldError(
+          "workdir", workdir, "a process trains there; let it end, or pass another --workdir."
         ) from error
       logging.warning("%s is locked from %s; two trainers would spoil it.", workdir, where)
     except OSError as error:
@@ -142,7 +144,7 @@ def load(workdir: str) -> dict[str, Any]:
       return moved.translated(manifest["config"])
   except OSError as error:
     raise checkpoint.ReadError(f"{path} could not be read: {error.strerror}.") from error
-  raise ConfigError(f"workdir={workdir}: no config.json there; train first, or pass --config.")
+  raise FieldError("workdir", workdir, "no config.json there; train first, or pass --config.")
 
 
 def load_config(workdir: str) -> ml_collections.ConfigDict:

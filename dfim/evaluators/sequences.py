@@ -114,6 +114,5 @@ def check_rollout(
     raise ValueError(f"tokens={tokens}: the sequences of reference have {x.shape[1]}; give fewer.")
   if not any_length:
     raise ValueError(
-      "rollout: needs a sampler of any length; set sampler.rollout, without"
-      " sampler.rollout.length."
+      "rollout: needs a sampler of any length; set sampler.rollout, without sampler.rollout.length."
     )

@@ -18,7 +18,7 @@ import ml_collections
 from dfim import parallel
 from dfim.checkpoints import checkpoint, checksums, workdir as workdir_lib
 from dfim.config import moved
-from dfim.config.errors import config_errors, ConfigError
+from dfim.config.errors import config_errors, ConfigError, FieldError
 from dfim.config.resolve import resolve
 from dfim.core import parameterization
 from dfim.data import examples as examples_lib
@@ -131,7 +131,7 @@ def network(folder: str | os.PathLike) -> tuple[Any, parameterization.Parameteri
   """The network, f and parameter shapes that the config.json of an exported folder describes."""
   path = pathlib.Path(folder) / CONFIG
   if not path.is_file():
-    raise ConfigError(f"weights={folder}: no {CONFIG} there; pass an exported folder or a file.")
+    raise FieldError("weights", folder, f"no {CONFIG} there; pass an exported folder or a file.")
   with config_errors(str(path)):
     try:
       described = moved.translated(json.loads(path.read_text()))
@@ -143,7 +143,7 @@ def network(folder: str | os.PathLike) -> tuple[Any, parameterization.Parameteri
     if not hasattr(net, "init") or not isinstance(f, parameterization.Parameterization):
       raise ValueError("model is no network, or f no parameterization")
     if not 0 < getattr(net, "depth", 1) <= MOST_BLOCKS:  # each would be traced
-      raise ValueError(f"model.depth={net.depth}: from 1 to {MOST_BLOCKS} blocks are read")
+      raise FieldError("model.depth", net.depth, f"from 1 to {MOST_BLOCKS} blocks are read")
     t = jnp.ones((1,) * inputs["x"].ndim)
     init = jax.eval_shape(net.init, jax.random.key(0), inputs["x"], t, t, inputs.get("cond"))
     return net, f, init
@@ -175,7 +175,7 @@ def describe(generator: generator_lib.Generator, step: int) -> dict[str, Any]:
 def _check_new(field: str, folder: str) -> None:
   path = pathlib.Path(folder)
   if path.is_file() or path.is_dir() and any(path.iterdir()):
-    raise ConfigError(f"{field}={folder}: stands there already; pass a new folder.")
+    raise FieldError(field, folder, "stands there already; pass a new folder.")
 
 
 def _ours(spec: Any, package: str) -> Any:
@@ -188,8 +188,8 @@ def _ours(spec: Any, package: str) -> Any:
   if "name" in spec:
     name = str(spec["name"]).removeprefix("dfim.")
     if not name.startswith(package):
-      raise ValueError(
-        f"name={name[:80]!r} is not of dfim.{package}*; import its weights with a config of yours"
+      raise FieldError(
+        "name", name[:80], f"is not of dfim.{package}*; import its weights with a config of yours"
       )
     spec["name"] = f"dfim.{name}"
   return spec

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from dfim.config.errors import FieldError
 from dfim.core import conditioning
 from dfim.samplers import jump as jump_lib
 
@@ -88,8 +89,10 @@ def near_point(x: Array, *, point: tuple[float, ...], token: int = -1, width: fl
     ValueError: no such token, or a point of another D.
   """
   if x.ndim != 3 or x.shape[2] != len(point) or not -x.shape[1] <= token < x.shape[1]:
-    raise ValueError(f"near_point: point={point}, token={token} for {x.shape[1:]} tokens and values.")
+    raise ValueError(
+      f"near_point: point={point}, token={token} for {x.shape[1:]} tokens and values."
+    )
   if width <= 0.0:
-    raise ValueError(f"width={width}: set it above 0.")
+    raise FieldError("width", width, "set it above 0.")
   apart = (x[:, token] - jnp.asarray(point, x.dtype)[None]) / width
   return -0.5 * jnp.sum(jnp.square(apart), axis=1)

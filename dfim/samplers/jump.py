@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dfim.config.errors import FieldError
 from dfim.core import interpolants, parameterization
 
 Array = jax.Array
@@ -118,7 +119,7 @@ class Ancestral:
 
   def __post_init__(self):
     if not 0.0 <= self.eta <= 1.0:
-      raise ValueError(f"eta={self.eta}: set it in [0, 1], 0 for DDIM and 1 for DDPM.")
+      raise FieldError("eta", self.eta, "set it in [0, 1], 0 for DDIM and 1 for DDPM.")
 
   def __call__(self, model: Model, key: Array, x: Array, s: Array, t: Array, end: Array) -> Array:
     del end

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dfim.config.errors import FieldError
 from dfim.core import conditioning, grids, interpolants
 from dfim.samplers import jump
 
@@ -49,17 +50,17 @@ class Rollout:
 
   def __post_init__(self):
     if self.chunk < 1:
-      raise ValueError(f"chunk={self.chunk}: set it to 1 token or more.")
+      raise FieldError("chunk", self.chunk, "set it to 1 token or more.")
     if self.window < self.chunk:
-      raise ValueError(
-        f"window={self.window}: must hold at least the chunk of {self.chunk} tokens."
+      raise FieldError(
+        "window", self.window, f"must hold at least the chunk of {self.chunk} tokens."
       )
     if self.context_time is not None and not 0.0 <= self.context_time <= 1.0:
-      raise ValueError(f"context_time={self.context_time}: set it in [0, 1], or None for clean.")
+      raise FieldError("context_time", self.context_time, "set it in [0, 1], or None for clean.")
     if self.mode not in Mode.__args__:
-      raise ValueError(f"mode={self.mode!r}: choose one of {', '.join(Mode.__args__)}.")
+      raise FieldError("mode", self.mode, f"choose one of {', '.join(Mode.__args__)}.")
     if not 0.0 <= self.t_context < 1.0:
-      raise ValueError(f"t_context={self.t_context}: set it in [0, 1).")
+      raise FieldError("t_context", self.t_context, "set it in [0, 1).")
 
   def matrix(self, steps: int) -> np.ndarray:
     """The level matrix of a chunk, int `[rows, chunk]`."""
@@ -271,7 +272,7 @@ def _rows(grid: Array, held: Array, start: Array, token: Array, lengths: Array |
 
 def _check(cond: Any, chunk: int, length: int, before: int) -> None:
   if length < 1 or length % chunk:
-    raise ValueError(f"chunk={chunk}, length={length}: give whole chunks.")
+    raise FieldError("chunk", chunk, f"with length={length}: give whole chunks.")
   for array in jax.tree.leaves(cond):
     if conditioning.is_per_token(array) and array.shape[1] != before + length:
       raise ValueError(

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dfim.config import errors, resolve as resolve_lib
+from dfim.config.errors import FieldError
 from dfim.core import conditioning, grouping, posterior, times, two_stream, weights
 from dfim.io import inputs
 from dfim.objectives import moment_matching, shortcut
@@ -33,11 +34,11 @@ def network(net: Any) -> None:
     if isinstance(value, int) and value < low:
       raise ConfigError(f"model.{field}={value}: set it to {low} or more.")
   if not 0.0 <= (getattr(net, "dropout", None) or 0.0) < 1.0:
-    raise ConfigError(f"model.dropout={net.dropout}: set it in [0, 1), a share of the features.")
+    raise FieldError("model.dropout", net.dropout, "set it in [0, 1), a share of the features.")
   if isinstance(getattr(net, "time_scale", None), int | float) and net.time_scale <= 0.0:
-    raise ConfigError(f"model.time_scale={net.time_scale}: set it above 0.")
+    raise FieldError("model.time_scale", net.time_scale, "set it above 0.")
   if not _is_floating(getattr(net, "dtype", None) or "float32"):
-    raise ConfigError(f"model.dtype={net.dtype!r}: set it to float32, bfloat16 or None.")
+    raise FieldError("model.dtype", net.dtype, "set it to float32, bfloat16 or None.")
 
 
 def _is_floating(dtype: Any) -> bool:
@@ -73,9 +74,10 @@ def _jumps_from_noise(f: Any, t_max: float) -> None:
   """Refuses jumps of a network that predicts noise from where there is no signal: 0 / 0."""
   with jax.ensure_compile_time_eval():
     if f.prediction == "eps" and f.path.alpha(t_max) <= 0.0:
-      raise ConfigError(
-        f"objective.sample_times.t_max={t_max}: pure noise, which core.parameterization.Noise"
-        " divides by; lower it."
+      raise FieldError(
+        "objective.sample_times.t_max",
+        t_max,
+        "pure noise, which core.parameterization.Noise divides by; lower it.",
       )
 
 
@@ -88,26 +90,34 @@ def _streams(function: Any, given: dict[str, Any], pattern: Any, net: Any) -> No
     field, one, two = "objective.conditioning", "None", '{"name": "core.two_stream.TwoStream"}'
     value = two if spec.streams == 2 else one
   if of_two and spec.streams != 2:
-    raise ConfigError(
-      f"{field}={value}: the pattern two_stream needs two streams; set it to {two}, or give"
-      ' objective.sample_times.pattern whole, such as {"name": "core.times.pivot"}.'
+    raise FieldError(
+      field,
+      value,
+      f"the pattern two_stream needs two streams; set it to {two}, or give "
+      'objective.sample_times.pattern whole, such as {"name": "core.times.pivot"}.',
     )
   if spec.streams == 2 and not of_two:
-    raise ConfigError(
-      f"{field}={value}: objective.sample_times.pattern is of one stream; set {field}={one}, or"
-      ' give the pattern whole: {"name": "core.times.two_stream"}.'
+    raise FieldError(
+      field,
+      value,
+      f"objective.sample_times.pattern is of one stream; set {field}={one}, or give the pattern "
+      'whole: {"name": "core.times.two_stream"}.',
     )
   noisy = getattr(inspect.signature(pattern).parameters.get("noisy"), "default", 0.0)
   for rule in map(_function, (spec.grouping, spec.posterior)):
     if rule in (grouping.by_prefix, posterior.minibatch_mean) and noisy > 0.0:
-      raise ConfigError(
-        f"objective.sample_times.pattern.noisy={noisy}: {rule.__name__} needs 0.0; set that, or"
-        f" objective.conditioning={two}, which has neither grouping nor posterior mean."
+      raise FieldError(
+        "objective.sample_times.pattern.noisy",
+        noisy,
+        f"{rule.__name__} needs 0.0; set that, or objective.conditioning={two}, which has neither "
+        "grouping nor posterior mean.",
       )
   if spec.streams == 2 and "streams" not in inspect.signature(type(net).__call__).parameters:
-    raise ConfigError(
-      f"{field}={value}: {type(net).__name__} has one stream; set model.name="
-      "models.causal_transformer.CausalTransformer."
+    raise FieldError(
+      field,
+      value,
+      f"{type(net).__name__} has one stream; set "
+      "model.name=models.causal_transformer.CausalTransformer.",
     )
   if spec.streams == 2 and _function(given.get("weight")) is weights.fused_snr:
     raise ConfigError(
@@ -123,7 +133,7 @@ def optimizer(tx: Any, rate: Any = None) -> None:
       " optax.*, with all that it requires."
     )
   if isinstance(rate, int | float) and rate < 0.0:
-    raise ConfigError(f"optimizer.learning_rate={rate}: set it above 0.")
+    raise FieldError("optimizer.learning_rate", rate, "set it above 0.")
 
 
 def source(found: Any) -> None:
@@ -168,9 +178,11 @@ def first_batch(found: dict[str, Any], net: Any) -> None:
     axes = ("example", *(f"axis {n}, place" for n in range(1, array.ndim)))
     inputs.numbers(array, f"data: {name}", array.shape, axes=axes)
   if classes and "label" not in read:
-    raise ConfigError(
-      f"model.num_classes={classes}: the data have no labels, and samples would be of classes that"
-      " were never trained; set it to 0, or give the data labels."
+    raise FieldError(
+      "model.num_classes",
+      classes,
+      "the data have no labels, and samples would be of classes that were never trained; set it to "
+      "0, or give the data labels.",
     )
 
 
@@ -200,7 +212,7 @@ def limits(field: str, given: Any) -> None:
   """Refuses values of black and white that are not two numbers in rising order."""
   resolve_lib.check(given, tuple[float, float], field, "a picture")
   if not given[0] < given[1]:
-    raise ConfigError(f"{field}={tuple(given)}: give the value of black, then white's above it.")
+    raise FieldError(field, tuple(given), "give the value of black, then white's above it.")
 
 
 def check_call(function: Any, count: int, field: str) -> None:

@@ -1,5 +1,6 @@
 """Names in configs become functions; wrong ones are refused by field, value and fix."""
 
+import copy
 import functools
 import inspect
 import pkgutil
@@ -9,7 +10,7 @@ import types
 import ml_collections
 import pytest
 
-from configs import moment_forcing_walk
+from configs import forcing_series, moment_forcing_walk
 from dfim.config import moved
 from dfim.config.errors import ConfigError
 from dfim.config.resolve import resolve
@@ -110,9 +111,28 @@ def test_every_field_that_moved_leads_to_an_argument():
   for name, fields in moved._FIELDS.items():
     for old, new in fields.items():
       assert moved.new_field(f"dfim.{name}", old) == new
+      if name in ("", "samplers.sampler.Sampler"):
+        continue  # see `test_an_older_sampler_is_todays_config`
       part, _, last = new.rpartition(".")
       target = two_stream.TwoStream if part else pkgutil.resolve_name(f"dfim.{name}")
       assert last == "name" or last in inspect.signature(target).parameters, new
+
+
+def test_an_older_sampler_is_todays_config():
+  today = forcing_series.get_config("smoke").to_dict()
+  today["objective"]["sample_times"]["reach"] = 0.5
+  config = copy.deepcopy(today)
+  sampler, how = config["sampler"], config["sampler"].pop("rollout")
+  sampler |= dict(
+    cached=how.pop("cached"), stabilise={k: how.pop(k) for k in ("t_context", "mode")}
+  )
+  sampler |= dict(method=dict(name="samplers.rollout.rollout", **how))
+  sampler["step"] |= dict(name="samplers.jump.ancestral_step")
+  config["reach"] = config["objective"]["sample_times"].pop("reach")
+  assert moved.translated(config) == today
+  whole = dict(method=dict(name="samplers.jump.restart"), grid={}, steps=[1])
+  restart = dict(step=dict(name="samplers.jump.Restart"), grid={}, steps=[1])
+  assert moved.translated(whole) == restart == moved.translated(restart)
 
 
 def test_an_older_run_of_moment_forcing_is_todays_config():
