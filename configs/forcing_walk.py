@@ -37,7 +37,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
       path=dict(name="core.interpolants.FlowMatching"),
       sigma_data=0.5,
     ),
-    sample_times=dict(name="core.times.sample", pattern=dict(name="core.times.token"), **ENDS),
+    sample_times=dict(name="core.times.sample", pattern=dict(name="core.patterns.token"), **ENDS),
     weight=dict(name="core.weights.uniform"),
   )
   c.optimizer = dict(
@@ -50,7 +50,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c.sampler = dict(
     method=dict(
       name="samplers.rollout.rollout",
-      levels=dict(name="core.grids.autoregressive"),
+      levels=dict(name="core.levels.autoregressive"),
       window=of_data("tokens"),
       chunk=1,
     ),

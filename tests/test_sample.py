@@ -14,7 +14,7 @@ from dfim.training import experiment as experiment_lib, nonfinite
 NOISY = dict(t_context=0.1, mode="scale_and_noise")
 FULL = dict(
   name="samplers.rollout.rollout",
-  levels=dict(name="core.grids.full_sequence"),
+  levels=dict(name="core.levels.full_sequence"),
   window=6,
   chunk=6,
 )

@@ -45,14 +45,14 @@ def describe(array: Any) -> str:
   return f"shape {tuple(array.shape)} and dtype {array.dtype}"
 
 
-def check(cond: Condition, shape: tuple[int, ...], *, takes: Collection[str] | None = None) -> None:
+def check(cond: Condition, shape: tuple[int, ...], *, reads: Collection[str] | None = None) -> None:
   """Refuses a condition of no kind, or that does not fit `x`, by shape and dtype alone.
 
   Args:
     cond: arrays of NumPy or JAX, traced or not.
     shape: of x, `[B, T, ...]`.
-    takes: the names that a network reads besides `label`, and None if it reads all: it would
-      ignore any other.
+    reads: the names that a network reads besides `label`, which would ignore any other; None is
+      all.
 
   Raises:
     ValueError: naming the condition, its shape and its dtype.
@@ -62,9 +62,9 @@ def check(cond: Condition, shape: tuple[int, ...], *, takes: Collection[str] | N
   for name, array in (cond or {}).items():
     if not hasattr(array, "dtype"):
       raise ValueError(f"cond.{name} of {type(array).__name__}: give an array, {_KINDS}.")
-    if takes is not None and name not in {"label", *takes}:
+    if reads is not None and name not in {"label", *reads}:
       raise ValueError(
-        f"cond.{name} of {describe(array)}: the network reads {', '.join(['label', *takes])}"
+        f"cond.{name} of {describe(array)}: the network reads {', '.join(['label', *reads])}"
         " alone; leave it out, or take models.causal_transformer, which embeds any."
       )
     if name == "label" and not (is_discrete(array) and array.ndim == 1):

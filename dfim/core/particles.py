@@ -238,7 +238,7 @@ def _check_times(
   if whole and any(size != 1 for size in times.t.shape[1:]):
     raise ValueError(
       f"particles.{rule} with times of shape {times.t.shape}: one time for each example; choose"
-      " core.times.example, or particles of tokens."
+      " core.patterns.example, or particles of tokens."
     )
 
 

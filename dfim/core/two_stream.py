@@ -3,7 +3,7 @@
 Moment matching carries the distribution of a token given its past from time to time only while the
 past is held fixed (docs/moment_forcing.md). Two streams hold it fixed for every token at once:
 token i of the second stream sees the tokens before i of the first, and itself. The time pattern is
-`times.two_stream`; the network takes `streams=2`. Sampling needs one stream.
+`patterns.two_stream`; the network takes `streams=2`. Sampling needs one stream.
 """
 
 from collections.abc import Callable, Mapping

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dfim.core import conditioning, grids, interpolants, parameterization
+from dfim.core import conditioning, interpolants, levels as levels_lib, parameterization
 from dfim.samplers import jump
 
 Array = jax.Array
@@ -52,7 +52,7 @@ def rollout(
     context: `[B, C, ...]`, observed tokens; C may be 0.
     cond: a dict of arrays or None; those per token (`core.conditions`) are `[B, C + length, ...]`.
     levels: the level matrix of a chunk, int `[rows, chunk]`, or a schedule `(steps, tokens) ->
-      matrix` such as `grids.pyramid`.
+      matrix` such as `levels.pyramid`.
     times: `[steps + 1]`, noisiest first; the last is that of finished tokens.
     window: the tokens shown to the network at once: the chunk and what comes before it. Places
       that are not drawn yet are pure noise. With a cache the network's own window takes its place.
@@ -82,8 +82,8 @@ def rollout(
   before = context.shape[1]
   _check(cond, window, chunk, length, before, cache, remember)
   matrix = levels(len(times) - 1, chunk) if callable(levels) else np.asarray(levels)
-  grids.check_levels(matrix, len(times) - 1, chunk)
-  grid = grids.at(matrix, times)
+  levels_lib.check_levels(matrix, len(times) - 1, chunk)
+  grid = levels_lib.at(matrix, times)
   seen_at = times[-1] if context_time is None else jnp.asarray(context_time, times.dtype)
   key_noise, key_steps, key_past = _three_keys(key, len(context))
   shape = (context.shape[0], length, *context.shape[2:])

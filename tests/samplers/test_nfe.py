@@ -6,7 +6,7 @@ import pytest
 
 from configs import forcing_walk, imm_digits
 from dfim import sample
-from dfim.core import grids
+from dfim.core import levels as levels_lib
 from dfim.samplers import nfe
 from dfim.training import experiment as experiment_lib
 
@@ -41,7 +41,7 @@ def test_of_steps(guidance):
 def test_of_token(levels, chunk, cached):
   config = forcing_walk.get_config("smoke")
   config.sampler.cached = cached
-  config.sampler.method.update(levels=dict(name=f"core.grids.{levels}"), chunk=chunk)
-  how = dict(levels=getattr(grids, levels), chunk=chunk, cached=cached)
+  config.sampler.method.update(levels=dict(name=f"core.levels.{levels}"), chunk=chunk)
+  how = dict(levels=getattr(levels_lib, levels), chunk=chunk, cached=cached)
   with jax.debug_key_reuse(False):
     assert np.isclose(counted(config) / 6, nfe.of_token(2, **how))

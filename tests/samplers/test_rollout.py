@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfim.core import grids, interpolants as ip, parameterization as pz
+from dfim.core import grids, interpolants as ip, levels as levels_lib, parameterization as pz
 from dfim.models.causal_transformer import CausalTransformer
 from dfim.samplers import jump, rollout as rollout_lib
 
@@ -19,9 +19,9 @@ NET = CausalTransformer(width=16, depth=2, heads=2, window=5)
 DIM, LENGTH = 2, 64
 TIMES = np.linspace(0.99, 0.01, 4)
 SCHEDULES = dict(
-  autoregressive=grids.autoregressive,
-  pyramid=functools.partial(grids.pyramid, lag=1.5),
-  full_sequence=grids.full_sequence,
+  autoregressive=levels_lib.autoregressive,
+  pyramid=functools.partial(levels_lib.pyramid, lag=1.5),
+  full_sequence=levels_lib.full_sequence,
 )
 
 
@@ -94,21 +94,21 @@ def test_64_tokens_from_a_cache_equal_the_whole_sequence_shown_again(name, chunk
 
 
 def test_autoregressive_in_a_chunk_is_one_token_at_a_time(float64):
-  one = draw(grids.autoregressive, 1, cached=True, length=8)
-  four = draw(grids.autoregressive, 4, cached=True, length=8)
+  one = draw(levels_lib.autoregressive, 1, cached=True, length=8)
+  four = draw(levels_lib.autoregressive, 4, cached=True, length=8)
   np.testing.assert_allclose(one, four, atol=1e-9)
 
 
 def test_a_short_window_forgets(float64):
   """A sliding window of W tokens shows no more than these; deep bands look further back."""
-  short = draw(grids.autoregressive, 1, cached=False, window=3, length=8)
-  whole = draw(grids.autoregressive, 1, cached=False, length=8)
+  short = draw(levels_lib.autoregressive, 1, cached=False, window=3, length=8)
+  whole = draw(levels_lib.autoregressive, 1, cached=False, length=8)
   np.testing.assert_allclose(short[:, :3], whole[:, :3])
   assert np.abs(short[:, -1] - whole[:, -1]).max() > 1e-3
 
 
 def test_the_context_comes_back_untouched_and_examples_keep_to_themselves(float64):
-  two = draw(grids.full_sequence, 4, cached=True, length=8)
+  two = draw(levels_lib.full_sequence, 4, cached=True, length=8)
   context = np.random.default_rng(1).normal(size=(2, 3, DIM))
   np.testing.assert_array_equal(two[:, :3], context)
 
@@ -130,7 +130,13 @@ def record(observed=2, **kw):
   seen, context = [], jnp.ones((1, observed, 1))
   kw = dict(window=4, chunk=2, length=4, **kw)
   out = rollout_lib.rollout(
-    recording(seen), jax.random.key(0), context, None, grids.autoregressive, [0.9, 0.5, 0.1], **kw
+    recording(seen),
+    jax.random.key(0),
+    context,
+    None,
+    levels_lib.autoregressive,
+    [0.9, 0.5, 0.1],
+    **kw,
   )
   jax.effects_barrier()
   return out, [(s[0, :, 0].tolist(), t[0, :, 0].tolist()) for _, s, t in seen]
@@ -169,8 +175,8 @@ def test_sequences_of_any_length_in_one_batch():
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_a_causal_sequence_does_not_know_how_long_the_others_are(cached, float64):
-  ragged = draw(grids.pyramid, 4, cached=cached, length=8, lengths=np.array([6, 11]))
-  whole = draw(grids.pyramid, 4, cached=cached, length=8)
+  ragged = draw(levels_lib.pyramid, 4, cached=cached, length=8, lengths=np.array([6, 11]))
+  whole = draw(levels_lib.pyramid, 4, cached=cached, length=8)
   np.testing.assert_allclose(ragged[0, :6], whole[0, :6], atol=1e-9)
   np.testing.assert_allclose(ragged[1], whole[1], atol=1e-9)
   np.testing.assert_array_equal(ragged[0, 6:], 0.0)
@@ -190,7 +196,15 @@ def test_one_compile_for_each_shape_of_call():
   def roll(key, context):
     step_of = lambda cond, cache: jump.pushforward_step(traced)
     return rollout_lib.rollout(
-      step_of, key, context, None, grids.full_sequence, [0.9, 0.1], window=8, chunk=2, length=64
+      step_of,
+      key,
+      context,
+      None,
+      levels_lib.full_sequence,
+      [0.9, 0.1],
+      window=8,
+      chunk=2,
+      length=64,
     )
 
   chex.clear_trace_counter()
@@ -226,7 +240,7 @@ def test_a_perfect_causal_denoiser_rolls_out_the_right_law(chunk):
       key,
       jnp.zeros((4000, 0, 1)),
       None,
-      grids.autoregressive,
+      levels_lib.autoregressive,
       np.linspace(0.999, 0.0, 41),
       window=window,
       chunk=chunk,
@@ -260,7 +274,7 @@ def test_a_perfect_causal_jump_rolls_out_the_right_law(noise):
     lambda cond, cache: step,
     context=jnp.zeros((20_000, 0, 1)),
     cond=None,
-    levels=grids.autoregressive,
+    levels=levels_lib.autoregressive,
     times=grids.uniform(3, 1.0, 0.0),
     window=window,
     chunk=1,
@@ -336,7 +350,7 @@ def test_stabilised_tokens_stay_bit_identical_and_tokens_on_their_way_are_shown_
   ],
 )
 def test_what_does_not_fit_is_named(changes, message):
-  args = dict(cond=None, levels=grids.full_sequence, window=4, chunk=2, length=4) | changes
+  args = dict(cond=None, levels=levels_lib.full_sequence, window=4, chunk=2, length=4) | changes
   cond, levels = args.pop("cond"), args.pop("levels")
   never = lambda cond, cache: pytest.fail("a step was made")
   with pytest.raises(ValueError, match=message):
@@ -389,7 +403,7 @@ def test_conditions_beyond_the_length_are_never_read():
       jax.random.key(1),
       jnp.zeros((2, 2, DIM)),
       dict(action=action),
-      grids.autoregressive,
+      levels_lib.autoregressive,
       TIMES,
       window=5,
       chunk=1,
