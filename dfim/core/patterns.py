@@ -15,20 +15,21 @@ import jax
 import jax.numpy as jnp
 
 Array = jax.Array
+Shape = tuple[int, ...]
 Pattern = Callable[..., tuple[Array, Array]]
 
 
-def example(key: Array, shape: tuple[int, ...], *, t_max: float, t_min: float):
+def example(key: Array, shape: Shape, *, t_max: float, t_min: float):
   """One t for each example, uniform on [t_min, t_max]."""
   return _uniform(key, _leading(shape, 1), t_max, t_min)
 
 
-def token(key: Array, shape: tuple[int, ...], *, t_max: float, t_min: float):
+def token(key: Array, shape: Shape, *, t_max: float, t_min: float):
   """An independent t for each token, axis 1, uniform on [t_min, t_max]."""
   return _uniform(key, _leading(shape, 2), t_max, t_min)
 
 
-def uniform_future(key: Array, shape: tuple[int, ...], *, t_max: float, t_min: float, past: int):
+def uniform_future(key: Array, shape: Shape, *, t_max: float, t_min: float, past: int):
   """An independent t for each of the first `past` tokens, one t for all that follow."""
   if not 0 <= past < shape[1]:
     raise ValueError(f"past={past}: set it to 0 or more, below the {shape[1]} tokens.")
@@ -39,13 +40,7 @@ def uniform_future(key: Array, shape: tuple[int, ...], *, t_max: float, t_min: f
 
 
 def context(
-  key: Array,
-  shape: tuple[int, ...],
-  *,
-  t_max: float,
-  t_min: float,
-  rate: float = 0.3,
-  noisy: float = 0.5,
+  key: Array, shape: Shape, *, t_max: float, t_min: float, rate: float = 0.3, noisy: float = 0.5
 ):
   """Each token is context with probability `rate`, the others have an independent t.
 
@@ -59,9 +54,7 @@ def context(
   return jnp.where(active | jax.random.bernoulli(key_noisy, noisy, t.shape), t, t_min), active
 
 
-def pivot(
-  key: Array, shape: tuple[int, ...], *, t_max: float, t_min: float, mask: Array | None = None
-):
+def pivot(key: Array, shape: Shape, *, t_max: float, t_min: float, mask: Array | None = None):
   """Clean context, at t_min, before a random position; from it on an independent t for each."""
   key_t, key_pivot = jax.random.split(key)
   t, _ = token(key_t, shape, t_max=t_max, t_min=t_min)
@@ -69,9 +62,7 @@ def pivot(
   return jnp.where(active, t, t_min), active
 
 
-def next_token(
-  key: Array, shape: tuple[int, ...], *, t_max: float, t_min: float, mask: Array | None = None
-):
+def next_token(key: Array, shape: Shape, *, t_max: float, t_min: float, mask: Array | None = None):
   """Teacher forcing: a clean past, one noisy token at a random position, pure noise after it."""
   key_t, key_pivot = jax.random.split(key)
   t, _ = example(key_t, shape, t_max=t_max, t_min=t_min)
@@ -81,7 +72,7 @@ def next_token(
 
 def two_stream(
   key: Array,
-  shape: tuple[int, ...],
+  shape: Shape,
   *,
   t_max: float,
   t_min: float,
@@ -116,7 +107,7 @@ def two_stream(
 
 def mixture(
   key: Array,
-  shape: tuple[int, ...],
+  shape: Shape,
   *,
   t_max: float,
   t_min: float,
@@ -143,28 +134,28 @@ def mixture(
 
 
 def draw(
-  pattern: Pattern, key: Array, shape: tuple[int, ...], mask: Array | None, **ends: float
+  pattern: Pattern, key: Array, shape: Shape, mask: Array | None, **ends: float
 ) -> tuple[Array, Array]:
   """`t` and `active` of a pattern, which is given the mask if there is one and it takes one."""
   masked = mask is not None and "mask" in inspect.signature(pattern).parameters
   return pattern(key, shape, **ends, **(dict(mask=mask) if masked else {}))
 
 
-def _leading(shape: tuple[int, ...], axes: int) -> tuple[int, ...]:
+def _leading(shape: Shape, axes: int) -> Shape:
   """`shape` with size 1 after its first `axes`."""
   return (*shape[:axes], *[1] * (len(shape) - axes))
 
 
-def _uniform(key: Array, shape: tuple[int, ...], t_max: float, t_min: float):
+def _uniform(key: Array, shape: Shape, t_max: float, t_min: float):
   return jax.random.uniform(key, shape, minval=t_min, maxval=t_max), jnp.ones(shape, bool)
 
 
-def _position(shape: tuple[int, ...]) -> Array:
+def _position(shape: Shape) -> Array:
   """0, 1, .. along the tokens, axis 1."""
   return jnp.arange(shape[1]).reshape(1, -1, *[1] * (len(shape) - 2))
 
 
-def _pivot(key: Array, shape: tuple[int, ...], mask: Array | None) -> Array:
+def _pivot(key: Array, shape: Shape, mask: Array | None) -> Array:
   """A position for each example, `[B, 1, ...]`, of a real token unless all of it is padding."""
   each = _leading(shape, 1)
   if mask is None:
