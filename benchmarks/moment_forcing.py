@@ -35,9 +35,9 @@ _WORKDIR = flags.DEFINE_string(
 CALLS = (1, 2, 4, 8, 16)  # of baselines; Moment Forcing is scored at its config's
 LEAST = 5e-5  # of a distance in the figure: an unbiased one may be 0 or less
 ONE_STREAM = dict(  # what a token is sampled from, a clean past, must be met in training
-  name="core.times.mixture",
+  name="core.patterns.mixture",
   patterns=dict(
-    pivot=dict(name="core.times.pivot"), context=dict(name="core.times.context", rate=0.3)
+    pivot=dict(name="core.patterns.pivot"), context=dict(name="core.patterns.context", rate=0.3)
   ),
   shares=dict(pivot=0.5, context=0.5),
 )
@@ -193,7 +193,7 @@ SCREEN = {
   **{
     f"one stream {name}": CONTIGUOUS | dict(conditioning=None, sample_times__pattern=pattern)
     for name, pattern in (
-      ("token", dict(name="core.times.token")),
+      ("token", dict(name="core.patterns.token")),
       ("pivot and context", ONE_STREAM),
     )
   },

@@ -26,9 +26,9 @@ _SHARED = flags.DEFINE_string("shared", None, "Folder of the real series.")
 
 FILES = dict(ETTh1="ETTh1.csv", ETTh2="ETTh2.csv", exchange="exchange_rate.txt.gz")
 PATTERNS = dict(  # who shares a time in training
-  forcing="core.times.token",
-  teacher="core.times.next_token",
-  full="core.times.example",
+  forcing="core.patterns.token",
+  teacher="core.patterns.next_token",
+  full="core.patterns.example",
 )
 
 
@@ -40,7 +40,7 @@ def trained_as(config: ml_collections.ConfigDict, method: str, chunk: int) -> No
   """
   config.objective.sample_times.pattern = dict(name=PATTERNS[method])
   if method == "full":
-    config.sampler.method.levels = dict(name="core.grids.full_sequence")
+    config.sampler.method.levels = dict(name="core.levels.full_sequence")
     config.sampler.method.chunk = chunk
 
 

@@ -21,7 +21,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     f=c.objective.f,
     sample_times=dict(
       name="core.times.sample",
-      pattern=dict(name="core.times.example"),
+      pattern=dict(name="core.patterns.example"),
       t_max=t_max,
       t_min=t_min,
     ),

@@ -48,7 +48,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
       sigma_data=1.0,
     ),
     sample_times=dict(
-      name="core.times.sample", pattern=dict(name="core.times.token"), t_max=1.0, t_min=0.0
+      name="core.times.sample", pattern=dict(name="core.patterns.token"), t_max=1.0, t_min=0.0
     ),
     weight=dict(name="core.weights.uniform"),
   )
@@ -62,7 +62,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c.ema = (0.998,)
   c.sampler = dict(
     rollout=dict(
-      levels=dict(name="core.grids.autoregressive"),
+      levels=dict(name="core.levels.autoregressive"),
       window=24,
       chunk=1,
       cached=True,

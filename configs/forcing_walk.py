@@ -37,7 +37,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
       path=dict(name="core.interpolants.FlowMatching"),
       sigma_data=0.5,
     ),
-    sample_times=dict(name="core.times.sample", pattern=dict(name="core.times.token"), **ENDS),
+    sample_times=dict(name="core.times.sample", pattern=dict(name="core.patterns.token"), **ENDS),
     weight=dict(name="core.weights.uniform"),
   )
   c.optimizer = dict(
@@ -49,7 +49,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c.ema = (0.998,)
   c.sampler = dict(
     rollout=dict(
-      levels=dict(name="core.grids.autoregressive"),
+      levels=dict(name="core.levels.autoregressive"),
       window=of_data("tokens"),
       chunk=1,
       cached=True,

@@ -25,7 +25,7 @@ def objective(*, mapping: str, k: float, group_size: int) -> dict[str, Any]:
     ),
     sample_times=dict(
       name="core.times.sample",
-      pattern=dict(name="core.times.example"),
+      pattern=dict(name="core.patterns.example"),
       mapping=dict(name=f"core.mappings.{mapping}", k=k),
       **ENDS,
     ),

@@ -68,7 +68,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     ),
     sample_times=dict(
       name="core.times.sample",
-      pattern=dict(name="core.times.example"),
+      pattern=dict(name="core.patterns.example"),
       mapping=dict(name="core.mappings.eta_decrement", k=12.0, min_gap=1e-4 if best else 0.0),
       t_max=t_max,
       t_min=t_min,

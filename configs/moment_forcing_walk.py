@@ -31,7 +31,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     ),
     sample_times=dict(
       name="core.times.sample",
-      pattern=dict(name="core.times.two_stream", noisy=0.0),
+      pattern=dict(name="core.patterns.two_stream", noisy=0.0),
       mapping=dict(name="core.mappings.log_snr_decrement", k=6.0),
       p_endpoint=0.3,
       p_one_step=0.5,

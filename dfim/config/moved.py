@@ -3,6 +3,12 @@
 from typing import Any
 
 _NAMES = {  # dotted paths as configs write them; the longest that matches counts
+  "core.grids.at": "core.levels.at",
+  "core.grids.autoregressive": "core.levels.autoregressive",
+  "core.grids.check_levels": "core.levels.check_levels",
+  "core.grids.full_sequence": "core.levels.full_sequence",
+  "core.grids.pyramid": "core.levels.pyramid",
+  "core.grids.trapezoid": "core.levels.trapezoid",
   "core.grouping.as_they_came": "core.grouping.contiguous",
   "core.grouping.like_prefixes": "core.grouping.by_prefix",
   "core.groups": "core.grouping",
@@ -13,6 +19,14 @@ _NAMES = {  # dotted paths as configs write them; the longest that matches count
   "core.particles.own_times": "core.particles.per_particle_times",
   "core.posterior.batch_mean": "core.posterior.minibatch_mean",
   "core.posterior.own": "core.posterior.conditional",
+  "core.times.context": "core.patterns.context",
+  "core.times.example": "core.patterns.example",
+  "core.times.mixture": "core.patterns.mixture",
+  "core.times.next_token": "core.patterns.next_token",
+  "core.times.pivot": "core.patterns.pivot",
+  "core.times.token": "core.patterns.token",
+  "core.times.two_stream": "core.patterns.two_stream",
+  "core.times.uniform_future": "core.patterns.uniform_future",
   "data.augment.EDM": "data.images.augment.EDM",
   "data.cifar": "data.images.cifar",
   "data.digits": "data.images.digits",

@@ -48,7 +48,7 @@ KINDS = {  # where dfim keeps each part: ours stand for no other kind, others' a
   "objective.f": "core.parameterization",
   "objective.f.path": "core.interpolants",
   "objective.sample_times": "core.times",
-  "objective.sample_times.pattern": "core.times",
+  "objective.sample_times.pattern": "core.patterns",
   "objective.sample_times.mapping": "core.mappings",
   "objective.particles": "core.particles",
   "objective.conditioning": "core.two_stream",
@@ -59,7 +59,7 @@ KINDS = {  # where dfim keeps each part: ours stand for no other kind, others' a
   "optimizer": "optax",
   "sampler.step": "samplers.jump",
   "sampler.grid": "core.grids",
-  "sampler.rollout.levels": "core.grids",
+  "sampler.rollout.levels": "core.levels",
 }
 
 

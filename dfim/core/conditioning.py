@@ -8,9 +8,8 @@
 | vector shared by all tokens (a goal; `augment` `[B, 9]` of an image) | floating `[B, C]` | zeros |
 | value shared by all tokens | integers or booleans `[B]`, by any other name | -1 |
 
-One number a token is `[B, T, 1]`: floating `[B, T]` is a vector shared by all tokens.
-A condition that is left out equals its null, in every network. Networks see traced arrays, of which
-they check kind and shape; the range of classes and values is checked where data are read.
+Floating `[B, T]` is a vector shared by all tokens; one number a token is `[B, T, 1]`. A condition
+that is left out equals its null. Networks check kind and shape; data check the range of values.
 """
 
 from collections.abc import Collection, Mapping
@@ -21,12 +20,12 @@ import jax.numpy as jnp
 
 Array = jax.Array
 Condition = dict[str, Array] | None
-_KEPT = {"augment"}  # tells what was done to x: untold, a turned image would pass for a plain one
+_NEVER_DROPPED = {"augment"}  # without it an augmented image would pass for a plain one
 _KINDS = "floating [B, T, C] or [B, C], or integers [B, T] or [B]"
 
 
 def is_discrete(array: Any) -> bool:
-  """Whether a condition holds integers or booleans: values to embed, and no numbers."""
+  """Whether a condition holds integers or booleans, which are embedded."""
   return jnp.issubdtype(array.dtype, jnp.integer) or jnp.issubdtype(array.dtype, jnp.bool_)
 
 
@@ -50,14 +49,13 @@ def describe(array: Any) -> str:
   return f"shape {tuple(array.shape)} and dtype {array.dtype}"
 
 
-def check(cond: Condition, shape: tuple[int, ...], *, takes: Collection[str] | None = None) -> None:
-  """Refuses a condition of no kind, or that does not fit `x`, by shape and dtype alone.
+def check(cond: Condition, shape: tuple[int, ...], *, reads: Collection[str] | None = None) -> None:
+  """Refuses a condition of no kind, or that does not fit `x`, by shape and dtype.
 
   Args:
     cond: arrays of NumPy or JAX, traced or not.
     shape: of x, `[B, T, ...]`.
-    takes: the names that a network reads besides `label`, and None if it reads all: it would
-      ignore any other.
+    reads: the names that a network reads in addition to `label`; None is all.
 
   Raises:
     ValueError: naming the condition, its shape and its dtype.
@@ -67,9 +65,9 @@ def check(cond: Condition, shape: tuple[int, ...], *, takes: Collection[str] | N
   for name, array in (cond or {}).items():
     if not hasattr(array, "dtype"):
       raise ValueError(f"cond.{name} of {type(array).__name__}: give an array, {_KINDS}.")
-    if takes is not None and name not in {"label", *takes}:
+    if reads is not None and name not in {"label", *reads}:
       raise ValueError(
-        f"cond.{name} of {describe(array)}: the network reads {', '.join(['label', *takes])}"
+        f"cond.{name} of {describe(array)}: the network reads {', '.join(['label', *reads])}"
         " alone; leave it out, or take models.causal_transformer, which embeds any."
       )
     if name == "label" and not (is_discrete(array) and array.ndim == 1):
@@ -87,28 +85,24 @@ def null(cond: Condition) -> Condition:
 def drop(key: Array, cond: Condition, rate: float) -> Condition:
   """Each example's condition made absent with probability `rate` (IMM section 4.3).
 
-  All of an example's conditions go together, but for its augmentation, which always stays.
+  All conditions of an example are dropped together, except its augmentation.
   """
   if not 0.0 <= rate <= 1.0:
     raise ValueError(f"objective.drop_rate={rate}: a probability lies in [0, 1].")
   if not cond or rate == 0.0:
     return cond
   batch = jax.tree.leaves(cond)[0].shape[0]  # the same of all
-  gone = jax.random.bernoulli(key, rate, (batch,))
-  of_rank = lambda a: gone.reshape(-1, *[1] * (a.ndim - 1))
+  absent = jax.random.bernoulli(key, rate, (batch,))
+  of_rank = lambda a: absent.reshape(-1, *[1] * (a.ndim - 1))
   dropped = jax.tree.map(lambda a: jnp.where(of_rank(a), _absent(a), a), cond)
-  return dropped | {k: a for k, a in cond.items() if k in _KEPT}
+  return dropped | {k: a for k, a in cond.items() if k in _NEVER_DROPPED}
 
 
 def hide(cond: Condition, mask: Array | None) -> Condition:
-  """The conditions of padding made absent, so that they are never read.
+  """The conditions of padding, where `mask` is False, made absent, so that they are never read.
 
-  Args:
-    cond: see the module.
-    mask: bool `[B, T, 1, ...]`, of x's rank; False is padding, None is none.
-
-  Returns:
-    Those of each token absent where `mask` is False, the others where an example is all padding.
+  Those shared by all tokens are absent where an example is all padding. `mask` is bool
+  `[B, T, 1, ...]`, of x's rank; None is no padding.
 
   Raises:
     ValueError: a condition of another number of tokens.

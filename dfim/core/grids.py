@@ -1,10 +1,7 @@
-"""The times of sampling, noisiest first.
+"""Time grids `[K + 1]`, noisiest first, of samplers that move a whole example in K steps.
 
-Two kinds. A *time grid* `[K + 1]` is what a whole example steps through, in K steps; a sampler
-calls it with `steps=` and `path=`. A
-*level matrix*, int `[rows, tokens]`, gives each token a level in 0 (clean) .. steps (noise), row
-after row; `at` turns it into times. Sources: IMM section 7.3, appendix F, I.2; Diffusion Forcing
-section 3.2, algorithm 2.
+A sampler calls a grid with `steps=` and `path=`. `levels` gives each token times of its own.
+Sources: IMM section 7.3, appendix F, I.2.
 """
 
 import jax
@@ -63,66 +60,6 @@ def discrete(levels: int, steps: int, *, path: interpolants.Path | None = None) 
     raise ValueError(f"steps={steps}: set 1 <= steps <= levels = {levels}.")
   index = np.trunc(np.linspace(-1.0, levels - 1.0, steps + 1))[::-1]  # -1 is clean
   return jnp.asarray((index + 1.0) / levels, float)
-
-
-def full_sequence(steps: int, tokens: int) -> np.ndarray:
-  """All tokens together: `[steps + 1, tokens]`."""
-  return pyramid(steps, tokens, lag=0.0)
-
-
-def autoregressive(steps: int, tokens: int) -> np.ndarray:
-  """One token after the other: `[steps tokens + 1, tokens]`."""
-  return pyramid(steps, tokens, lag=float(steps))
-
-
-def pyramid(steps: int, tokens: int, lag: float = 1.0) -> np.ndarray:
-  """Token k starts int(k lag) rows late: `[steps + int((tokens - 1) lag) + 1, tokens]`."""
-  return _staircase(steps, np.arange(tokens), lag)
-
-
-def trapezoid(steps: int, tokens: int, lag: float = 1.0) -> np.ndarray:
-  """Both ends first, the middle last; symmetric: token k waits as token tokens - 1 - k does."""
-  k = np.arange(tokens)
-  return _staircase(steps, np.minimum(k, tokens - 1 - k), lag)
-
-
-def at(levels: Array, times: Array) -> Array:
-  """The times `[rows, tokens]` of a level matrix; `times` `[steps + 1]`, noisiest first."""
-  return jnp.asarray(times)[len(times) - 1 - jnp.asarray(levels)]
-
-
-def check_levels(levels: np.ndarray, steps: int, tokens: int) -> None:
-  """Refuses a level matrix that does not take `tokens` tokens from noise to clean.
-
-  Raises:
-    ValueError: naming what is wrong and where.
-  """
-  levels = np.asarray(levels)
-  if levels.ndim != 2 or not np.issubdtype(levels.dtype, np.integer) or len(levels) < 2:
-    raise ValueError(
-      f"levels of shape {levels.shape}, {levels.dtype}: give whole numbers [rows, tokens],"
-      " 2 rows or more."
-    )
-  if levels.shape[1] != tokens:
-    raise ValueError(f"levels has {levels.shape[1]} columns: give one for each of {tokens} tokens.")
-  if np.any(levels[0] != steps):
-    raise ValueError(f"levels starts at {levels[0].tolist()}: noise is level steps = {steps}.")
-  rises = np.argwhere(np.diff(levels, axis=0) > 0)
-  if len(rises):
-    row, token = rises[0]
-    raise ValueError(f"levels rises in row {row + 1}, token {token}: noise may only fall.")
-  if np.any(levels[-1] != 0):
-    raise ValueError(f"levels ends at {levels[-1].tolist()}: clean is level 0, for every token.")
-
-
-def _staircase(steps: int, order: np.ndarray, lag: float) -> np.ndarray:
-  if lag < 0:
-    raise ValueError(f"lag={lag}: set it to 0 or more.")
-  if steps < 1 or len(order) < 1:
-    raise ValueError(f"steps={steps}, tokens={len(order)}: set each to 1 or more.")
-  start = (order * lag).astype(int)
-  row = np.arange(steps + start.max() + 1)
-  return np.clip(steps + start[None, :] - row[:, None], 0, steps)
 
 
 def _with_ends(inner: Array, t_max: float, t_min: float) -> Array:

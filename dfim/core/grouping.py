@@ -1,9 +1,8 @@
 """Groups of particles: which examples of a batch are compared, for each token.
 
-A slot is a row of the groups: slot p is in group p // M, and the slots of a group share their
-times. `assignment[p, i]` is the example that fills slot p for token i. Particles of a group teach
-each other where their prefixes are similar, which few of consecutive examples' are. Source:
-docs/moment_forcing.md.
+Slot p is in group p // M, and the slots of a group share their times. `assignment[p, i]` is the
+example that fills slot p for token i. Particles of a group teach each other where their prefixes
+are similar, which those of consecutive examples rarely are. Source: docs/moment_forcing.md.
 """
 
 import math
@@ -23,11 +22,10 @@ def contiguous(key: Array, x: Array, *, group_size: int) -> None:
 def by_prefix(key: Array, x: Array, *, group_size: int) -> Array:
   """Cuts the batch into groups of examples with similar prefixes, for each token i.
 
-  Two random examples are pivots; the others are sorted by how much closer their prefixes are to the
-  first pivot than to the second, and cut in the middle. Each half is cut likewise, down to one
-  group. (Into three parts where the number of groups has a factor 3, and so on.) The assignment of
-  token i depends on the clean prefix alone, which is held fixed: moment matching stays exact. The
-  groups are those of one (micro-)batch, which should hold several.
+  Examples are sorted by how much closer their prefixes are to one random example than to another,
+  and cut in the middle; each half is cut likewise, down to one group. (Into three parts where the
+  number of groups has a factor 3, and so on.) The assignment of token i depends on the clean prefix
+  alone, which is held fixed: moment matching stays exact.
 
   Args:
     key: one key.
@@ -35,7 +33,7 @@ def by_prefix(key: Array, x: Array, *, group_size: int) -> Array:
     group_size: M, which divides B.
 
   Returns:
-    The assignment, int `[B, 2 T]`. The context, which is never active, keeps its own slots.
+    The assignment, int `[B, 2 T]`. Examples keep their slots for the context.
 
   Raises:
     ValueError: groups that do not divide the batch.
@@ -45,8 +43,8 @@ def by_prefix(key: Array, x: Array, *, group_size: int) -> Array:
     raise ValueError(f"group_size={group_size} does not divide the batch of {batch}.")
   data = jnp.asarray(x)[:, :tokens].reshape(batch, tokens, -1)
 
-  def of_token(drawn: tuple[Array, Array]) -> Array:
-    i, key = drawn
+  def of_token(numbered: tuple[Array, Array]) -> Array:
+    i, key = numbered
 
     def distance(a: Array, b: Array) -> Array:  # of the tokens before i
       each = jnp.sqrt(jnp.sum(jnp.square(data[a] - data[b]), axis=-1))
@@ -68,12 +66,7 @@ def by_prefix(key: Array, x: Array, *, group_size: int) -> Array:
 
 
 def gather_slots(tree: Any, assignment: Array | None) -> Any:
-  """Arrays `[B, T, ...]` of the examples, in the order of the slots.
-
-  Args:
-    tree: arrays.
-    assignment: `[B, T]`; None is the order of the examples.
-  """
+  """Arrays `[B, T, ...]` of the examples, in the order of the slots."""
   if assignment is None:
     return tree
   index = lambda a: assignment.reshape(*assignment.shape, *[1] * (a.ndim - 2))

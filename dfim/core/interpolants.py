@@ -1,11 +1,9 @@
 """The path from data to noise: x_t = alpha(t) x + sigma(t) eps, with t in [0, 1].
 
-Every time array has the rank of `x`, with size-1 axes where a time is shared: `[B, 1, 1, 1]`
-gives each image one time, `[B, T, 1]` gives each token its own. Nothing below knows the
-difference. `eps` is the noise as added: its standard deviation is sigma_data.
-
-Sources: Zhou, Ermon, Song, "Inductive Moment Matching" (arXiv 2503.07565), sections 2.1, 3.1,
-4.2 and appendix A; Song, Meng, Ermon, "Denoising Diffusion Implicit Models" (2010.02502).
+Every time array has the rank of `x`, with size-1 axes where a time is shared: `[B, 1, 1, 1]` for
+an image, `[B, T, 1]` for tokens. `eps` is the noise as added: its deviation is sigma_data.
+Sources: Zhou, Ermon, Song, "Inductive Moment Matching" (arXiv 2503.07565), sections 2.1, 3.1, 4.2
+and appendix A; Song, Meng, Ermon, "Denoising Diffusion Implicit Models" (2010.02502).
 """
 
 import dataclasses
@@ -64,8 +62,8 @@ class Cosine:
 class DiscreteVP:
   """The variance-preserving path through the noise levels of a discrete diffusion.
 
-  Level index i in 0 .. levels - 1 lies at t = (i + 1) / levels, and t = 0 is clean; between
-  levels alpha^2 is linear in t. Schedules as in Diffusion Forcing (arXiv 2407.01392), B.4.
+  Level index i in 0 .. levels - 1 is at t = (i + 1) / levels, and t = 0 is clean; between levels
+  alpha^2 is linear in t. Schedules as in Diffusion Forcing (arXiv 2407.01392), B.4.
   """
 
   betas: Literal["linear", "cosine", "sigmoid"] = "cosine"
@@ -81,7 +79,7 @@ class DiscreteVP:
     return jnp.sqrt(self._at(t, alpha_bars(self.betas, self.levels)))
 
   def sigma(self, t: Array) -> Array:
-    # Tabulated by itself: 1 - alpha_bar would lose the first levels to rounding.
+    # Its own table: rounding would lose the first levels of 1 - alpha^2.
     return jnp.sqrt(self._at(t, 1.0 - alpha_bars(self.betas, self.levels)))
 
   def time(self, eta: Array) -> Array:
@@ -93,8 +91,7 @@ class DiscreteVP:
     return jnp.where(eta < 1.0, low, high)
 
   def snap(self, t: Array) -> Array:
-    """The first level at or above t; training visits the levels alone."""
-    # Of a level, t * levels may round to just above its whole number.
+    """The first level at or above t, also where t * levels is rounded up."""
     return jnp.ceil(t * self.levels * (1.0 - 1e-6)) / self.levels
 
   def _at(self, t: Array, table: np.ndarray) -> Array:
@@ -122,8 +119,8 @@ def _sigmoid(u: np.ndarray, start: float = -3.0, end: float = 3.0) -> np.ndarray
 def noise_like(key: Array, x: Array) -> Array:
   """Standard normal noise with the shape, dtype and sharding of `x`.
 
-  `key` is one key, `[B]` keys, one per example, or `[B, T]`, one per token: then the noise of an
-  example, or of a token, depends on its own key alone, whatever is around it.
+  `key` is one key, or `[B]` or `[B, T]` keys: then the noise of an example, or of a token, depends
+  on its key alone.
   """
   if key.ndim:
     draw = lambda k: jax.random.normal(k, x.shape[key.ndim :], x.dtype)
@@ -160,13 +157,13 @@ def ddpm_posterior(path: Path, x_t: Array, x: Array, s: Array, t: Array) -> tupl
   For a prior of unit variance; multiply the deviation by sigma_data for another. Where s = t
   the mean is x_t and the deviation 0.
   """
-  moves = s < t
+  jumps = s < t
   ratio = noise_ratio(path, s, t)
-  signal = path.alpha(t) / jnp.where(moves, path.alpha(s), 1.0)
-  rho = jnp.where(moves, jnp.square(signal * ratio), 1.0)
+  signal = path.alpha(t) / jnp.where(jumps, path.alpha(s), 1.0)
+  rho = jnp.where(jumps, jnp.square(signal * ratio), 1.0)
   mean = signal * jnp.square(ratio) * x_t + path.alpha(s) * (1.0 - rho) * x
-  std = path.sigma(s) * jnp.sqrt(jnp.where(moves, jnp.maximum(1.0 - rho, 0.0), 0.0))
-  return jnp.where(moves, mean, x_t), std
+  std = path.sigma(s) * jnp.sqrt(jnp.where(jumps, jnp.maximum(1.0 - rho, 0.0), 0.0))
+  return jnp.where(jumps, mean, x_t), std
 
 
 def noise_ratio(path: Path, s: Array, t: Array) -> Array:

@@ -1,13 +1,10 @@
-"""Kernels on the last axis: `kernel(x, y, scale)` broadcasts over all others.
+"""Kernels `(x, y, scale) -> k` on the last axis; they broadcast over all others.
 
-`x`, `y`: `[..., D]`; `scale`: `[...]`, an inverse bandwidth; returns `[...]`. With
-d^2 = max(||x - y||^2, floor). The floor is on the *squared* distance: it keeps the gradient at
-x = y at 0, where that of a norm is NaN. No Gram trick (|x|^2 + |y|^2 - 2 x y): IMM's two clouds
-lie close together and the difference would cancel.
-
-A kernel is one function. To add one, write it here, or anywhere importable, and name it in a
-config: `kernel=dict(name="core.kernels.rbf")`. The tests in `tests/core/test_kernels.py` pick up
-every public function of this module by themselves. Source: IMM section 4.2, appendix C.8.
+`x`, `y`: `[..., D]`; `scale`: `[...]`, an inverse bandwidth. d^2 = max(||x - y||^2, floor): the
+floor on the *squared* distance keeps the gradient at x = y at 0, where that of a norm is NaN. No
+Gram trick (|x|^2 + |y|^2 - 2 x y): IMM's two clouds lie close together, and it would cancel. To add
+a kernel, write a function here, or anywhere importable, and name it in a config. Source: IMM
+section 4.2, appendix C.8.
 """
 
 import jax
@@ -27,13 +24,10 @@ def laplace(
   """m exp(-scale d / m) with m = `bandwidth_multiplier`: every moment.
 
   The gradient does not vanish as particles meet, and its value there does not depend on m; for m to
-  infinity the kernel is minus an energy distance.
-
-  Let a share p of a particle's partners lie at distance d, and the others at its own place.
-  It stays there, right or wrong, up to p = 1 / (1 + exp(-scale d / m)), because distant partners
-  pull less: 0.73 where scale d is 1, and 0.53 for m = 8. Where data have branches and particles few
-  numbers, so that scale d is not small, the learnt probability of a branch then depends on the path
-  of training: start with a wide kernel, by a schedule (docs/moment_forcing.md).
+  infinity the kernel is minus an energy distance. A particle that has a share p of its partners at
+  distance d, and the others at its own position, stays there up to p = 1 / (1 + exp(-scale d / m)):
+  0.73 for scale d = m, 0.53 for scale d = m / 8. Where data have branches start with a wide kernel,
+  by a schedule (docs/moment_forcing.md).
   """
   m = bandwidth_multiplier
   if floor <= 0.0:
@@ -58,10 +52,8 @@ def pseudo_huber(
 ) -> Array:
   """scale (c - sqrt(d^2 + c^2)): every moment (IMM lemma 2); conditionally positive definite.
 
-  Pairs nearer than `c` draw a particle to their mean, those further off to their median, as all of
-  Laplace's do. Small jumps learn the flow of the data by the mean; between two pairs as likely the
-  median is anywhere, so nothing undoes what the network began with. Sharp shapes want a small `c`
-  (docs/moment_forcing.md).
+  Pairs nearer than `c` draw a particle to their mean, farther ones to their median, as all of
+  Laplace's do. Sharp shapes want a small `c` (docs/moment_forcing.md).
   """
   if isinstance(c, float | int) and c <= 0.0:
     raise ValueError(f"c={c}: set it above 0.")

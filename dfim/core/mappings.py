@@ -1,11 +1,9 @@
 """Where the frozen model starts: r(s, t) with s <= r < t (IMM sections 3.3, appendices B.3, C.6).
 
-Each takes one small step down from t, 2^-k of the whole way from t_max to t_min in its own measure
-of noise, and never passes s. `path, s, t, t_max, t_min` come from `times.sample`; a config gives
-`k` and `min_gap` alone.
-
-End points are exact, eta(t_max) - eta(t_min), where the paper prints 160 for the difference.
-`min_gap` keeps t - r above the resolution of low-precision networks (IMM appendix I.6).
+Each takes one small step down from t, 2^-k of the way from t_max to t_min in its own measure of
+noise, and never passes s. `times.sample` passes `path, s, t, t_max, t_min`; a config gives `k` and
+`min_gap`, which keeps t - r above the resolution of low-precision networks (IMM appendix I.6). The
+ends are exact, eta(t_max) - eta(t_min), where the paper prints 160 for the difference.
 """
 
 from collections.abc import Callable
@@ -83,10 +81,7 @@ def _decrement(
   *,
   geometric: bool = False,
 ) -> Array:
-  """The r that is 2^-k of the way from t_max to t_min below t, at least s.
-
-  Steps are of equal difference of the measure, or of equal ratio where `geometric`.
-  """
+  """The r below t by 2^-k of the measure's range, or of its ratio where `geometric`; at least s."""
   if k <= 0.0:
     raise ValueError(f"k={k}: set it above 0; core.mappings.to_target goes the whole way at once.")
   if not 0.0 <= min_gap < 1.0:

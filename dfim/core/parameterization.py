@@ -1,9 +1,8 @@
 """From network output G to sample: f(x_t; s, t) = c_skip(s, t) x_t + c_out(s, t) G(c_in(t) x_t).
 
-Each parameterization reads the raw output G as a clean sample (`Identity`), the noise
-(`Noise`) or a velocity (`SimpleEDM`, `EulerFlow`), and takes the DDIM step from t to s with it.
-Source: IMM section 4.2, appendix C.5. Coefficients with the times' shape; `x_t` as in
-`interpolants`; the noise has standard deviation sigma_data.
+Each reads the raw output G as a clean sample (`Identity`), the noise (`Noise`) or a velocity
+(`SimpleEDM`, `EulerFlow`), and takes the DDIM step from t to s with it. Coefficients have the
+times' shape; the noise has standard deviation sigma_data. Source: IMM section 4.2, appendix C.5.
 """
 
 from collections.abc import Callable
@@ -21,7 +20,7 @@ Apply = Callable[..., Array]  # (params, x_in, s, t, cond) -> G
 
 @dataclasses.dataclass(frozen=True)
 class Parameterization:
-  """What all four share: the input's scale, the jump and the clean estimate."""
+  """The input's scale, the jump and the clean estimate, which all four share."""
 
   path: interpolants.Path
   sigma_data: float = 0.5
@@ -55,12 +54,11 @@ class Parameterization:
     return jnp.where(s == t, x_t, self.c_skip(s, t) * x_t + self.c_out(s, t) * raw)
 
   def clean(self, apply: Apply, params: Any, x_t: Array, t: Array, cond: Any = None) -> Array:
-    """The clean sample that a denoiser sees in `x_t`: coefficients of s = 0, network told s = t."""
-    raw = apply(params, self.c_in(t) * x_t, t, t, cond)
-    return self.to_clean(x_t, raw, t)
+    """The clean estimate of a denoiser: coefficients of s = 0, the network's output at s = t."""
+    return self.to_clean(x_t, apply(params, self.c_in(t) * x_t, t, t, cond), t)
 
   def to_clean(self, x_t: Array, raw: Array, t: Array) -> Array:
-    """The clean sample that raw output `raw` stands for; `x_t` where t = 0."""
+    """The clean sample of the raw output; `x_t` where t = 0."""
     zero = jnp.zeros_like(t)
     return jnp.where(t == 0.0, x_t, self.c_skip(zero, t) * x_t + self.c_out(zero, t) * raw)
 
@@ -131,8 +129,8 @@ class EulerFlow(Parameterization):
     super().__post_init__()
     if not isinstance(self.path, interpolants.FlowMatching):
       raise ValueError(
-        f"EulerFlow with path={self.path}: its steps are straight, which only"
-        " core.interpolants.FlowMatching is; use core.parameterization.SimpleEDM."
+        f"EulerFlow with path={self.path}: only core.interpolants.FlowMatching is straight; use"
+        " core.parameterization.SimpleEDM."
       )
 
   def c_skip(self, s: Array, t: Array) -> Array:

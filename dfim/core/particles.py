@@ -1,14 +1,12 @@
-"""What one particle is: from a batch to clouds of M points and a similarity of points.
+"""Particles: from a batch to clouds of M points, and a similarity of points.
 
-A rule is `rule(y, z, x_t, w, times, f, *, group_size, ...) -> Clouds`. A group is `group_size`
-consecutive rows, token by token (`grouping`). What a rule's loss of 0 means:
+A rule is `rule(y, z, x_t, w, times, f, *, group_size, ...) -> Clouds`; a group is `group_size`
+consecutive rows, token by token (`grouping`). Where a rule's loss is 0, this is right:
 
-* `example`: the distribution of a whole example is right; `per_particle_times`: the same, where
-  the examples of a group have different times;
-* `token`: each token's marginal is right, but not how tokens depend on one another;
-* `sequence`: the joint distribution of the active tokens and the context is right;
-* `prefix`: the conditional distribution of each token given those before it is right, where these
-  are held fixed.
+* `example`, `per_particle_times`: the distribution of a whole example;
+* `token`: each token's marginal, but not how tokens depend on one another;
+* `sequence`: the joint distribution of the active tokens and the context;
+* `prefix`: the conditional distribution of each token given those before it, which are held fixed.
 
 Source: IMM equation 67; docs/results.md for `per_particle_times`, docs/moment_forcing.md for the
 last three.
@@ -80,27 +78,16 @@ def per_particle_times(
 ) -> Clouds:
   """A point is a whole example at its own times; pairs of similar times are compared: ours.
 
-  A step sees as many times as examples, not as groups. Times are conditioned on as a prefix is
-  (`prefix`): they are the same in both clouds, so the gradient of all pairs except the diagonal is
-  0 on average where the distributions agree at all times. The similarity of a pair is
-  exp(-inverse_bandwidth (|u(t) - u(t')| + |u(s) - u(s')| / 2)), u = log(t + 0.05), times M; its
-  weight and bandwidth are geometric means. As bandwidths differ, the sum is no MMD^2 in the strict
-  sense, and may be negative. A large `inverse_bandwidth` gives the loss of M = 1; equal times give
-  M times that of `example`.
-
-  Args:
-    y: see `example`; its times differ within a group (`times.sample`, `per_particle_times`).
-    inverse_bandwidth: 0 or more.
+  The similarity of a pair is exp(-inverse_bandwidth (|u(t) - u(t')| + |u(s) - u(s')| / 2)) times
+  M, u = log(t + 0.05); its weight and bandwidth are geometric means. As bandwidths differ, the sum
+  is no MMD^2 in the strict sense, and may be negative. A large `inverse_bandwidth` gives the loss
+  of M = 1; equal times give M times that of `example`. Arguments as in `example`.
   """
   del x_t
   _check_times("per_particle_times", times, whole=True, per_particle=True)
   prefix_kernel.check_inverse_bandwidth(inverse_bandwidth)
   pairs = lambda a: (a.reshape(-1, group_size, 1), a.reshape(-1, 1, group_size))
-
-  def distance(u: Array) -> Array:
-    a, b = pairs(jnp.log(u + 0.05))
-    return jnp.abs(a - b)
-
+  distance = lambda u: jnp.abs(jnp.subtract(*pairs(jnp.log(u + 0.05))))
   mean = lambda a: jnp.sqrt(jnp.multiply(*pairs(a)))
   similarity = jnp.exp(-inverse_bandwidth * (distance(times.t) + distance(times.s) / 2))
   clouds = _clouds(_examples(y, group_size), _examples(z, group_size), mean, w, times, f)
@@ -112,7 +99,7 @@ def token(
 ) -> Clouds:
   """A point is one token: clouds `[G, T, M, D]`.
 
-  Arguments as in `example`; `y` `[B, T, ...]`, times `[B, T, 1, ...]` or shared by all tokens.
+  Arguments as in `example`; `y` is `[B, T, ...]`, times are of each token or shared by all.
   """
   del x_t
   _check_times("token", times)
@@ -135,13 +122,9 @@ def prefix(
 ) -> Clouds:
   """A point is one token, compared where the tokens before it are similar: `[G, T, M, D]`.
 
-  The similarity is that of the prefixes in x_t, the same for both clouds. A large
-  `inverse_bandwidth` compares a particle with itself alone, as M = 1 does; 0 is `token`.
-
-  Args:
-    y: `[B, T, ...]`; see `example` for the others. `times` has the assignment of the slots.
-    inverse_bandwidth: see `prefix_kernel.prefix_similarity`.
-    averaged: see `prefix_kernel.prefix_similarity`.
+  The similarity is `prefix_kernel.prefix_similarity` of x_t, the same for both clouds. A large
+  `inverse_bandwidth` compares a particle with itself alone, as M = 1 does; 0 is `token`. Arguments
+  as in `token`; `times` has the assignment of the slots.
   """
   _check_times("prefix", times)
   similarity = prefix_kernel.prefix_similarity(
@@ -168,13 +151,8 @@ def sequence(
 ) -> Clouds:
   """A point is all tokens of a sequence: clouds `[G, M, T D]`.
 
-  An active token is in units of its |c_out|, a context token in units of 1 / `inverse_bandwidth`:
-  without the context the loss could not see how active tokens depend on it. Weights are averaged
-  over active tokens. Takes one stream: the context of two holds the data of the active tokens.
-
-  Args:
-    y: `[B, T, ...]`; see `example` for the others.
-    inverse_bandwidth: of the context, 0 or more; 0 leaves it out.
+  An active token is in units of its |c_out|, a context token in units of 1 / `inverse_bandwidth`;
+  0 leaves the context out. Weights are averaged over active tokens. Arguments as in `token`.
 
   Raises:
     ValueError: two streams, per-particle times, or a negative inverse_bandwidth.
@@ -182,19 +160,19 @@ def sequence(
   _check_times("sequence", times)
   if times.streams == 2:
     raise ValueError(
-      "sequence with two streams: takes one, because the context of two holds the active tokens;"
+      "sequence with two streams: takes one, as the context of two holds the active tokens' data;"
       " set objective.particles.name=core.particles.prefix, or objective.conditioning=None."
     )
   prefix_kernel.check_inverse_bandwidth(inverse_bandwidth)
   of_tokens = _of_tokens(y.shape[1], group_size)
   active, size = of_tokens(times.active), math.prod(y.shape[2:])
   unit = 1.0 / of_tokens(_c_out(times, f))
-  counted = size * jnp.sum(active | (inverse_bandwidth > 0.0), axis=-1)
+  scalars = size * jnp.sum(active | (inverse_bandwidth > 0.0), axis=-1)
 
   def points(a: Array) -> Array:
-    moved, fixed = (grouping.token_clouds(b, group_size) for b in (a, x_t))
+    outputs, fixed = (grouping.token_clouds(b, group_size) for b in (a, x_t))
     here, units = active[..., None, None], unit[..., None, None]
-    scaled = jnp.where(here, units * moved, inverse_bandwidth * fixed)
+    scaled = jnp.where(here, units * outputs, inverse_bandwidth * fixed)
     return jnp.moveaxis(scaled, 1, 2).reshape(len(a) // group_size, group_size, -1)
 
   def mean(a: Array) -> Array:
@@ -204,7 +182,7 @@ def sequence(
   return Clouds(
     y=points(y),
     z=points(z),
-    scale=1.0 / jnp.maximum(counted, 1)[:, None, None],
+    scale=1.0 / jnp.maximum(scalars, 1)[:, None, None],
     weight=mean(w),
     active=jnp.any(active, axis=-1)[:, None, None],
     t=mean(times.t),
@@ -237,8 +215,8 @@ def _check_times(
     )
   if whole and any(size != 1 for size in times.t.shape[1:]):
     raise ValueError(
-      f"particles.{rule} with times of shape {times.t.shape}: one time for each example; choose"
-      " core.times.example, or particles of tokens."
+      f"particles.{rule} with times of shape {times.t.shape}: give one time an example; choose"
+      " core.patterns.example, or particles of tokens."
     )
 
 

@@ -1,13 +1,11 @@
-"""Where the frozen model starts: x_r on the path through x_t and a datum drawn given x_t.
+"""Rules of x_r: a datum and noise given x_t, on whose path the frozen model starts.
 
-A rule is `rule(x, eps, x_t, times, f, reference) -> (x, eps)`: the datum and the noise of x_r;
-`reference` is the whole batch, which contains x. Given x_t, `conditional` leaves x_r the variance
-of the data that x_t may come from. Moment matching with many particles tolerates it; with few, the
-Laplace kernel draws each particle to a median, and branches get wrong probabilities
-(docs/moment_forcing.md). The exact posterior mean E[x | x_t] would make x_r deterministic, a step
-of the flow that carries the distribution of x_t down; the mini-batch estimate leaves a variance
-that shrinks with the batch size. Source: the mean over a batch, Stable Target Field (Xu et al.
-2023, arXiv 2302.00670); with prefixes, and as a start for moment matching, ours.
+A rule is `rule(x, eps, x_t, times, f, reference) -> (x, eps)`; `reference` is the whole batch,
+which contains x. Given x_t, `conditional` leaves x_r the variance of the data that x_t may come
+from, which few particles turn into wrong probabilities of branches; the mini-batch estimate of the
+posterior mean E[x | x_t] leaves a variance that shrinks with the batch size
+(docs/moment_forcing.md). Source: the mean over a batch, Stable Target Field (Xu et al. 2023, arXiv
+2302.00670); with prefixes, and as a start for moment matching, ours.
 """
 
 from typing import Any
@@ -25,7 +23,7 @@ Parameterization = parameterization.Parameterization
 def conditional(
   x: Array, eps: Array, x_t: Array, times: Times, f: Parameterization, reference: dict[str, Any]
 ) -> tuple[Array, Array]:
-  """Each example's own datum and noise, a draw of x given x_t (IMM algorithm 1)."""
+  """The example's datum and noise, a draw of x given x_t (IMM algorithm 1)."""
   del x_t, times, f, reference
   return x, eps
 
@@ -43,14 +41,11 @@ def minibatch_mean(
 ) -> tuple[Array, Array]:
   """E[x | x_t, context] estimated over the reference batch, token by token.
 
-  Given token i at x_t, after the clean context c, the datum x' of a sequence has the weight
+  Given token i at x_t after the clean context c, the datum x' of a sequence has the weight
   N(x_t; alpha x', (sigma f.sigma_data)^2) exp(-inverse_bandwidth |c - c'|), with the distance of
-  `prefix_kernel.prefix_distance`. Where no other prefix is similar, or t is small, the estimate is
-  the example's own datum. It is a mean over one (micro-)batch, which should be large.
-
-  The returned datum is the mean of two estimates: at x_t, and at the x_r of the first. This is
-  Heun's rule, of second order in t - r (Karras et al. 2022, arXiv 2206.00364, algorithm 1). Errors
-  of the first estimate alone, Euler's rule, add up: Gaussian data shrink by 4 % in 64 steps.
+  `prefix_kernel.prefix_distance`. The returned datum is the mean of two estimates, at x_t and at
+  the x_r of the first: Heun's rule, of second order in t - r (Karras et al. 2022, arXiv 2206.00364,
+  algorithm 1). With the first alone Gaussian data shrink by 4 % in 64 steps.
 
   Args:
     x: data of two streams, `[B, 2 T, ...]`, context first.
@@ -58,10 +53,8 @@ def minibatch_mean(
     x_t: of x's shape.
     times: `[B, 2 T, 1, ...]`.
     f: gives the path and sigma_data.
-    reference: its `x`, `[N, 2 T, ...]`, contains all of `x`; it has no conditions, over which the
-      mean would be.
-    inverse_bandwidth: 0 or more, of the similarity of prefixes. Set it larger than that of
-      `particles.prefix`: it decides which distribution the mean is of.
+    reference: its `x`, `[N, 2 T, ...]`, contains all of `x`; it has no conditions.
+    inverse_bandwidth: of the similarity of prefixes, 0 or more.
     discount: see `prefix_kernel.prefix_distance`. Below 1 more prefixes are similar.
 
   Returns:
@@ -80,20 +73,20 @@ def minibatch_mean(
   distance = prefix_kernel.prefix_distance(x[:, :tokens], others[:, :tokens], discount)
   active = lambda a: jnp.moveaxis(a[:, tokens:].reshape(len(a), tokens, -1), 1, 0)  # [T, B, D]
 
-  def mean(x_u: Array, u: Array) -> Array:
+  def estimate(x_u: Array, u: Array) -> Array:
     alpha, deviation = f.path.alpha(u), f.path.sigma(u) * f.sigma_data
     data, noised, shrunk, deviation = map(active, (others, x_u, alpha, deviation))
     error = noised[:, :, None] - shrunk[:, :, None] * data[:, None]
     nll = jnp.sum(jnp.square(error), axis=-1) / (2.0 * jnp.square(deviation))
     weights = jax.nn.softmax(-inverse_bandwidth * distance - nll, axis=-1)
-    found = jnp.matmul(weights, data, precision=jax.lax.Precision.HIGHEST)
-    found = jnp.moveaxis(found, 0, 1).reshape(len(x), tokens, *x.shape[2:])
-    return jnp.concatenate([x[:, :tokens], found], axis=1)
+    mean = jnp.matmul(weights, data, precision=jax.lax.Precision.HIGHEST)
+    mean = jnp.moveaxis(mean, 0, 1).reshape(len(x), tokens, *x.shape[2:])
+    return jnp.concatenate([x[:, :tokens], mean], axis=1)
 
   here, below = (times.active & (u > 0.0) for u in (times.t, times.r))
   t, r = jnp.where(here, times.t, 1.0), jnp.where(below, times.r, 1.0)  # nothing is divided by 0
-  datum = mean(x_t, t)
+  datum = estimate(x_t, t)
   x_r = interpolants.ddim(f.path, x_t, datum, times.r, t)
-  datum = jnp.where(below, 0.5 * (datum + mean(x_r, r)), datum)
+  datum = jnp.where(below, 0.5 * (datum + estimate(x_r, r)), datum)
   noise = (x_t - f.path.alpha(t) * datum) / f.path.sigma(t)
   return jnp.where(here, datum, x), jnp.where(here, noise, eps)

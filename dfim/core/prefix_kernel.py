@@ -23,9 +23,8 @@ def prefix_similarity(
   """exp(-inverse_bandwidth d) of all pairs of a group, in (0, 1], `[G, T, M, M]`.
 
   d = sum_{j<i} |x^j - x'^j| / D for tokens of D numbers. The similarity falls with the length of
-  the prefix: late in a long sequence a particle meets itself alone, unless d is averaged. It rises
-  with D, because a norm grows as sqrt(D): wide tokens need a larger `inverse_bandwidth`. Conditions
-  (labels, actions) are not compared: the distributions are mixtures over them.
+  the prefix, unless d is averaged, and rises with D: wide tokens need a larger `inverse_bandwidth`.
+  Conditions are not compared: the distributions are mixtures over them.
 
   Args:
     x_t: `[B, T, ...]`; the first of two `streams` holds the prefixes of both.
@@ -41,21 +40,21 @@ def prefix_similarity(
   check_inverse_bandwidth(inverse_bandwidth)
   tokens = x_t.shape[1] // streams
   context = jax.lax.stop_gradient(jnp.asarray(x_t))[:, :tokens]
-  number = jnp.arange(tokens).reshape(1, -1, 1, 1)
+  position = jnp.arange(tokens).reshape(1, -1, 1, 1)
 
-  def of_token(drawn: tuple[Array, Array]) -> Array:
-    i, members = drawn
+  def of_token(numbered: tuple[Array, Array]) -> Array:
+    i, members = numbered
     cloud = grouping.token_clouds(context[members], group_size)
-    return jnp.sum(jnp.where(number < i, _distance(cloud, cloud), 0.0), axis=1)
+    return jnp.sum(jnp.where(position < i, _distance(cloud, cloud), 0.0), axis=1)
 
   if assignment is None:
     groups = context.reshape(-1, group_size, *context.shape[1:])
     distance = jax.vmap(prefix_distance)(groups, groups)
-  else:  # every token has groups of its own
+  else:  # a token has its own groups
     each = jax.lax.map(of_token, (jnp.arange(tokens), assignment[:, -tokens:].T))
     distance = jnp.moveaxis(each, 0, 1)
   if averaged:
-    distance = distance / jnp.maximum(number, 1)
+    distance = distance / jnp.maximum(position, 1)
   return jnp.tile(jnp.exp(-inverse_bandwidth * distance), (1, streams, 1, 1))
 
 
@@ -65,7 +64,7 @@ def prefix_distance(x: Array, others: Array, discount: float = 1.0) -> Array:
   Args:
     x: `[M, T, ...]`.
     others: `[N, T, ...]`.
-    discount: the weight of a token relative to the next one, in [0, 1].
+    discount: weight of a token relative to the next, in [0, 1].
 
   Raises:
     ValueError: a discount outside [0, 1].
@@ -79,7 +78,7 @@ def prefix_distance(x: Array, others: Array, discount: float = 1.0) -> Array:
 
 
 def check_inverse_bandwidth(inverse_bandwidth: float) -> None:
-  """Refuses a negative one, with which the least similar pairs would count most."""
+  """Refuses a negative one: the least similar pairs would count most."""
   if inverse_bandwidth < 0.0:
     raise ValueError(f"inverse_bandwidth={inverse_bandwidth}: set it to 0 or more.")
 

@@ -1,9 +1,8 @@
 """Two streams: the network sees a sequence twice, as context and as active tokens.
 
-Moment matching carries the distribution of a token given its past from time to time only while the
-past is held fixed (docs/moment_forcing.md). Two streams hold it fixed for every token at once:
-token i of the second stream sees the tokens before i of the first, and itself. The time pattern is
-`times.two_stream`; the network takes `streams=2`. Sampling needs one stream.
+Token i of the second stream sees the tokens before i of the first, which are held fixed, and itself
+(docs/moment_forcing.md). The time pattern is `patterns.two_stream`; the network takes `streams=2`.
+Sampling needs one stream.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +20,7 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class OneStream:
-  """No context is held fixed: groups of consecutive examples, each with its own datum."""
+  """No context: groups of consecutive examples, and x_r of the example itself."""
 
   streams: ClassVar[int] = 1
   grouping: Callable[..., Array | None] = grouping_lib.contiguous
@@ -36,8 +35,8 @@ class TwoStream(OneStream):
   Attributes:
     grouping: `core.grouping.*`, the examples of each group.
     posterior: `core.posterior.*`, the datum and noise of x_r given x_t.
-    reference: rows read for each row that the network sees, the first of them; the others are data
-      for `posterior` alone (Stable Target Field's reference batch, Xu et al. 2023).
+    reference: rows read for each row that the network sees; the others are data for `posterior`
+      (Stable Target Field's reference batch, Xu et al. 2023).
 
   Raises:
     ValueError: a reference batch below 1, or one that the posterior does not read.
@@ -56,7 +55,7 @@ class TwoStream(OneStream):
 
 
 def of(arguments: Mapping[str, Any]) -> OneStream:
-  """The conditioning of an objective with these arguments: theirs, or that of their `streams`."""
+  """The `conditioning` among an objective's arguments, or the default of its `streams`."""
   default = TwoStream() if arguments.get("streams") == 2 else OneStream()
   return arguments.get("conditioning") or default
 
@@ -66,19 +65,13 @@ def lay_out(
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
   """The network and the batch of an objective with one or two streams.
 
-  Args:
-    apply: the network.
-    batch: `x` `[B, T, ...]`, and optionally `mask` and `cond`.
-    streams: 1, which changes nothing, or 2.
-    padded: whether the objective takes a mask.
-
-  Returns:
-    The network with its `streams` bound, and the batch with everything per token twice,
-    `[B, 2 T, ...]`, context first.
+  Of two, the network has its `streams` bound, and the batch (`x` `[B, T, ...]`, optionally `mask`
+  and `cond`) has all arrays of tokens twice, `[B, 2 T, ...]`, context first. `padded` objectives
+  take a mask.
 
   Raises:
-    ValueError: for another number of streams, or a mask that the objective does not take or that
-      does not match x.
+    ValueError: another number of streams, or a mask that the objective does not take or that does
+      not match x.
   """
   mask = batch.get("mask")
   if mask is not None and not padded:
@@ -97,7 +90,7 @@ def lay_out(
 
 
 def check_mask(mask: Array, shape: tuple[int, ...]) -> None:
-  """Refuses a mask that is not one of x.
+  """Refuses a mask that does not match `x` of `shape`.
 
   Raises:
     ValueError: naming its shape and dtype.

@@ -1,11 +1,10 @@
 """Loss weights w(s, t), of the times' shape. `target` is the parameterization's prediction.
 
-The objective passes `path, s, t` and `target`; a config gives the other arguments. What weighs the
-error of predicted noise by w weighs a clean sample's by w SNR and a velocity's by w alpha^2, with
-SNR = alpha^2 / sigma^2; below, both are written so that nothing is divided by zero at either end.
-Sources: IMM equation 13; Min-SNR (arXiv 2303.09556); Diffusion Forcing (2407.01392) B.1 and its
-released program for `fused_snr`; Simple diffusion 2 (2410.19324) for `sigmoid`; Dreamer 4
-(2509.24527) for `linear`.
+The objective passes `path, s, t` and `target`; a config gives the other arguments. With SNR =
+alpha^2 / sigma^2, a weight w of the noise's error is w SNR of a clean sample's and w alpha^2 of a
+velocity's, both written without a division by zero at either end. Sources: IMM equation 13; Min-SNR
+(arXiv 2303.09556); Diffusion Forcing (2407.01392) B.1 and its released program for `fused_snr`;
+Simple diffusion 2 (2410.19324) for `sigmoid`; Dreamer 4 (2509.24527) for `linear`.
 """
 
 import jax
@@ -14,16 +13,17 @@ import jax.numpy as jnp
 from dfim.core import interpolants
 
 Array = jax.Array
+Path = interpolants.Path
 
 
-def uniform(path: interpolants.Path, s: Array, t: Array, *, target: str | None = None) -> Array:
+def uniform(path: Path, s: Array, t: Array, *, target: str | None = None) -> Array:
   """w = 1."""
   del path, s, target
   return jnp.ones_like(t)
 
 
 def linear(
-  path: interpolants.Path,
+  path: Path,
   s: Array,
   t: Array,
   *,
@@ -37,19 +37,12 @@ def linear(
 
 
 def imm(
-  path: interpolants.Path,
-  s: Array,
-  t: Array,
-  *,
-  a: float = 1.0,
-  b: float = 4.0,
-  target: str | None = None,
+  path: Path, s: Array, t: Array, *, a: float = 1.0, b: float = 4.0, target: str | None = None
 ) -> Array:
   """IMM's weight (eq. 13): sigmoid(b - lambda) (-dlambda/dt) / 2 * alpha^a / (alpha^2 + sigma^2).
 
   Written without logarithms, (sigma' alpha - alpha' sigma) sigma alpha^(a - 1) over
-  (sigma^2 + e^-b alpha^2) (alpha^2 + sigma^2): the same for every path, and finite at t = 0,
-  where the printed form is infinity times zero. Depends on t alone.
+  (sigma^2 + e^-b alpha^2) (alpha^2 + sigma^2), which is finite at t = 0.
   """
   del s, target
   one = jnp.ones_like(t)
@@ -62,13 +55,9 @@ def imm(
 
 
 def min_snr(
-  path: interpolants.Path, s: Array, t: Array, *, clip: float = 5.0, target: str | None = None
+  path: Path, s: Array, t: Array, *, clip: float = 5.0, target: str | None = None
 ) -> Array:
-  """min(SNR, clip), for predicted clean samples; for noise and velocity what that becomes.
-
-  Raises:
-    ValueError: if the path does not preserve variance.
-  """
+  """min(SNR, clip) of a clean sample's error, on a path that preserves variance."""
   del s
   signal, noise = _powers(path, t, clip)
   of_noise = clip * noise / jnp.maximum(signal, clip * noise)
@@ -77,7 +66,7 @@ def min_snr(
 
 
 def fused_snr(
-  path: interpolants.Path,
+  path: Path,
   s: Array,
   t: Array,
   *,
@@ -91,17 +80,6 @@ def fused_snr(
   at the first token's S), 1 - (1 - g c)(1 - S) takes the place of S. The paper's B.1 prints it
   without the factor g, and its mean would start at 0. The first token, and times that all tokens
   share (size 1 on axis 1), have no past: min-SNR.
-
-  Args:
-    path: of the objective.
-    s: unused.
-    t: `[B, T, ...]`.
-    clip: the SNR from which on a token counts as clean.
-    decay: g, for one token; 0 is min-SNR.
-    target: see the module.
-
-  Raises:
-    ValueError: if the path does not preserve variance.
   """
   del s
   if not 0.0 <= decay < 1.0:
@@ -109,24 +87,24 @@ def fused_snr(
   signal, noise = _powers(path, t, clip)
   clear = signal / jnp.maximum(signal, clip * noise)
   past = decay * _past_mean(clear, decay)
-  fused = clear + past * (1.0 - clear)  # = 1 - (1 - past)(1 - clear), which would lose digits
+  fused = clear + past * (1.0 - clear)  # 1 - (1 - past)(1 - clear) without loss of digits
   total = clip * noise * past + (1.0 - past) * signal  # clip noise F, F being fused, unclipped
-  none = total <= 0.0  # a first token without signal: the limit of min-SNR
-  of_noise = jnp.where(none, 1.0, fused * clip * noise / jnp.where(none, 1.0, total))
+  limit = total <= 0.0  # a first token without signal
+  of_noise = jnp.where(limit, 1.0, fused * clip * noise / jnp.where(limit, 1.0, total))
   return _of(target, eps=of_noise, x0=clip * fused, v=clip * fused * noise / (total + noise))
 
 
 def sigmoid(
-  path: interpolants.Path, s: Array, t: Array, *, bias: float = -1.0, target: str | None = None
+  path: Path, s: Array, t: Array, *, bias: float = -1.0, target: str | None = None
 ) -> Array:
-  """sigmoid(bias - log SNR), for predicted noise; for the others what that becomes."""
+  """sigmoid(bias - log SNR) of the noise's error."""
   del s
   signal, noise = jnp.square(path.alpha(t)), jnp.square(path.sigma(t))
   total = noise + jnp.exp(-bias) * signal
   return _of(target, eps=noise / total, x0=signal / total, v=signal * noise / total)
 
 
-def _powers(path: interpolants.Path, t: Array, clip: float) -> tuple[Array, Array]:
+def _powers(path: Path, t: Array, clip: float) -> tuple[Array, Array]:
   """alpha^2 and sigma^2 of a path that preserves variance."""
   if clip <= 0.0:
     raise ValueError(f"clip={clip}: set it above 0, to an SNR such as 5.")
@@ -147,7 +125,7 @@ def _past_mean(value: Array, decay: float) -> Array:
   tokens = jnp.moveaxis(value, 1, 0)
   update = lambda mean, new: (decay * mean + (1.0 - decay) * new, mean)
   _, before = jax.lax.scan(update, tokens[0], tokens)
-  # The scan sees token 0 twice, as its start and as its first input: the mean stays tokens[0].
+  # The scan reads token 0 twice, as its start and as its first input: the mean stays tokens[0].
   return jnp.moveaxis(before.at[0].set(0.0), 0, 1)
 
 

@@ -35,10 +35,10 @@ Clean = Callable[[Array, Array], Array]  # (x_t, t) -> x
 
 
 def ending_at(levels: np.ndarray, ends: np.ndarray) -> np.ndarray:
-  """A level matrix of `core.grids` that stops each token early: `[rows, tokens]`, maybe fewer rows.
+  """A matrix of `core.levels` that stops each token early: `[rows, tokens]`, maybe fewer rows.
 
   Args:
-    levels: `[rows, tokens]`, such as `grids.autoregressive(steps, tokens)`.
+    levels: `[rows, tokens]`, such as `levels.autoregressive(steps, tokens)`.
     ends: int `[tokens]`, the level to stop at, from 0 (clean) to steps: left out altogether.
 
   Raises:

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from dfim.core import conditioning
-from dfim.models import layers
+from dfim.models.layers import adaln, attention, embeddings, linear, norms
 
 Array = jax.Array
-_CONDITION = "condition_"  # and its name: the parameters of a condition
+_CONDITION = "condition_"  # and its name: a condition's parameters
 
 
 @flax.struct.dataclass
@@ -25,15 +25,15 @@ class Cache:
 
   keys: Array
   values: Array
-  length: Array  # int32, tokens seen so far; the first S - length places of the cache are empty
+  length: Array  # int32, tokens seen so far; the first S - length slots are empty
 
 
 class CausalTransformer(nn.Module):
   """(x, s, t, cond) -> G for tokens `[B, T, D]` with a time each.
 
-  Conditions: `label [B]`, and by any name those of every kind in `core.conditions`, of each token
-  or shared by all, each embedded by a layer of its own: vectors by a linear one, integers by a
-  table. What is left out is null. Which there are is fixed at init.
+  Conditions: `label [B]`, and by any name those of every kind in `core.conditioning`, each embedded
+  by a layer of its own: vectors by a linear one, integers by a table. Init fixes their names; one
+  that is left out is null.
   """
 
   width: int = 128
@@ -55,7 +55,7 @@ class CausalTransformer(nn.Module):
     x: Array,
     s: Array,
     t: Array,
-    cond: layers.Cond = None,
+    cond: embeddings.Cond = None,
     *,
     train: bool = False,
     cache: Cache | None = None,
@@ -64,8 +64,8 @@ class CausalTransformer(nn.Module):
     """`x [B, T, D]`, times `[B, T, 1]` -> G in float32, or float64 where x is.
 
     With a cache, `x` are the tokens that follow those in it, and the cache with theirs added is
-    returned too; what does not fit falls out at the front. With two streams, `x [B, 2 T, D]` is a
-    sequence as context, then as what moves (`core.streams`), both at positions 0 .. T - 1.
+    returned too, without its oldest tokens. With two streams, `x [B, 2 T, D]` is a sequence as
+    context, then as active tokens (`core.two_stream`), both at positions 0 .. T - 1.
     """
     self._check(x, s, t, cache, streams)
     conditioning.check(cond, x.shape)
@@ -77,27 +77,22 @@ class CausalTransformer(nn.Module):
       position, mask = jnp.tile(position, 2), in_two_streams(mask)
     turn = rotation(position[past:], self.width // self.heads)
     emb = self._embed(x, s, t, cond)
-    h = layers.dense(self.width, self.dtype, "input")(x)
+    h = linear.dense(self.width, self.dtype, "input")(x)
     fresh = []
     for i in range(self.depth):
       block = Block(self.heads, self.mlp_ratio, self.dropout, self.dtype, name=f"block{i}")
-      seen = None if cache is None else (cache.keys[i], cache.values[i])
-      h, keys_values = block(h, emb, turn, mask, seen, train)
+      cached = None if cache is None else (cache.keys[i], cache.values[i])
+      h, keys_values = block(h, emb, turn, mask, cached, train)
       fresh.append(keys_values)
-    shift, scale = layers.Modulation(2, self.width, self.dtype, name="output_modulation")(emb)
-    h = layers.modulated_norm(h, shift, scale)
-    dense = nn.Dense(
-      x.shape[-1], kernel_init=nn.initializers.zeros, dtype=self.dtype, name="output"
-    )
-    out = dense(h)
-    out = out.astype(layers.at_least_float32(out))
+    out = adaln.output(h, emb, x.shape[-1], self.dtype)
+    out = out.astype(linear.at_least_float32(out))
     return out if cache is None else (out, _extended(cache, fresh, x.shape[1]))
 
   def empty_cache(self, batch: int, size: int | None = None, dtype: str = "float32") -> Cache:
-    """A cache without tokens, of `size` places: by default all that a `window` can see.
+    """A cache without tokens, of `size` slots: by default all that a `window` can see.
 
     Raises:
-      ValueError: if neither says how many.
+      ValueError: without a size and a window.
     """
     if size is None and self.window is None:
       raise ValueError("model.window=None: give the cache a size, or the network a window.")
@@ -106,8 +101,8 @@ class CausalTransformer(nn.Module):
     zeros = jnp.zeros(shape, dtype)
     return Cache(keys=zeros, values=zeros, length=jnp.zeros((), jnp.int32))
 
-  def _embed(self, x: Array, s: Array, t: Array, cond: layers.Cond) -> Array:
-    emb = layers.Conditioning(
+  def _embed(self, x: Array, s: Array, t: Array, cond: embeddings.Cond) -> Array:
+    emb = embeddings.Conditioning(
       self.width, self.num_classes, self.second_time, self.time_scale, name="conditioning"
     )(s, t, cond)
     for name, array in sorted(self._with_null(x, cond).items()):
@@ -124,8 +119,8 @@ class CausalTransformer(nn.Module):
     table = nn.Embed(self.vocabulary, self.width, embedding_init=init, name=name)
     return jnp.where(value[..., None] < 0, 0.0, table(jnp.maximum(value, 0)))
 
-  def _with_null(self, x: Array, cond: layers.Cond) -> dict[str, Array]:
-    """The conditions but for the label, and null for those that are left out.
+  def _with_null(self, x: Array, cond: embeddings.Cond) -> dict[str, Array]:
+    """The conditions without the label, and null for those that are left out.
 
     Raises:
       ValueError: one that the network was not initialised with.
@@ -136,21 +131,17 @@ class CausalTransformer(nn.Module):
     sizes = _condition_sizes(self.variables.get("params", {}))
     for name, array in given.items():
       if sizes.get(name) != (0 if conditioning.is_discrete(array) else array.shape[-1]):
-        kinds = [
-          f"{n} ({f'vectors of {size}' if size else 'integers'})" for n, size in sizes.items()
-        ]
+        known = [f"{n} ({f'vectors of {c}' if c else 'integers'})" for n, c in sizes.items()]
         raise ValueError(
           f"cond.{name} of {conditioning.describe(array)}: the network was initialised with"
-          f" {', '.join(kinds) or 'none but labels'}; give that."
+          f" {', '.join(known) or 'labels alone'}; give that."
         )
     vectors = lambda size: jnp.zeros((*x.shape[:2], size), x.dtype)
     values = -jnp.ones(x.shape[:2], int)
     return {name: vectors(size) if size else values for name, size in sizes.items()} | given
 
   def _check(self, x: Array, s: Array, t: Array, cache: Cache | None, streams: int) -> None:
-    if x.ndim != 3:
-      raise ValueError(f"x of shape {x.shape} is no sequence: give it the axes [B, T, D]")
-    layers.check_times(x, s, t, (2,))
+    embeddings.check_sequence(x, s, t)
     if self.width % (2 * self.heads):
       raise ValueError(
         f"model.width={self.width} is no multiple of 2 x heads = {2 * self.heads}: change either"
@@ -180,28 +171,28 @@ class Block(nn.Module):
     emb: Array,
     turn: tuple[Array, Array],
     mask: Array,
-    seen: tuple[Array, Array] | None,
+    cached: tuple[Array, Array] | None,
     train: bool,
   ) -> tuple[Array, tuple[Array, Array]]:
     """Tokens `[B, T, W]` to tokens, and their keys and values `[B, T, heads, d]`."""
-    modulation = layers.Modulation(6, h.shape[-1], self.dtype, name="modulation")(emb)
+    modulation = adaln.Modulation(6, h.shape[-1], self.dtype, name="modulation")(emb)
     shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
     drop = nn.Dropout(self.dropout, deterministic=not train)
 
-    modulated = layers.modulated_norm(h, shift_a, scale_a)
-    q, k, v = layers.queries_keys_values(modulated, self.heads, self.dtype)
+    modulated = norms.modulated(h, shift_a, scale_a)
+    q, k, v = attention.queries_keys_values(modulated, self.heads, self.dtype)
     q, k = rotate(q, turn), rotate(k, turn)
     keys, values = k, v
-    if seen is not None:
-      keys, values = (jnp.concatenate(pair, axis=1) for pair in zip(seen, (k, v), strict=True))
-    mixed = layers.attention(q, keys, values, mask)
-    h = h + gate_a * drop(layers.dense(h.shape[-1], self.dtype, "proj")(mixed))
-    modulated = layers.modulated_norm(h, shift_m, scale_m)
-    return h + gate_m * drop(layers.gelu_mlp(modulated, self.mlp_ratio, self.dtype)), (k, v)
+    if cached is not None:
+      keys, values = (jnp.concatenate(pair, axis=1) for pair in zip(cached, (k, v), strict=True))
+    mixed = attention.attention(q, keys, values, mask)
+    h = h + gate_a * drop(linear.dense(h.shape[-1], self.dtype, "proj")(mixed))
+    modulated = norms.modulated(h, shift_m, scale_m)
+    return h + gate_m * drop(linear.gelu_mlp(modulated, self.mlp_ratio, self.dtype)), (k, v)
 
 
 def visible(query: Array, key: Array, *, causal: bool, window: int | None) -> Array:
-  """Who sees whom, bool `[Q, K]`, by position; a negative position is an empty place."""
+  """Who sees whom, bool `[Q, K]`, by position; a negative position is an empty slot."""
   behind = query[:, None] - key[None, :]
   seen = (key >= 0)[None, :] & jnp.ones_like(behind, bool)
   if causal:
@@ -214,15 +205,15 @@ def visible(query: Array, key: Array, *, causal: bool, window: int | None) -> Ar
 def in_two_streams(past: Array) -> Array:
   """Who sees whom, bool `[2 T, 2 T]`, from who sees whom in one causal stream, `[T, T]`.
 
-  The context sees its past. What moves sees the context before it, and itself.
+  A context token sees its past; an active one sees the context before it, and itself.
   """
-  own = jnp.eye(len(past), dtype=bool)
-  return jnp.block([[past, jnp.zeros_like(past)], [past & ~own, own]])
+  itself = jnp.eye(len(past), dtype=bool)
+  return jnp.block([[past, jnp.zeros_like(past)], [past & ~itself, itself]])
 
 
 def rotation(position: Array, width: int) -> tuple[Array, Array]:
   """Cosines and sines `[1, T, 1, width / 2]` of rotary positions (RoFormer 2104.09864)."""
-  angle = position[:, None] * jnp.asarray(layers.frequencies(width // 2), jnp.float32)[None]
+  angle = position[:, None] * jnp.asarray(embeddings.frequencies(width // 2), jnp.float32)[None]
   return jnp.cos(angle)[None, :, None], jnp.sin(angle)[None, :, None]
 
 
@@ -237,11 +228,7 @@ def _extended(cache: Cache, fresh: list[tuple[Array, Array]], tokens: int) -> Ca
   """The cache with new tokens at its end, and as many dropped from its front."""
   keys, values = (jnp.stack(a) for a in zip(*fresh, strict=True))
   last = lambda old, new: jnp.concatenate([old, new.astype(old.dtype)], 2)[:, :, tokens:]
-  return Cache(
-    keys=last(cache.keys, keys),
-    values=last(cache.values, values),
-    length=cache.length + tokens,
-  )
+  return Cache(last(cache.keys, keys), last(cache.values, values), cache.length + tokens)
 
 
 def _condition_sizes(params: Mapping[str, Any]) -> dict[str, int]:

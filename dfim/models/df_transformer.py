@@ -1,6 +1,6 @@
 """The transformer of the released Diffusion Forcing (v1.5), for planning and other sequences.
 
-Source: Chen et al., "Diffusion Forcing" (arXiv 2407.01392), its program of 2024: layers normalised
+Source: Chen et al., "Diffusion Forcing" (arXiv 2407.01392), its program of 2024: norms
 after the residual sum, ReLU, sinusoidal positions. Planning has width 128, depth 12, 4 heads.
 """
 
@@ -9,16 +9,16 @@ import jax
 import jax.numpy as jnp
 
 from dfim.core import conditioning
-from dfim.models import layers
+from dfim.models.layers import attention, embeddings, linear
 
 Array = jax.Array
 
 
 class ReleasedTransformer(nn.Module):
-  """(x, s, t, cond) -> G for sequences with a time per token; it is not told of s.
+  """(x, s, t, cond) -> G for sequences with a time per token; G does not depend on s.
 
-  The network sees the index of a level, time_scale t - 1, as the released one counts them: set
-  time_scale to the levels of `DiscreteVP`. G is zero at first, which the released one is not.
+  The network sees the index of a level, time_scale t - 1, as the released one counts: set
+  time_scale to the levels of `DiscreteVP`. Unlike in the released one, G is zero at first.
   """
 
   width: int = 128
@@ -31,34 +31,32 @@ class ReleasedTransformer(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Array, s: Array, t: Array, cond: layers.Cond = None, *, train: bool = False
+    self, x: Array, s: Array, t: Array, cond: embeddings.Cond = None, *, train: bool = False
   ) -> Array:
     """`x [B, T, D]`, times `[B, T, 1]` -> G.
 
-    cond: floating `[B, T, A]` by any name, joined to x in the order of names. As the layout of the
-    released program has no names, all are given or all left out, which is null.
+    cond: floating `[B, T, A]` by any name, joined to x in the order of names; all are given, or all
+    left out, which is null.
     """
     del train
-    if x.ndim != 3:
-      raise ValueError(f"x of shape {x.shape} is no sequence: give it the axes [B, T, D]")
-    layers.check_times(x, s, t, (2,))
+    embeddings.check_sequence(x, s, t)
     self._check_sizes(x, cond)
-    level = layers.network_times(s, t, "s", self.time_scale)[0] - 1.0
-    level = layers.ddpm_sinusoids(level, self.width // 2)
+    level = embeddings.network_times(s, t, "s", self.time_scale)[0] - 1.0
+    level = embeddings.ddpm_sinusoids(level, self.width // 2)
     level = jnp.broadcast_to(level, (*x.shape[:2], self.width // 2))
     parts = jnp.concatenate([x, level, *self._vectors(x, cond)], axis=-1)
     h = nn.relu(_linear(self.width, self.dtype, "input0")(parts))
     h = _linear(self.width, self.dtype, "input1")(h)
-    place = jnp.arange(x.shape[1], dtype=level.dtype).reshape(1, -1, 1)
-    h += layers.ddpm_sinusoids(place, self.width).astype(h.dtype)
+    position = jnp.arange(x.shape[1], dtype=level.dtype).reshape(1, -1, 1)
+    h += embeddings.ddpm_sinusoids(position, self.width).astype(h.dtype)
     mask = jnp.tri(x.shape[1], dtype=bool) if self.causal else None
     for i in range(self.depth):
       h = Block(self.heads, self.mlp_width, self.dtype, name=f"block{i}")(h, mask)
     zeros = nn.initializers.zeros
     out = nn.Dense(x.shape[-1], kernel_init=zeros, dtype=self.dtype, name="output")(h)
-    return out.astype(layers.at_least_float32(out))
+    return out.astype(linear.at_least_float32(out))
 
-  def _vectors(self, x: Array, cond: layers.Cond) -> list[Array]:
+  def _vectors(self, x: Array, cond: embeddings.Cond) -> list[Array]:
     """The conditions in the order of names, or null if all are left out."""
     given = [array for _, array in sorted((cond or {}).items())]
     if self.is_initializing():
@@ -73,7 +71,7 @@ class ReleasedTransformer(nn.Module):
       )
     return given if given or size <= 0 else [jnp.zeros((*x.shape[:2], size), x.dtype)]
 
-  def _check_sizes(self, x: Array, cond: layers.Cond) -> None:
+  def _check_sizes(self, x: Array, cond: embeddings.Cond) -> None:
     conditioning.check(cond, x.shape)
     for name, a in (cond or {}).items():
       if a.ndim != 3:
@@ -93,10 +91,10 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, h: Array, mask: Array | None) -> Array:
-    """Tokens `[B, T, W]` to tokens; `mask` as `layers.attention` takes it."""
+    """Tokens `[B, T, W]` to tokens; `mask` as `attention.attention` takes it."""
     width = h.shape[-1]
     norm = lambda name: nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name=name)
-    mixed = layers.attention(*layers.queries_keys_values(h, self.heads, self.dtype), mask)
+    mixed = attention.attention(*attention.queries_keys_values(h, self.heads, self.dtype), mask)
     h = norm("norm1")(h + _linear(width, self.dtype, "proj")(mixed))
     mlp = nn.relu(_linear(self.mlp_width, self.dtype, "fc1")(h))
     return norm("norm2")(h + _linear(width, self.dtype, "fc2")(mlp))

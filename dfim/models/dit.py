@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dfim.core import conditioning
-from dfim.models import layers
+from dfim.models.layers import adaln, attention, embeddings, linear, norms
 
 Array = jax.Array
 SIZES = {  # of the paper's ImageNet runs (table 5), with patch 2: DiT(**SIZES["XL"])
@@ -17,15 +17,15 @@ SIZES = {  # of the paper's ImageNet runs (table 5), with patch 2: DiT(**SIZES["
   "L": dict(depth=24, width=1024, heads=16),
   "XL": dict(depth=28, width=1152, heads=16),
 }
-STACKED = "blocks"  # with `scan`, where the parameters of all blocks are
+STACKED = "blocks"  # with `scan`, the parameters of all blocks
 
 
 class DiT(nn.Module):
   """(x, s, t, cond) -> G for images with one time each.
 
-  With `remat` a block's activations are computed again in the backward pass, not kept. With `scan`
-  the blocks are one program run `depth` times: it compiles in the time of one block, and what were
-  the parameters of block0, block1 ... are stacked on a first axis, under `STACKED`.
+  `remat` recomputes a block's activations in the backward pass. `scan` runs one program `depth`
+  times, which compiles in the time of one block; the parameters of all blocks are stacked on a
+  first axis, under `STACKED`.
   """
 
   patch: int = 2
@@ -43,34 +43,27 @@ class DiT(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Array, s: Array, t: Array, cond: layers.Cond = None, *, train: bool = False
+    self, x: Array, s: Array, t: Array, cond: embeddings.Cond = None, *, train: bool = False
   ) -> Array:
     """`x [B, H, W, C]`, times `[B, 1, 1, 1]` -> G in float32; cond: `label [B]` alone."""
-    layers.check_image(x, s, t)
-    conditioning.check(cond, x.shape, takes=())
+    embeddings.check_image(x, s, t)
+    conditioning.check(cond, x.shape, reads=())
     self._check_sizes(x)
     grid = x.shape[1] // self.patch, x.shape[2] // self.patch
-    emb = layers.Conditioning(
+    emb = embeddings.Conditioning(
       self.width, self.num_classes, self.second_time, self.time_scale, name="conditioning"
     )(s[:, 0], t[:, 0], cond)
-    h = layers.dense(self.width, self.dtype, "input")(patchify(x, self.patch))
+    h = linear.dense(self.width, self.dtype, "input")(patchify(x, self.patch))
     h += jnp.asarray(positions(grid, self.width), h.dtype)
     h = self._blocks(h, emb, train)
-    shift, scale = layers.Modulation(2, self.width, self.dtype, name="output_modulation")(emb)
-    h = layers.modulated_norm(h, shift, scale)
-    out = nn.Dense(
-      self.patch**2 * x.shape[-1],
-      kernel_init=nn.initializers.zeros,
-      dtype=self.dtype,
-      name="output",
-    )(h)
+    out = adaln.output(h, emb, self.patch**2 * x.shape[-1], self.dtype)
     return unpatchify(out, grid, self.patch).astype(jnp.float32)
 
   def _blocks(self, h: Array, emb: Array, train: bool) -> Array:
-    # A scan keeps XLA from merging the second computation with the first by itself.
-    again = nn.remat(Block, prevent_cse=not self.scan, static_argnums=(3,))
+    # A scan by itself keeps XLA from merging the recomputation with the first pass.
+    recomputed = nn.remat(Block, prevent_cse=not self.scan, static_argnums=(3,))
     block = functools.partial(
-      again if self.remat else Block, self.heads, self.mlp_ratio, self.dropout, self.dtype
+      recomputed if self.remat else Block, self.heads, self.mlp_ratio, self.dropout, self.dtype
     )
     if not self.scan:
       for i in range(self.depth):
@@ -106,19 +99,14 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, h: Array, emb: Array, train: bool) -> Array:
     """Tokens `[B, N, W]` to tokens."""
-    modulation = layers.Modulation(6, h.shape[-1], self.dtype, name="modulation")(emb)
+    modulation = adaln.Modulation(6, h.shape[-1], self.dtype, name="modulation")(emb)
     shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
-    h += gate_a * self._attention(layers.modulated_norm(h, shift_a, scale_a), train)
-    return h + gate_m * self._mlp(layers.modulated_norm(h, shift_m, scale_m), train)
-
-  def _attention(self, h: Array, train: bool) -> Array:
-    mixed = layers.attention(*layers.queries_keys_values(h, self.heads, self.dtype))
-    h = layers.dense(h.shape[-1], self.dtype, "proj")(mixed)
-    return nn.Dropout(self.dropout, deterministic=not train)(h)
-
-  def _mlp(self, h: Array, train: bool) -> Array:
-    h = layers.gelu_mlp(h, self.mlp_ratio, self.dtype)
-    return nn.Dropout(self.dropout, deterministic=not train)(h)
+    drop = lambda a: nn.Dropout(self.dropout, deterministic=not train)(a)
+    modulated = norms.modulated(h, shift_a, scale_a)
+    mixed = attention.attention(*attention.queries_keys_values(modulated, self.heads, self.dtype))
+    h += gate_a * drop(linear.dense(h.shape[-1], self.dtype, "proj")(mixed))
+    modulated = norms.modulated(h, shift_m, scale_m)
+    return h + gate_m * drop(linear.gelu_mlp(modulated, self.mlp_ratio, self.dtype))
 
 
 def patchify(x: Array, patch: int) -> Array:
@@ -136,7 +124,7 @@ def unpatchify(tokens: Array, grid: tuple[int, int], patch: int) -> Array:
 
 
 def positions(grid: tuple[int, int], width: int) -> np.ndarray:
-  """Fixed 2-D sin-cos positions `[1, N, width]`: the first half tells the column, then the row."""
+  """Fixed 2-D sin-cos positions `[1, N, width]`: the column, then the row."""
   row, column = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
-  angles = [axis[:, None] * layers.frequencies(width // 4)[None] for axis in (column, row)]
+  angles = [axis[:, None] * embeddings.frequencies(width // 4)[None] for axis in (column, row)]
   return np.concatenate([f(a) for a in angles for f in (np.sin, np.cos)], axis=-1)[None]

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from dfim.core import conditioning
-from dfim.models import layers
+from dfim.models.layers import adaln, embeddings, norms
 
 Array = jax.Array
 
@@ -27,16 +27,16 @@ class MLP(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Array, s: Array, t: Array, cond: layers.Cond = None, *, train: bool = False
+    self, x: Array, s: Array, t: Array, cond: embeddings.Cond = None, *, train: bool = False
   ) -> Array:
     """`x [B, ..., D]`, times `[B, ..., 1]` -> G in float32; cond: `label [B]` alone."""
     if self.flatten and x.ndim > 2:
-      layers.check_times(x, s, t, range(1, x.ndim))
+      embeddings.check_times(x, s, t, range(1, x.ndim))
       flat = lambda a: a.reshape(a.shape[0], -1)
       return self(flat(x), flat(s), flat(t), cond, train=train).reshape(x.shape)
-    layers.check_times(x, s, t, (-1,))
-    conditioning.check(cond, x.shape, takes=())
-    emb = layers.Conditioning(
+    embeddings.check_times(x, s, t, (-1,))
+    conditioning.check(cond, x.shape, reads=())
+    emb = embeddings.Conditioning(
       self.width,
       self.num_classes,
       self.second_time,
@@ -47,13 +47,8 @@ class MLP(nn.Module):
     )(s, t, cond)
     h = nn.Dense(self.width, dtype=self.dtype, name="input")(x)
     for i in range(self.depth):
-      block = Block(self.width, self.dropout, self.dtype, name=f"block{i}")
-      h = block(h, emb, train)
-    shift, scale = layers.Modulation(2, self.width, self.dtype, name="output_modulation")(emb)
-    h = layers.modulated_norm(h, shift, scale)
-    zeros = nn.initializers.zeros
-    out = nn.Dense(x.shape[-1], kernel_init=zeros, dtype=self.dtype, name="output")(h)
-    return out.astype(jnp.float32)
+      h = Block(self.width, self.dropout, self.dtype, name=f"block{i}")(h, emb, train)
+    return adaln.output(h, emb, x.shape[-1], self.dtype).astype(jnp.float32)
 
 
 class Block(nn.Module):
@@ -66,8 +61,8 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, h: Array, emb: Array, train: bool) -> Array:
     """`h [..., W]`, `emb` broadcasting against it -> `[..., W]`."""
-    shift, scale = layers.Modulation(2, self.width, self.dtype, name="modulation")(emb)
-    y = layers.modulated_norm(h, shift, scale)
+    shift, scale = adaln.Modulation(2, self.width, self.dtype, name="modulation")(emb)
+    y = norms.modulated(h, shift, scale)
     y = nn.silu(nn.Dense(self.width, dtype=self.dtype, name="dense0")(y))
     y = nn.Dropout(self.dropout, deterministic=not train)(y)
     return h + nn.Dense(self.width, dtype=self.dtype, name="dense1")(y)

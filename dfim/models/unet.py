@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from dfim.core import conditioning
-from dfim.models import layers
+from dfim.models.layers import attention as attention_lib, embeddings, linear, norms
 
 Array = jax.Array
 SKIP_SCALE = math.sqrt(0.5)
@@ -22,8 +22,8 @@ class UNet(nn.Module):
   """(x, s, t, cond) -> G for images with one time each.
 
   `attention_resolutions` are heights of feature maps; the middle always attends. The defaults are
-  the paper's CIFAR-10 network, but for its drop-out of 0.2 and its `augment_dim` of 9. With `remat`
-  a block's activations are computed again in the backward pass, not kept.
+  the paper's CIFAR-10 network, which also has a dropout of 0.2 and an `augment_dim` of 9. `remat`
+  recomputes a block's activations in the backward pass.
   """
 
   channels: int = 128
@@ -42,11 +42,11 @@ class UNet(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Array, s: Array, t: Array, cond: layers.Cond = None, *, train: bool = False
+    self, x: Array, s: Array, t: Array, cond: embeddings.Cond = None, *, train: bool = False
   ) -> Array:
     """`x [B, H, W, C]`, times `[B, 1, 1, 1]` -> G in float32; cond: label, augment `[B, A]`."""
-    layers.check_image(x, s, t)
-    conditioning.check(cond, x.shape, takes=("augment",))
+    embeddings.check_image(x, s, t)
+    conditioning.check(cond, x.shape, reads=("augment",))
     emb = self._embed(s, t, cond)
     sizes = self._sizes(x)
     h, skips = self._encode(x, emb, sizes, train)
@@ -68,19 +68,19 @@ class UNet(nn.Module):
       )
     return [f"{x.shape[1] >> level}x{x.shape[2] >> level}" for level in levels]
 
-  def _embed(self, s: Array, t: Array, cond: layers.Cond) -> Array:
+  def _embed(self, s: Array, t: Array, cond: embeddings.Cond) -> Array:
     """`[B, 1, 1, E]`; labels and augmentation join the sinusoids of t, before its MLP."""
-    first, second = layers.network_times(s, t, self.second_time, self.time_scale)
-    features = layers.ddpm_sinusoids(first, self.channels)
-    init = nn.initializers.normal(0.5)  # about as loud as the sinusoids
-    labels = layers.LabelEmbedding(self.num_classes, self.channels, init, name="map_label")
+    first, second = embeddings.network_times(s, t, self.second_time, self.time_scale)
+    features = embeddings.ddpm_sinusoids(first, self.channels)
+    init = nn.initializers.normal(0.5)  # about the size of the sinusoids
+    labels = embeddings.LabelEmbedding(self.num_classes, self.channels, init, name="map_label")
     features += labels(cond, t.ndim) + self._augment(cond)
     width = self.embed_multiplier * self.channels
-    emb = layers.TimeMLP(width, layers.xavier(), name="map_t")(features)
-    features = layers.ddpm_sinusoids(second, self.channels)
-    return nn.silu(emb + layers.TimeMLP(width, layers.xavier(), name="map_s")(features))
+    emb = embeddings.TimeMLP(width, linear.xavier(), name="map_t")(features)
+    features = embeddings.ddpm_sinusoids(second, self.channels)
+    return nn.silu(emb + embeddings.TimeMLP(width, linear.xavier(), name="map_s")(features))
 
-  def _augment(self, cond: layers.Cond) -> Array:
+  def _augment(self, cond: embeddings.Cond) -> Array:
     """`cond["augment"]` `[B, A]` to `[B, 1, 1, channels]`; no bias, so that zeros mean none."""
     label = (cond or {}).get("augment", jnp.zeros((1, self.augment_dim)))
     if label.shape[1:] != (self.augment_dim,):
@@ -90,7 +90,7 @@ class UNet(nn.Module):
       )
     if self.augment_dim == 0:
       return jnp.zeros((1, 1, 1, 1))
-    dense = nn.Dense(self.channels, False, kernel_init=layers.xavier(), name="map_augment")
+    dense = nn.Dense(self.channels, False, kernel_init=linear.xavier(), name="map_augment")
     return dense(label.astype(jnp.float32))[:, None, None]
 
   def _encode(
@@ -144,10 +144,10 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, emb: Array, train: bool) -> Array:
-    """`x [B, H, W, C]` and `emb [B, 1, 1, E]` to `channels`, at the size `resample` asks for."""
+    """`x [B, H, W, C]` and `emb [B, 1, 1, E]` to `channels`, resampled."""
     h = _resample(nn.silu(_norm(x, self.dtype, "norm0")), self.resample)
     h = _conv(self.channels, 3, self.dtype, "conv0")(h)
-    h += nn.Dense(self.channels, kernel_init=layers.xavier(), dtype=self.dtype, name="affine")(emb)
+    h += nn.Dense(self.channels, kernel_init=linear.xavier(), dtype=self.dtype, name="affine")(emb)
     h = nn.silu(_norm(h, self.dtype, "norm1"))
     h = nn.Dropout(self.dropout, deterministic=not train)(h)
     h = _conv(self.channels, 3, self.dtype, "conv1", gain=1e-5)(h)
@@ -165,7 +165,7 @@ class Block(nn.Module):
     qkv = _conv(3 * c, 1, self.dtype, "qkv", gain=math.sqrt(0.2))(h)
     # q, k, v alternate in the channels of the released weights.
     qkv = qkv.reshape(b, height * width, self.heads, c // self.heads, 3)
-    mixed = layers.attention(qkv[..., 0], qkv[..., 1], qkv[..., 2])
+    mixed = attention_lib.attention(qkv[..., 0], qkv[..., 1], qkv[..., 2])
     return _conv(c, 1, self.dtype, "proj", gain=1e-5)(mixed.reshape(b, height, width, c))
 
 
@@ -173,7 +173,7 @@ def _conv(features: int, size: int, dtype: str | None, name: str, gain: float = 
   return nn.Conv(
     features,
     (size, size),
-    kernel_init=layers.xavier(gain),
+    kernel_init=linear.xavier(gain),
     dtype=dtype,
     conv_general_dilated=_pointwise if size == 1 else None,
     name=name,
@@ -183,41 +183,14 @@ def _conv(features: int, size: int, dtype: str | None, name: str, gain: float = 
 def _pointwise(x: Array, kernel: Array, *args: Any, **kwargs: Any) -> Array:
   """A 1 x 1 convolution as a linear layer: its gradient is four times as fast on a CPU."""
   del args, kwargs  # strides, padding and layout, of which there is one
-  return layers.as_rows(x, kernel[0, 0], None)
+  return linear.as_rows(x, kernel[0, 0], None)
 
 
 def _norm(h: Array, dtype: str | None, name: str) -> Array:
   """GroupNorm with four channels a group or more, in at most 32 groups."""
-  most = max(1, min(32, h.shape[-1] // 4))
-  groups = next(n for n in range(most, 0, -1) if h.shape[-1] % n == 0)
-  return GroupNorm(groups, dtype, name=name)(h)
-
-
-class GroupNorm(nn.Module):
-  """`nn.GroupNorm`, each channel summed before the groups: two to three times as fast on a CPU."""
-
-  groups: int
-  dtype: str | None
-  epsilon: float = 1e-6
-
-  @nn.compact
-  def __call__(self, x: Array) -> Array:
-    """`[B, H, W, C]` to the same, in `dtype`; moments in float32 at least."""
-    channels = x.shape[-1]
-    scale = self.param("scale", nn.initializers.ones, (channels,))
-    bias = self.param("bias", nn.initializers.zeros, (channels,))
-    wide = x.astype(layers.at_least_float32(x))
-    mean, square = (self._mean(jnp.mean(a, axis=(1, 2))) for a in (wide, jnp.square(wide)))
-    variance = jnp.maximum(square - jnp.square(mean), 0.0)
-    factor = jax.lax.rsqrt(variance + self.epsilon) * scale[None]
-    y = wide * factor[:, None, None] + (bias[None] - mean * factor)[:, None, None]
-    return y.astype(self.dtype or y.dtype)
-
-  def _mean(self, of_channels: Array) -> Array:
-    """`[B, C]`, each channel's replaced by its group's."""
-    batch, channels = of_channels.shape
-    means = jnp.mean(of_channels.reshape(batch, self.groups, -1), axis=-1)
-    return jnp.repeat(means, channels // self.groups, axis=-1)
+  largest = max(1, min(32, h.shape[-1] // 4))
+  groups = next(n for n in range(largest, 0, -1) if h.shape[-1] % n == 0)
+  return norms.GroupNorm(groups, dtype, name=name)(h)
 
 
 def _resample(h: Array, how: str | None) -> Array:

@@ -1,8 +1,7 @@
-"""Denoising: regress what the network should answer at time t, for s = t.
+"""Denoising: regress the network's output at s = t on the parameterization's target.
 
 With one t for each example this is diffusion or flow matching; with one for each token, Diffusion
-Forcing (arXiv 2407.01392, algorithm 1). What is regressed, x, eps or a velocity, is the
-parameterization's choice.
+Forcing (arXiv 2407.01392, algorithm 1).
 """
 
 from collections.abc import Callable
@@ -37,9 +36,9 @@ def loss(
 ) -> tuple[Array, dict[str, Array]]:
   """Weighted squared error of the raw output, averaged over the scalars of active tokens.
 
-  Arguments as in `moment_matching.loss`; `frozen` is unused, for nothing is bootstrapped. A `mask`
-  in the batch, bool `[B, T, 1, ...]`, is False on padding: neither `x` nor conditions are read
-  there. Without an active token the loss is 0.
+  Arguments as in `moment_matching.loss`; `frozen` is unused. A `mask` in the batch, bool
+  `[B, T, 1, ...]`, is False on padding: neither `x` nor conditions are read there. Without an
+  active token the loss is 0.
   """
   del frozen
   apply, batch = streams_lib.lay_out(apply, batch, streams, padded=True)

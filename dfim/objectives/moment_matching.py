@@ -42,30 +42,16 @@ def loss(
   drop_in_target: bool = True,
   conditioning: two_stream.TwoStream | None = None,
 ) -> tuple[Array, dict[str, Array]]:
-  """Weighted MMD^2 of each group of particles, averaged over groups.
+  """Weighted MMD^2 of each group of particles, averaged over groups: the loss, and metrics.
 
-  Its value does not fall to 0 at the optimum: two clouds of M particles differ even if they have
-  the same distribution. Judge a run by its samples.
-
-  Args:
-    apply: the network, `(params, x_in, s, t, cond, rngs=...) -> G`.
-    params: theta_n, the only argument with a gradient.
-    frozen: theta_{n-1}.
-    batch: `x` `[B, ...]` and optionally `cond`, see `core.conditioning`.
-    key: one key for this step.
-    f: the parameterization, which holds the path.
-    sample_times: `times.sample` with a pattern and a mapping.
-    particles: `core.particles.*`.
-    kernel: `core.kernels.*`.
-    weight: `core.weights.*`.
-    group_size: M, particles of a group; they share (s, r, t), except for per-particle times.
-    drop_rate: probability that an example's condition is dropped, for guidance.
-    drop_in_target: whether the frozen model sees the dropped conditions too, as in the paper's
-      algorithm, or the full ones, as in the released trainer.
-    conditioning: `core.two_stream.TwoStream` of sequences, or None.
-
-  Returns:
-    The scalar loss, and metrics.
+  It does not fall to 0 at the optimum, for two clouds of M particles differ even if they have the
+  same distribution. `params` are theta_n, the only argument with a gradient, `frozen` theta_{n-1}.
+  `batch` has `x` `[B, ...]` and optionally `cond` (`core.conditioning`). `sample_times` is
+  `core.times.sample` with a pattern and a mapping; `particles`, `kernel` and `weight` are functions
+  of `core.particles`, `core.kernels` and `core.weights`; `group_size` is M. Conditions are dropped
+  with probability `drop_rate`, for guidance. With `drop_in_target` the frozen model sees the
+  dropped ones too, as in the paper's algorithm, otherwise all, as in the released trainer.
+  Sequences have a `conditioning`, such as `core.two_stream.TwoStream`.
   """
   spec = conditioning or two_stream.OneStream()
   apply, reference = two_stream.lay_out(apply, batch, spec.streams)
@@ -78,16 +64,16 @@ def loss(
   s, r, t = times.s, times.r, times.t
   eps = f.sigma_data * interpolants.noise_like(key_noise, x)
   x_t = interpolants.interpolate(f.path, x, eps, t)
-  # ddim(x_t, x, r, t) is the same, but 0 / 0 where t is 0
-  x_r = interpolants.interpolate(f.path, *spec.posterior(x, eps, x_t, times, f, reference), r)
+  start = spec.posterior(x, eps, x_t, times, f, reference)
+  x_r = interpolants.interpolate(f.path, *start, r)  # as ddim(x_t, x, r, t), which is 0 / 0 at 0
 
   dropped = conditions.drop(key_drop, cond, drop_rate)
   net = functools.partial(apply, rngs=dict(dropout=key_net))  # one mask for both passes
   y = f(net, params, x_t, s, t, dropped)
-  z = f(net, jax.lax.stop_gradient(frozen), x_r, s, r, dropped if drop_in_target else cond)
+  z = f(net, frozen, x_r, s, r, dropped if drop_in_target else cond)
 
-  of_slots = (y, jax.lax.stop_gradient(z), x_t, times)
-  y, z, x_t, times = grouping.gather_slots(of_slots, assignment)
+  of_examples = (y, jax.lax.stop_gradient(z), x_t, times)
+  y, z, x_t, times = grouping.gather_slots(of_examples, assignment)
   times = times.replace(streams=spec.streams, assignment=assignment)
   w = jnp.where(times.active, weight(f.path, times.s, times.t, target=f.prediction), 0.0)
   c = particles(y, z, x_t, w, times, f, group_size=group_size)
@@ -99,32 +85,25 @@ def loss(
 
 
 def kernel_by_time(gram: Array, clouds: particles_lib.Clouds, bins: int = 4) -> dict[str, Array]:
-  """The mean kernel value of two different particles of a group, by bins of t.
+  """The mean kernel value of two different particles of a group, by bins of t, as metrics.
 
-  Relative to the value of a particle with itself, where this is positive. Near 1 the kernel does
-  not tell particles apart, near 0 each is alone: in both cases a particle learns from its own pair
-  alone. The similarity of `clouds` is not included. A bin without an active group has infinity.
-
-  Args:
-    gram: `[..., M, M]`.
-    clouds: their times and where they are active.
-    bins: how many there are between t = 0 and 1.
-
-  Returns:
-    The metrics; none for one particle a group and for per-particle times.
+  Relative to the value of a particle with itself, where that is positive, and without the
+  similarity of `clouds`. Near 1 the kernel does not separate particles, near 0 each is alone: in
+  both cases a particle learns from its own pair only. Infinity in a bin without an active group;
+  no metrics for M = 1 or per-particle times. `gram` is `[..., M, M]`.
   """
   m = gram.shape[-1]
   if m == 1 or clouds.t is None:
     return {}
-  own = jnp.trace(gram, axis1=-1, axis2=-2) / m
-  others = (jnp.sum(gram, axis=(-1, -2)) / m - own) / (m - 1)
-  others = others / jnp.where(own > 0.0, own, 1.0)
+  diagonal = jnp.trace(gram, axis1=-1, axis2=-2) / m
+  others = (jnp.sum(gram, axis=(-1, -2)) / m - diagonal) / (m - 1)
+  others = others / jnp.where(diagonal > 0.0, diagonal, 1.0)
   t, active = (jnp.squeeze(a, (-1, -2)) for a in (clouds.t, clouds.active))
   number = jnp.minimum((t * bins).astype(jnp.int32), bins - 1)
-  found = {}
+  metrics = {}
   for n in range(bins):
     here = active & (number == n)
     mean = jnp.sum(others * here) / jnp.maximum(jnp.sum(here), 1)
     name = f"kernel_t_{n / bins:.2f}_to_{(n + 1) / bins:.2f}"
-    found[name] = jnp.where(jnp.any(here), mean, jnp.inf)
-  return found
+    metrics[name] = jnp.where(jnp.any(here), mean, jnp.inf)
+  return metrics

@@ -1,10 +1,10 @@
-"""Shortcut forcing: one jump is to land where two jumps of half its length land.
+"""Shortcut forcing: match one jump to two jumps of half its length.
 
 At the finest step the network regresses the data, as in `denoising`; longer steps are bootstrapped
-from its own shorter ones, each token with its own (t, step). The parameterization makes the form:
-`EulerFlow` with a uniform weight is the velocity form of Shortcut Models (arXiv 2410.12557, section
-3.2, equation 5); `Identity` with `weights.linear` is Dreamer 4's x-prediction in x-space with its
-ramp (2509.24527, section 3.2, equation 7). Sampling is `jump.pushforward` down a uniform grid.
+from shorter ones, with a (t, step) for each token. `EulerFlow` with a uniform weight is Shortcut
+Models' velocity form (arXiv 2410.12557, section 3.2, equation 5); `Identity` with `weights.linear`
+is Dreamer 4's x-prediction with its ramp (2509.24527, section 3.2, equation 7). Sampling is
+`jump.pushforward` down a uniform grid.
 """
 
 from collections.abc import Callable
@@ -41,17 +41,14 @@ def loss(
 ) -> tuple[Array, dict[str, Array]]:
   """Weighted squared error of the raw output, averaged over the scalars of active tokens.
 
-  Arguments as in `moment_matching.loss`, and:
-
-  Args:
-    sample_times: `times.dyadic` with a pattern.
-    share: of the batch, in (0, 1), whose steps are bootstrapped, under `frozen`.
+  Arguments as in `moment_matching.loss`; `sample_times` is `times.dyadic` with a pattern. A `share`
+  of the batch, in (0, 1), has bootstrapped steps, under `frozen`.
   """
   apply, batch = streams_lib.lay_out(apply, batch, streams)
   x, cond = batch["x"], batch.get("cond")
   first = round(share * len(x))
   if not 0 < first < len(x):
-    raise ValueError(f"share={share} of a batch of {len(x)}: some are to be bootstrapped, not all.")
+    raise ValueError(f"share={share} of a batch of {len(x)}: bootstrap some of it, not all.")
   key_times, key_noise, key_drop, key_net = jax.random.split(key, 4)
   times = sample_times(key_times, x.shape, path=f.path, bootstrapped=first)
   s, r, t = times.s, times.r, times.t

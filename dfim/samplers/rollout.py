@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dfim.config.errors import FieldError
-from dfim.core import conditioning, grids, interpolants
+from dfim.core import conditioning, interpolants, levels as levels_lib
 from dfim.samplers import jump
 
 Array = jax.Array
@@ -28,7 +28,7 @@ class Rollout:
 
   Attributes:
     levels: the level matrix of a chunk, int `[rows, chunk]`, or a schedule `(steps, tokens) ->
-      matrix` such as `grids.pyramid`.
+      matrix` such as `levels_lib.pyramid`.
     window: the tokens shown to the network at once: the chunk and those before it. Places that are
       not drawn yet are pure noise. With a cache the network's own window takes its place.
     chunk: tokens denoised together.
@@ -65,7 +65,7 @@ class Rollout:
   def matrix(self, steps: int) -> np.ndarray:
     """The level matrix of a chunk, int `[rows, chunk]`."""
     matrix = self.levels(steps, self.chunk) if callable(self.levels) else np.asarray(self.levels)
-    grids.check_levels(matrix, steps, self.chunk)
+    levels_lib.check_levels(matrix, steps, self.chunk)
     return matrix
 
   def shown(self, key: Array, x: Array, t: Array, model: jump.Model) -> tuple[Array, Array]:
@@ -138,7 +138,7 @@ def rollout(
     exists = (jnp.arange(before + length)[None] < lengths[:, None])[..., None]
     cond = conditioning.hide(cond, exists)
   key_noise, key_steps, key_past = _three_keys(key, len(context))
-  grid = grids.at(how.matrix(len(times) - 1), times)
+  grid = levels_lib.at(how.matrix(len(times) - 1), times)
   keys = dict(key_steps=key_steps, key_past=key_past)
   drawing = _Drawing(model_of, step, how, cond, times, grid, before, lengths, position, **keys)
   x = jnp.concatenate([context, drawing.noise(key_noise, context, length)], axis=1)

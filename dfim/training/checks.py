@@ -14,7 +14,7 @@ import numpy as np
 
 from dfim.config import errors, resolve as resolve_lib
 from dfim.config.errors import FieldError
-from dfim.core import conditioning, grouping, posterior, times, two_stream, weights
+from dfim.core import conditioning, grouping, patterns, posterior, two_stream, weights
 from dfim.io import inputs
 from dfim.objectives import moment_matching, shortcut
 from dfim.samplers import given as given_lib
@@ -83,7 +83,7 @@ def _jumps_from_noise(f: Any, t_max: float) -> None:
 
 def _streams(function: Any, given: dict[str, Any], pattern: Any, net: Any) -> None:
   """Refuses two streams without their pattern, network or clean context, and the reverse."""
-  spec, of_two = two_stream.of(given), _function(pattern) is times.two_stream
+  spec, of_two = two_stream.of(given), _function(pattern) is patterns.two_stream
   field, value = "objective.streams", given.get("streams", 1)
   one, two = "1", "2"
   if "conditioning" in inspect.signature(function).parameters:
@@ -94,14 +94,14 @@ def _streams(function: Any, given: dict[str, Any], pattern: Any, net: Any) -> No
       field,
       value,
       f"the pattern two_stream needs two streams; set it to {two}, or give "
-      'objective.sample_times.pattern whole, such as {"name": "core.times.pivot"}.',
+      'objective.sample_times.pattern whole, such as {"name": "core.patterns.pivot"}.',
     )
   if spec.streams == 2 and not of_two:
     raise FieldError(
       field,
       value,
       f"objective.sample_times.pattern is of one stream; set {field}={one}, or give the pattern "
-      'whole: {"name": "core.times.two_stream"}.',
+      'whole: {"name": "core.patterns.two_stream"}.',
     )
   noisy = getattr(inspect.signature(pattern).parameters.get("noisy"), "default", 0.0)
   for rule in map(_function, (spec.grouping, spec.posterior)):

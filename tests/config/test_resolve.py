@@ -61,8 +61,8 @@ def test_what_names_nothing_stays():
     (dict(name="models.mlp.MLP", width=True), "x.width=True: MLP wants an int"),
     (dict(name="models.mlp.MLP", dropout="0.1"), "x.dropout='0.1': MLP wants a number"),
     (
-      dict(name="core.times.sample", pattern=dict(name="core.times.exampel")),
-      "x.pattern.name='core.times.exampel'.*did you mean 'example'",
+      dict(name="core.times.sample", pattern=dict(name="core.patterns.exampel")),
+      "x.pattern.name='core.patterns.exampel'.*did you mean 'example'",
     ),
     (
       dict(name="core.parameterization.EulerFlow", path=dict(name="core.interpolants.Cosine")),

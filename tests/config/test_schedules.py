@@ -18,7 +18,7 @@ def test_a_number_may_follow_a_schedule_also_in_a_part_of_a_part():
     sample_times=dict(
       name="core.times.sample",
       reach=line(1.0),
-      pattern=dict(name="core.times.example"),
+      pattern=dict(name="core.patterns.example"),
       t_max=0.9,
       t_min=0.1,
     ),

@@ -105,7 +105,7 @@ def test_every_kind_is_taken():
   conditioning.check(jax.eval_shape(lambda cond: cond, ALL), (B, T, 2))
   conditioning.check(None, (B, T, 2))
   conditioning.check(
-    dict(label=ALL["label"], augment=ALL["vector"]), (B, 8, 8, 1), takes=("augment",)
+    dict(label=ALL["label"], augment=ALL["vector"]), (B, 8, 8, 1), reads=("augment",)
   )
 
 
@@ -148,4 +148,4 @@ def test_what_is_no_array_is_refused(cond):
 @pytest.mark.parametrize("name", ["action", "augment"])
 def test_a_name_that_would_be_ignored_is_refused(name):
   with pytest.raises(ValueError, match=rf"cond\.{name} of shape \(3, 4, 2\)"):
-    conditioning.check({name: np.ones((B, T, 2))}, (B, T, 2), takes=("speed",))
+    conditioning.check({name: np.ones((B, T, 2))}, (B, T, 2), reads=("speed",))

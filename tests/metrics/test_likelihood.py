@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfim.core import grids, interpolants as ip
+from dfim.core import grids, interpolants as ip, levels as levels_lib
 from dfim.metrics import likelihood
 
 pytestmark = pytest.mark.usefixtures("keys_unchecked")
@@ -13,9 +13,9 @@ pytestmark = pytest.mark.usefixtures("keys_unchecked")
 SIGMA, TOKENS, DRAWS = 0.5, 4, 20_000
 CLEAN = [0, 0, 0, 0]  # quarters of the way to noise
 ORDERS = dict(
-  full=grids.full_sequence,
-  autoregressive=grids.autoregressive,
-  pyramid=lambda steps, tokens: grids.pyramid(steps, tokens, lag=steps / 4),
+  full=levels_lib.full_sequence,
+  autoregressive=levels_lib.autoregressive,
+  pyramid=lambda steps, tokens: levels_lib.pyramid(steps, tokens, lag=steps / 4),
 )
 
 
@@ -61,7 +61,7 @@ def log_density(cov, y):
 def make_grid(order, steps, quarters, t_max, t_min):
   ends = np.array(quarters) * steps // 4
   levels = likelihood.ending_at(ORDERS[order](steps, TOKENS), ends)
-  return np.asarray(grids.at(levels, grids.uniform(steps, t_max, t_min)))
+  return np.asarray(levels_lib.at(levels, grids.uniform(steps, t_max, t_min)))
 
 
 def bound(path, clean, y, grid):
@@ -175,9 +175,9 @@ def test_a_grid_for_each_example_and_vectors_as_tokens():
 
 
 def test_matrices_stop_where_told_and_never_stand_still():
-  levels = likelihood.ending_at(grids.autoregressive(2, 3), np.array([1, 2, 0]))
+  levels = likelihood.ending_at(levels_lib.autoregressive(2, 3), np.array([1, 2, 0]))
   np.testing.assert_array_equal(levels, [[2, 2, 2], [1, 2, 2], [1, 2, 1], [1, 2, 0]])
-  whole = grids.pyramid(3, 4)
+  whole = levels_lib.pyramid(3, 4)
   np.testing.assert_array_equal(likelihood.ending_at(whole, np.zeros(4, int)), whole)
 
 
@@ -235,4 +235,4 @@ def test_arguments_that_have_no_bound_are_refused(y, grid, sigma_data, line):
 )
 def test_ends_beyond_the_levels_are_refused(ends, line):
   with pytest.raises(ValueError, match=line):
-    likelihood.ending_at(grids.autoregressive(2, 3), np.array(ends))
+    likelihood.ending_at(levels_lib.autoregressive(2, 3), np.array(ends))

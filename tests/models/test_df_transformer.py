@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfim.models import layers
 from dfim.models.df_transformer import ReleasedTransformer
+from dfim.models.layers import attention, embeddings
 
 pytestmark = pytest.mark.usefixtures("keys_unchecked")
 
@@ -136,30 +136,30 @@ def heads(key, dtype=jnp.float32):
 def test_masked_attention_is_attention_among_those_seen(key):
   q, k, v = heads(key)
   mask = jnp.arange(4) < 3
-  found = layers.attention(q, k, v, jnp.broadcast_to(mask, (4, 4)))
-  np.testing.assert_allclose(found, layers.attention(q, k[:, :3], v[:, :3]), atol=1e-6)
+  found = attention.attention(q, k, v, jnp.broadcast_to(mask, (4, 4)))
+  np.testing.assert_allclose(found, attention.attention(q, k[:, :3], v[:, :3]), atol=1e-6)
 
 
 def test_masks_may_differ_by_example(key):
   q, k, v = heads(key)
   masks = jnp.stack([jnp.tri(4, dtype=bool), jnp.eye(4, dtype=bool)])
-  found = layers.attention(q, k, v, masks[:, None])
+  found = attention.attention(q, k, v, masks[:, None])
   for i in range(2):
-    alone = layers.attention(q[i : i + 1], k[i : i + 1], v[i : i + 1], masks[i])
+    alone = attention.attention(q[i : i + 1], k[i : i + 1], v[i : i + 1], masks[i])
     np.testing.assert_allclose(found[i], alone[0], atol=1e-6)
   np.testing.assert_allclose(found[1], v[1].reshape(4, -1), atol=1e-6)
 
 
 def test_attention_and_times_keep_float64(float64):
   q, k, v = heads(jax.random.key(0), jnp.float64)
-  out = layers.attention(q, k, v)
+  out = attention.attention(q, k, v)
   logits = np.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(8)
   weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
   expected = np.einsum("bhqk,bkhd->bqhd", weights, v).reshape(2, 4, -1)
   np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-14)
   t = jnp.full((2, 1), 1 / 3, jnp.float64)
-  first, second = layers.network_times(t, t, "s", 3000.0)
+  first, second = embeddings.network_times(t, t, "s", 3000.0)
   assert first.dtype == second.dtype == jnp.float64
   np.testing.assert_allclose(
-    layers.dit_sinusoids(first, 2), np.array([[np.cos(1e3), np.sin(1e3)]] * 2), rtol=1e-9
+    embeddings.dit_sinusoids(first, 2), np.array([[np.cos(1e3), np.sin(1e3)]] * 2), rtol=1e-9
   )

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from dfim.interop import names
-from dfim.models import layers
 from dfim.models.causal_transformer import CausalTransformer
 from dfim.models.dit import DiT
+from dfim.models.layers import embeddings
 from dfim.models.mlp import MLP
 from dfim.models.unet import UNet
 
@@ -227,7 +227,7 @@ def test_bfloat16_still_embeds_close_times_apart(timed):
   net, shape = dataclasses.replace(timed[0], dtype="bfloat16"), timed[1]
   embed = quick_jit(
     functools.partial(
-      net.apply, capture_intermediates=lambda module, _: isinstance(module, layers.TimeMLP)
+      net.apply, capture_intermediates=lambda module, _: isinstance(module, embeddings.TimeMLP)
     )
   )
   a, b = (

@@ -7,7 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfim.core import interpolants as ip, parameterization as pz, times as times_lib, weights
+from dfim.core import (
+  interpolants as ip,
+  parameterization as pz,
+  patterns,
+  times as times_lib,
+  weights,
+)
 from dfim.models.causal_transformer import CausalTransformer
 from dfim.objectives import denoising
 
@@ -15,7 +21,7 @@ FM = ip.FlowMatching()
 FS = [pz.EulerFlow(FM), pz.SimpleEDM(ip.Cosine()), pz.Identity(FM), pz.Noise(ip.Cosine())]
 
 
-def sample_times(pattern=times_lib.example):
+def sample_times(pattern=patterns.example):
   return functools.partial(times_lib.sample, pattern=pattern, t_max=0.9, t_min=0.05)
 
 
@@ -49,7 +55,7 @@ def test_the_network_is_told_s_is_t_per_token(key):
     seen.update(s=s, t=t)
     return jnp.zeros_like(x)
 
-  args = dict(f=FS[0], sample_times=sample_times(times_lib.token), weight=weights.uniform)
+  args = dict(f=FS[0], sample_times=sample_times(patterns.token), weight=weights.uniform)
   value, metrics = denoising.loss(spy, None, None, dict(x=jnp.ones((8, 5, 2))), key, **args)
   assert seen["t"].shape == (8, 5, 1)
   np.testing.assert_array_equal(seen["s"], seen["t"])
@@ -66,7 +72,7 @@ def test_what_stands_in_the_padding_changes_nothing(key):
   mask = (np.arange(6) < np.array([[6], [4], [1]]))[..., None]
   x = jax.random.normal(jax.random.key(1), (3, 6, 2))
   other = jnp.where(mask, x, jnp.nan)
-  args = dict(f=FS[1], sample_times=sample_times(times_lib.token), weight=weights.min_snr)
+  args = dict(f=FS[1], sample_times=sample_times(patterns.token), weight=weights.min_snr)
   of = lambda x, params: denoising.loss(per_token, params, None, dict(x=x, mask=mask), key, **args)[
     0
   ]
@@ -111,7 +117,7 @@ def value_and_slope(streams, causal):
   shapes = jax.eval_shape(net.init, jax.random.key(0), like["x"], t, t, like["cond"])
   rng = np.random.default_rng(1)
   params = jax.tree.map(lambda p: jnp.asarray(rng.normal(0, 0.3, p.shape), jnp.float32), shapes)
-  pattern = times_lib.two_stream if streams == 2 else times_lib.token
+  pattern = patterns.two_stream if streams == 2 else patterns.token
   args = dict(f=FS[1], sample_times=sample_times(pattern), weight=weights.min_snr, streams=streams)
   loss = functools.partial(denoising.loss, net.apply, drop_rate=0.3, **args)
   of = lambda batch: jax.value_and_grad(lambda p: loss(p, None, batch, jax.random.key(0))[0])(
@@ -136,7 +142,7 @@ def test_the_loss_is_the_same_bits_whatever_is_in_the_padding(streams, causal):
     assert of(other)[0] != expected[0], "conditions of real tokens are read"
 
 
-@pytest.mark.parametrize("pattern", [times_lib.next_token, times_lib.context, times_lib.pivot])
+@pytest.mark.parametrize("pattern", [patterns.next_token, patterns.context, patterns.pivot])
 def test_short_sequences_never_give_nan(pattern):
   """One or two real tokens of six, also where a pattern happens to make all of them context."""
   args = dict(f=FS[1], sample_times=sample_times(pattern), weight=weights.min_snr)
@@ -149,7 +155,7 @@ def test_short_sequences_never_give_nan(pattern):
     each = jax.jit(jax.vmap(jax.value_and_grad(of), (None, 0)))
     value, slope = each(2.0, jax.random.split(jax.random.key(0), 200))
   assert np.isfinite(value).all() and np.isfinite(slope).all()
-  if pattern is not times_lib.context:
+  if pattern is not patterns.context:
     assert np.all(value > 0.0), "some token is active in every one"
 
 
@@ -164,7 +170,7 @@ def test_nothing_active_is_a_loss_of_zero(key):
 def test_a_weight_that_is_infinite_at_padding_changes_nothing(key):
   """IMM's with a < 1 is at t = 1, where padding is."""
   mask = (np.arange(6) < 4).reshape(1, 6, 1)
-  pattern = functools.partial(times_lib.sample, pattern=times_lib.token, t_max=1.0, t_min=0.05)
+  pattern = functools.partial(times_lib.sample, pattern=patterns.token, t_max=1.0, t_min=0.05)
   args = dict(f=FS[0], sample_times=pattern, weight=functools.partial(weights.imm, a=0.5))
   batch = dict(x=jnp.ones((2, 6, 2)), mask=mask)
   of = lambda params: denoising.loss(per_token, params, None, batch, key, **args)[0]
@@ -172,7 +178,7 @@ def test_a_weight_that_is_infinite_at_padding_changes_nothing(key):
   assert np.isfinite(value) and np.isfinite(slope) and slope != 0.0
 
 
-@pytest.mark.parametrize("pattern", [times_lib.next_token, times_lib.context, times_lib.pivot])
+@pytest.mark.parametrize("pattern", [patterns.next_token, patterns.context, patterns.pivot])
 def test_the_mean_is_over_active_tokens(pattern, key):
   """With an error of 1 everywhere the loss is the mean weight of active tokens, however few."""
   f = FS[2]
@@ -189,7 +195,7 @@ def test_the_mean_is_over_active_tokens(pattern, key):
 def test_equal_times_make_it_full_sequence_diffusion(key):
   """Tokens that share one t: the loss of one example of T D scalars, whatever the tokens."""
   x = jax.random.normal(jax.random.key(1), (8, 5, 2))
-  args = dict(f=FS[1], weight=weights.min_snr, sample_times=sample_times(times_lib.example))
+  args = dict(f=FS[1], weight=weights.min_snr, sample_times=sample_times(patterns.example))
   flat = lambda params, x, s, t, cond, *, rngs: jnp.tanh(params * x) * t
   with jax.debug_key_reuse(False):
     tokens = denoising.loss(flat, 2.0, None, dict(x=x), key, **args)[0]
@@ -208,7 +214,7 @@ def test_two_streams_regress_what_moves_alone(key):
       seen.update(t=t, action=cond["action"])
       return jnp.where(jnp.arange(10)[None, :, None] < 5, jnp.nan, jnp.ones_like(x))
 
-    pattern = functools.partial(times_lib.two_stream, noisy=0.0)
+    pattern = functools.partial(patterns.two_stream, noisy=0.0)
     given = dict(f=FS[2], sample_times=sample_times(pattern), weight=weights.uniform, streams=2)
     batch = dict(x=x, cond=dict(action=action))
     return denoising.loss(spy, None, None, batch, key, **given)[0], seen

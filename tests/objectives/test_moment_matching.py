@@ -17,6 +17,7 @@ from dfim.core import (
   mmd,
   parameterization as pz,
   particles,
+  patterns,
   posterior,
   times as times_lib,
   two_stream,
@@ -77,7 +78,7 @@ def test_both_passes_see_the_augmentation():
   batch = dict(x=jnp.ones((4, 2)), cond=dict(label=jnp.arange(4), augment=jnp.ones((4, 9))))
   sample_times = functools.partial(
     times_lib.sample,
-    pattern=times_lib.example,
+    pattern=patterns.example,
     mapping=mappings.eta_decrement,
     t_max=0.994,
     t_min=0.006,
@@ -110,14 +111,8 @@ def test_golden_loss_in_float32():
 def test_golden_gradient(float64):
   grad = jax.grad(worked_loss)(jnp.array(Y), jnp.array(Z), pz.EulerFlow(FM), 2.0, 4.0)
   expected = [
-    [
-      [-0.1315048512, 0.1329288471, -0.1172300456],
-      [-0.087598319, 0.0770637935, 0.1730219924],
-    ],
-    [
-      [0.9884364909, -0.9884364909, 0.9892973621],
-      [1.2338155037, -1.2338155037, 0.6154156147],
-    ],
+    [[-0.1315048512, 0.1329288471, -0.1172300456], [-0.087598319, 0.0770637935, 0.1730219924]],
+    [[0.9884364909, -0.9884364909, 0.9892973621], [1.2338155037, -1.2338155037, 0.6154156147]],
   ]
   np.testing.assert_allclose(grad, expected, atol=1e-9)
 
@@ -152,7 +147,7 @@ PARAMS = dict(a=jnp.float32(0.7), b=jnp.float32(-0.4))
 
 def sample_times(**kwargs):
   mapping = functools.partial(mappings.eta_decrement, k=6.0)
-  given = dict(pattern=times_lib.example, mapping=mapping, t_max=0.994, t_min=0.006)
+  given = dict(pattern=patterns.example, mapping=mapping, t_max=0.994, t_min=0.006)
   return functools.partial(times_lib.sample, **{**given, **kwargs})
 
 
@@ -297,7 +292,7 @@ def test_context_is_finite_and_weighs_nothing(batch):
   """s = r = t would make the kernel's scale infinite; the gradient must stay finite too."""
 
   def first_group_fixed(key, shape, *, t_max, t_min):
-    t, active = times_lib.example(key, shape, t_max=t_max, t_min=t_min)
+    t, active = patterns.example(key, shape, t_max=t_max, t_min=t_min)
     return t, active.at[0].set(False)
 
   value, grad = jax.value_and_grad(
@@ -333,7 +328,7 @@ def test_the_value_is_the_mean_over_active_clouds_and_its_gradient_of_params(rul
   """Tokens, or groups, that are held fixed are not counted."""
 
   def pattern(key, shape, *, t_max, t_min):
-    of = times_lib.example if rule == "example" else times_lib.context
+    of = patterns.example if rule == "example" else patterns.context
     t, active = of(key, shape, t_max=t_max, t_min=t_min)
     return t, active.at[:2].set(False)
 
@@ -387,7 +382,7 @@ def test_in_two_streams_active_tokens_are_matched_given_the_context_before_them_
       return c
 
     given = dict(conditioning=two_stream.TwoStream())
-    given |= dict(sample_times=sample_times(pattern=times_lib.two_stream))
+    given |= dict(sample_times=sample_times(pattern=patterns.two_stream))
     batch = dict(x=x, cond=cond)
     value, _ = loss(params, frozen, batch, net.apply, particles=spy, **given)
     return jnp.append(jnp.sum(seen["y"], axis=(0, 2)), value), seen
@@ -411,7 +406,7 @@ def test_a_mask_is_refused(batch):
 
 def two_streams(x, net, params=None, particles=particles.prefix, **given):
   """The loss of sequences with a clean context and a conditioning of `given`."""
-  times = sample_times(pattern=functools.partial(times_lib.two_stream, noisy=0.0))
+  times = sample_times(pattern=functools.partial(patterns.two_stream, noisy=0.0))
   spec = two_stream.TwoStream(**given)
   how = dict(conditioning=spec, sample_times=times, particles=particles)
   return loss(params, params, dict(x=x), net, **how)[0]
@@ -509,7 +504,7 @@ def test_a_rule_gets_the_outputs_of_the_examples_in_its_slots(key):
   loss(
     *({}, {}, batch, label_and_time),
     f=Plain(FM),
-    sample_times=sample_times(pattern=functools.partial(times_lib.two_stream, noisy=0.0)),
+    sample_times=sample_times(pattern=functools.partial(patterns.two_stream, noisy=0.0)),
     particles=spy,
     conditioning=two_stream.TwoStream(grouping=grouping.by_prefix),
   )

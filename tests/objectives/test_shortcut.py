@@ -7,7 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfim.core import interpolants as ip, parameterization as pz, times as times_lib, weights
+from dfim.core import (
+  interpolants as ip,
+  parameterization as pz,
+  patterns,
+  times as times_lib,
+  weights,
+)
 from dfim.objectives import shortcut
 
 FM = ip.FlowMatching()
@@ -18,7 +24,7 @@ FIRST = 8  # of the examples, bootstrapped
 PARAMS, FROZEN = jnp.float32(0.7), jnp.float32(0.4)
 
 
-def dyadic(pattern=times_lib.context, **ends):
+def dyadic(pattern=patterns.context, **ends):
   return functools.partial(times_lib.dyadic, pattern=pattern, finest=8, **{**ENDS, **ends})
 
 
@@ -157,7 +163,7 @@ def test_two_streams_jump_in_what_moves_alone(x):
       seen.append((x, s, t))
       return jnp.where(jnp.arange(10)[None, :, None] < 5, jnp.nan, network(params, x, s, t))
 
-    given = dict(streams=2, sample_times=dyadic(times_lib.two_stream, t_max=0.95, t_min=0.05))
+    given = dict(streams=2, sample_times=dyadic(patterns.two_stream, t_max=0.95, t_min=0.05))
     return loss(spy, PARAMS, FROZEN, dict(x=x), **given)[0], seen
 
   value, seen = jax.jit(spied)(x)
@@ -176,7 +182,7 @@ def test_a_batch_needs_both_kinds_of_rows(share, x):
 
 def test_nothing_active_is_a_loss_of_zero(x):
   def still(key, shape, *, t_max, t_min):
-    t, active = times_lib.token(key, shape, t_max=t_max, t_min=t_min)
+    t, active = patterns.token(key, shape, t_max=t_max, t_min=t_min)
     return t, jnp.zeros_like(active)
 
   of = lambda params: loss(network, params, FROZEN, dict(x=x), sample_times=dyadic(still))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfim.core import grids, interpolants as ip, parameterization as pz
+from dfim.core import grids, interpolants as ip, levels as levels_lib, parameterization as pz
 from dfim.samplers import guidance, jump as jump_lib
 
 PUSHFORWARD, RESTART = jump_lib.Pushforward(), jump_lib.Restart()
@@ -69,7 +69,7 @@ def test_restart_with_one_step_is_pushforward(key):
 def test_each_token_follows_its_own_column(key):
   """A matrix walks every token through its own times, and leaves waiting tokens untouched."""
   x = jax.random.normal(key, (4, 3, 2))
-  grid = grids.at(grids.autoregressive(2, 3), grids.uniform(2, 1.0, 0.0))
+  grid = levels_lib.at(levels_lib.autoregressive(2, 3), grids.uniform(2, 1.0, 0.0))
   jump = gaussian_jump(FM, 0.2)
   out = sample(jump, x, grid)
   np.testing.assert_allclose(out, jump(x, jnp.zeros((1, 1, 1)), jnp.ones((1, 1, 1))), rtol=1e-5)

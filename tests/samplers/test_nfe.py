@@ -6,7 +6,6 @@ import pytest
 
 from configs import forcing_walk, imm_digits
 from dfim import sample
-from dfim.core import grids
 from dfim.samplers import nfe
 from dfim.training import experiment as experiment_lib
 
@@ -40,8 +39,8 @@ def test_of_steps(guidance):
 @pytest.mark.parametrize("levels, chunk", [("autoregressive", 1), ("pyramid", 3)])
 def test_of_token(levels, chunk, cached):
   config = forcing_walk.get_config("smoke")
-  levels_of = dict(name=f"core.grids.{levels}")
+  levels_of = dict(name=f"core.levels.{levels}")
   config.sampler.rollout.update(levels=levels_of, chunk=chunk, cached=cached)
-  how = dict(levels=getattr(grids, levels), chunk=chunk, cached=cached)
+  how = dict(levels=getattr(levels_lib, levels), chunk=chunk, cached=cached)
   with jax.debug_key_reuse(False):
     assert np.isclose(counted(config) / 6, nfe.of_token(2, **how))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfim.core import grids, interpolants as ip, parameterization as pz
+from dfim.core import grids, interpolants as ip, levels as levels_lib, parameterization as pz
 from dfim.models.causal_transformer import CausalTransformer
 from dfim.samplers import jump, rollout as rollout_lib
 
@@ -20,9 +20,9 @@ DIM, LENGTH = 2, 64
 TIMES = np.linspace(0.99, 0.01, 4)
 DDIM = jump.Ancestral(0.0)
 SCHEDULES = dict(
-  autoregressive=grids.autoregressive,
-  pyramid=functools.partial(grids.pyramid, lag=1.5),
-  full_sequence=grids.full_sequence,
+  autoregressive=levels_lib.autoregressive,
+  pyramid=functools.partial(levels_lib.pyramid, lag=1.5),
+  full_sequence=levels_lib.full_sequence,
 )
 
 
@@ -81,21 +81,21 @@ def test_64_tokens_from_a_cache_equal_the_whole_sequence_shown_again(name, chunk
 
 
 def test_autoregressive_in_a_chunk_is_one_token_at_a_time(float64):
-  one = draw(grids.autoregressive, 1, cached=True, length=8)
-  four = draw(grids.autoregressive, 4, cached=True, length=8)
+  one = draw(levels_lib.autoregressive, 1, cached=True, length=8)
+  four = draw(levels_lib.autoregressive, 4, cached=True, length=8)
   np.testing.assert_allclose(one, four, atol=1e-9)
 
 
 def test_a_short_window_forgets(float64):
   """A sliding window of W tokens shows no more than these; deep bands look further back."""
-  short = draw(grids.autoregressive, 1, cached=False, window=3, length=8)
-  whole = draw(grids.autoregressive, 1, cached=False, length=8)
+  short = draw(levels_lib.autoregressive, 1, cached=False, window=3, length=8)
+  whole = draw(levels_lib.autoregressive, 1, cached=False, length=8)
   np.testing.assert_allclose(short[:, :3], whole[:, :3])
   assert np.abs(short[:, -1] - whole[:, -1]).max() > 1e-3
 
 
 def test_the_context_comes_back_untouched_and_examples_keep_to_themselves(float64):
-  two = draw(grids.full_sequence, 4, cached=True, length=8)
+  two = draw(levels_lib.full_sequence, 4, cached=True, length=8)
   context = np.random.default_rng(1).normal(size=(2, 3, DIM))
   np.testing.assert_array_equal(two[:, :3], context)
 
@@ -113,7 +113,7 @@ def record(observed=2, context_time=None, **kw):
     jax.debug.callback(lambda *a: seen.append([np.asarray(b) for b in a]), x, s, t, ordered=True)
     return jnp.zeros_like(x) + s
 
-  how = rollout_lib.Rollout(grids.autoregressive, 4, 2, context_time=context_time)
+  how = rollout_lib.Rollout(levels_lib.autoregressive, 4, 2, context_time=context_time)
   arguments = jax.random.key(0), context, None, [0.9, 0.5, 0.1], how
   kw = dict(step=jump.Pushforward(), length=4, **kw)
   out = rollout_lib.rollout(of_functions(jump_to), *arguments, **kw)
@@ -154,8 +154,8 @@ def test_sequences_of_any_length_in_one_batch():
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_a_causal_sequence_does_not_know_how_long_the_others_are(cached, float64):
-  ragged = draw(grids.pyramid, 4, cached=cached, length=8, lengths=np.array([6, 11]))
-  whole = draw(grids.pyramid, 4, cached=cached, length=8)
+  ragged = draw(levels_lib.pyramid, 4, cached=cached, length=8, lengths=np.array([6, 11]))
+  whole = draw(levels_lib.pyramid, 4, cached=cached, length=8)
   np.testing.assert_allclose(ragged[0, :6], whole[0, :6], atol=1e-9)
   np.testing.assert_allclose(ragged[1], whole[1], atol=1e-9)
   np.testing.assert_array_equal(ragged[0, 6:], 0.0)
@@ -171,7 +171,7 @@ def test_progress_is_reported_after_each_chunk():
 def test_one_compile_for_each_shape_of_call():
   traced = chex.assert_max_traces(n=1)(lambda x, s, t: jnp.zeros_like(x))
 
-  how = rollout_lib.Rollout(grids.full_sequence, 8, 2)
+  how = rollout_lib.Rollout(levels_lib.full_sequence, 8, 2)
   what = dict(cond=None, times=[0.9, 0.1], how=how, step=jump.Pushforward(), length=64)
   roll = jax.jit(functools.partial(rollout_lib.rollout, of_functions(traced), **what))
 
@@ -201,7 +201,7 @@ def test_a_perfect_causal_denoiser_rolls_out_the_right_distribution(chunk):
       rows.append(jnp.einsum("bj,j->b", x[:, : i + 1, 0], gain))
     return jnp.stack(rows, axis=1)[..., None]
 
-  how = rollout_lib.Rollout(grids.autoregressive, window, chunk)
+  how = rollout_lib.Rollout(levels_lib.autoregressive, window, chunk)
   what = dict(times=np.linspace(0.999, 0.0, 41), how=how, step=DDIM, length=tokens)
   roll = functools.partial(rollout_lib.rollout, of_functions(denoise=clean), **what)
   out = jax.jit(roll)(jax.random.key(0), context=jnp.zeros((4000, 0, 1)), cond=None)
@@ -223,7 +223,7 @@ def test_a_perfect_causal_jump_rolls_out_the_right_distribution(noise):
     return FM.alpha(s) * mean + (x - FM.alpha(t) * mean) * at(s) / at(t)
 
   step = dict(kept=jump.Pushforward(), fresh=jump.Restart())[noise]
-  how = rollout_lib.Rollout(grids.autoregressive, window, 1)
+  how = rollout_lib.Rollout(levels_lib.autoregressive, window, 1)
   what = dict(times=grids.uniform(3, 1.0, 0.0), how=how, step=step, length=9)
   roll = functools.partial(rollout_lib.rollout, of_functions(perfect), **what)
   out = jax.jit(roll)(jax.random.key(0), context=jnp.zeros((20_000, 0, 1)), cond=None)[..., 0]
@@ -250,7 +250,7 @@ def test_each_mode_shows_finished_tokens_its_way(mode, fed, level, key):
 
 
 def stable(mode, t_context=0.2):
-  return rollout_lib.Rollout(grids.autoregressive, 3, 1, t_context=t_context, mode=mode)
+  return rollout_lib.Rollout(levels_lib.autoregressive, 3, 1, t_context=t_context, mode=mode)
 
 
 @pytest.mark.parametrize("path", [FM, COSINE], ids=repr)
@@ -302,7 +302,7 @@ def test_stabilised_tokens_stay_bit_identical_and_tokens_on_their_way_are_shown_
   ],
 )
 def test_what_does_not_fit_is_named(changes, message):
-  given = dict(cond=None, levels=grids.full_sequence, window=4, chunk=2, length=4) | changes
+  given = dict(cond=None, levels=levels_lib.full_sequence, window=4, chunk=2, length=4) | changes
   arguments = jax.random.key(0), jnp.zeros((1, 3, 1)), given.pop("cond"), [0.9, 0.5, 0.1]
   never, length = lambda cond: pytest.fail("a step was made"), given.pop("length")
   with pytest.raises(ValueError, match=message):
@@ -338,7 +338,7 @@ def test_golden_ddim_step_per_token(betas, released, kind, golden, float64):
 
 
 def test_conditions_beyond_the_length_are_never_read():
-  models, how = model_of(NET, network()), rollout_lib.Rollout(grids.autoregressive, 5, 1)
+  models, how = model_of(NET, network()), rollout_lib.Rollout(levels_lib.autoregressive, 5, 1)
 
   def drawn(fill):
     cond = dict(action=jnp.ones((2, 6, 1)).at[0, 4:].set(fill))

@@ -12,7 +12,7 @@ from dfim import sample
 from dfim.config import schedules
 from dfim.training import checks, experiment, step as step_lib
 
-TOKEN, TWO_STREAM = (dict(name=f"core.times.{name}") for name in ("token", "two_stream"))
+TOKEN, TWO_STREAM = (dict(name=f"core.patterns.{name}") for name in ("token", "two_stream"))
 
 
 def refused(config, message):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfim.core import interpolants, parameterization, times, weights
+from dfim.core import interpolants, parameterization, patterns, times, weights
 from dfim.data.images import sets
 from dfim.data.series import forecasting
 from dfim.evaluators import baselines
@@ -229,7 +229,9 @@ def losses():
     how = dict(f=f, sample_times=draw, weight=weights.uniform)
     return jax.jit(lambda batch, key: denoising.loss(net.apply, params, None, batch, key, **how)[0])
 
-  return params, [of(p) for p in (times.token, times.pivot, times.next_token, times.context)]
+  return params, [
+    of(p) for p in (patterns.token, patterns.pivot, patterns.next_token, patterns.context)
+  ]
 
 
 @pytest.mark.timeout(3600)

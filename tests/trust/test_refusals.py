@@ -67,7 +67,7 @@ edm = named("core.grids.edm", t_max=0.9, t_min=0.1)
 falling = named("optax.linear_schedule", init_value=8.0, end_value=0.0, transition_steps=2)
 unet = named("models.unet.UNet", channels=8, multipliers=(1, 1), blocks=1)
 mixture = lambda **shares: named(
-  "core.times.mixture", patterns=dict(a=named("core.times.token")), shares=shares
+  "core.patterns.mixture", patterns=dict(a=named("core.patterns.token")), shares=shares
 )
 npz = lambda name, **how: {"data": named("data.images.sets.npz", path="{files}/" + name, **how)}
 VP = {"objective.f": named("core.parameterization.Noise", path=named("core.interpolants.Cosine"))}
@@ -127,9 +127,9 @@ BAD = {
   "no mapping": (D, {f"{times}mapping": GONE}, f"{times}mapping: missing", "core.mappings.*"),
   "no past": (
     W,
-    {f"{times}pattern": named("core.times.uniform_future")},
+    {f"{times}pattern": named("core.patterns.uniform_future")},
     f"{times}pattern.past: missing",
-    "core.times.uniform_future needs it",
+    "core.patterns.uniform_future needs it",
   ),
   "no learning rate": (
     T,
@@ -187,8 +187,8 @@ BAD = {
   "None for a part": (D, {"objective.weight": None}, "objective.weight=None", "wants a dict"),
   "a name for a part": (
     D,
-    {f"{times}pattern": "core.times.example"},
-    f"{times}pattern='core.times.example'",
+    {f"{times}pattern": "core.patterns.example"},
+    f"{times}pattern='core.patterns.example'",
     "wants a dict with the name of a function",
   ),
   "a number for a tuple": (D, {"sampler.steps": 4}, "sampler.steps=4", "a tuple of ints"),
@@ -240,7 +240,7 @@ BAD = {
     {
       "objective.name": "objectives.shortcut.loss",
       "objective.sample_times": named(
-        "core.times.dyadic", pattern=named("core.times.token"), t_max=0.9, t_min=0.1
+        "core.times.dyadic", pattern=named("core.patterns.token"), t_max=0.9, t_min=0.1
       ),
       "objective.share": 1.0,
     },
@@ -266,14 +266,19 @@ BAD = {
   ),
   "a pattern of tokens for images": (
     D,
-    {f"{times}pattern": named("core.times.token")},
+    {f"{times}pattern": named("core.patterns.token")},
     "objective: s of shape",
-    "as core.times.example does",
+    "as core.patterns.example does",
   ),
-  "all past": (W, {f"{times}pattern": named("core.times.uniform_future", past=6)}, "past=6", "set"),
+  "all past": (
+    W,
+    {f"{times}pattern": named("core.patterns.uniform_future", past=6)},
+    "past=6",
+    "set",
+  ),
   "only context": (
     W,
-    {f"{times}pattern": named("core.times.context", rate=1.0)},
+    {f"{times}pattern": named("core.patterns.context", rate=1.0)},
     "rate=1.0",
     "set",
   ),
@@ -283,7 +288,7 @@ BAD = {
     {
       "objective.name": "objectives.shortcut.loss",
       "objective.sample_times": named(
-        "core.times.dyadic", pattern=named("core.times.token"), finest=3, t_max=0.9, t_min=0.1
+        "core.times.dyadic", pattern=named("core.patterns.token"), finest=3, t_max=0.9, t_min=0.1
       ),
     },
     f"{times}finest=3",
@@ -302,7 +307,7 @@ BAD = {
     {
       "objective.name": "objectives.shortcut.loss",
       "objective.sample_times": named(
-        "core.times.dyadic", pattern=named("core.times.token"), t_max=0.9, t_min=0.1
+        "core.times.dyadic", pattern=named("core.patterns.token"), t_max=0.9, t_min=0.1
       ),
       "reach": 0.5,
     },
@@ -404,7 +409,7 @@ BAD = {
   "two streams both ways": (F, {"model.causal": False}, "streams=2", "model.causal=True"),
   "two streams in two": (
     F,
-    {f"{times}pattern.moving": named("core.times.two_stream")},
+    {f"{times}pattern.moving": named("core.patterns.two_stream")},
     f"{times}pattern.moving=two_stream",
     "choose another",
   ),
@@ -413,7 +418,7 @@ BAD = {
     F,
     {"objective.particles": named("core.particles.example")},
     "objective.particles: ",
-    "choose core.times.example",
+    "choose core.patterns.example",
   ),
   "a bandwidth below 0": (
     F,
