@@ -13,7 +13,7 @@ from configs import imm_digits
 
 
 def get_config(mode: str = "full") -> ml_collections.ConfigDict:
-  """`mode` is "full" or "smoke" (a few steps, for tests)."""
+  """`mode` is "full" or "smoke", see `imm_digits`."""
   c = imm_digits.get_config(mode)
   c.objective.group_size = 1
   c.objective.kernel = dict(name="core.kernels.pseudo_huber")

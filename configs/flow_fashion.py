@@ -16,9 +16,5 @@ from configs import flow_digits, imm_fashion
 
 def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   """`mode` is "full", "gpu" or "smoke", see `imm_fashion`."""
-  c, flow = imm_fashion.get_config(mode), flow_digits.get_config()
-  c.objective = flow.objective
-  c.sampler.update(method=flow.sampler.method, grid=flow.sampler.grid)
-  if mode != "smoke":
-    c.sampler.steps = c.evaluators.images.steps = flow.sampler.steps
-  return c
+  c = flow_digits.flow(imm_fashion.get_config())
+  return c if mode == "full" else dict(gpu=imm_fashion.gpu, smoke=imm_fashion.smoke)[mode](c)
