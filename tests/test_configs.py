@@ -1,4 +1,4 @@
-"""Every config runs in its smoke mode, end to end, and says what it is."""
+"""Every config runs in its smoke mode, end to end, and has its command in its docstring."""
 
 import importlib
 import json
@@ -128,14 +128,22 @@ def test_the_full_config_builds(module, tmp_path):
   experiment.build(config, devices=jax.devices()[:1])
 
 
-@pytest.mark.parametrize("mode", ["S", "B", "L", "best"])
-def test_the_other_sizes_of_imagenet_build(mode, tmp_path):
-  config = with_stand_in(imm_imagenet256.get_config(mode), tmp_path)
+@pytest.mark.parametrize(
+  "module, mode, millions",  # of parameters, table 5
+  [
+    (imm_cifar, "full", 55),
+    (imm_imagenet256, "S", 33),
+    (imm_imagenet256, "B", 130),
+    (imm_imagenet256, "L", 458),
+    (imm_imagenet256, "best", 675),
+  ],
+)
+def test_the_papers_networks_have_its_sizes(module, mode, millions, tmp_path):
+  config = with_stand_in(module.get_config(mode), tmp_path)
   config.batch_size = 4
   built = experiment.build(config, devices=jax.devices()[:1])
   count = sum(math.prod(a.shape) for a in jax.tree.leaves(built.shapes.params))
-  paper = dict(S=33, B=130, L=458, best=675)[mode]  # millions, table 5
-  assert abs(count / 1e6 / paper - 1) < 0.02
+  assert abs(count / 1e6 / millions - 1) < 0.02
 
 
 def test_the_gpu_modes_build(tmp_path):
