@@ -6,8 +6,8 @@ python -m dfim.main --config=configs/forcing_series.py --workdir=runs/etth1 \
 
 By default a made-up series that needs no file and whose best possible forecast is known.
 Time: about five minutes on two CPU cores, two of them scores.
-Score: CRPS-sum .069 at 20 calls; of the best possible forecast .066, of the last day again .104.
-One seed; ETTh1 .170 and ETTh2 .085, medians of three seeds (docs/sequences.md).
+Score: CRPS-sum 0.069 at 20 calls; of the best possible forecast 0.066, of the last day again 0.104.
+One seed; ETTh1 0.170 and ETTh2 0.085, medians of three seeds (docs/sequences.md).
 """
 
 from typing import Any
