@@ -1,6 +1,6 @@
 """One file an experiment: command, time and score in its docstring; modes full and smoke.
 
-`get_config` is the full recipe; a function of a mode's name, below it, changes that.
+`get_config` has the full recipe; below it is one function for each other mode, which changes it.
 """
 
 import ml_collections

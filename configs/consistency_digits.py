@@ -3,7 +3,7 @@
 python -m dfim.main --config=configs/consistency_digits.py
 
 Time: about a minute on two CPU cores, scores included.
-Score: Frechet distance 1.0 / 0.96 / 1.2 / 1.4 at 1 / 2 / 4 / 8 steps, one seed, in the features of
+Score: Frechet distance 1.0 / 0.96 / 1.2 / 1.4 at 1 / 2 / 4 / 8 NFE, one seed, in the features of
 digits-cnn64-seed0-48cd60 (docs/results.md).
 """
 

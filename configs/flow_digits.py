@@ -3,7 +3,7 @@
 python -m dfim.main --config=configs/flow_digits.py
 
 Time: about a minute on two CPU cores, scores included.
-Score: Frechet distance 48 / 12 / 4.1 / 2.0 / 1.2 / 0.81 at 1 / 2 / 4 / 8 / 16 / 64 steps, medians
+Score: Frechet distance 48 / 12 / 4.1 / 2.0 / 1.2 / 0.81 at 1 / 2 / 4 / 8 / 16 / 64 NFE, medians
 of three seeds in the features of digits-cnn64-seed0-48cd60 (docs/results.md).
 """
 

@@ -5,7 +5,7 @@ python -m dfim.main --config=configs/flow_fashion.py
 python -m dfim.main --config=configs/flow_fashion.py:gpu
 
 Time: six minutes of one CPU core, scores included; gpu: not measured yet.
-Score: Frechet distance 38.1 / 17.9 / 10.3 / 8.12 at 1 / 2 / 4 / 8 steps, medians of
+Score: Frechet distance 38.1 / 17.9 / 10.3 / 8.12 at 1 / 2 / 4 / 8 NFE, medians of
 three seeds in the features of fashion-cnn64-seed0-c5d354 (docs/results.md); gpu: not measured yet.
 """
 

@@ -3,8 +3,8 @@
 python -m dfim.main --config=configs/forcing_walk.py
 
 Time: about ten minutes on two CPU cores, three of them scores.
-Score: turn distance 0.331 / 0.085 / 0.0061 / 0.0034 / 0.0023 at 1 / 2 / 4 / 8 / 16 calls a token, joint
-distance 0.00058 at 16; medians of three seeds (docs/sequences.md).
+Score: turn distance 0.331 / 0.085 / 0.0061 / 0.0034 / 0.0023 at 1 / 2 / 4 / 8 / 16 denoising steps
+a token, joint distance 0.00058 at 16; medians of three seeds (docs/sequences.md).
 """
 
 from typing import Any

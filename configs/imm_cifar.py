@@ -3,13 +3,14 @@
 python -m dfim.main --config=configs/imm_cifar.py --config.data.data_dir=~/tensorflow_datasets
 python -m dfim.main --config=configs/imm_cifar.py:npz --config.data.path=cifar10.npz
 
-The first reads the set that tfds has prepared, the second the file of `dfim.data.images.cifar`;
-where it is not there, one line says how to make it.
+The first reads the set that tfds has prepared, the second the file of `dfim.data.images.cifar`; if
+it is missing, the error names the command that makes it.
 
-Time: 400,000 steps at batch 4,096, some 400 chip-hours (docs/recipes.md); never run whole here.
+Time: 400,000 steps at batch 4,096, some 400 chip-hours (docs/recipes.md); never trained in full by
+this project.
 Score: the paper reports FID 3.20 at one step and 1.98 at two.
 
-Where the paper and the released trainer differ, the field and its values, this config's first:
+Fields in which the paper and the released trainer differ, this config's value first:
   steps                           400,000            the released schedule says 1,000,000
   objective.weight.b              5, table 5         4
   objective.kernel.floor          1e-8 under the root, the trainer's; the paper floors the distance

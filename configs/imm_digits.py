@@ -3,7 +3,7 @@
 python -m dfim.main --config=configs/imm_digits.py
 
 Time: about a minute on two CPU cores, scores included.
-Score: Frechet distance 1.2 / 0.76 / 0.70 / 0.59 at 1 / 2 / 4 / 8 steps, medians of three seeds in
+Score: Frechet distance 1.2 / 0.76 / 0.70 / 0.59 at 1 / 2 / 4 / 8 NFE, medians of three seeds in
 the features of digits-cnn64-seed0-48cd60 (docs/results.md).
 """
 

@@ -6,12 +6,12 @@ python -m dfim.main --config=configs/imm_fashion.py --config.data.path=where/the
 python -m dfim.main --config=configs/imm_fashion.py:gpu
 
 The 28 x 28 images are padded to 32 x 32. On a CPU they are then pooled to 16 x 16, for a residual
-MLP: the garments are centred, and a U-Net of the same time has hardly begun. Mode gpu leaves them
-whole. Scores are in the features of a classifier of these very images, and compare with no other
-data or size.
+MLP: the garments are centred, and a U-Net learns little in the same time. Mode gpu leaves them
+whole. Scores are in the features of a classifier of the same images, and compare with no other data
+or size.
 
 Time: six minutes of one CPU core, scores included; gpu: not measured yet.
-Score: Frechet distance 7.91 / 7.98 / 8.66 / 9.33 at 1 / 2 / 4 / 8 steps, medians of
+Score: Frechet distance 7.91 / 7.98 / 8.66 / 9.33 at 1 / 2 / 4 / 8 NFE, medians of
 three seeds in the features of fashion-cnn64-seed0-c5d354 (docs/results.md); gpu: not measured yet.
 """
 

@@ -5,15 +5,15 @@ python -m dfim.main --config=configs/imm_imagenet256.py:best --config.data.path=
 
 `path` is a folder of latents that dfim/data/images/latents.py describes. Samples are drawn as
 latents, and `--mode=sample` writes them raw, as the VAE's decoder takes them. Modes: "S", "B", "L"
-and "full", which is XL, are the paper's DiTs with a = 1 and the network told s; "best" is its best
-run, XL with a = 2, told t - s, in low precision, and so with t - r >= 1e-4.
+and "full", which is XL, are the paper's DiTs with a = 1 and second time s; "best" is its best run,
+XL with a = 2, second time t - s, in low precision, and so with t - r >= 1e-4.
 
-Time: 1,200,000 steps at batch 4,096, XL some 7,000 chip-hours (docs/recipes.md); never run by this
-project.
+Time: 1,200,000 steps at batch 4,096, XL some 7,000 chip-hours (docs/recipes.md); never trained by
+this project.
 Score: the paper reports FID, with guidance 1.5 and 8 steps, 20.36 / 9.69 / 2.80 / 2.13 for S / B /
 L / XL and 1.99 for the best; that one at 1 / 2 / 4 steps 8.05 / 3.99 / 2.51.
 
-Where the paper and the released trainer differ, the field and its values, this config's first:
+Fields in which the paper and the released trainer differ, this config's value first:
   objective.drop_in_target        True: both passes see the dropped labels, as algorithm 3 has it;
                                   False, the trainer: only the pass with a gradient
   objective.kernel.floor          1e-8 under the root, the trainer's; the paper floors the distance

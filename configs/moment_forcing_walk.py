@@ -2,9 +2,9 @@
 
 python -m dfim.main --config=configs/moment_forcing_walk.py
 
-Time: about eight minutes on two CPU cores, the scores one of them.
-Score: joint / turn distance 0.00026 / 0.00071 at one call a token, 0.00024 / 0.00032 at two; medians of
-three seeds (docs/moment_forcing.md).
+Time: about eight minutes on two CPU cores, one of them scores.
+Score: joint / turn distance 0.00026 / 0.00071 at one denoising step a token, 0.00024 / 0.00032 at
+two; medians of three seeds (docs/moment_forcing.md).
 """
 
 import ml_collections
