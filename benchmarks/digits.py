@@ -187,7 +187,7 @@ def config_of(row: str, mode: str) -> ml_collections.ConfigDict:
 
 
 def main(_) -> None:
-  """Trains what is missing, then writes the table and the figure."""
+  """Trains the missing runs, then writes the table and the figure."""
   monitor.show_log()
   workdir = runs.workdir_of(_WORKDIR)
   found = runs.image_scores(ROWS, config_of, workdir)

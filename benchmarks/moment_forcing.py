@@ -217,7 +217,7 @@ ROWS = {
 
 
 def main(_) -> None:
-  """Trains what is missing, then writes the table and the figure."""
+  """Trains the missing runs, then writes the table and the figure."""
   monitor.show_log()
   workdir = runs.workdir_of(_WORKDIR)
   for row in runs.asked(ROWS):

@@ -95,7 +95,7 @@ ROWS = {
 
 
 def main(_) -> None:
-  """Trains what is missing, then writes tables and figures."""
+  """Trains the missing runs, then writes tables and figures."""
   monitor.show_log()
   workdir = runs.workdir_of(_WORKDIR)
   for row in runs.asked(ROWS):
