@@ -2,8 +2,8 @@
 
 python -m benchmarks.digits --rows=imm,flow --seeds=0,1,2
 
-A row and a seed are an ordinary run in <workdir>/<row>/<seed>: what is done is not done again, what
-was stopped resumes. At the end `table.md` and `figure.png` in <workdir> show all that is there.
+A row and a seed are an ordinary run in <workdir>/<row>/<seed>: finished runs are not repeated,
+stopped ones resume. `table.md` and `figure.png` in <workdir> show all finished runs.
 """
 
 import pathlib
@@ -21,7 +21,7 @@ _WORKDIR = flags.DEFINE_string(
   "workdir", "runs/benchmark_digits", "Where the runs and the table are."
 )
 
-CALLS = (1, 2, 4, 8, 16, 64)
+STEPS = (1, 2, 4, 8, 16, 64)
 ETA, LOG_SNR = "eta_decrement", "log_snr_decrement"  # the paper's mapping, and imm_digits'
 
 
@@ -33,16 +33,16 @@ def imm(mode: str, **changes) -> ml_collections.ConfigDict:
 
 
 def flow_equal_seconds(mode: str) -> ml_collections.ConfigDict:
-  """Flow matching for 1.4 times the steps: its step is that much cheaper (see benchmarks.speed)."""
+  """Flow matching for 1.4 times the steps: its step is that much cheaper (docs/results.md)."""
   c = flow_digits.get_config(mode)
   c.steps = int(1.4 * c.steps)
   return c
 
 
 def imm_reach(mode: str) -> ml_collections.ConfigDict:
-  """IMM whose jumps are at most .1 long at first, and free from half of the run on."""
+  """IMM whose jumps are at most 0.1 long at first, and free from half of the run on."""
   c = imm_digits.get_config(mode)
-  c.reach = dict(
+  c.objective.sample_times.reach = dict(
     name="optax.linear_schedule", init_value=0.1, end_value=1.0, transition_steps=c.steps // 2
   )
   return c
@@ -180,37 +180,37 @@ ROWS = {
 
 
 def config_of(row: str, mode: str) -> ml_collections.ConfigDict:
-  """A row's config, scored at CALLS."""
+  """A row's config, scored at STEPS."""
   config = ROWS[row](mode)
-  config.sampler.steps = config.evaluators.images.steps = CALLS
+  config.sampler.steps = STEPS
   return config
 
 
 def main(_) -> None:
-  """Trains what is missing, then writes the table and the figure."""
+  """Trains the missing runs, then writes the table and the figure."""
   monitor.show_log()
   workdir = runs.workdir_of(_WORKDIR)
   found = runs.image_scores(ROWS, config_of, workdir)
   if found:
-    (workdir / "table.md").write_text(runs.image_table(found, CALLS))
+    (workdir / "table.md").write_text(runs.image_table(found, STEPS))
     figure(found, workdir / "figure.png")
-    print(runs.image_table(found, CALLS))
+    print(runs.image_table(found, STEPS))
 
 
 def figure(found: dict[str, list[dict[str, float]]], path: pathlib.Path) -> None:
-  """Median and range against calls, for the rows that stand for a method."""
+  """Median and range against NFE, of one row for each method."""
   from matplotlib import pyplot as plt
 
   axes = plt.figure(figsize=(6, 4)).subplots()
   for row in ("imm", "flow", "flow_equal_seconds", "consistency", "M=1 log-SNR k=8"):
     if row in found:
-      values = [sorted(r[f"{k} steps"]["frechet"] for r in found[row]) for k in CALLS]
-      axes.plot(CALLS, [statistics.median(v) for v in values], marker="o", label=row)
-      axes.fill_between(CALLS, [v[0] for v in values], [v[-1] for v in values], alpha=0.2)
+      values = [sorted(r[f"{k} steps"]["frechet"] for r in found[row]) for k in STEPS]
+      axes.plot(STEPS, [statistics.median(v) for v in values], marker="o", label=row)
+      axes.fill_between(STEPS, [v[0] for v in values], [v[-1] for v in values], alpha=0.2)
   floor = next(iter(found.values()))[0]["held out"]["frechet"]
   axes.axhline(floor, color="grey", linestyle=":", label="held-out digits")
-  axes.set(xscale="log", yscale="log", xlabel="NFE", ylabel="Frechet distance", xticks=CALLS)
-  axes.set_xticklabels(CALLS)
+  axes.set(xscale="log", yscale="log", xlabel="NFE", ylabel="Frechet distance", xticks=STEPS)
+  axes.set_xticklabels(STEPS)
   axes.minorticks_off()
   axes.legend(frameon=False)
   axes.figure.savefig(path, dpi=150, bbox_inches="tight")

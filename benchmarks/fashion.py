@@ -1,11 +1,11 @@
-"""Fashion-MNIST at a CPU's budget: IMM, its M = 1 and flow matching at 1, 2, 4 and 8 calls.
+"""Fashion-MNIST at a CPU's budget: IMM, its M = 1 and flow matching at 1, 2, 4 and 8 NFE.
 
 apt-get install dataset-fashion-mnist
 python -m benchmarks.fashion --rows=imm,flow --seeds=0,1,2
 python -m benchmarks.fashion --data=where/the/idx/files/are
 
-A row and a seed are an ordinary run in <workdir>/<row>/<seed>, done once; `table.md` shows all that
-is there. A run takes five minutes of one core.
+A row and a seed are an ordinary run in <workdir>/<row>/<seed>, done once; `table.md` shows all
+finished runs. A run takes five minutes of one core.
 """
 
 from absl import app, flags
@@ -22,7 +22,7 @@ _WORKDIR = flags.DEFINE_string(
 )
 _DATA = flags.DEFINE_string("data", idx.FASHION, "The folder of the idx files.")
 
-CALLS = (1, 2, 4, 8)
+STEPS = (1, 2, 4, 8)
 
 
 def one_particle(mode: str) -> ml_collections.ConfigDict:
@@ -36,21 +36,21 @@ ROWS = {"imm": imm_fashion.get_config, "flow": flow_fashion.get_config, "M=1": o
 
 
 def config_of(row: str, mode: str) -> ml_collections.ConfigDict:
-  """A row's config, scored at CALLS."""
+  """A row's config, scored at STEPS."""
   config = ROWS[row](mode)
   config.data.path = _DATA.value
-  config.sampler.steps = config.evaluators.images.steps = CALLS
+  config.sampler.steps = STEPS
   return config
 
 
 def main(_) -> None:
-  """Trains what is missing, then writes the table."""
+  """Trains the missing runs, then writes the table."""
   monitor.show_log()
   workdir = runs.workdir_of(_WORKDIR)
   found = runs.image_scores(ROWS, config_of, workdir)
   if found:
-    (workdir / "table.md").write_text(runs.image_table(found, CALLS))
-    print(runs.image_table(found, CALLS))
+    (workdir / "table.md").write_text(runs.image_table(found, STEPS))
+    print(runs.image_table(found, STEPS))
 
 
 if __name__ == "__main__":

@@ -3,19 +3,17 @@
 python -m benchmarks.moment_forcing --rows='final *' --seeds=0,1,2
 python -m benchmarks.moment_forcing --rows='screen *' --seeds=0
 
-All rows have the network, the optimizer, the examples that it sees and the data of
+All rows have the network, the optimizer, the data and the examples of
 configs/moment_forcing_walk.py; `moment_forcing` and `M=1` read three more examples for each, for
-the mean alone. `final` rows are the methods, each down the grid that suits it, after 3,000 steps,
-and the baselines of one stream once more at as many tokens x steps. `other`, `third`, `short` and
-`long` rows are other walks. `screen` rows are Moment Forcing with one choice changed, after half of
-the steps. All are scored by their last weights, but for `screen EMA ..`. A row and a seed are an
-ordinary run in <workdir>/<row>/<seed>: what is done is not done again, what was stopped resumes. At
-the end `table.md` and `figure.png` in <workdir> show all that is there; training seconds in the
-figure are steps times the `speed.json` that benchmarks.moment_forcing_speed leaves there.
+the posterior mean alone. `final` rows are the methods, each down the grid that suits it, after
+3,000 steps. `equal tokens` rows are baselines of one stream after twice the steps. `other`, `third`
+and `short` rows are other walks. `screen` rows are Moment Forcing with one choice changed, after
+half of the steps. A row and a seed are an ordinary run in <workdir>/<row>/<seed>: finished runs are
+not repeated, stopped ones resume. `table.md` and `figure.png` in <workdir> show all finished runs.
+Rows of earlier defaults and other ablations are in this file at commit 2475a9a.
 """
 
 import functools
-import json
 import pathlib
 import statistics
 from typing import Any
@@ -24,7 +22,7 @@ from absl import app, flags
 import ml_collections
 
 from benchmarks import runs
-from configs import forcing_walk, moment_forcing_walk
+from configs import follow, moment_forcing_walk
 from dfim.training import monitor
 
 flags.adopt_module_key_flags(runs)  # so that --help shows --rows, --seeds and --quick
@@ -32,22 +30,33 @@ _WORKDIR = flags.DEFINE_string(
   "workdir", "runs/benchmark_moment_forcing", "Where the runs and the table are."
 )
 
-CALLS = (1, 2, 4, 8, 16)  # of baselines; Moment Forcing is scored at its config's
-LEAST = 5e-5  # of a distance in the figure: an unbiased one may be 0 or less
-ONE_STREAM = dict(  # what a token is sampled from, a clean past, must be met in training
+STEPS = (1, 2, 4, 8, 16)  # a token, of baselines; Moment Forcing is scored at its config's
+SMALLEST_DRAWN = 5e-5  # of a distance in the figure: an unbiased one may be 0 or less
+STEP_MS = {  # of training: docs/moment_forcing.md, "Speed"
+  "moment_forcing": 136,
+  "M=1": 135,
+  "data MMD": 102,
+  "forcing": 44.1,
+  "forcing two_stream": 78.8,
+  "shortcut velocity": 50.4,
+  "shortcut x": 49.7,
+  "shortcut velocity two_stream": 90.2,
+  "shortcut x two_stream": 91.4,
+}
+ONE_STREAM = dict(  # half of the sequences have the clean past that a token is sampled from
   name="core.patterns.mixture",
   patterns=dict(
     pivot=dict(name="core.patterns.pivot"), context=dict(name="core.patterns.context", rate=0.3)
   ),
   shares=dict(pivot=0.5, context=0.5),
 )
-CONDITIONAL = dict(  # x_r of each example's own datum, as in IMM
+CONDITIONAL = dict(  # x_r on the path to each example's own datum, as in IMM
   conditioning__posterior=dict(name="core.posterior.conditional"),
   conditioning__reference=1,
   sample_times__p_one_step=0.0,
   group_size=32,
 )
-CONTIGUOUS = dict(  # and groups of consecutive examples
+CONTIGUOUS = dict(  # the same, and groups of consecutive examples
   conditioning=dict(name="core.two_stream.TwoStream"),
   sample_times__p_one_step=0.0,
   group_size=16,
@@ -86,13 +95,17 @@ def baseline(
 
   def config(mode: str) -> ml_collections.ConfigDict:
     c = moment_forcing(steps)(mode)
-    two_stream = c.objective.sample_times.pattern
-    times = dict(pattern=two_stream if streams == 2 else ONE_STREAM, **forcing_walk.ENDS)
+    times = c.objective.sample_times
+    times = dict(
+      pattern=times.pattern if streams == 2 else ONE_STREAM, t_max=times.t_max, t_min=times.t_min
+    )
     c.objective = {**objective, "streams": streams}
     c.objective.sample_times = {**objective["sample_times"], **times}
     c.sampler.step = step
-    c.sampler.grid = dict(name="core.grids.uniform", **forcing_walk.ENDS)
-    c.sampler.steps = c.evaluators.walk.steps = CALLS if mode == "full" else CALLS[:2]
+    c.sampler.grid = dict(
+      name="core.grids.uniform", **follow(c.objective.sample_times, "t_max", "t_min")
+    )
+    c.sampler.steps = STEPS if mode == "full" else STEPS[:2]
     return c
 
   return config
@@ -136,7 +149,6 @@ def straight(name: str) -> dict[str, Any]:
 FINAL = {
   "moment_forcing": moment_forcing(),
   "moment_forcing own datum": moment_forcing(**CONDITIONAL),
-  "moment_forcing as they came": moment_forcing(**CONTIGUOUS),
   "M=1": moment_forcing(group_size=1),
   "M=1 own datum": moment_forcing(**CONDITIONAL | dict(group_size=1)),
   "data MMD": moment_forcing(
@@ -147,49 +159,20 @@ FINAL = {
   "forcing equal tokens": forcing(steps=2.0),
   **{f"shortcut {p}": shortcut(p) for p in ("velocity", "x")},
   **{f"shortcut {p} two_stream": shortcut(p, streams=2) for p in ("velocity", "x")},
-  **{f"shortcut {p} equal tokens": shortcut(p, steps=2.0) for p in ("velocity", "x")},
-  "moment_forcing noisy": noisy(moment_forcing(**CONTIGUOUS)),
-  "M=1 noisy": noisy(moment_forcing(**CONTIGUOUS | dict(group_size=1))),
+  "shortcut velocity equal tokens": shortcut("velocity", steps=2.0),
   "forcing two_stream noisy": noisy(forcing(streams=2)),
   **{f"shortcut {p} two_stream noisy": noisy(shortcut(p, streams=2)) for p in ("velocity", "x")},
 }
 SCREEN = {
   "default": {},
-  **{f"M={m}": dict(group_size=m) for m in (1, 2, 8, 16, 32)},
-  "own datum": CONDITIONAL,
-  "own datum M=4": CONDITIONAL | dict(group_size=4),
-  **{f"reference {n}": dict(conditioning__reference=n) for n in (1, 2, 8)},
-  **{
-    f"mean bandwidth {b:g}": dict(conditioning__posterior__inverse_bandwidth=b)
-    for b in (20.0, 80.0)
-  },
-  **{f"mean discount {d:g}": dict(conditioning__posterior__discount=d) for d in (0.25, 1.0)},
-  **{f"as they came M={m}": CONTIGUOUS | dict(group_size=m) for m in (16, 32)},
-  "as they came particles token": CONTIGUOUS | dict(particles=dict(name="core.particles.token")),
-  **{f"k={k:g}": dict(sample_times__mapping__k=k) for k in (5.0, 7.0)},
-  **{f"min_gap {g:g}": dict(sample_times__mapping__min_gap=g) for g in (0.03, 0.06)},
-  "eta decrement k=9": dict(sample_times__mapping=dict(name="core.mappings.eta_decrement", k=9.0)),
-  "eta decrement k=11": dict(
-    sample_times__mapping=dict(name="core.mappings.eta_decrement", k=11.0)
-  ),
-  **{
-    f"kernel width {m:g}": dict(kernel=dict(name="core.kernels.laplace", bandwidth_multiplier=m))
-    for m in (1.0, 8.0)
-  },
-  **{
-    f"kernel pseudo-Huber c={c:g}": dict(kernel=dict(name="core.kernels.pseudo_huber", c=c))
-    for c in (0.01, 0.03, 0.1)
-  },
-  "weight uniform": dict(weight=dict(name="core.weights.uniform")),
-  **{f"weight b={b:g}": dict(weight__b=b) for b in (0.0, 4.0)},
-  **{f"bandwidth {b:g}": dict(particles__inverse_bandwidth=b) for b in (0.3, 3.0)},
-  "averaged bandwidth 3": dict(particles__averaged=True, particles__inverse_bandwidth=3.0),
+  **{f"M={m}": dict(group_size=m) for m in (1, 2, 8, 16)},
   "particles token": dict(particles=dict(name="core.particles.token")),
-  "groups as they came": dict(conditioning__grouping__name="core.grouping.contiguous"),
+  **{f"bandwidth {b:g}": dict(particles__inverse_bandwidth=b) for b in (0.3, 3.0)},
   **{f"s at t_min {p:g}": dict(sample_times__p_endpoint=p) for p in (0.0, 0.6)},
-  **{f"s at r {p:g}": dict(sample_times__p_one_step=p) for p in (0.0, 0.25, 0.75)},
+  **{f"k={k:g}": dict(sample_times__mapping__k=k) for k in (5.0, 7.0)},
+  "weight b=0": dict(weight__b=0.0),
+  "as they came M=16": CONTIGUOUS,
   "context a quarter noisy": CONTIGUOUS | dict(sample_times__pattern__noisy=0.25),
-  "context half noisy": CONTIGUOUS | dict(sample_times__pattern__noisy=0.5),
   **{
     f"one stream {name}": CONTIGUOUS | dict(conditioning=None, sample_times__pattern=pattern)
     for name, pattern in (
@@ -208,17 +191,14 @@ WALKS = {  # fields of `data`; a first one is the config's
   "other": dict(tokens=8, branches=3, angle=80.0),
   "third": dict(tokens=5, branches=4, angle=75.0),
   "short": dict(tokens=4, branches=3, angle=60.0),
-  "long": dict(tokens=10, branches=2, angle=35.0),
 }
 ELSEWHERE = (
   "moment_forcing",
   "moment_forcing own datum",
-  "moment_forcing as they came",
   "M=1",
   "M=1 own datum",
   "forcing",
   "shortcut velocity",
-  "shortcut velocity two_stream",
   "shortcut x two_stream",
 )
 
@@ -229,24 +209,15 @@ def elsewhere(row: runs.Row, walk: str) -> runs.Row:
   return lambda mode: changed(row(mode), fields)
 
 
-def averaged(row: runs.Row, decay: float) -> runs.Row:
-  """The same, scored by an average of the weights."""
-  return lambda mode: changed(row(mode), {"ema": (decay,)})
-
-
 ROWS = {
   **{f"final {name}": row for name, row in FINAL.items()},
   **{f"{walk} {name}": elsewhere(FINAL[name], walk) for walk in WALKS for name in ELSEWHERE},
   **{f"screen {name}": moment_forcing(steps=0.5, **fields) for name, fields in SCREEN.items()},
-  **{
-    f"screen EMA {decay:g}": averaged(moment_forcing(steps=0.5), decay)
-    for decay in (0.99, 0.995, 0.998)
-  },
 }
 
 
 def main(_) -> None:
-  """Trains what is missing, then writes the table and the figure."""
+  """Trains the missing runs, then writes the table and the figure."""
   monitor.show_log()
   workdir = runs.workdir_of(_WORKDIR)
   for row in runs.asked(ROWS):
@@ -254,22 +225,21 @@ def main(_) -> None:
   found = {row: [s["walk"] for s in seeds] for row, seeds in runs.collect(workdir, ROWS).items()}
   if found:
     (workdir / "table.md").write_text(table(found))
-    speed = workdir / "speed.json"
-    figure(found, json.loads(speed.read_text()) if speed.exists() else {}, workdir / "figure.png")
+    figure(found, workdir / "figure.png")
     print(table(found))
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> str:
-  """Markdown: joint / turn distance times 1,000 at each number of calls, median and range."""
+  """Markdown: joint / turn distance times 1,000 at each number of steps, median and range."""
   lines = [
-    "Joint / turn distance, times 1,000 (see dfim.metrics.sequences); calls a token across.",
+    "Joint / turn distance, times 1,000 (dfim.metrics.sequences), by denoising steps a token.",
     "",
-    "| row | seeds | " + " | ".join(map(str, CALLS)) + " |",
-    "|---" * (len(CALLS) + 2) + "|",
+    "| row | seeds | " + " | ".join(map(str, STEPS)) + " |",
+    "|---" * (len(STEPS) + 2) + "|",
   ]
   for row, seeds in found.items():
     cells = []
-    for k in CALLS:
+    for k in STEPS:
       at = [s[f"{k} steps"] for s in seeds if f"{k} steps" in s]
       both = [runs.cell([1000 * a[name] for a in at]) for name in ("joint", "turn") if at]
       cells.append(" / ".join(both))
@@ -277,32 +247,32 @@ def table(found: dict[str, list[dict[str, Any]]]) -> str:
   return "\n".join(lines) + "\n"
 
 
-def figure(found: dict[str, list[Any]], step_ms: dict[str, float], path: pathlib.Path) -> None:
-  """Turn distance of the `final` rows: against calls, and at two calls against training seconds."""
+def figure(found: dict[str, list[Any]], path: pathlib.Path) -> None:
+  """Turn distance of the `final` rows: against steps, and at two steps against training seconds."""
   from matplotlib import pyplot as plt
 
   left, right = plt.figure(figsize=(10, 4)).subplots(1, 2, sharey=True)
   left.set_prop_cycle(color=plt.get_cmap("tab20").colors)
   for name in FINAL:
     seeds = found.get(f"final {name}", [])
-    calls = [k for k in CALLS if all(f"{k} steps" in s for s in seeds)] if seeds else []
-    turns = [sorted(max(s[f"{k} steps"]["turn"], LEAST) for s in seeds) for k in calls]
-    if 2 not in calls:
+    steps = [k for k in STEPS if all(f"{k} steps" in s for s in seeds)] if seeds else []
+    turns = [sorted(max(s[f"{k} steps"]["turn"], SMALLEST_DRAWN) for s in seeds) for k in steps]
+    if 2 not in steps:
       continue
-    line = left.plot(calls, [statistics.median(v) for v in turns], marker=".", label=name)[0]
-    left.fill_between(calls, [v[0] for v in turns], [v[-1] for v in turns], alpha=0.2)
+    line = left.plot(steps, [statistics.median(v) for v in turns], marker=".", label=name)[0]
+    left.fill_between(steps, [v[0] for v in turns], [v[-1] for v in turns], alpha=0.2)
     method = name.removesuffix(" equal tokens")
-    if method in step_ms:
-      seconds = FINAL[name]("full").steps * step_ms[method] / 1000
-      at_two = turns[calls.index(2)]
+    if method in STEP_MS:
+      seconds = FINAL[name]("full").steps * STEP_MS[method] / 1000
+      at_two = turns[steps.index(2)]
       median = statistics.median(at_two)
       spread = [[median - at_two[0]], [at_two[-1] - median]]
       right.errorbar(seconds, median, spread, fmt="o", color=line.get_color())
-  left.set(xscale="log", yscale="log", xlabel="calls a token", ylabel="turn distance")
-  left.set_xticks(CALLS, map(str, CALLS))
+  left.set(xscale="log", yscale="log", xlabel="denoising steps a token", ylabel="turn distance")
+  left.set_xticks(STEPS, map(str, STEPS))
   left.minorticks_off()
   left.legend(frameon=False, fontsize=7)
-  right.set(xlabel="training seconds, at two calls a token")
+  right.set(xlabel="training seconds, at two denoising steps a token")
   left.figure.savefig(path, dpi=150, bbox_inches="tight")
   plt.close(left.figure)
 

@@ -20,7 +20,7 @@ _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
 flags.register_validator(
   "seeds", lambda seeds: seeds and all(s.isdecimal() for s in seeds), "whole numbers, such as 0,1,2"
 )
-QUICK = flags.DEFINE_bool("quick", False, "Small networks and a few steps, to see that it runs.")
+_QUICK = flags.DEFINE_bool("quick", False, "Small networks and a few steps, to see that it runs.")
 
 Row = Callable[[str], ml_collections.ConfigDict]  # (mode) -> config
 
@@ -38,12 +38,12 @@ def asked(rows: Iterable[str]) -> list[str]:
 def train_seeds(row: str, config_of: Row, workdir: pathlib.Path) -> None:
   """Trains and scores a row with each of --seeds."""
   for seed in _SEEDS.value:
-    run(config_of("smoke" if QUICK.value else "full"), int(seed), folder(workdir, row, seed))
+    run(config_of("smoke" if _QUICK.value else "full"), int(seed), folder(workdir, row, seed))
 
 
 def workdir_of(flag: flags.FlagHolder[str]) -> pathlib.Path:
   """Where the runs are; those of --quick are apart, for they share no row with the others."""
-  return pathlib.Path(flag.value) / ("quick" if QUICK.value else "")
+  return pathlib.Path(flag.value) / ("quick" if _QUICK.value else "")
 
 
 def folder(workdir: pathlib.Path, row: str, seed: str) -> pathlib.Path:
@@ -60,7 +60,7 @@ def run(config: ml_collections.ConfigDict, seed: int, where: pathlib.Path) -> No
 
 
 def collect(workdir: pathlib.Path, rows: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
-  """The scores of every run that is there, by row."""
+  """The scores of every finished run, by row."""
   found = {}
   for row in rows:
     for path in sorted(folder(workdir, row, "*").parent.glob("*/eval/*.json")):
@@ -72,7 +72,7 @@ def collect(workdir: pathlib.Path, rows: Iterable[str]) -> dict[str, list[dict[s
 def image_scores(
   rows: Iterable[str], config_of: Callable[[str, str], Any], workdir: pathlib.Path
 ) -> dict[str, list[dict[str, Any]]]:
-  """Trains what --rows asks for, `config_of(row, mode)`; the scores of all runs that are there."""
+  """Trains the rows of --rows, `config_of(row, mode)`; the scores of all finished runs."""
   for row in asked(rows):
     train_seeds(row, functools.partial(config_of, row), workdir)
   return {row: [s["images"] for s in seeds] for row, seeds in collect(workdir, rows).items()}
@@ -87,17 +87,17 @@ def cell(values: list[float | None]) -> str:
   return text if len(values) == 1 else f"{text} ({min(values):.3g}-{max(values):.3g})"
 
 
-def image_table(found: dict[str, list[dict[str, Any]]], calls: Sequence[int]) -> str:
-  """Markdown: the median over seeds of the Frechet distance after `calls`, and its range."""
+def image_table(found: dict[str, list[dict[str, Any]]], nfe: Sequence[int]) -> str:
+  """Markdown: the median over seeds of the Frechet distance at each NFE, and its range."""
   first = next(iter(found.values()))[0]
   lines = [
     f"Frechet distance in {first['features']}, {first['samples']} samples, against the training"
     f" set; held-out data: {first['held out']['frechet']:.2f}.",
     "",
-    "| row | seeds | " + " | ".join(map(str, calls)) + " |",
-    "|---" * (len(calls) + 2) + "|",
+    "| row | seeds | " + " | ".join(map(str, nfe)) + " |",
+    "|---" * (len(nfe) + 2) + "|",
   ]
   for row, seeds in found.items():
-    cells = [cell([r[f"{k} steps"]["frechet"] for r in seeds]) for k in calls]
+    cells = [cell([r[f"{k} steps"]["frechet"] for r in seeds]) for k in nfe]
     lines.append(f"| {row} | {len(seeds)} | " + " | ".join(cells) + " |")
   return "\n".join(lines) + "\n"

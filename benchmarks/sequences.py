@@ -1,11 +1,11 @@
-"""Sequences: quality against calls, against other forecasters, and along rollouts past the horizon.
+"""Sequences: quality against NFE and other forecasters, and along rollouts past the horizon.
 
 python -m benchmarks.sequences --shared=FOLDER
 
 FOLDER holds ETTh1.csv, ETTh2.csv and exchange_rate.txt.gz; without it the rows that need them are
-left out, and said so. A row and a seed are an ordinary run in <workdir>/<row>/<seed>: what is done
-is not done again, what was stopped resumes. At the end `tables.md` and `rollout.png` in <workdir>
-show all that is there.
+left out, with a line in the log. A row and a seed are an ordinary run in <workdir>/<row>/<seed>:
+finished runs are not repeated, stopped ones resume. `tables.md` and `rollout.png` in <workdir> show
+all finished runs.
 """
 
 import pathlib
@@ -33,15 +33,15 @@ PATTERNS = dict(  # who shares a time in training
 
 
 def trained_as(config: ml_collections.ConfigDict, method: str, chunk: int) -> None:
-  """Makes Diffusion Forcing's config another method's: its times, and how it is sampled best.
+  """Gives Diffusion Forcing's config the times of another method, and its best sampler.
 
   Teacher forcing learns one token of a sequence at a time. Full-sequence diffusion denoises `chunk`
-  tokens together, given what came before.
+  tokens together, given the tokens before.
   """
   config.objective.sample_times.pattern = dict(name=PATTERNS[method])
   if method == "full":
-    config.sampler.method.levels = dict(name="core.levels.full_sequence")
-    config.sampler.method.chunk = chunk
+    config.sampler.rollout.levels = dict(name="core.levels.full_sequence")
+    config.sampler.rollout.chunk = chunk
 
 
 def walk(method: str) -> runs.Row:
@@ -65,7 +65,7 @@ def series(name: str, method: str = "forcing") -> runs.Row:
     if name in FILES:
       loader = "exchange" if name == "exchange" else "ett"
       path = str(pathlib.Path(_SHARED.value) / FILES[name])
-      c.data.series.update(name=f"data.forecasting.{loader}", path=path)
+      c.data.series.update(name=f"data.series.forecasting.{loader}", path=path)
     if name == "exchange":
       c.data.update(context=60, horizon=30, stack=5, lags=())
       del c.evaluators.rollout  # the test part is five windows of one horizon
@@ -75,8 +75,8 @@ def series(name: str, method: str = "forcing") -> runs.Row:
   return config
 
 
-def exchange_beside_ridge(mode: str) -> ml_collections.ConfigDict:
-  """The exchange rates relative to a ridge regression's forecast, briefly: they walk at random."""
+def exchange_from_ridge(mode: str) -> ml_collections.ConfigDict:
+  """The exchange rates relative to a ridge regression's forecast, in fewer steps."""
   c = series("exchange")(mode)
   c.data.update(anchor="ridge", regression=(5, 1000.0))  # as the VAR chooses, in training
   c.steps = min(c.steps, 300)
@@ -88,14 +88,14 @@ ROWS = {
   "walk teacher": walk("teacher"),
   "walk full": walk("full"),
   **{f"{name} forcing": series(name) for name in ("made-up", *FILES)},
-  "exchange ridge": exchange_beside_ridge,
+  "exchange ridge": exchange_from_ridge,
   "ETTh1 teacher": series("ETTh1", "teacher"),
   "ETTh1 full": series("ETTh1", "full"),
 }
 
 
 def main(_) -> None:
-  """Trains what is missing, then writes tables and figures."""
+  """Trains the missing runs, then writes tables and figures."""
   monitor.show_log()
   workdir = runs.workdir_of(_WORKDIR)
   for row in runs.asked(ROWS):

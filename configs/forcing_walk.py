@@ -3,32 +3,30 @@
 python -m dfim.main --config=configs/forcing_walk.py
 
 Time: about ten minutes on two CPU cores, three of them scores.
-Score: turn distance .331 / .085 / .0061 / .0034 / .0023 at 1 / 2 / 4 / 8 / 16 calls a token, joint
-distance .00058 at 16; medians of three seeds (docs/sequences.md).
+Score: turn distance 0.331 / 0.085 / 0.0061 / 0.0034 / 0.0023 at 1 / 2 / 4 / 8 / 16 denoising steps
+a token, joint distance 0.00058 at 16; medians of three seeds (docs/sequences.md).
 """
+
+from typing import Any
 
 import ml_collections
 
-ENDS = dict(t_max=0.994, t_min=0.006)  # of training and of sampling
-STEPS = (1, 2, 4, 8, 16, 32, 64)  # grid steps a token
+from configs import follow
 
 
 def get_config(mode: str = "full") -> ml_collections.ConfigDict:
-  """`mode` is "full" or "smoke" (a few steps, for tests)."""
-  full = dict(full=True, smoke=False)[mode]
+  """`mode` is "full" or "smoke"."""
   c = ml_collections.ConfigDict()
   c.seed = 0
-  c.steps = 3000 if full else 6
-  c.batch_size = 256 if full else 32
+  c.steps = 3000
+  c.batch_size = 256
   c.data = dict(name="data.synthetic.walk.walk", tokens=6, angle=50.0, branches=2, spread=5.0)
-  of_data = lambda name: c.data.get_ref(name).identity()  # follows the data, does not lead them
-  fresh = lambda: {name: of_data(name) for name in ("angle", "branches", "spread")}
   c.model = dict(
     name="models.causal_transformer.CausalTransformer",
-    width=96 if full else 16,
-    depth=3 if full else 1,
-    heads=4 if full else 2,
-    window=of_data("tokens"),
+    width=96,
+    depth=3,
+    heads=4,
+    window=c.data.get_ref("tokens").identity(),
   )
   c.objective = dict(
     name="objectives.denoising.loss",
@@ -37,7 +35,12 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
       path=dict(name="core.interpolants.FlowMatching"),
       sigma_data=0.5,
     ),
-    sample_times=dict(name="core.times.sample", pattern=dict(name="core.patterns.token"), **ENDS),
+    sample_times=dict(
+      name="core.times.sample",
+      pattern=dict(name="core.patterns.token"),
+      t_max=0.994,
+      t_min=0.006,
+    ),
     weight=dict(name="core.weights.uniform"),
   )
   c.optimizer = dict(
@@ -50,38 +53,51 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c.sampler = dict(
     rollout=dict(
       levels=dict(name="core.levels.autoregressive"),
-      window=of_data("tokens"),
       chunk=1,
+      **follow(c.model, "window"),
       cached=True,
     ),
     step=dict(name="samplers.jump.Ancestral", eta=0.0),
-    grid=dict(name="core.grids.uniform", **ENDS),
-    steps=STEPS if full else STEPS[:2],
+    grid=dict(name="core.grids.uniform", **follow(c.objective.sample_times, "t_max", "t_min")),
+    steps=(1, 2, 4, 8, 16, 32, 64),  # a token
     count=40,
-    chunk=2000 if full else 64,
+    chunk=2000,
   )
-  size = 20_000 if full else 64
-  c.evaluators = dict(
+  c.evaluators = scores(c)
+  c.log_every = 100
+  c.checkpoint_every = 500
+  c.sample_every = 1000
+  c.eval_every = 0
+  return c if mode == "full" else dict(smoke=smoke)[mode](c)
+
+
+def scores(c: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Distances to fresh walks, and the errors of walks four times as long."""
+  walks = lambda: follow(c.data, "angle", "branches", "spread")
+  return dict(
     walk=dict(
       name="evaluators.sequences.scores",
       reference=dict(
-        name="data.synthetic.walk.load", size=size, tokens=of_data("tokens"), **fresh()
+        name="data.synthetic.walk.load", size=20_000, **follow(c.data, "tokens"), **walks()
       ),
-      steps=STEPS if full else STEPS[:2],
+      **follow(c.sampler, "steps"),
     ),
     rollout=dict(
       name="evaluators.sequences.rollout",
       reference=dict(
-        name="data.synthetic.walk.load",
-        size=min(size, 4000),
-        tokens=4 * of_data("tokens"),
-        **fresh(),
+        name="data.synthetic.walk.load", size=4000, tokens=4 * c.data.get_ref("tokens"), **walks()
       ),
-      steps=16 if full else 2,
+      steps=16,
     ),
   )
-  c.log_every = 100 if full else 2
-  c.checkpoint_every = 500 if full else 3
-  c.sample_every = 1000
-  c.eval_every = 0
+
+
+def smoke(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """A few steps of a small network, for tests."""
+  c.steps, c.batch_size = 6, 32
+  c.model.update(width=16, depth=1, heads=2)
+  c.sampler.update(steps=(1, 2), chunk=64)
+  c.evaluators.walk.reference.size = c.evaluators.rollout.reference.size = 64
+  c.evaluators.rollout.steps = 2
+  c.log_every, c.checkpoint_every = 2, 3
   return c

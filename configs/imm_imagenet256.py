@@ -5,15 +5,15 @@ python -m dfim.main --config=configs/imm_imagenet256.py:best --config.data.path=
 
 `path` is a folder of latents that dfim/data/images/latents.py describes. Samples are drawn as
 latents, and `--mode=sample` writes them raw, as the VAE's decoder takes them. Modes: "S", "B", "L"
-and "full", which is XL, are the paper's DiTs with a = 1 and the network told s; "best" is its best
-run, XL with a = 2, told t - s, in low precision, and so with t - r >= 1e-4.
+and "full", which is XL, are the paper's DiTs with a = 1 and second time s; "best" is its best run,
+XL with a = 2, second time t - s, in low precision, and so with t - r >= 1e-4.
 
-Time: 1,200,000 steps at batch 4,096, XL some 7,000 chip-hours (docs/recipes.md); never run by this
-project.
+Time: 1,200,000 steps at batch 4,096, XL some 7,000 chip-hours (docs/recipes.md); never trained by
+this project.
 Score: the paper reports FID, with guidance 1.5 and 8 steps, 20.36 / 9.69 / 2.80 / 2.13 for S / B /
 L / XL and 1.99 for the best; that one at 1 / 2 / 4 steps 8.05 / 3.99 / 2.51.
 
-Where the paper and the released trainer differ, the field and its values, this config's first:
+Fields in which the paper and the released trainer differ, this config's value first:
   objective.drop_in_target        True: both passes see the dropped labels, as algorithm 3 has it;
                                   False, the trainer: only the pass with a gradient
   objective.kernel.floor          1e-8 under the root, the trainer's; the paper floors the distance
@@ -32,29 +32,28 @@ Where the paper and the released trainer differ, the field and its values, this 
 
 import ml_collections
 
+from configs import follow
 from dfim.models import dit
-
-MODES = dict(S="S", B="B", L="L", XL="XL", full="XL", best="XL", smoke="S")  # and the size of each
 
 
 def get_config(mode: str = "full") -> ml_collections.ConfigDict:
-  """`mode` is "S", "B", "L", "XL" or "full", "best", or "smoke" (a few steps; latents too)."""
-  size, best, smoke = MODES[mode], mode == "best", mode == "smoke"
-  t_max, t_min = 0.994, 0.0
+  """`mode` is "S", "B", "L", "XL" or "full", "best", or "smoke" (which needs latents too)."""
   c = ml_collections.ConfigDict()
   c.seed = 0
-  c.steps = 4 if smoke else 1_200_000
-  c.batch_size = 32 if smoke else 4096
+  c.steps = 1_200_000
+  c.batch_size = 4096
   c.accumulate = 1
-  c.fsdp = -1 if size == "XL" else 1
+  c.fsdp = -1
   c.data = dict(name="data.images.latents.latents", path="latents")
   c.model = dict(
     name="models.dit.DiT",
     patch=2,
-    **(dict(depth=2, width=32, heads=2) if smoke else dit.SIZES[size]),
+    depth=28,
+    width=1152,
+    heads=16,
     num_classes=1000,
-    second_time="t-s" if best else "s",
-    dtype="bfloat16" if best else None,
+    second_time="s",
+    dtype=None,
     time_scale=1000.0,
     remat=False,
     scan=True,
@@ -69,13 +68,13 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     sample_times=dict(
       name="core.times.sample",
       pattern=dict(name="core.patterns.example"),
-      mapping=dict(name="core.mappings.eta_decrement", k=12.0, min_gap=1e-4 if best else 0.0),
-      t_max=t_max,
-      t_min=t_min,
+      mapping=dict(name="core.mappings.eta_decrement", k=12.0, min_gap=0.0),
+      t_max=0.994,
+      t_min=0.0,
     ),
     particles=dict(name="core.particles.example"),
     kernel=dict(name="core.kernels.laplace", floor=1e-8),
-    weight=dict(name="core.weights.imm", a=2.0 if best else 1.0, b=4.0),
+    weight=dict(name="core.weights.imm", a=1.0, b=4.0),
     group_size=4,
     drop_rate=0.1,
     drop_in_target=True,
@@ -86,16 +85,42 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c.ema = (0.9999,)
   c.sampler = dict(
     step=dict(name="samplers.jump.Pushforward"),
-    grid=dict(name="core.grids.uniform", t_max=t_max, t_min=t_min),
-    steps=(1, 8) if smoke else (1, 2, 4, 8),
+    grid=dict(name="core.grids.uniform", **follow(c.objective.sample_times, "t_max", "t_min")),
+    steps=(1, 2, 4, 8),
     guidance=1.5,
     limits=(-1.5, 1.5),
     decode=dict(name="data.images.latents.to_latents"),
-    count=4 if smoke else 60,
-    chunk=4 if smoke else 60,
+    count=60,
+    chunk=60,
   )
-  c.log_every = 2 if smoke else 100
-  c.checkpoint_every = 2 if smoke else 5000
-  c.sample_every = 0 if smoke else 5000
+  c.log_every = 100
+  c.checkpoint_every = 5000
+  c.sample_every = 5000
   c.eval_every = 0
+  if mode in dit.SIZES:
+    return of_size(c, mode)
+  return c if mode == "full" else dict(best=best, smoke=smoke)[mode](c)
+
+
+def of_size(c: ml_collections.ConfigDict, size: str) -> ml_collections.ConfigDict:
+  """The DiT of that name; all but XL train on one device."""
+  c.model.update(dit.SIZES[size])
+  c.fsdp = -1 if size == "XL" else 1
+  return c
+
+
+def best(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """The paper's best run."""
+  c.model.update(second_time="t-s", dtype="bfloat16")
+  c.objective.sample_times.mapping.min_gap = 1e-4
+  c.objective.weight.a = 2.0
+  return c
+
+
+def smoke(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """A few steps of a small network, for tests."""
+  c.steps, c.batch_size, c.fsdp = 4, 32, 1
+  c.model.update(depth=2, width=32, heads=2)
+  c.sampler.update(steps=(1, 8), count=4, chunk=4)
+  c.log_every, c.checkpoint_every, c.sample_every = 2, 2, 0
   return c

@@ -47,7 +47,7 @@ need() {
   [[ -n "$1" ]] || refuse "$2 is not set: pass $3 $4 or export $2=$4"
 }
 
-# matches FLAG VALUE REGEX FIX: a value of the right form, or one line that says what form that is.
+# matches FLAG VALUE REGEX FIX: a value of the right form, or one line that names the form.
 matches() {
   [[ "$2" =~ ^($3)$ ]] || refuse "$1 '$2' is not $4"
 }
@@ -70,7 +70,7 @@ quote_all() {
   done
 }
 
-# The only place that calls SLURM, but for sbatch; under --dry-run it prints the command instead.
+# The only place that calls SLURM, except sbatch; under --dry-run it prints the command instead.
 call() {
   if [[ "$dry_run" == 1 ]]; then
     quote_all "$@"
@@ -92,8 +92,8 @@ seconds_of() {
   fi
 }
 
-# The batch script. What it needs of SLURM to do its work stands in it; what the flags choose goes on
-# sbatch's command line, where it wins over SBATCH_* variables.
+# The batch script. It contains the options of SLURM that it relies on; those that flags choose go on
+# sbatch's command line, where they win over SBATCH_* variables.
 batch() {
   local trainer
   trainer=$(quote_all "$python" -m dfim.main "--config=$config" "--workdir=$workdir" --distributed \
@@ -104,8 +104,8 @@ batch() {
 #SBATCH --open-mode=append
 #SBATCH --signal=B:USR1@$notice
 TOP
-  cat <<'TELL'
-# Made by launch/slurm.sh; launch/README.md says what the exit codes mean.
+  cat <<'BEGIN'
+# Made by launch/slurm.sh; launch/README.md explains the exit codes.
 set -u
 
 say() { printf '%(%F %T)T job %s: %s\n' -1 "$SLURM_JOB_ID" "$*"; }
@@ -114,11 +114,11 @@ say() { printf '%(%F %T)T job %s: %s\n' -1 "$SLURM_JOB_ID" "$*"; }
 # it on: to SIGUSR1 it does that for all tasks, at SIGTERM it would kill them. SIGTERM here is SLURM's
 # end of the job; SLURM sends that to the tasks, too, so there is nothing to pass on.
 again=0 srun=""
-trap 'again=1; say "told to save"; [[ -z "$srun" ]] || kill -USR1 "$srun" 2> /dev/null' USR1
+trap 'again=1; say "asked to save"; [[ -z "$srun" ]] || kill -USR1 "$srun" 2> /dev/null' USR1
 trap 'again=1; say "SLURM ends the job"' TERM
 
 say "starts on ${SLURM_JOB_NODELIST:-?}, requeued ${SLURM_RESTART_COUNT:-0} times so far"
-TELL
+BEGIN
   # JAX reads SLURM's variables and gives each task the GPU of its local number, out of all those of
   # the node: hence a task for each GPU, none of them bound to a GPU by SLURM. Whoever ends first
   # must not get the others killed while they save, whatever the cluster's defaults are; but a hang
@@ -139,7 +139,7 @@ done
 # 75: saved, and more to do; 143: SIGTERM, before the trainer listened. After a notice, and in the grace
 # time of a preemption, the job is RUNNING and would be over for good when this script ends: it is
 # requeued here. Where SLURM has ended it (preempted, cancelled, out of time), SLURM has also decided
-# what follows: to requeue it a second time, or to bring back what was cancelled, would be wrong.
+# the next step: a second requeue, or one of a cancelled job, would be wrong.
 case "$code" in
   0) say "done" ;;
   75 | 143)
@@ -149,7 +149,7 @@ case "$code" in
     else
       say "exit code $code: goes back into the queue"
       scontrol requeue "$SLURM_JOB_ID"
-      case $? in  # 143: ended by what it asked for
+      case $? in  # 143: ended by its own request
         0 | 143) ;;
         *) say "SLURM did not requeue the job: submit the same again to go on" ;;
       esac
@@ -242,7 +242,7 @@ check() {
     *) [[ ${#extra[@]} == 0 ]] || refuse "'$command' takes nothing after --: only submit does" ;;
   esac
   case " ${extra[*]-} " in *" --dry-run "* | *" --save "* | *" --follow "*)
-    refuse "what stands after -- is dfim.main's: put --dry-run, --save and --follow before it" ;;
+    refuse "arguments after -- are dfim.main's: put --dry-run, --save and --follow before it" ;;
   esac
   case "$command" in cancel) need "$job" DFIM_JOB --job 12345 ;; esac
   matches --job "$job" '[0-9]*' 'the number of a job: launch/slurm.sh status shows them'

@@ -136,7 +136,7 @@ INSTALL_GCSFUSE='command -v gcsfuse > /dev/null || { key=/usr/share/keyrings/clo
 '| sudo tee /etc/apt/sources.list.d/gcsfuse.list > /dev/null; sudo apt-get -q update; '\
 'sudo DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 install gcsfuse; }'
 
-# The workers share the bucket, so none may remember what another has changed since (gcsfuse does,
+# The workers share the bucket, so none may keep an old view of it (gcsfuse does,
 # on large machines for ever); Orbax renames folders, which a flat bucket refuses without a limit.
 GCSFUSE_FLAGS="--implicit-dirs --rename-dir-limit=200000 --metadata-cache-ttl-secs=0 \
 --metadata-cache-negative-ttl-secs=0"
@@ -199,7 +199,7 @@ renew() {
 resume() {
   local now node
   if [[ "$dry_run" == 1 ]]; then
-    echo "# what the state is decides which of the next commands are run"
+    echo "# the state decides which of the next commands are run"
     state
     node_state
     echo "# if the TPU is gone (SUSPENDED, FAILED, PREEMPTED)"
@@ -249,7 +249,7 @@ bucket: a TPU's disk is lost with it, a bucket is not" ;;
     *) [[ ${#extra[@]} == 0 ]] || refuse "'$command' takes nothing after --: only run and resume do" ;;
   esac
   case " ${extra[*]-} " in *" --dry-run "* | *" --spot "* | *" --follow "*)
-    refuse "what stands after -- is dfim.main's: put --dry-run, --spot and --follow before it" ;;
+    refuse "arguments after -- are dfim.main's: put --dry-run, --spot and --follow before it" ;;
   esac
   [[ "$poll$grace$patience" =~ ^[0-9]+$ ]] \
     || refuse "DFIM_POLL, DFIM_GRACE and DFIM_PATIENCE are whole seconds"

@@ -714,7 +714,7 @@ def test_the_notice_reaches_the_trainer_which_gets_time_to_save(login, times):
   output = job.communicate(timeout=60)[0]
   assert job.returncode == 75, output
   assert "requeued 2 times so far" in output
-  told, saved = output.index("told to save"), output.index("\nsaved\n")
+  told, saved = output.index("asked to save"), output.index("\nsaved\n")
   assert told < saved < output.index("exit code 75: goes back")
   assert requeues(login) == ["scontrol requeue 4711"]
 

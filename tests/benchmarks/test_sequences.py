@@ -1,4 +1,4 @@
-"""The benchmark of sequences trains what can be trained and says what it leaves out."""
+"""The benchmark of sequences names the rows that it leaves out and trains the others."""
 
 import os
 import pathlib

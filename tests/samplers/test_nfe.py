@@ -6,6 +6,7 @@ import pytest
 
 from configs import forcing_walk, imm_digits
 from dfim import sample
+from dfim.core import levels as levels_lib
 from dfim.samplers import nfe
 from dfim.training import experiment as experiment_lib
 
