@@ -1,8 +1,8 @@
-"""launch/tpu.sh without a TPU and launch/slurm.sh without SLURM: what they print, refuse and do.
+"""launch/tpu.sh without a TPU and launch/slurm.sh without SLURM, executed against stand-ins.
 
-The stand-in for gcloud runs `--command=...` in a local shell with a scratch HOME, so what the
-workers are told to do is executed here, with a small program in the place of dfim.main. So is the
-batch script that sbatch was given, with stand-ins for srun, squeue and scontrol.
+The stand-in for gcloud runs `--command=...` in a local shell with a scratch HOME, so the workers'
+commands are executed here, with a small program in the place of dfim.main. So is the batch script
+that sbatch gets, with stand-ins for srun, squeue and scontrol.
 """
 
 import os
@@ -29,6 +29,8 @@ FLAGS = [
   "--config=configs/imm_digits.py",
   "--workdir=gs://bucket/my run's dir",
 ]
+JOB = ["--config=configs/imm_digits.py", "--workdir=/shared/my run's dir"]
+
 LOUD = "#!/bin/bash\necho 'gcloud was run' >&2\ntouch \"$HOME/gcloud-was-run\"\nexit 99\n"
 # answers `describe` from a file of one state a line, runs `--command`, notes every call
 WORKER = r"""#!/bin/bash
@@ -141,8 +143,9 @@ def printed(process):
   return [shlex.split(line) for line in lines]
 
 
-def remote(argv):
-  return next(word for word in argv if word.startswith("--command=")).removeprefix("--command=")
+def words(text, **lists):
+  """The words of `text`, with the names of lists replaced by these."""
+  return [word for part in text.split() for word in lists.get(part, [part])]
 
 
 def refused(process):
@@ -160,120 +163,90 @@ def test_dry_run_prints_and_runs_nothing(call, tmp_path, command):
     assert "--project=a-project" in argv and "--zone=us-central1-a" in argv
 
 
-def test_dry_run_needs_no_gcloud(tmp_path):
-  for tool in ["bash", "sed", "cat"]:
+@pytest.mark.parametrize("script, command", [(SCRIPT, ["run"]), (SLURM, ["submit"])])
+def test_dry_run_needs_no_cloud_and_no_cluster(tmp_path, script, command):
+  for tool in ["bash", "sed", "cat", "dirname"]:
     (tmp_path / tool).symlink_to(shutil.which(tool))
-  env = {"PATH": str(tmp_path)}
-  command = [str(tmp_path / "bash"), str(SCRIPT), "run", *FLAGS]
-  dry = subprocess.run([*command, "--dry-run"], env=env, capture_output=True, text=True)
-  assert len(printed(dry)) == 1
-  real = subprocess.run(command, env=env, capture_output=True, text=True)
-  assert real.returncode == 1 and "gcloud is not on the PATH" in real.stderr
-
-
-def test_create(call):
-  (argv,) = printed(call("create", *FLAGS, "--dry-run"))
-  assert argv[3:5] == ["queued-resources", "create"]
-  expected = [
-    "--node-id=pod",
-    "--accelerator-type=v5litepod-8",
-    "--runtime-version=v2-alpha-tpuv5-lite",
-  ]
-  assert argv[8:] == expected
-  (argv,) = printed(call("create", *FLAGS, "--spot", "--dry-run"))
-  assert argv[8:] == [*expected, "--spot"]
-  (argv,) = printed(call("create", *FLAGS, "--runtime=newest", "--dry-run"))
-  assert "--runtime-version=newest" in argv
-
-
-def test_wait_and_delete(call):
-  (argv,) = printed(call("wait", *FLAGS, "--dry-run"))
-  assert argv[3:5] == ["queued-resources", "describe"] and argv[-1] == "--format=value(state.state)"
-  (argv,) = printed(call("delete", *FLAGS, "--dry-run"))
-  assert argv[3:5] == ["queued-resources", "delete"] and argv[-2:] == ["--force", "--quiet"]
-
-
-def test_setup(call):
-  (argv,) = printed(call("setup", *FLAGS, "--branch=v0.1.0", "--dry-run"))
-  assert argv[3:5] == ["tpu-vm", "ssh"] and "--worker=all" in argv
-  words = shlex.split(remote(argv).replace(";", " ; "))
-  install = words[words.index("install", words.index(".venv/bin/pip")) :]
-  assert install[1:6] == ["-q", "-e", ".[tfds]", "jax[tpu]", ";"]
-  assert "https://example.com/dfim.git" in words and "v0.1.0" in words
-
-
-def test_logs(call):
-  (argv,) = printed(call("logs", *FLAGS, "--dry-run"))
-  assert "--worker=0" in argv and remote(argv) == "tail -n 100 dfim.log"
-  (argv,) = printed(call("logs", *FLAGS, "--worker", "all", "--follow", "--dry-run"))
-  assert "--worker=all" in argv and remote(argv) == "tail -n 100 -F dfim.log"
-
-
-def test_resume_prints_both_roads(call):
-  verbs = [" ".join(argv[3:5]) for argv in printed(call("resume", *FLAGS, "--dry-run"))]
-  look = ["queued-resources describe", "tpu-vm describe"]
-  renew = ["queued-resources delete", "queued-resources create"]
-  go = ["tpu-vm ssh", "queued-resources describe", "tpu-vm ssh", "tpu-vm ssh"]
-  assert verbs == look + renew + go
-
-
-def test_environment_stands_in_for_flags(call):
-  variables = dict(DFIM_PROJECT="p", DFIM_ZONE="z", DFIM_NAME="n", DFIM_TYPE="v6e-8", DFIM_SPOT="1")
-  (argv,) = printed(call("create", DFIM_DRY_RUN="1", **variables))
-  assert argv[5:8] == ["n", "--project=p", "--zone=z"]
-  assert argv[-2:] == ["--runtime-version=v2-alpha-tpuv6e", "--spot"]
-  (argv,) = printed(call("create", "--zone=other", DFIM_DRY_RUN="1", **variables))
-  assert "--zone=other" in argv
+  flags = FLAGS if script == SCRIPT else [*JOB, f"--python={tmp_path / 'bash'}"]
+  command = [str(tmp_path / "bash"), str(script), *command, *flags]
+  options = dict(env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+  assert subprocess.run([*command, "--dry-run"], **options).returncode == 0
+  real = subprocess.run(command, **options)
+  assert real.returncode == 1 and "is not on the PATH" in real.stderr
 
 
 @pytest.mark.parametrize(
-  "command, variable",
-  [(command, "project") for command in COMMANDS]
-  + [("wait", "zone"), ("create", "type"), ("setup", "repo")]
-  + [("run", "config"), ("run", "workdir")],
-)
-def test_missing_value_is_named_with_its_fix(call, tmp_path, command, variable):
-  given = [flag for flag in FLAGS if not flag.startswith(f"--{variable}=")]
-  for dry in ([], ["--dry-run"]):
-    line = refused(call(command, *given, *dry))
-    assert f"DFIM_{variable.upper()} is not set" in line and f"--{variable} " in line
-  assert not (tmp_path / "gcloud-was-run").exists()
-
-
-@pytest.mark.parametrize(
-  "arguments, words",
+  "arguments, verb, last",
   [
-    (["create", "--zones=x"], "unknown flag '--zones=x'"),
-    (["create", "-p"], "unknown flag '-p'"),
-    (["launch"], "unknown command 'launch'"),
-    (["create", "delete"], "two commands"),
-    ([], "no command"),
-    (["create", "--zone"], "--zone needs a value"),
-    (["create", "--zone="], "--zone needs a value"),
-    (["create", "--zone", "--spot"], "--zone needs a value"),
-    (["create", "--spot=yes"], "--spot takes no value"),
-    (["create", *FLAGS, "--type=v99-8"], "DFIM_RUNTIME is not set"),
-    (["run", *FLAGS, "--workdir=runs/x"], "must begin with gs://"),
-    (["run", *FLAGS, "--workdir=gs:///x"], "must begin with gs:// and a bucket"),
-    (["logs", *FLAGS, "--", "--config.steps=1"], "takes nothing after --"),
-    (["run", *FLAGS, "--", "--config.seed=1", "--dry-run"], "put --dry-run, --spot and --follow b"),
+    ("create", "queued-resources create", "--runtime-version=v2-alpha-tpuv5-lite"),
+    ("create --spot", "queued-resources create", "--spot"),
+    ("create --runtime=newest", "queued-resources create", "--runtime-version=newest"),
+    ("wait", "queued-resources describe", "--format=value(state.state)"),
+    ("delete", "queued-resources delete", "--quiet"),
+    ("logs", "tpu-vm ssh", "--command=tail -n 100 dfim.log"),
+    ("logs --worker all --follow", "tpu-vm ssh", "--command=tail -n 100 -F dfim.log"),
   ],
 )
-def test_bad_usage_is_refused(call, tmp_path, arguments, words):
-  assert words in refused(call(*arguments))
+def test_one_command_of_gcloud(call, arguments, verb, last):
+  (argv,) = printed(call(*arguments.split(), *FLAGS, "--dry-run"))
+  assert " ".join(argv[3:5]) == verb and argv[-1] == last
+  if verb.endswith("create"):
+    assert argv[8:10] == ["--node-id=pod", "--accelerator-type=v5litepod-8"]
+  if verb == "tpu-vm ssh":
+    assert ("--worker=all" if "all" in arguments else "--worker=0") in argv
+
+
+def test_flags_come_before_the_environment(call):
+  variables = dict(DFIM_PROJECT="p", DFIM_ZONE="z", DFIM_NAME="n", DFIM_TYPE="v6e-8", DFIM_SPOT="1")
+  (argv,) = printed(call("create", "--zone=other", DFIM_DRY_RUN="1", **variables))
+  assert argv[5:8] == ["n", "--project=p", "--zone=other"]
+  assert argv[-2:] == ["--runtime-version=v2-alpha-tpuv6e", "--spot"]
+
+
+@pytest.mark.parametrize(
+  "arguments, named",
+  [
+    ("", "no command"),
+    ("launch", "launch"),
+    ("create delete", "two commands"),
+    ("create --zones=x", "--zones=x"),
+    ("create --zone", "--zone"),
+    ("create --zone --spot", "--zone"),
+    ("create --spot=yes", "--spot"),
+    ("create FLAGS --type=v99-8", "DFIM_RUNTIME"),
+    ("run FLAGS --workdir=runs/x", "gs://"),
+    ("run FLAGS --workdir=gs:///x", "gs://"),
+    ("logs FLAGS -- --config.steps=1", "--"),
+    ("run FLAGS -- --config.seed=1 --dry-run", "--dry-run"),
+  ],
+)
+def test_bad_usage_is_refused(call, tmp_path, arguments, named):
+  assert named in refused(call(*words(arguments, FLAGS=FLAGS)))
   assert not (tmp_path / "gcloud-was-run").exists()
+
+
+@pytest.mark.parametrize(
+  "command, flag",
+  [("create", "project"), ("wait", "zone"), ("create", "type"), ("setup", "repo")]
+  + [("run", "config"), ("run", "workdir")],
+)
+def test_a_missing_value_is_named(call, command, flag):
+  given = [word for word in FLAGS if not word.startswith(f"--{flag}=")]
+  for dry in ([], ["--dry-run"]):
+    assert f"DFIM_{flag.upper()}" in refused(call(command, *given, *dry))
 
 
 def test_bad_seconds_are_refused(call):
   for variable in ["DFIM_POLL", "DFIM_GRACE", "DFIM_PATIENCE"]:
-    assert "whole seconds" in refused(call("wait", *FLAGS, **{variable: "soon"}))
+    assert variable in refused(call("wait", *FLAGS, **{variable: "soon"}))
 
 
-def test_help(call):
-  process = call("--help")
-  assert process.returncode == 0
-  for word in [*COMMANDS, "--project", "DFIM_PROJECT", "--dry-run"]:
-    assert word in process.stdout
+@pytest.mark.parametrize("script", [SCRIPT, SLURM])
+def test_help_has_every_flag(script):
+  process = subprocess.run(["bash", str(script), "--help"], capture_output=True, text=True)
+  flags = re.findall(r"--([a-z]+) \|", script.read_text())
+  assert process.returncode == 0 and len(flags) > 8
+  assert [flag for flag in flags if f"--{flag} " not in process.stdout.replace("\n", " ")] == []
 
 
 def test_run_passes_every_argument_whole(call, worker):
@@ -306,18 +279,10 @@ def test_run_mounts_once(call, worker):
   assert f"--workdir={worker}/gs/bucket/my run's dir" in (worker / "arguments").read_text()
 
 
-def test_run_on_a_whole_bucket(call, worker):
-  process = call("run", *FLAGS, "--workdir=gs://other", gcloud=WORKER, DFIM_GRACE="1")
-  assert process.returncode == 0, process.stderr
-  assert (worker / "mounts").read_text().splitlines()[-2:] == ["other", f"{worker}/gs/other"]
-  assert f"--workdir={worker}/gs/other" in (worker / "arguments").read_text().splitlines()
-
-
 def test_without_its_bucket_nothing_starts(call, worker):
   (worker / "no-bucket").touch()
   process = call("run", *FLAGS, gcloud=WORKER, DFIM_GRACE="1")
-  assert process.returncode == 1
-  assert "Unknown bucket" in process.stderr and "not mounted: nothing started" in process.stderr
+  assert process.returncode == 1 and "Unknown bucket" in process.stderr
   assert not (worker / "arguments").exists() and not (worker / "dfim.pid").exists()
 
 
@@ -340,8 +305,9 @@ def test_pasted_dry_run_does_the_same(call, worker):
 
 def test_run_reports_a_trainer_that_leaves_at_once(call, worker):
   (worker / "broken").touch()
-  process = call("run", *FLAGS, gcloud=WORKER, DFIM_GRACE="1")
+  process = call("run", *FLAGS, "--workdir=gs://other", gcloud=WORKER, DFIM_GRACE="1")
   assert process.returncode == 1 and "config: no such key" in process.stderr
+  assert f"--workdir={worker}/gs/other" in (worker / "arguments").read_text()
 
 
 def test_wait_ends_when_active_or_lost(call, worker):
@@ -350,10 +316,9 @@ def test_wait_ends_when_active_or_lost(call, worker):
   process = call("wait", *FLAGS, gcloud=WORKER, DFIM_POLL="0")
   assert process.returncode == 0
   assert [line.split()[-1] for line in process.stdout.splitlines()] == seen
-  for lost, words in [("SUSPENDED", "will not become ACTIVE"), ("NONE", "cannot read the state")]:
+  for lost in ("SUSPENDED", "NONE"):
     (worker / "states").write_text(f"{lost}\n")
-    process = call("wait", *FLAGS, gcloud=WORKER, DFIM_POLL="0")
-    assert process.returncode == 1 and words in process.stderr
+    assert call("wait", *FLAGS, gcloud=WORKER, DFIM_POLL="0").returncode == 1
 
 
 def git(folder, *arguments):
@@ -448,30 +413,6 @@ def test_resume_gives_a_running_trainer_time_to_save(call, worker, leaves):
   assert (worker / "dfim.log").read_text().splitlines() == ["step 1", "saved", "step 1"]
 
 
-def test_names_no_project():
-  text = SCRIPT.read_text()
-  assert "project=${DFIM_PROJECT:-} " in text
-  assert set(re.findall(r"--project=(\S+)", text)) == {'"$project"'}
-  text = SLURM.read_text()
-  for what in ["partition", "account", "qos"]:
-    assert f"{what}=${{DFIM_{what.upper()}:-}}" in text
-    assert set(re.findall(rf"--{what}=(\S+)\"", text)) == {f"${what}"}
-
-
-@pytest.mark.parametrize("script", [SCRIPT, SLURM])
-def test_bash_parses_it(script):
-  subprocess.run(["bash", "-n", str(script)], check=True)
-  assert os.access(script, os.X_OK)
-
-
-@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not on the PATH")
-@pytest.mark.parametrize("script", [SCRIPT, SLURM])
-def test_shellcheck(script):
-  process = subprocess.run(["shellcheck", str(script)], capture_output=True, text=True)
-  assert process.returncode == 0, process.stdout
-
-
-JOB = ["--config=configs/imm_digits.py", "--workdir=/shared/my run's dir"]
 NOTE = """#!/bin/bash
 echo "$(basename "$0") $*" >> "$HOME/calls"
 """
@@ -570,22 +511,11 @@ def test_slurm_dry_run_runs_nothing(login, arguments, first):
     assert nothing_ran(login)
 
 
-def test_slurm_dry_run_needs_no_slurm(tmp_path):
-  for tool in ["bash", "sed", "cat", "dirname"]:
-    (tmp_path / tool).symlink_to(shutil.which(tool))
-  command = [str(tmp_path / "bash"), str(SLURM), "submit", *JOB, f"--python={tmp_path / 'bash'}"]
-  options = dict(env={"PATH": str(tmp_path)}, capture_output=True, text=True)
-  dry = subprocess.run([*command, "--dry-run"], **options)
-  assert dry.returncode == 0 and "sbatch " in dry.stdout, dry.stderr
-  real = subprocess.run(command, **options)
-  assert real.returncode == 1 and "sbatch is not on the PATH" in real.stderr
-
-
 def test_submit_asks_for_a_task_a_gpu(login):
   asked = ["--nodes=2", "--gpus=h100:4", "--cpus=8", "--mem=64G", "--time=1-12", "--partition=p q"]
   process = slurm(login, "submit", *JOB, *asked, "--account=a", "--qos", "low", "--notice=300")
   assert process.returncode == 0, process.stderr
-  assert f"job 4711 'my run's dir': log in {login}/logs/4711.out" in process.stdout
+  assert f"{login}/logs/4711.out" in process.stdout
   assert (login / "sbatch-arguments").read_text().splitlines() == [
     "--parsable",
     "--job-name=my run's dir",
@@ -608,35 +538,25 @@ def test_submit_asks_for_a_task_a_gpu(login):
   assert "srun --kill-on-bad-exit=0 --wait=600 --cpus-per-task=8 " in script
 
 
-def test_slurm_environment_stands_in_for_flags(login):
+def test_slurm_flags_come_before_the_environment(login):
   given = dict(CONFIG=JOB[0].partition("=")[2], WORKDIR="/w/x/", NODES="3", GPUS="2", CPUS="4")
   given |= dict(MEM="8G", TIME="60", NOTICE="30", PARTITION="p", ACCOUNT="a", QOS="q")
   variables = {f"DFIM_{name}": value for name, value in given.items()}
   assert slurm(login, "submit", "--qos=other", **variables).returncode == 0
   arguments = (login / "sbatch-arguments").read_text().splitlines()
   expected = "--nodes=3 --ntasks-per-node=2 --gres=gpu:2 --cpus-per-task=4 --mem=8G --time=60"
-  assert arguments[1:10] == [
-    "--job-name=x",
-    "--dependency=singleton",
-    *expected.split(),
-    "--partition=p",
-  ]
-  assert arguments[10:12] == ["--account=a", "--qos=other"]
+  expected = f"--job-name=x --dependency=singleton {expected} --partition=p --account=a --qos=other"
+  assert arguments[1:12] == expected.split()
   assert "B:USR1@30\n" in (login / "batch").read_text()
 
 
 def test_only_what_was_asked_for_reaches_sbatch(login):
   assert slurm(login, "submit", *JOB, "--name=n").returncode == 0
   arguments = (login / "sbatch-arguments").read_text().splitlines()
-  assert arguments[1:6] == [
-    "--job-name=n",
-    "--dependency=singleton",
-    "--nodes=1",
-    "--ntasks-per-node=1",
-    "--gres=gpu:1",
-  ]
+  expected = "--job-name=n --dependency=singleton --nodes=1 --ntasks-per-node=1 --gres=gpu:1"
+  assert arguments[1:6] == expected.split()
   assert [argument.partition("=")[0] for argument in arguments[6:]] == ["--chdir", "--output"]
-  assert "--cpus-per-task" not in (login / "batch").read_text().replace("srun takes no --cpus", "")
+  assert "--cpus-per-task=" not in (login / "batch").read_text()
 
 
 def test_the_batch_script_passes_every_argument_whole(login):
@@ -659,13 +579,13 @@ def test_pasted_submit_does_the_same(login):
   assert pasted == [(login / name).read_text() for name in ["sbatch-arguments", "batch"]]
 
 
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not on the PATH")
 @pytest.mark.parametrize("cpus", [[], ["--cpus=8"]])
-def test_the_batch_script_is_sound(login, cpus):
+def test_shellcheck(login, cpus):
   assert slurm(login, "submit", *JOB, *cpus, "--", "--note=a 'b'").returncode == 0
-  subprocess.run(["bash", "-n", str(login / "batch")], check=True)
-  if shutil.which("shellcheck"):
-    process = subprocess.run(["shellcheck", str(login / "batch")], capture_output=True, text=True)
-    assert process.returncode == 0, process.stdout
+  scripts = [str(SCRIPT), str(SLURM), str(login / "batch")]
+  process = subprocess.run(["shellcheck", *scripts], capture_output=True, text=True)
+  assert process.returncode == 0, process.stdout
 
 
 @pytest.mark.parametrize(
@@ -675,12 +595,9 @@ def test_the_batch_script_is_sound(login, cpus):
     (143, "RUNNING", True),
     (75, "COMPLETING", False),  # preempted or cancelled: SLURM has decided
     (143, "COMPLETING", False),
-    (75, "PENDING", False),
     (75, "", False),
     (0, "RUNNING", False),
-    (1, "RUNNING", False),
     (2, "RUNNING", False),
-    (137, "RUNNING", False),
     (138, "RUNNING", False),
   ],
 )
@@ -688,11 +605,9 @@ def test_only_a_saved_job_that_still_runs_is_requeued(login, code, state, requeu
   (login / "code").write_text(str(code))
   (login / "state").write_text(state)
   job = start_batch(login)
-  output = job.communicate(timeout=60)[0]
+  job.communicate(timeout=60)
   assert job.returncode == code
   assert requeues(login) == (["scontrol requeue 4711"] if requeued else [])
-  said = "done" if code == 0 else f"exit code {code}"
-  assert said in output or (code == 138 and "before the trainer listened" in output)
 
 
 @pytest.mark.parametrize("answer, refused", [(1, True), (143, False)])
@@ -700,7 +615,7 @@ def test_a_requeue_that_slurm_refuses_is_said(login, answer, refused):
   (login / "code").write_text("75")
   (login / "requeue").write_text(str(answer))  # 143: the end of the job was faster
   job = start_batch(login)
-  assert ("submit the same again" in job.communicate(timeout=60)[0]) == refused
+  assert ("again" in job.communicate(timeout=60)[0]) == refused
   assert job.returncode == 75 and len(requeues(login)) == 1
 
 
@@ -713,9 +628,7 @@ def test_the_notice_reaches_the_trainer_which_gets_time_to_save(login, times):
     time.sleep(0.1)
   output = job.communicate(timeout=60)[0]
   assert job.returncode == 75, output
-  assert "requeued 2 times so far" in output
-  told, saved = output.index("asked to save"), output.index("\nsaved\n")
-  assert told < saved < output.index("exit code 75: goes back")
+  assert output.count("\nsaved\n") == 1
   assert requeues(login) == ["scontrol requeue 4711"]
 
 
@@ -728,7 +641,7 @@ def test_the_end_of_the_job_is_left_to_slurm(login):
   assert job.poll() is None  # it waits for the trainer, which SLURM tells
   os.kill(task, signal.SIGUSR1)
   output = job.communicate(timeout=60)[0]
-  assert job.returncode == 75 and "SLURM ends the job" in output and "saved" in output
+  assert job.returncode == 75 and "saved" in output
   assert requeues(login) == []
 
 
@@ -736,7 +649,7 @@ def test_what_sbatch_refuses_is_a_failure(login):
   (login / "no-such-partition").touch()
   process = slurm(login, "submit", *JOB)
   assert process.returncode == 1 and process.stdout == ""
-  assert "sbatch: error: no" in process.stderr and "sbatch did not take the job" in process.stderr
+  assert "sbatch: error: no" in process.stderr
 
 
 def test_status_and_cancel(login):
@@ -753,8 +666,7 @@ def test_status_and_cancel(login):
 
 
 def test_slurm_logs_are_the_newest_or_the_job_s(login):
-  process = slurm(login, "logs")
-  assert process.returncode == 1 and "no job has begun" in process.stderr
+  assert slurm(login, "logs").returncode == 1
   (login / "logs").mkdir()
   for age, number in enumerate([3, 12, 7]):
     path = login / "logs" / f"{number}.out"
@@ -762,46 +674,42 @@ def test_slurm_logs_are_the_newest_or_the_job_s(login):
     os.utime(path, (1e9 - age, 1e9 - age))
   assert slurm(login, "logs").stdout == "log of 3\n"
   assert slurm(login, "logs", "--job", "7").stdout == "log of 7\n"
-  process = slurm(login, "logs", "--job=8")
-  assert process.returncode == 1 and "not begun" in process.stderr
+  assert slurm(login, "logs", "--job=8").returncode == 1
   process = slurm(login, "logs", "--job=8", "--follow", "--dry-run")
   assert shlex.split(process.stdout) == ["tail", "-n", "100", "-F", f"{login}/logs/8.out"]
 
 
 @pytest.mark.parametrize(
-  "arguments, words",
+  "arguments, named",
   [
-    ([], "no command: submit, status, logs or cancel"),
-    (["run"], "unknown command 'run'"),
-    (["status", "logs"], "two commands"),
-    (["submit", "--gpu=1"], "unknown flag '--gpu=1'"),
-    (["submit", "--nodes"], "--nodes needs a value"),
-    (["submit", "--nodes", "--save"], "--nodes needs a value"),
-    (["logs", "--follow=yes"], "--follow takes no value"),
-    (["submit", JOB[1]], "DFIM_CONFIG is not set: pass --config "),
-    (["submit", JOB[0]], "DFIM_WORKDIR is not set: pass --workdir "),
-    (["cancel"], "DFIM_JOB is not set: pass --job "),
-    (["submit", *JOB, "--workdir=gs://b/x"], "--workdir 'gs://b/x' is a URL: give a folder"),
-    (["submit", *JOB, "--config=configs/none.py:smoke"], "--config 'configs/none.py' is no file"),
-    (["submit", *JOB, "--nodes=0"], "--nodes '0' is not a number of nodes: give"),
-    (["submit", *JOB, "--gpus=all"], "--gpus 'all' is not a number of GPUs: give"),
-    (["submit", *JOB, "--gpus=h100:"], "--gpus 'h100:' is not a number of GPUs: give"),
-    (["submit", *JOB, "--cpus=many"], "--cpus 'many' is not a number of cores: give"),
-    (["submit", *JOB, "--mem=64 GB"], "--mem '64 GB' is not an amount of memory: give"),
-    (["submit", *JOB, "--time=8h"], "--time '8h' is not a time limit: give"),
-    (["submit", *JOB, "--notice=2m"], "--notice '2m' is not a number of seconds: give"),
-    (["submit", *JOB, "--notice=0"], "--notice '0' is not a number of seconds: give"),
-    (["submit", *JOB, "--notice=70000"], "--notice '70000' is too long: give at most 65535"),
-    (["submit", *JOB, "--python=none/python"], "--python 'none/python' cannot be run in"),
-    (["submit", *JOB, "--save"], "--save is for cancel"),
-    (["cancel", "--job=1", "--follow"], "--follow is for logs"),
-    (["cancel", "--job=mine"], "--job 'mine' is not the number of a job"),
-    (["status", "--", "--config.steps=1"], "takes nothing after --"),
-    (["submit", *JOB, "--", "--dry-run"], "put --dry-run, --save and --follow before it"),
+    ("", "no command"),
+    ("run", "run"),
+    ("status logs", "two commands"),
+    ("submit --gpu=1", "--gpu=1"),
+    ("submit --nodes", "--nodes"),
+    ("submit --nodes --save", "--nodes"),
+    ("logs --follow=yes", "--follow"),
+    ("submit --workdir=/w", "DFIM_CONFIG"),
+    ("submit --config=configs/imm_digits.py", "DFIM_WORKDIR"),
+    ("cancel", "DFIM_JOB"),
+    ("cancel --job=1 --follow", "--follow"),
+    ("cancel --job=mine", "--job"),
+    ("status -- --config.steps=1", "--"),
+    ("submit JOB -- --dry-run", "--dry-run"),
   ],
 )
-def test_bad_usage_of_slurm_is_refused(login, arguments, words):
-  assert words in refused(slurm(login, *arguments))
+def test_bad_usage_of_slurm_is_refused(login, arguments, named):
+  assert named in refused(slurm(login, *words(arguments, JOB=JOB)))
+  assert nothing_ran(login)
+
+
+WRONG = "--workdir=gs://b/x --config=configs/none.py:smoke --nodes=0 --gpus=all --gpus=h100: --save"
+WRONG += " --cpus=many --mem=lots --time=8h --notice=2m --notice=0 --notice=70000 --python=none/py"
+
+
+@pytest.mark.parametrize("flag", WRONG.split())
+def test_a_wrong_value_is_named_before_it_is_submitted(login, flag):
+  assert flag.partition("=")[0] in refused(slurm(login, "submit", *JOB, flag))
   assert nothing_ran(login)
 
 
@@ -810,9 +718,7 @@ def test_bad_usage_of_slurm_is_refused(login, arguments, words):
   [
     ("3", "120", False),
     ("3:01", "120", True),
-    ("0:03:00", "120", False),
     ("0-0:04", "120", True),
-    ("1-0", "65535", True),
     ("08:00:00", "28740", False),
     ("0-08", "28739", True),
     ("0", "120", True),  # no limit
@@ -824,16 +730,5 @@ def test_a_time_limit_within_the_notice_is_refused(login, limit, notice, fits):
   if fits:
     assert process.returncode == 0, process.stderr
   else:
-    assert f"--time '{limit}' leaves no time to train" in refused(process)
+    assert "--time" in refused(process)
   assert nothing_ran(login)
-
-
-def test_slurm_help(login):
-  process = slurm(login, "--help")
-  assert process.returncode == 0
-  flags = re.findall(r"--([a-z]+) \|", SLURM.read_text())
-  assert len(flags) > 10
-  for word in ["submit", "status", "logs", "cancel", "--save", "--dry-run", "--follow"]:
-    assert word in process.stdout
-  for flag in set(flags) - set("help save follow".split()):
-    assert f"--{flag} " in process.stdout and f"DFIM_{flag.upper()} " in process.stdout

@@ -1,4 +1,4 @@
-"""The command line: what is wrong is said in one line, with exit code 2, and nothing is written."""
+"""The command line: refusals are one line with exit code 2, and write nothing."""
 
 import os
 import pathlib
@@ -19,14 +19,14 @@ def run(*flags, workdir=None):
   return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
 
 
-WRONG = {  # tests/trust/test_refusals.py has all kinds of them, in one process
+WRONG = {  # tests/training/test_checks.py and tests/config have all kinds, in one process
   "M and the batch": ([SMOKE, "--config.objective.group_size=3"], "batch_size=64: not a multiple"),
   "no data": (["--config=configs/imm_cifar.py", "--config.data.data_dir=/no"], "cifar10"),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_wrong_is_said_in_one_line(case, tmp_path):
+def test_a_refusal_is_one_line_with_exit_code_2_and_writes_nothing(case, tmp_path):
   flags, message = WRONG[case]
   given = any(flag.startswith("--workdir") for flag in flags)
   done = run(*flags, workdir=None if given else tmp_path / "run")

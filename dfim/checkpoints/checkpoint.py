@@ -1,7 +1,6 @@
 """Checkpoints: the whole `TrainState`, saved in the background, atomically, by Orbax.
 
-Each has a manifest, see `manifest`, and is restored only if its checksums agree. Uses Orbax's v1
-interface, still under `orbax.checkpoint.v1`.
+Each has a manifest, see `manifest`, and is restored only if its checksums agree.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -42,10 +41,9 @@ class Checkpoints:
     config: ml_collections.ConfigDict,
     data: Mapping[str, Any] | None = None,
   ):
-    """Saves as often, and keeps as many, as `config` says.
+    """Saves as often, and keeps as many, as `config` says; milestones kept so far stay.
 
-    `config` and `data` go into every manifest. Milestones that the run has kept so far stay,
-    whatever `config.keep_every` is now.
+    `config` and `data` go into every manifest.
     """
     orbax_workarounds.apply()
     self._config, self._data = config.to_dict(), data
@@ -53,7 +51,7 @@ class Checkpoints:
     self._writing = None  # the save in the background, and its step
     self._context = ocp.Context()
     saving = self._context.array.saving
-    saving.use_compression = False  # weights hardly shrink, and it takes cores
+    saving.use_compression = False  # weights hardly shrink, and compression takes cores
     saving.enable_write_sharding_file = False  # `restore` is given the layout
     policies = ocp.training.preservation_policies
     milestones = policies.CustomSteps(_milestones(workdir))
@@ -84,12 +82,12 @@ class Checkpoints:
         self._manager.close()
 
   def save(self, step: int, state: Any, *, force: bool = False, pending: bool = False) -> None:
-    """Copies `state` to the host if a save is due; to be called after every step.
+    """Copies `state` to the host if a save is due; called after every step.
 
     The copy is written, in the background, by the call `DELAY` steps later, so that the devices
-    have work while Orbax starts. `force` saves this state, and starts to write it at once.
-    `pending` goes into the manifest: samples and scores due after `step` have not been made yet.
-    They may take long, so such a state is written at once too.
+    have work while Orbax starts. `force` saves this state, and starts to write it at once. So does
+    `pending`, which goes into the manifest: samples and scores due after `step` come next, and may
+    take long.
 
     Raises:
       SaveError: this save, or one before it, has failed.
@@ -109,8 +107,8 @@ class Checkpoints:
     if self._copied:
       self._finish()
       (step, state, sums, pending), self._copied = self._copied, None
-      context = dict(data=self._data, pending=pending)
-      manifest = manifest_lib.make(step, state, sums, self._config, **context)
+      context = dict(config=self._config, data=self._data, pending=pending)
+      manifest = manifest_lib.make(step, state, sums, **context)
       with _save_errors(step), self._context:
         response = self._manager.save_async(step, state, force=True, custom_metadata=manifest)
       self._writing = (response, step)
@@ -124,7 +122,7 @@ class Checkpoints:
 
 
 def _on_host(state: Any) -> Any:
-  """A copy in the host's memory, laid out as `state`, whose memory may then be donated."""
+  """A copy in the host's memory with the layout of `state`, which may then be donated."""
   shardings = jax.tree.map(lambda a: a.sharding.with_memory_kind("pinned_host"), state)
   return jax.device_put(state, shardings, may_alias=False)
 
@@ -144,7 +142,7 @@ def folder(workdir: str) -> pathlib.Path:
 
 
 def steps(workdir: str) -> list[int]:
-  """The saved steps, ascending; a save that was cut off has another name.
+  """The saved steps, ascending; an unfinished save has another name.
 
   Raises:
     ReadError: the disk fails.
@@ -160,12 +158,8 @@ def steps(workdir: str) -> list[int]:
 
 def _milestones(workdir: str) -> list[int]:
   """The saved steps that are milestones by their own manifests."""
-  found = []
-  for step in steps(workdir):
-    saved = (manifest(workdir, step) or {}).get("config", {})
-    if saved.get("keep_every") and step % saved["keep_every"] == 0:
-      found.append(step)
-  return found
+  every = lambda step: (manifest(workdir, step) or {}).get("config", {}).get("keep_every")
+  return [step for step in steps(workdir) if (n := every(step)) and step % n == 0]
 
 
 def restore(
@@ -183,8 +177,7 @@ def restore(
   are None are not read.
 
   Raises:
-    ConfigError: there is none, all are damaged, or the newest whole one is of another network,
-      with the first difference.
+    ConfigError: there is none, all are damaged, or the newest whole one is of another network.
     ReadError: the disk fails: a run must not go on from an older checkpoint then.
     ValueError: `abstract` has no shardings.
   """
@@ -209,14 +202,14 @@ def restore(
     damaged[path] = why
   else:
     newest, why = next(iter(damaged.items()))
-    what, other = "what --step names is", "step"
+    which, other = f"the checkpoint of --step={step}", "step"
     if step is None:
-      what, other = "every checkpoint is", "workdir to start anew"
+      which, other = "every checkpoint", "workdir to start anew"
     raise FieldError(
       "workdir",
       workdir,
-      f"{what} damaged ({newest}: {why}); nothing was changed. Restore {folder(workdir)} from a "
-      f"copy, or pass another --{other}.",
+      f"{which} is damaged ({newest}: {why}); nothing was changed. Restore {folder(workdir)} from a"
+      f" copy, or pass another --{other}.",
     )
   if set_aside and jax.process_index() == 0:
     for path in damaged:
@@ -233,11 +226,10 @@ def manifest(workdir: str, step: int | None = None) -> Mapping[str, Any] | None:
 
 
 def _load(path: pathlib.Path, abstract: Any, partial: bool) -> tuple[Any, str]:
-  """The state and "", or None and the damage; all processes agree on which.
+  """The state and "", or None and the damage, the same choice in all processes.
 
   Raises:
-    ConfigError: it is of another network.
-    ReadError: the disk fails.
+    ConfigError, ReadError: as `restore`.
   """
 
   def read() -> Any:
@@ -286,14 +278,14 @@ def _agreed(path: pathlib.Path, read: Callable[[], Any]) -> tuple[Any, str]:
     why, disk = why or elsewhere[0], disk or elsewhere[1]
   if disk:
     raise ReadError(
-      f"{path} could not be read: {disk}. Nothing was changed; once that is mended the same command"
-      " goes on, and from the checkpoint before, if you move this one away."
+      f"{path} could not be read: {disk}. Nothing was changed; once that is fixed the same command"
+      " goes on. To go on from the checkpoint before, move this one away."
     )
   return (None if why else found), why
 
 
 def _disk_error(path: pathlib.Path) -> str:
-  """The system's error for a file below `path` that exists and cannot be read; "" without one.
+  """The system's error for a file below `path` that exists and cannot be read, or "".
 
   The libraries that read a checkpoint do not distinguish this from damage, or ignore it.
   """

@@ -40,7 +40,7 @@ def _checksum(a: Array) -> Array:
 
 
 def _words(a: Array) -> Array:
-  """The bits of `a` as uint32, an axis more where a number has 64 of them."""
+  """The bits of `a` as uint32, with one more axis if a number has 64 of them."""
   if a.dtype == jnp.bool_:
     return a.astype(jnp.uint32)
   width = min(a.dtype.itemsize, 4)
@@ -48,7 +48,7 @@ def _words(a: Array) -> Array:
 
 
 def _mix(x: Array) -> Array:
-  """A bijection; each bit of the result depends on all of `x`: MurmurHash3's finalizer."""
+  """MurmurHash3's finalizer, a bijection: each bit of the result depends on all of `x`."""
   x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
   x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
   return x ^ (x >> 16)

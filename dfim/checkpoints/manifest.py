@@ -27,7 +27,7 @@ def make(
   data: Mapping[str, Any] | None = None,
   pending: bool = False,
 ) -> dict[str, Any]:
-  """The manifest of `state`, whose checksums are `sums`, as JSON takes it; waits for these.
+  """The manifest of `state`, whose checksums are `sums`, as JSON; waits for the checksums.
 
   `data` identifies the data of the run, see `data.identity`. `pending`: samples and scores that
   were due after `step` have not been made yet.
@@ -45,11 +45,7 @@ def make(
 
 
 def check(manifest: Mapping[str, Any], step: int) -> None:
-  """Checks the manifest itself, and that it is of this step.
-
-  Raises:
-    DamagedError: it is altered, or of another step.
-  """
+  """Raises DamagedError if the manifest is altered, or of another step."""
   if manifest.get("sha256") != _sha256(manifest):
     raise DamagedError("its manifest is missing or altered")
   if manifest["step"] != step:
@@ -57,11 +53,7 @@ def check(manifest: Mapping[str, Any], step: int) -> None:
 
 
 def check_arrays(manifest: Mapping[str, Any], state: Any) -> None:
-  """Compares the checksums of a restored `state`.
-
-  Raises:
-    DamagedError: naming the first array that differs.
-  """
+  """Raises DamagedError with the first array of `state` whose checksum differs."""
   sums = jax.device_get(checksums.checksums(state))
   for name, found in sums.items():
     if [*map(int, found)] != manifest["arrays"][name][1:]:
@@ -74,13 +66,13 @@ def shapes_of(tree: Any) -> dict[str, str]:
 
 
 def versions() -> dict[str, str | None]:
-  """Of the code that runs."""
-  return dict(dfim=version.VERSION, commit=commit(), jax=jax.__version__)
+  """Of the running code: dfim, its commit, JAX."""
+  return dict(dfim=version.VERSION, commit=_commit(), jax=jax.__version__)
 
 
 @functools.cache  # of the code that was imported, even if the files change later
-def commit() -> str | None:
-  """The commit of the code that runs, "-dirty" if it is changed; None without git."""
+def _commit() -> str | None:
+  """The commit, "-dirty" if the files are changed; None without git."""
   git = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty"]
   try:
     return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
@@ -89,6 +81,5 @@ def commit() -> str | None:
 
 
 def _sha256(manifest: Mapping[str, Any]) -> str:
-  """Of all but the hash itself."""
   rest = {k: v for k, v in manifest.items() if k != "sha256"}
   return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

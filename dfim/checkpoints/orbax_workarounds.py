@@ -19,28 +19,24 @@ _TENSORSTORE = (0, 2)  # leaks to 0.1.86 at least; later minor versions are not 
 def apply() -> None:
   """Patches the two libraries, once a process, as their installed versions need it."""
   orbax.checkpoint.utils.reached_preemption = _not_reached
-  if _version("tensorstore") < _TENSORSTORE:
+  if tuple(map(int, metadata.version("tensorstore").split(".")[:2])) < _TENSORSTORE:
     tensorstore.KvStore.Spec.to_json = cached(tensorstore.KvStore.Spec.to_json)
     collect = tensorstore.experimental_collect_matching_metrics
     tensorstore.experimental_collect_matching_metrics = functools.wraps(collect)(_no_metrics)
 
 
-def _version(package: str) -> tuple[int, ...]:
-  return tuple(int(part) for part in metadata.version(package).split(".")[:2])
-
-
 def _not_reached(step: int) -> bool:
-  """`orbax.checkpoint.utils.reached_preemption`, which does not ask JAX.
+  """`orbax.checkpoint.utils.reached_preemption`, without a question to JAX.
 
   JAX lets all processes stop one step after the last that any has asked about. Orbax asks about the
-  step that it writes, which lies behind: a signal then would name a step that is over.
+  step that it writes, which lies behind: a signal would then name a step that is over.
   """
   del step
   return False
 
 
 def _no_metrics(*args: Any, **kwargs: Any) -> list[Any]:
-  """`tensorstore.experimental_collect_matching_metrics`, which never frees its results.
+  """`tensorstore.experimental_collect_matching_metrics`, whose results are never freed.
 
   Orbax collects them twice a save for a line of its log, 10 KB.
   """

@@ -20,19 +20,12 @@ from dfim.io import atomic
 
 # Fields that may not change within a run; steps, accumulate, logging, evaluators ... may.
 FIXED = "seed batch_size data model objective optimizer ema refresh_every".split()
-# Fields below them that may: the place of the data and how they are read; the stream is the same.
-ELSEWHERE = "data.path data.data_dir data.workers data.threads data.augment.threads".split()
+# Fields below them that may: where the data are and how they are read; the stream is the same.
+FREE = "data.path data.data_dir data.workers data.threads data.augment.threads".split()
 
 
-def check(
-  workdir: str,
-  config: ml_collections.ConfigDict,
-  fields: Sequence[str] = FIXED,
-  but: Sequence[str] = ELSEWHERE,
-) -> None:
-  """Refuses a URL, a file, and a folder whose run has a config that differs in `fields`.
-
-  Fields below them that `but` names may differ.
+def check(workdir: str, config: ml_collections.ConfigDict, fields: Sequence[str] = FIXED) -> None:
+  """Refuses a URL, a file, and the folder of a run that differs in `fields`, except in `FREE`.
 
   Raises:
     ConfigError: the first field that differs, and the field that it follows, if any.
@@ -42,11 +35,11 @@ def check(
       "workdir", workdir, "give a folder; mount a bucket first, as launch/README.md shows."
     )
   if pathlib.Path(workdir).is_file():
-    raise FieldError("workdir", workdir, "a file stands there; pass the path of a folder.")
+    raise FieldError("workdir", workdir, "is a file; pass the path of a folder.")
   if not checkpoint.steps(workdir):
     return
-  saved, given = _flat(load(workdir)), _flat(_as_json(config))
-  fixed = lambda name: name.split(".")[0] in fields and name not in but
+  saved, given = _flat(load(workdir)), _flat(json.loads(json.dumps(config.to_dict())))
+  fixed = lambda name: name.split(".")[0] in fields and name not in FREE
   for field in filter(fixed, (*saved, *given)):
     if saved.get(field) != given.get(field):  # None equals absent
       before, now = saved.get(field, "absent"), given.get(field, "absent")
@@ -65,22 +58,19 @@ def check(
 
 
 def check_data(workdir: str, found: Mapping[str, Any], *, accept: bool = False) -> None:
-  """Refuses other data than the run was trained on, see `data.identity`.
+  """Refuses other data than the run was trained on, see `data.identity`; `accept` only warns.
 
-  With `accept` a warning is logged instead. A checkpoint without an identity of its data, such as
-  one of an older dfim, is accepted with a line in the log.
+  A checkpoint without an identity of its data, such as one of an older dfim, is accepted.
 
   Raises:
     ConfigError: the data differ.
   """
   manifest = checkpoint.manifest(workdir)
-  if manifest is None:
+  if manifest is None or manifest.get("data") == found:
     return
   before = manifest.get("data")
   if before is None:
     logging.info("%s does not say which data it was trained on; this run notes them.", workdir)
-    return
-  if before == found:
     return
   line = (
     f"workdir={workdir}: the run was trained on {identity.describe(before)}, and data gives"
@@ -92,14 +82,14 @@ def check_data(workdir: str, found: Mapping[str, Any], *, accept: bool = False) 
 
 
 def write_config(workdir: str, config: ml_collections.ConfigDict) -> None:
-  """Writes `config.json` into the folder, made if need be, in the first process."""
+  """Writes `config.json` into the folder, in the first process."""
   if jax.process_index() == 0:
     atomic.replace_json(pathlib.Path(workdir) / "config.json", config.to_dict())
 
 
 @contextlib.contextmanager
 def lock(workdir: str) -> Iterator[None]:
-  """Locks the folder, made if need be, against a second trainer, in the first process.
+  """Locks the folder, made if needed, against a second trainer, in the first process.
 
   The lock ends with this process, however it ends, but on a network's disk it may outlive a machine
   that was taken away. So a lock of another machine is logged and does not stop the run.
@@ -158,12 +148,8 @@ def load_config(workdir: str) -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(tuples(load(workdir)))
 
 
-def _as_json(config: ml_collections.ConfigDict) -> dict:
-  """As JSON gives it back: tuples become lists."""
-  return json.loads(json.dumps(config.to_dict()))
-
-
 def _flat(tree: object, prefix: str = "") -> dict[str, object]:
+  """The leaves of nested dicts by their paths, joined by dots."""
   if not isinstance(tree, dict):
     return {prefix: tree}
   pairs = [_flat(v, f"{prefix}.{k}" if prefix else k) for k, v in tree.items()]

@@ -23,7 +23,7 @@ _WORDS = {
 
 
 def matches(value: Any, hint: Any) -> bool:
-  """Whether `value` matches `hint`; an object that a config names matches any class."""
+  """Whether `value` matches `hint`; any named object matches any class."""
   parts = typing.get_args(hint)
   kind = typing.get_origin(hint) or hint
   if kind in (typing.Union, types.UnionType):
@@ -43,7 +43,6 @@ def matches(value: Any, hint: Any) -> bool:
 
 
 def _contents_match(value: Any, parts: tuple[Any, ...]) -> bool:
-  """Whether the contents of a dict, a list or a tuple match the parts of its annotation."""
   if isinstance(value, dict):
     return all(matches(part, parts[-1]) for part in value.values())
   if isinstance(value, str):  # a sequence too

@@ -25,12 +25,12 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; runs/<config>
 _STEP = flags.DEFINE_integer("step", None, "To eval, sample or export; the newest by default.")
 _PROFILE = flags.DEFINE_string("profile", None, "First and last step to profile, as in 100:110.")
 flags.DEFINE_string("out", None, "With --mode=export: the new folder to write.")
-flags.DEFINE_string("weights", None, "With --mode=import: a file, or what export wrote.")
-flags.DEFINE_string("prefix", "", "What its parameters' names start with: ema.model.")
+flags.DEFINE_string("weights", None, "With --mode=import: a file or an exported folder.")
+flags.DEFINE_string("prefix", "", "The start of its parameters' names, such as ema.model.")
 flags.DEFINE_bool("allow_pickle", False, "Read the arrays of a pickle; runs no code.")
-flags.DEFINE_bool("new_data", False, "Train on, although the data are other ones.")
+flags.DEFINE_bool("new_data", False, "Train on with other data than before.")
 flags.DEFINE_bool("distributed", False, "One of many processes: pod, SLURM, MPI.")
-flags.DEFINE_string("coordinator", None, "host:port, where no cluster tells it.")
+flags.DEFINE_string("coordinator", None, "host:port, without a cluster that JAX knows.")
 flags.DEFINE_integer("num_processes", None, "With --coordinator.")
 flags.DEFINE_integer("process_id", None, "With --coordinator.")
 
@@ -57,7 +57,7 @@ def parse(argv: list[str]) -> list[str]:
 
 
 def _config_file(argv: list[str]) -> tuple[pathlib.Path | None, str]:
-  """The file and the mode of --config, which absl gives only after loading the file."""
+  """The file and the mode of --config, which absl gives only once the file is loaded."""
   parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
   parser.add_argument("-config", "--config", nargs="?")
   path, _, mode = (parser.parse_known_args(argv[1:])[0].config or "").partition(":")
@@ -65,6 +65,7 @@ def _config_file(argv: list[str]) -> tuple[pathlib.Path | None, str]:
 
 
 def _refusal(error: Exception, path: pathlib.Path | None, mode: str) -> str:
+  """The line for an error of the flags, or of the config file."""
   match error:
     case flags.Error() | TypeError() | ValueError():
       return str(error)
@@ -80,26 +81,26 @@ def _refusal(error: Exception, path: pathlib.Path | None, mode: str) -> str:
       cause = error.__cause__ or error
     case _:
       cause = f"{type(error).__name__}: {error}"
-  return f"--config={path}: {cause}; mend that file."
+  return f"--config={path}: {cause}; fix that file."
 
 
 def _check_shared_values(config: ml_collections.ConfigDict) -> None:
-  """Refuses two values for fields that share one, such as the steps and a schedule's length."""
+  """Refuses two values of fields that share one, such as the steps and a schedule's length."""
   for name in flags.FLAGS:
     if name.startswith("config.") and flags.FLAGS[name].present:
       given = flags.FLAGS[name].value
       now = config_path.get_value(name.removeprefix("config."), config)
       if json.dumps(given, default=str) != json.dumps(now, default=str):
-        line = f"--{name}={given}: another flag sets what is the same value to {now}; give one."
-        raise ConfigError(line)
+        fix = f"another flag sets the same value to {now}; give one."
+        raise FieldError(f"--{name}", given, fix)
 
 
 def values(arguments: list[str], names: Sequence[str]) -> dict[str, Any]:
   """The values of the flags `names`, all that a mode takes.
 
   Raises:
-    ConfigError: `arguments`, the command line without its flags, are not empty; --config is
-      missing, or --step is given to a mode that does not take it.
+    ConfigError: `arguments`, the command line without its flags, has some; --config is missing, or
+      --step is given to a mode that does not take it.
   """
   if len(arguments) > 1:
     raise ConfigError(f"{arguments[1]}: not a flag; flags look like --workdir=runs/mine.")
@@ -123,7 +124,7 @@ def _workdir() -> str:
   if _WORKDIR.value:
     return _WORKDIR.value
   if _CONFIG.value is None:
-    raise ConfigError("--workdir: missing; pass the bundle that a run which stopped has named.")
+    raise ConfigError("--workdir: missing; pass the bundle that a stopped run has named.")
   name, _, mode = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
   return f"runs/{pathlib.Path(name).stem}{'_' if mode else ''}{mode}"
 

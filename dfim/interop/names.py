@@ -1,8 +1,8 @@
-"""From the released programs' names and layouts to ours, and our own as flat names.
+"""Names and layouts of parameters: from the released programs to ours, and ours in files.
 
-Names are paths joined by dots: "blocks.0.attn.qkv.weight" there, "block0.qkv.kernel" here. Ours are
-left alone by the table, so one reader serves both. Blocks are always numbered in a file, however
-the network keeps them (`DiT.scan` stacks them).
+Names are paths joined by dots: "blocks.0.attn.qkv.weight" there, "block0.qkv.kernel" here. The
+table does not change our own names, so one reader serves both. In a file blocks are always
+numbered, also those that the network stacks (`DiT.scan`).
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from dfim.models import dit
 
 Path = tuple[str, ...]
 
-RENAME = tuple(  # to ours, in this order
+_RENAME = tuple(  # to ours, in this order
   (re.compile(pattern), new)
   for pattern, new in [
     # IMM's DDPM++ U-Net
@@ -51,18 +51,17 @@ def to_params(arrays: Mapping[str, np.ndarray], wanted: Any, *, prefix: str = ""
   """The parameters of one of our networks, from a released program's or from `to_arrays`.
 
   Args:
-    arrays: by name, in the released layouts: torch's `[O, I, H, W]` and `[O, I]`; floating, and
-      finite also once they are of our types.
+    arrays: by name, floating, finite in the types of `wanted`; released ones are in torch's layouts
+      `[O, I, H, W]` and `[O, I]`.
     wanted: the network's tree of shapes and types, as `jax.eval_shape(net.init, ...)` gives it.
-    prefix: what the parameters' names start with; arrays without it are not looked at.
+    prefix: the start of the parameters' names; arrays without it are ignored.
 
   Returns:
     Arrays in a tree like `wanted`, of its types.
 
   Raises:
-    ValueError: one line, naming the first parameter that is missing, left over, of another shape
-      or type, or not finite, with the place in our layout; or a constant of the released network
-      that ours does not share.
+    ValueError: one line, with the first parameter that is missing, left over, of another shape or
+      type, or not finite; or with a constant of the released network that ours does not share.
   """
   leaves = flax.traverse_util.flatten_dict(wanted["params"])
   shapes = {".".join(p): s for path, leaf in leaves.items() for p, s in _unstacked(path, leaf)}
@@ -76,7 +75,7 @@ def to_params(arrays: Mapping[str, np.ndarray], wanted: Any, *, prefix: str = ""
 
 
 def to_arrays(params: Any) -> dict[str, np.ndarray]:
-  """Our parameters by flat names, such as "block0.qkv.kernel"; in our layouts."""
+  """Our parameters by flat names, such as "block0.qkv.kernel", in our layouts."""
   leaves = flax.traverse_util.flatten_dict(jax.device_get(params["params"]))
   arrays = {}
   for path, leaf in leaves.items():
@@ -87,18 +86,17 @@ def to_arrays(params: Any) -> dict[str, np.ndarray]:
 
 
 def _unstacked(path: Path, leaf: Any) -> list[tuple[Path, tuple[int, ...]]]:
-  """The numbered blocks' paths and shapes that a leaf stands for; of other leaves, its own."""
+  """Paths and shapes of the numbered blocks in a stacked leaf; of another leaf, its own."""
   if path[0] != dit.STACKED:
     return [(path, leaf.shape)]
   return [((f"block{i}", *path[1:]), leaf.shape[1:]) for i in range(leaf.shape[0])]
 
 
 def _stacked(path: Path, leaf: Any, found: Mapping[str, tuple[str, np.ndarray]]) -> np.ndarray:
-  """What the leaf at `path` holds: one parameter, or those of all blocks."""
+  """The leaf at `path`: one parameter, or those of all blocks."""
   values = []
   for part, shape in _unstacked(path, leaf):
-    name = ".".join(part)
-    old, value = found[name]
+    old, value = found[name := ".".join(part)]
     values.append(_floats(value, f"{old}, our {name}", shape, leaf.dtype))
   return np.stack(values) if path[0] == dit.STACKED else values[0]
 
@@ -108,11 +106,11 @@ def _floats(value: np.ndarray, field: str, shape: tuple[int, ...], dtype: Any) -
 
 
 def _converted(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, np.ndarray]]:
-  """Our name of each parameter, to its name there and its value in our layout."""
+  """By our name of each parameter: its name in the file, and its value in our layout."""
   found = {}
   for old, value in arrays.items():
-    if old.rpartition(".")[2] in _CONSTANTS:
-      _CONSTANTS[old.rpartition(".")[2]](old, _floats(value, old, value.shape, np.float64))
+    if check := _CONSTANTS.get(old.rpartition(".")[2]):
+      check(old, _floats(value, old, value.shape, np.float64))
       continue
     name, value = _ours(old, value)
     if name in found:
@@ -123,7 +121,7 @@ def _converted(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[str, np.ndar
 
 def _ours(old: str, value: np.ndarray) -> tuple[str, np.ndarray]:
   name = old
-  for pattern, new in RENAME:
+  for pattern, new in _RENAME:
     name = pattern.sub(new, name)
   module, _, leaf = name.rpartition(".")
   if leaf != "weight":
@@ -140,19 +138,16 @@ def _ours(old: str, value: np.ndarray) -> tuple[str, np.ndarray]:
 def _check_names(
   found: Mapping[str, Any], shapes: Mapping[str, Any], arrays: Mapping[str, Any], prefix: str
 ) -> None:
-  missing = [name for name in shapes if name not in found]
-  if missing:
-    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+  first = lambda names: names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+  if missing := [name for name in shapes if name not in found]:
     hint = _other_prefix(arrays, shapes, prefix)
-    raise ValueError(f"our {missing[0]}{more}: absent from the file{hint}.")
-  extra = [old for name, (old, _) in found.items() if name not in shapes]
-  if extra:
-    more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
-    raise ValueError(f"{extra[0]}{more}: left over, this network has no such parameter.")
+    raise ValueError(f"our {first(missing)}: absent from the file{hint}.")
+  if extra := [old for name, (old, _) in found.items() if name not in shapes]:
+    raise ValueError(f"{first(extra)}: left over, this network has no such parameter.")
 
 
 def _other_prefix(arrays: Mapping[str, Any], shapes: Mapping[str, Any], prefix: str) -> str:
-  """Where the parameters seem to be, if not under `prefix`; else what there is."""
+  """Another prefix under which parameters are, or else some names of the file."""
   for name, value in arrays.items():
     for cut in re.finditer(r"[./]", name):
       start = name[: cut.end()]
@@ -162,13 +157,13 @@ def _other_prefix(arrays: Mapping[str, Any], shapes: Mapping[str, Any], prefix: 
 
 
 def _check_filter(name: str, value: np.ndarray) -> None:
-  """The U-Net resamples with [1, 1] / 2 on each axis, which is not a parameter of ours."""
+  """Our U-Net resamples with [1, 1] / 2 on each axis, and has no parameter for it."""
   if value.shape[-2:] != (2, 2) or not np.allclose(value, 0.25, rtol=0, atol=1e-6):
     raise ValueError(f"{name} of shape {value.shape}: our U-Net resamples with the filter [1, 1].")
 
 
 def _check_positions(name: str, value: np.ndarray) -> None:
-  """Ours are computed; on a square grid they must be those of the file."""
+  """Ours are computed, and must equal those of the file on a square grid."""
   side = math.isqrt(value.shape[1]) if value.ndim == 3 else 0
   ours = dit.positions((side, side), value.shape[-1]) if side else np.zeros(0)
   if ours.shape != value.shape or not np.allclose(value, ours, rtol=0, atol=1e-5):

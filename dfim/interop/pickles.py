@@ -1,10 +1,9 @@
-"""Pickles as data: what a released file holds, without running anything that it asks for.
+"""Pickles as data: the arrays in a released file, without running any code that it names.
 
-Nothing is imported by a name in a file. A name of the allow-list stands for a constructor of this
-module that checks its arguments and returns numbers, a dictionary or an inert `Module`; any other
-name is refused. Three containers are read: a pickle (numpy arrays, or whole networks as
-"EDM" (Karras et al., 2022) saves them, whose source code is never looked at), and PyTorch's files
-of tensors, zip archives and the older streams.
+Nothing is imported by a name in a file. A name of the allow-list gives a constructor of this module
+that checks its arguments and returns numbers, a dictionary or an inert `Module`; any other name is
+refused. Three containers are read: a pickle (numpy arrays, or whole networks as EDM (Karras et al.,
+2022) saves them, whose source code stays text), PyTorch's zip archives, and its older streams.
 """
 
 from collections import OrderedDict
@@ -23,42 +22,33 @@ import zipfile
 import ml_dtypes
 import numpy as np
 
-STORAGES = {
-  "FloatStorage": np.dtype("<f4"),
-  "DoubleStorage": np.dtype("<f8"),
-  "HalfStorage": np.dtype("<f2"),
-  "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
-  "LongStorage": np.dtype("<i8"),
-  "IntStorage": np.dtype("<i4"),
-  "ShortStorage": np.dtype("<i2"),
-  "CharStorage": np.dtype("<i1"),
-  "ByteStorage": np.dtype("<u1"),
-  "BoolStorage": np.dtype(np.bool_),
-}
-LAYERS = ("torch.nn.modules.", "timm.layers.", "timm.models.")  # networks: inert containers here
+_TYPES = dict(Float="<f4", Double="<f8", Half="<f2", BFloat16=ml_dtypes.bfloat16, Long="<i8")
+_TYPES |= dict(Int="<i4", Short="<i2", Char="<i1", Byte="<u1", Bool=np.bool_)
+_STORAGES = {f"{name}Storage": np.dtype(code) for name, code in _TYPES.items()}
+_LAYERS = ("torch.nn.modules.", "timm.layers.", "timm.models.")  # inert containers here
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # of PyTorch's older streams
-MOST_PARTS = 100_000  # dictionaries, networks and arrays in a file
+_MAX_PARTS = 100_000  # dictionaries, networks and arrays in a file
 
 
 class Refused(ValueError):
-  """A pickle asks for something that is not an array, or says what cannot be."""
+  """A pickle names something that is not an array, or contradicts itself."""
 
 
 class Module:
   """A network as a file describes it: its attributes, and no behaviour."""
 
   def __init__(self, *args: Any, **kwargs: Any):
-    del args, kwargs  # what its constructor was given
+    del args, kwargs
 
   def __setstate__(self, state: Any) -> None:
     object.__setattr__(self, "state", state)
 
 
 def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
-  """The arrays of a pickle or a PyTorch file, by the names on the way to each, joined by dots.
+  """The arrays of a pickle or a PyTorch file, by their paths: keys joined by dots.
 
   Raises:
-    ValueError: one line, for what is not on the allow-list, is damaged, or is no such file.
+    ValueError: one line, for a name that is not on the allow-list, damage, or another format.
   """
   room = _Room(os.path.getsize(path))
   try:
@@ -68,27 +58,27 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
     return _arrays(_stream(io.BytesIO(pathlib.Path(path).read_bytes()), room))
   except Refused as error:
     raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
-  except Exception as error:  # a hostile or damaged pickle may raise anything; it has run nothing
+  except Exception as error:  # a damaged pickle may raise anything; nothing of it was run
     line = " ".join(f"{type(error).__name__}, {error}".split())[:120]
     raise ValueError(f"{path} is no sound pickle: {line}.") from None
 
 
 class _Room:
-  """The memory that a file may still ask for: its size some times over, for all of its pickles."""
+  """A bound on the memory of all pickles of a file: four times its size, and 16 MiB."""
 
   def __init__(self, size: int):
     self.size = size
     self._left = 4 * size + 2**24
 
   def take(self, count: int) -> None:
-    """Refuses a file that makes much out of little, such as by one large constant many times."""
+    """Refuses a file that makes much out of little, such as one large constant many times."""
     self._left -= count
     if self._left < 0:
       raise Refused(f"it makes far more than its {self.size} bytes.")
 
 
 class _Constructor:
-  """What a name of the allow-list stands for; cannot be altered by a file."""
+  """The function that a name of the allow-list gives; a file cannot alter it."""
 
   __slots__ = ("_call",)
 
@@ -103,7 +93,7 @@ class _Constructor:
 
 
 class _Unpickler(pickle.Unpickler):
-  """A pickle's data; `storage(dtype, key, count)` finds those of tensors outside of it."""
+  """A pickle's data; `storage(dtype, key, count)` finds the numbers of tensors outside of it."""
 
   def __init__(
     self,
@@ -117,15 +107,15 @@ class _Unpickler(pickle.Unpickler):
     self._storage = storage
 
   def find_class(self, module: str, name: str) -> Any:
-    """What stands for a name in the file; nothing is imported."""
+    """The constructor of a name in the file; nothing is imported."""
     full = f"{module}.{name}"
     if full == "collections.OrderedDict":
       return OrderedDict
     if full == "dnnlib.util.EasyDict":
       return dict
-    if module.startswith(LAYERS) and "." not in name:
+    if module.startswith(_LAYERS) and "." not in name:
       return Module
-    if module == "torch" and name in STORAGES:
+    if module == "torch" and name in _STORAGES:
       return name
     if full == "torch.storage._load_from_bytes":
       return _Constructor(lambda data: _stream(io.BytesIO(data), self._room))
@@ -147,11 +137,11 @@ class _Unpickler(pickle.Unpickler):
     kind, storage, key, _, count, *_ = pid
     if kind != "storage" or self._storage is None or type(count) is not int or count < 0:
       raise Refused(f"it refers to {str(pid)[:80]}, which is not in it.")
-    return self._storage(STORAGES[storage], str(key), count)
+    return self._storage(_STORAGES[storage], str(key), count)
 
 
 def _check_sizes(file: IO[bytes]) -> None:
-  """Refuses lengths and places that the unpickler would make room for before it finds nothing."""
+  """Refuses lengths and memo places for which the unpickler would allocate memory in vain."""
   start = file.tell()
   for count, (code, argument, _) in enumerate(pickletools.genops(file)):  # refuses false lengths
     if "PUT" in code.name and argument > count:
@@ -189,7 +179,7 @@ def _stream(file: io.BytesIO, room: _Room) -> Any:
 
 
 def _old_torch(file: io.BytesIO, room: _Room) -> Any:
-  """Behind the magic number: version, system, object, keys, then the storages in their order."""
+  """After the magic number: version, system, object, keys, then the storages in their order."""
   head = lambda: _Unpickler(file, room).load()
   if head() != 1001 or not head()["little_endian"]:
     raise Refused("another version of PyTorch's streams, or not little-endian.")
@@ -218,7 +208,7 @@ def _old_torch(file: io.BytesIO, room: _Room) -> Any:
 def _rebuild_tensor(
   storage: np.ndarray, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *rest: Any
 ) -> np.ndarray:
-  """A view of a storage; what would reach out of it, or repeat it, is refused."""
+  """A view of a storage; one that would reach out of it, or repeat it, is refused."""
   del rest  # requires_grad, hooks, metadata
   numbers = (offset, *shape, *strides)
   whole = isinstance(storage, np.ndarray) and all(type(n) is int and n >= 0 for n in numbers)
@@ -229,11 +219,6 @@ def _rebuild_tensor(
     raise Refused(f"a tensor of shape {str(shape)[:80]} in a storage of {storage.size}.")
   steps = [stride * storage.itemsize for stride in strides]
   return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps, writeable=False)
-
-
-def _rebuild_parameter(data: Any, *rest: Any) -> Any:
-  del rest  # requires_grad, hooks
-  return data
 
 
 def _reconstruct_persistent_obj(meta: Any) -> Module:
@@ -276,33 +261,23 @@ def _from_bytes(data: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
   return np.frombuffer(data, dtype.dtype).reshape(shape, order=order)
 
 
-def _encode(text: str, encoding: str) -> bytes:
-  """How protocols 0 to 2 write bytes."""
-  del encoding  # latin1
-  return text.encode("latin1")
-
-
-def _scalar(dtype: Any, data: Any) -> np.ndarray:
-  return _from_bytes(data, dtype, (), "C")
-
-
 _CONSTRUCTORS = {
   "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
-  "torch._utils._rebuild_parameter": _rebuild_parameter,
-  "_codecs.encode": _encode,
+  "torch._utils._rebuild_parameter": lambda data, *rest: data,  # requires_grad, hooks
+  "_codecs.encode": lambda text, latin1: text.encode("latin1"),  # how protocols 0 to 2 write bytes
   "torch.Size": tuple,
   "builtins.set": set,
   "__builtin__.set": set,  # as Python 2 called it, and protocol 2 still does
   "torch_utils.persistence._reconstruct_persistent_obj": _reconstruct_persistent_obj,
   "numpy.dtype": _Dtype,
   "numpy.ndarray": _Array,
-  "numpy.core.multiarray._reconstruct": _Array,
-  "numpy._core.multiarray._reconstruct": _Array,
-  "numpy.core.multiarray.scalar": _scalar,
-  "numpy._core.multiarray.scalar": _scalar,
-  "numpy.core.numeric._frombuffer": _from_bytes,
-  "numpy._core.numeric._frombuffer": _from_bytes,
 }
+for _core in ("numpy.core", "numpy._core"):  # before and since NumPy 2
+  _CONSTRUCTORS |= {
+    f"{_core}.multiarray._reconstruct": _Array,
+    f"{_core}.multiarray.scalar": lambda dtype, data: _from_bytes(data, dtype, (), "C"),
+    f"{_core}.numeric._frombuffer": _from_bytes,
+  }
 
 
 def _arrays(found: Any) -> dict[str, np.ndarray]:
@@ -311,8 +286,8 @@ def _arrays(found: Any) -> dict[str, np.ndarray]:
   while todo:
     path, value = todo.pop()
     parts += 1
-    if parts > MOST_PARTS:
-      raise Refused(f"it holds more than {MOST_PARTS} parts.")
+    if parts > _MAX_PARTS:
+      raise Refused(f"it holds more than {_MAX_PARTS} parts.")
     if isinstance(value, _Array):
       value = value.value
     if isinstance(value, np.ndarray):

@@ -1,6 +1,6 @@
-"""The safetensors format: arrays by name in one file, and nothing that could run.
+"""The safetensors format: arrays by name in one file, and no code.
 
-The library checks all of a header against the size of the file before it makes room for arrays.
+The library compares the whole header with the size of the file before it allocates arrays.
 """
 
 from collections.abc import Mapping
@@ -20,27 +20,23 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
   """The arrays of a file, by name.
 
   Raises:
-    ValueError: one line, for a file that is cut short or whose header says what cannot be.
+    ValueError: one line, for a file that is cut short or whose header is false.
   """
   try:
     arrays = safetensors.numpy.load_file(path)
-    _refuse_twins(path)
+    with open(path, "rb") as file:
+      header = file.read(int.from_bytes(file.read(8), "little"))
+    json.loads(header, object_pairs_hook=_without_twins)
     return arrays
-  except Exception as error:  # whatever the library makes of a type that numpy has not
+  except Exception as error:  # the library raises many kinds
     line = " ".join(str(error).split())[:120]
     raise ValueError(f"{path} is no sound safetensors file: {line}.") from None
 
 
-def _refuse_twins(path: str | os.PathLike) -> None:
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
   """Of two entries by one name the library takes the last, and others may take the first."""
-  with open(path, "rb") as file:
-    header = file.read(int.from_bytes(file.read(8), "little"))
-  json.loads(header, object_pairs_hook=_once)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
   if len(dict(pairs)) < len(pairs):
-    raise ValueError("one name stands for two arrays")
+    raise ValueError("two arrays have one name")
   return dict(pairs)
 
 
@@ -48,10 +44,10 @@ def write(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
   """Writes `arrays`, in one move.
 
   Raises:
-    ValueError: for a type that the format does not have.
+    ValueError: an array of a type that the format lacks.
   """
   try:
     content = safetensors.numpy.save({n: np.asarray(a, order="C") for n, a in arrays.items()})
   except (safetensors.SafetensorError, KeyError) as error:
-    raise ValueError(f"{path}: an array of a type that safetensors has not ({error}).") from None
+    raise ValueError(f"{path}: an array of a type that safetensors lacks ({error}).") from None
   atomic.replace(pathlib.Path(path), lambda file: file.write(content))

@@ -1,6 +1,5 @@
-"""Reading a file of weights, by what its name ends with, and networks out of it."""
+"""Reading files of weights, by their suffix, and networks out of them."""
 
-from collections.abc import Callable
 import os
 import pathlib
 from typing import Any
@@ -16,8 +15,6 @@ PICKLES = (".pkl", ".pickle", ".pt", ".pth")
 def read(path: str | os.PathLike, *, allow_pickle: bool = False) -> dict[str, np.ndarray]:
   """The arrays of an `.npz`, a `.safetensors` file or, if allowed, a pickle, by name.
 
-  Pickles (.pkl, .pickle, .pt, .pth) are read by `released.pickles`, which runs nothing of theirs.
-
   Raises:
     FileNotFoundError, ValueError: one line with the path and what to do.
   """
@@ -29,11 +26,7 @@ def read(path: str | os.PathLike, *, allow_pickle: bool = False) -> dict[str, np
       f"weights={path}: a pickle; pass allow_pickle to read the arrays in it (no code of it is"
       " run), or save them as npz or safetensors."
     )
-  readers: dict[str, Callable[..., dict[str, np.ndarray]]] = {
-    ".npz": _npz,
-    ".safetensors": safetensors.read,
-    **dict.fromkeys(PICKLES, pickles.read),
-  }
+  readers = {".npz": _npz, ".safetensors": safetensors.read, **dict.fromkeys(PICKLES, pickles.read)}
   if path.suffix not in readers:
     raise ValueError(f"weights={path}: give one of {', '.join(readers)}.")
   return readers[path.suffix](path)
@@ -42,13 +35,12 @@ def read(path: str | os.PathLike, *, allow_pickle: bool = False) -> dict[str, np
 def load(
   path: str | os.PathLike, wanted: Any, *, prefix: str = "", allow_pickle: bool = False
 ) -> Any:
-  """The parameters of a network of ours, shaped like `wanted`, from a file of weights.
+  """The parameters of one of our networks, shaped like `wanted`, from a file of weights.
 
-  Arguments as of `read` and `names.to_params`; the golden files' prefix is "param/", EDM-style
-  pickles' mostly "ema.model.".
+  Arguments as of `read` and `names.to_params`; most EDM-style pickles have prefix "ema.model.".
 
   Raises:
-    FileNotFoundError, ValueError: one line with the path, what does not fit and what to do.
+    FileNotFoundError, ValueError: one line with the path, the parameter and what to do.
   """
   arrays = read(path, allow_pickle=allow_pickle)
   try:

@@ -1,1 +1,1 @@
-"""Files and arrays at the border: what comes in is checked, what goes out is whole."""
+"""Files and arrays at the border: input is checked, output is written whole."""

@@ -1,4 +1,4 @@
-"""Writing files so that whoever looks, also after a kill, sees the old one or the whole new."""
+"""Files that a reader sees in their old or their whole new version, also after a kill."""
 
 from collections.abc import Callable
 import itertools
@@ -13,7 +13,7 @@ import numpy as np
 
 
 def replace(path: str | os.PathLike, write: Callable[[IO[bytes]], Any]) -> None:
-  """Replaces `path` in one move by what `write(file)` writes; makes its folder if need be."""
+  """Replaces `path`, in one move, by the output of `write(file)`; makes its folder if needed."""
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   new = tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False)
@@ -30,13 +30,13 @@ def replace(path: str | os.PathLike, write: Callable[[IO[bytes]], Any]) -> None:
 
 
 def numbered(path: pathlib.Path) -> pathlib.Path:
-  """`<stem>_<n><suffix>` beside `path`, with the first n from 1 on that is free."""
+  """`<stem>_<n><suffix>` in the folder of `path`, with the smallest free n from 1 on."""
   names = (path.with_stem(f"{path.stem}_{n}") for n in itertools.count(1))
   return next(name for name in names if not name.exists())
 
 
 def free(path: pathlib.Path) -> pathlib.Path:
-  """`path`, or `path` and a number where something stands there already."""
+  """`path`, or `<path>.<n>` with the smallest free n from 1 on if `path` exists."""
   names = (path.name if n == 0 else f"{path.name}.{n}" for n in itertools.count())
   return next(path.with_name(name) for name in names if not path.with_name(name).exists())
 
@@ -49,24 +49,21 @@ def check_writable(path: pathlib.Path) -> None:
 
 
 def replace_json(path: str | os.PathLike, value: Any) -> None:
-  """`replace` by `value` as indented JSON, see `to_json`."""
+  """Replaces `path` by `value` as indented JSON, see `to_json`."""
   text = to_json(value, indent=2) + "\n"
   replace(path, lambda file: file.write(text.encode()))
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
-  """`value` as JSON; numbers and arrays of NumPy and JAX too.
-
-  NaN and the infinities, for which JSON has no number, become null, as None does.
+  """`value`, with numbers and arrays of NumPy and JAX, as JSON; NaN and infinity become null.
 
   Raises:
-    TypeError: it holds something that JSON has no form for.
+    TypeError: a part has no form in JSON.
   """
   return json.dumps(_plain(value), indent=indent, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:
-  """Numbers of Python for those of NumPy and JAX, and None for what is not finite."""
   if isinstance(value, dict):
     return {key: _plain(each) for key, each in value.items()}
   if isinstance(value, list | tuple):

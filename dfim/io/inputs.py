@@ -1,7 +1,7 @@
-"""Arrays and numbers from outside, checked once: type, shape, finiteness and range.
+"""Arrays and numbers from outside, checked once for type, shape, finiteness and range.
 
-Every entry point (files, series, arrays given to `draw`, weights, statistics) calls these, so that
-a wrong value is answered by one line with the field, the place of the fault and the fix.
+Files, series, arrays given to `draw`, weights and statistics all pass here. An error is one line
+with the field, the place and the fix.
 """
 
 import math
@@ -32,39 +32,25 @@ def numbers(
   finite: bool = True,
   rows: np.ndarray | None = None,
 ) -> np.ndarray:
-  """`value` as an array of `dtype` without loss of range, or one line that says why not.
+  """`value` as an array of `dtype`, without loss of range.
 
   Args:
     value: an array of NumPy or JAX, or nested lists of numbers.
-    field: what it is called in the error.
-    shape: the size of each axis, None where any size will do.
+    field: its name in the error.
+    shape: the size of each axis; None takes any.
     axes: the name of each axis in the singular, such as ("row", "column").
-    dtype: floating, which takes floating numbers, integers and booleans, or an integer type, which
-      takes integers and booleans that fit into it.
+    dtype: a floating type, which takes floating numbers, integers and booleans, or an integer type,
+      which takes integers and booleans in its range.
     low: the least value allowed.
     high: the greatest value allowed.
-    finite: whether to refuse NaN and infinity, also those that `dtype` is too narrow for.
-    rows: of a part of a larger array, the numbers there of its places on the first axis.
+    finite: whether to refuse NaN and infinity, also of numbers beyond the range of `dtype`.
+    rows: if `value` is part of a larger array, the index there of each of its rows.
 
   Raises:
-    ValueError: another type, shape or rank, or a value out of range, with its place.
+    ValueError: a wrong type, rank or shape, or a value out of range, with its place.
   """
-  sizes = zip(shape, axes, strict=True)
-  wanted = ", ".join(f"{axis}s" if n is None else f"{n} {axis}s" for n, axis in sizes)
-  try:
-    array = np.asarray(value)
-  except ValueError:  # rows of different lengths
-    raise ValueError(f"{field}: rows of different lengths; give numbers [{wanted}].") from None
   whole = np.issubdtype(dtype, np.integer)
-  if not _is_number(array.dtype, whole) or value is None:
-    kind = "integers" if whole else "numbers"
-    found = str(array.dtype)
-    if array.dtype.kind == "O" and not isinstance(value, np.ndarray):
-      found = type(value).__name__
-    raise ValueError(f"{field} of {found}: give {kind} [{wanted}].")
-  fits = lambda found: all(n in (None, m) for n, m in zip(shape, found, strict=True))
-  if array.ndim != len(shape) or not fits(array.shape):
-    raise ValueError(f"{field} of shape {array.shape}: give [{wanted}].")
+  array = _array(value, field, shape, axes, whole)
   if np.ma.is_masked(value):  # the number under a mask is no value
     refuse_where(np.ma.getmaskarray(value), array, field, axes, "it is masked; fill it", rows)
   if whole:
@@ -84,6 +70,27 @@ def numbers(
   return array.astype(dtype)
 
 
+def _array(
+  value: Any, field: str, shape: tuple[int | None, ...], axes: tuple[str, ...], whole: bool
+) -> np.ndarray:
+  """`value` as an array of numbers, of integers if `whole`, and of a size that matches `shape`."""
+  sizes = zip(shape, axes, strict=True)
+  wanted = ", ".join(f"{axis}s" if n is None else f"{n} {axis}s" for n, axis in sizes)
+  try:
+    array = np.asarray(value)
+  except ValueError:
+    raise ValueError(f"{field}: rows of different lengths; give numbers [{wanted}].") from None
+  if not _is_number(array.dtype, whole) or value is None:
+    kind = "integers" if whole else "numbers"
+    untyped = array.dtype.kind == "O" and not isinstance(value, np.ndarray)
+    found = type(value).__name__ if untyped else array.dtype
+    raise ValueError(f"{field} of {found}: give {kind} [{wanted}].")
+  matches = lambda found: all(n in (None, m) for n, m in zip(shape, found, strict=True))
+  if array.ndim != len(shape) or not matches(array.shape):
+    raise ValueError(f"{field} of shape {array.shape}: give [{wanted}].")
+  return array
+
+
 def floats(
   value: Any,
   field: str,
@@ -92,7 +99,7 @@ def floats(
   axes: tuple[str, ...],
   dtype: Any = np.float64,
 ) -> np.ndarray:
-  """As `numbers`, of an array that must be floating already: weights or statistics in a file.
+  """As `numbers`, of an array that is floating already: weights or statistics in a file.
 
   Raises:
     ValueError: another type, integers too; otherwise as `numbers`.
@@ -114,18 +121,18 @@ def examples(
   largest: float | None = None,
   dtype: Any = np.float64,
 ) -> np.ndarray:
-  """As `numbers`, of `least` or more points, sequences, images or videos: `[N, ...]` of any rank.
+  """As `numbers`, of points, sequences, images or videos `[N, ...]`, of any size.
 
   Args:
     value: an array or nested lists.
-    field: what it is called in the error.
-    rank: the only one allowed, such as 4 for images; any from 1 on by default.
+    field: its name in the error.
+    rank: the only rank allowed, such as 4 for images; any from 1 on by default.
     least: the smallest N.
-    largest: the greatest size of a number allowed.
+    largest: the greatest absolute value allowed.
     dtype: as in `numbers`.
 
   Raises:
-    ValueError: too few of them, or of no numbers; otherwise as `numbers`.
+    ValueError: fewer than `least`, or no numbers in them; otherwise as `numbers`.
   """
   if rank is None:
     try:
@@ -152,7 +159,7 @@ def refuse_where(
 ) -> None:
   """Raises ValueError with the first place, counted from 0, at which `bad` is True.
 
-  Of a part of a larger array `rows` says which of its places on the first axis these are.
+  `axes` and `rows` as in `numbers`.
   """
   if bad.any():
     index = tuple(int(n) for n in np.unravel_index(int(bad.argmax()), bad.shape))
@@ -165,7 +172,7 @@ def whole(value: Any, field: str, *, low: int | None = None, high: int | None = 
   """`value` as an int.
 
   Raises:
-    ValueError: it is none (a float or a boolean, say), or out of range.
+    ValueError: it is of another type (a float or a boolean, say), or out of range.
   """
   if isinstance(value, bool) or not isinstance(value, int | np.integer):
     raise ValueError(f"{field}={value!r}: give a whole number.")
@@ -179,16 +186,10 @@ def whole(value: Any, field: str, *, low: int | None = None, high: int | None = 
 def number(
   value: Any, field: str, *, low: float | None = None, above: float | None = None
 ) -> float:
-  """`value` as a finite float.
-
-  Args:
-    value: an int or a float, of Python or NumPy.
-    field: what it is called in the error.
-    low: the least value allowed.
-    above: the greatest value that is too small.
+  """`value`, an int or a float of Python or NumPy, as a float.
 
   Raises:
-    ValueError: it is none (a boolean, say), not finite, or out of range.
+    ValueError: it is of another type, not finite, less than `low`, or not above `above`.
   """
   kinds = int | float | np.integer | np.floating
   if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
@@ -204,7 +205,7 @@ def path(value: Any, field: str) -> pathlib.Path:
   """`value` as a path, with `~` as the user's folder.
 
   Raises:
-    ValueError: it is no path, empty, or of a user who is not here.
+    ValueError: it is no path, empty, or in the folder of an unknown user.
   """
   if not isinstance(value, str | os.PathLike) or not value:
     raise ValueError(f"{field}={value!r}: give a path.")

@@ -1,4 +1,4 @@
-"""Reading .npz files that others made: plain arrays alone, and no more memory than they hold."""
+"""Reading .npz and .npy files of others: plain arrays alone, in no more memory than they hold."""
 
 import math
 import os
@@ -7,7 +7,7 @@ import zipfile
 
 import numpy as np
 
-_MOST = 1032  # to one: no deflated data are smaller
+_MAX_DEFLATION = 1032  # to one: no deflated data are smaller
 _HEADERS = {
   (1, 0): np.lib.format.read_array_header_1_0,
   (2, 0): np.lib.format.read_array_header_2_0,
@@ -15,12 +15,12 @@ _HEADERS = {
 
 
 def read_npz(path: str | os.PathLike, *names: str) -> dict[str, np.ndarray]:
-  """The arrays of a file by name; those of `names` that are there, if any are asked for.
+  """The arrays of a file by name: those of `names` that it has, or all without `names`.
 
-  What a file says of its sizes is held against what it has before there is room made for it.
+  The sizes in the headers are compared with the file's own before memory is allocated.
 
   Raises:
-    ValueError: one line without the path, for pickled objects, for damage and for lies.
+    ValueError: one line without the path, for pickled objects, damage and false headers.
   """
   try:
     with zipfile.ZipFile(path) as archive:
@@ -36,7 +36,7 @@ def read_npz(path: str | os.PathLike, *names: str) -> dict[str, np.ndarray]:
 
 
 def names(path: str | os.PathLike) -> list[str]:
-  """The names of the arrays of a file, in its order; none is read.
+  """The names of the arrays of a file, in its order, without reading any.
 
   Raises:
     ValueError: one line without the path, for damage.
@@ -52,7 +52,7 @@ def map_npy(path: str | os.PathLike) -> np.ndarray:
   """The array of an .npy file, mapped and not read into memory.
 
   Raises:
-    ValueError: one line without the path, for pickled objects, for damage and for lies.
+    ValueError: one line without the path, for pickled objects, damage and false headers.
   """
   try:
     with open(path, "rb") as file:
@@ -69,18 +69,18 @@ def _line(error: Exception) -> str:
 
 
 def _check(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int) -> None:
-  """Refuses an entry whose header does not say what the file can hold."""
-  ratio = 1 if info.compress_type == zipfile.ZIP_STORED else _MOST
+  """Refuses an entry whose headers disagree with each other or with the file's size."""
+  name = info.filename[:40]
+  ratio = 1 if info.compress_type == zipfile.ZIP_STORED else _MAX_DEFLATION
   if not info.compress_size <= size or info.file_size > ratio * info.compress_size:
-    raise ValueError(f"{info.filename[:40]} says that it is larger than the file")
+    raise ValueError(f"{name} says that it is larger than the file")
   with archive.open(info) as file:
     shape, dtype = _header(file)
     if dtype.hasobject:
-      raise ValueError(f"{info.filename[:40]} holds Python objects, which are not read")
-    if (
-      min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != info.file_size - file.tell()
-    ):
-      raise ValueError(f"{info.filename[:40]} is not of the shape {str(shape)[:80]} that it says")
+      raise ValueError(f"{name} holds Python objects, which are not read")
+    length = info.file_size - file.tell()
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != length:
+      raise ValueError(f"{name} is not of the shape {str(shape)[:80]} that it says")
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:

@@ -18,17 +18,13 @@ import ml_collections
 from dfim.config.errors import ConfigError
 from dfim.training import experiment as experiment_lib, step as step_lib, writer as writer_lib
 
-MACHINE = {  # logged numbers that depend on the machine: no two runs agree in them
-  "steps_per_second",
-  "flops_per_second",
-  "share_of_peak",
-  "waiting_for_data",
-  "waiting_for_saving",
-  "memory_bytes",
-  "compilations",
-}
-# Dense bfloat16 FLOP/s of one device, by the start of its `device_kind`, as their makers print it.
-PEAK = {
+# Logged numbers that depend on the machine: no two runs agree in them.
+MACHINE = frozenset(
+  "steps_per_second flops_per_second share_of_peak waiting_for_data waiting_for_saving memory_bytes"
+  " compilations".split()
+)
+# Dense bfloat16 FLOP/s of one device, as their makers print it, by the start of its `device_kind`.
+_PEAK = {
   "NVIDIA A100": 312e12,
   "NVIDIA H100": 989e12,
   "NVIDIA H200": 989e12,
@@ -44,28 +40,25 @@ _LOGGED_WAIT = 0.1  # the smallest share of the time that the line mentions
 def show_log() -> None:
   """Shows the log, without the lines of Orbax, of absent devices and of TensorBoard's numbers.
 
-  Orbax raises its failures too, and logs them in a thousand lines.
+  Orbax raises its failures too, and logs them in a thousand lines. TensorStore ends the writes of a
+  failed save in threads of its own, whose tracebacks would interleave with other lines.
   """
   logging.set_verbosity(logging.INFO)
   shown = lambda r: not any(name in r.pathname for name in ("orbax", "xla_bridge", "x2num"))
   logging.get_absl_handler().addFilter(shown)
-  sys.unraisablehook = _show_unless_abandoned
 
+  def show_unless_abandoned(unraisable: Any) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+      sys.__unraisablehook__(unraisable)
 
-def _show_unless_abandoned(unraisable: Any) -> None:
-  """Leaves out the writes of a save that has failed, which nobody waits for.
-
-  TensorStore ends them in threads of its own, whose tracebacks would interleave with other lines.
-  """
-  if str(unraisable.exc_value) != "Event loop is closed":
-    sys.__unraisablehook__(unraisable)
+  sys.unraisablehook = show_unless_abandoned
 
 
 class Progress:
   """Rates since the last line, or since `start`."""
 
   def __init__(self, config: ml_collections.ConfigDict, skipped: int):
-    """Of a run that has skipped so many steps."""
+    """`skipped` steps precede this process."""
     self._config, self._skipped = config, skipped
     self._waited: dict[str, float] = {}
     self._watcher = futures.ThreadPoolExecutor(1, thread_name_prefix="progress")
@@ -104,19 +97,15 @@ class Progress:
       return text, {}
     seconds = max(self._last[1] - before, 1e-9)
     rate = (step - then) / seconds
-    text += (
-      f"  {rate:.1f} it/s  {rate * self._config.batch_size:.0f} examples/s  ETA {self._eta(rate)}"
-    )
+    left = int((self._config.steps - step) / rate)
+    eta = f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
+    text += f"  {rate:.1f} it/s  {rate * self._config.batch_size:.0f} examples/s  ETA {eta}"
     waits = {cause: waited / seconds for cause, waited in self._waited.items()}
     self._waited.clear()
     for cause, share in waits.items():
       text += f"  waiting for {cause} {share:.0%} of the time" if share > _LOGGED_WAIT else ""
     rates = {f"waiting_for_{cause}": share for cause, share in waits.items()}
     return text, dict(steps_per_second=rate, **rates)
-
-  def _eta(self, rate: float) -> str:
-    left = int((self._config.steps - self._last[0]) / rate)
-    return f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
 
 
 def _time_when_ready(result: jax.Array) -> float:
@@ -150,12 +139,12 @@ def make_log(
 
 
 def peak_flops(device: jax.Device) -> float | None:
-  """FLOP/s of one device, None if it is not in `PEAK`."""
-  return next((peak for kind, peak in PEAK.items() if device.device_kind.startswith(kind)), None)
+  """FLOP/s of one device; None for an unknown kind."""
+  return next((peak for kind, peak in _PEAK.items() if device.device_kind.startswith(kind)), None)
 
 
 def memory(device: jax.Device) -> int:
-  """Bytes: the device's peak use, or, of a CPU, the memory that this process holds."""
+  """Bytes: the device's peak use or, of a CPU, the memory that this process holds."""
   if stats := device.memory_stats():
     return stats["peak_bytes_in_use"]
   try:
@@ -167,10 +156,7 @@ def memory(device: jax.Device) -> int:
 class Compilations:
   """Counts XLA programs compiled, or fetched from a cache, while it is open."""
 
-  _EVENT = "/jax/core/compile/backend_compile_duration"
-
-  def __init__(self):
-    self.count = 0
+  count = 0
 
   def __enter__(self) -> Self:
     jax.monitoring.register_event_duration_secs_listener(self._listen)
@@ -181,15 +167,11 @@ class Compilations:
 
   def _listen(self, event: str, duration: float, **_: Any) -> None:
     del duration
-    self.count += event == self._EVENT
+    self.count += event == "/jax/core/compile/backend_compile_duration"
 
 
 def check_window(window: tuple[int, int] | None, steps: int) -> None:
-  """Refuses to profile steps, the first and the last of `window`, after the last of `steps`.
-
-  Raises:
-    ConfigError: naming the flag.
-  """
+  """Raises ConfigError for a `window` to profile, (first, last), that ends after `steps`."""
   if window and window[1] > steps:
     raise ConfigError(
       f"--profile={window[0]}:{window[1]}: the run ends at config.steps={steps}; choose steps up to"
@@ -201,10 +183,7 @@ class Profile:
   """A profile of the steps from `first` to `last`, for TensorBoard's and xprof's trace viewer."""
 
   def __init__(self, folder: str | os.PathLike, window: tuple[int, int] | None, seen: int = 0):
-    """Writes into `folder`; nothing if `window`, (first, last), is None.
-
-    Nor if it begins among the `seen` steps that were taken before, which is logged.
-    """
+    """Of `window`, (first, last), into `folder`; none if it begins among `seen` earlier steps."""
     self._folder, self._running = str(folder), False
     self._first, self._last = window or (0, -1)
     if window and self._first <= seen:

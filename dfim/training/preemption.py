@@ -1,9 +1,8 @@
 """Signals that stop a run: SIGTERM, SIGUSR1 and the first Ctrl-C.
 
-A single process notes the signal and stops after its current step. Several processes must stop
-after the same step, whichever of them was signalled: JAX's distributed runtime distributes SIGTERM
-and chooses the step, and the other signals (SLURM sends SIGUSR1 before the end of a job) are turned
-into SIGTERM. The second Ctrl-C goes to the previous handler.
+A single process stops after its current step. Several processes must stop after the same step: JAX
+distributes SIGTERM and chooses the step, and the other signals (SLURM sends SIGUSR1 before the end
+of a job) become SIGTERM. The second Ctrl-C goes to the previous handler.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: not done, but worth another try
 
 
 class PreemptedError(Exception):
-  """Training stopped, saved, because a signal asked for it."""
+  """Training stopped, saved, because of a signal."""
 
 
 class Notice:

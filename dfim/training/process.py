@@ -1,4 +1,4 @@
-"""The process that a program runs in: its memory, the other processes of the run, its exit code."""
+"""The process of a program: its memory, the other processes of the run, its exit code."""
 
 from collections.abc import Iterator
 import contextlib
@@ -19,9 +19,9 @@ _FAILURES = checkpoint.SaveError, checkpoint.ReadError, nonfinite.NonFiniteError
 
 
 def limit_arenas() -> None:
-  """Limits malloc to one arena a core: glibc's eight each keep fragments of every save.
+  """Limits malloc to one arena a core, unless MALLOC_ARENA_MAX is set.
 
-  MALLOC_ARENA_MAX, if it is set, decides.
+  Each of glibc's eight a core keeps fragments of every save.
   """
   mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has one
   if mallopt and "MALLOC_ARENA_MAX" not in os.environ:
@@ -44,7 +44,7 @@ def leave_at_second_interrupt() -> None:
 def join(
   distributed: bool, coordinator: str | None, num_processes: int | None, process_id: int | None
 ) -> None:
-  """Joins the other processes of a run, if the flags of these names say that there are any.
+  """Joins the other processes of a run, if the flags of these names ask for it.
 
   Raises:
     ConfigError: flags that need others, or no cluster.
@@ -60,13 +60,13 @@ def join(
     jax.distributed.initialize(coordinator, *numbers, heartbeat_timeout_seconds=30)
   except (RuntimeError, ValueError) as error:
     cause = " ".join(str(error).split())
-    fix = "where no cluster tells it, pass --coordinator, --num_processes and --process_id"
+    fix = "without a cluster that JAX knows, pass --coordinator, --num_processes and --process_id"
     raise ConfigError(f"--distributed: {cause}; {fix}.") from error
 
 
 @contextlib.contextmanager
 def exit_codes(*reported: type[Exception]) -> Iterator[None]:
-  """Ends the process where the block raises, with one line and an exit code.
+  """Ends the process where the block raises, with an exit code and one line.
 
   The code is 2 for a ConfigError, 75 for a PreemptedError and 1 for any other. The line is the
   message of these, of failed saves and reads, of numbers that are not finite and of the errors
@@ -91,7 +91,7 @@ def _report(error: BaseException, reported: tuple[type[Exception], ...]) -> int:
     case preemption.PreemptedError():
       line, code = f"{error} The same command goes on from there.", preemption.EXIT_CODE
     case KeyboardInterrupt():
-      line = "stopped by Ctrl-C; what was not finished is not written."
+      line = "stopped by Ctrl-C; unfinished files are not written."
     case _ if not isinstance(error, reported):
       traceback.print_exception(error)
       line = (

@@ -1,4 +1,4 @@
-"""Bundles of all that a failed step read, and the step run again (`--mode=replay`).
+"""Bundles of the inputs of a failed step, and the step run again (`--mode=replay`).
 
 A bundle is a workdir of its own, `<workdir>/replay/<step>`: the state before the step as a
 checkpoint, `config.json`, and `batch_<process>.npz`, each process's rows of the batch.
@@ -39,7 +39,7 @@ def failure(
   try:
     bundle = write(experiment, workdir, step, state, batch)
   except (OSError, checkpoint.SaveError) as error:
-    return nonfinite.NonFiniteError(f"{cause} What replays the last could not be written: {error}")
+    return nonfinite.NonFiniteError(f"{cause} The bundle of the last was not written: {error}")
   again = f"python -m dfim.main --mode=replay --workdir={bundle}"
   return nonfinite.NonFiniteError(f"{cause} To see the last again: {again}")
 
@@ -52,8 +52,7 @@ def write(
   batch: dict[str, Any],
 ) -> pathlib.Path:
   """Writes the bundle of number `step`, which was skipped and left `state`; returns its folder."""
-  bundle = _free(pathlib.Path(workdir) / "replay", step)
-  config = experiment.config
+  bundle, config = _free(pathlib.Path(workdir) / "replay", step), experiment.config
   workdir_lib.write_config(str(bundle), config)
   rows = {name: _local(a) for name, a in checksums.named(batch).items()}
   path = bundle / f"batch_{jax.process_index()}.npz"
@@ -78,7 +77,7 @@ def replay(workdir: str, *, devices: Any = None) -> list[str]:
 
   Returns:
     Names of arrays that are not finite: "batch/x", "loss", the gradient's "params/Dense_0/kernel",
-    or, where all these are finite, of the update: "update/params/Dense_0/kernel".
+    or, if all these are finite, of the update: "update/params/Dense_0/kernel".
 
   Raises:
     ConfigError: `workdir` is not a bundle.
@@ -91,7 +90,8 @@ def replay(workdir: str, *, devices: Any = None) -> list[str]:
   gradient = step_lib.make_gradient(experiment.apply, experiment.loss, accumulate=config.accumulate)
   args = state, batch, experiment.root()
   (loss, _), grads = jax.jit(gradient)(*args)
-  found = list(_not_finite({"batch": batch, "loss": loss, **_under_params(grads)}))
+  grads_by_name = grads if set(grads) == {"params"} else {"params": grads}  # linen has the key
+  found = list(_not_finite({"batch": batch, "loss": loss, **grads_by_name}))
   if not found:
     propose = functools.partial(train_state.proposed, tx=experiment.tx)
     new = jax.jit(propose)(state, grads)
@@ -121,11 +121,6 @@ def _not_finite(tree: Any) -> Iterator[str]:
       yield name
 
 
-def _under_params(grads: Any) -> dict[str, Any]:
-  """The gradient below "params", where linen's trees are already."""
-  return grads if set(grads) == {"params"} else {"params": grads}
-
-
 def _local(a: jax.Array) -> np.ndarray:
   """This process's rows, in order."""
   shards = {s.index[0].start or 0: s for s in a.addressable_shards}
@@ -136,8 +131,8 @@ def _batch(experiment: experiment_lib.Experiment, bundle: pathlib.Path) -> dict[
   path = bundle / f"batch_{jax.process_index()}.npz"
   if not path.is_file():
     raise ConfigError(
-      f"workdir={bundle}: no {path.name} there; pass what a run that stopped wrote, and as many"
-      " processes as it had."
+      f"workdir={bundle}: no {path.name} there; pass the bundle of a run, and as many processes as"
+      " it had."
     )
   with config_errors(str(path)), np.load(path, allow_pickle=False) as rows:
     names = list(checksums.named(experiment.batch))

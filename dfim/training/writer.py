@@ -1,7 +1,6 @@
 """The metrics of a run, in `metrics.jsonl` and TensorBoard events, and its pictures.
 
-`metrics.jsonl` holds an object a line, {"step": 10, "loss": 0.5}. JSON has no number for NaN and
-the infinities: such values are null there, and NaN or infinite in TensorBoard.
+`metrics.jsonl` holds an object a line, {"step": 10, "loss": 0.5}; NaN and infinity are null there.
 """
 
 import importlib.util
@@ -22,22 +21,21 @@ from dfim.viz import images as pictures
 class Writer:
   """Writes scalars and images of a run into `workdir`; a context manager.
 
-  With `start=n` the run resumes after step n: lines of later steps, which an earlier process wrote
-  after its last checkpoint, are removed, so that the log of a resumed run equals that of an
-  unbroken one. With `start=None` every whole line stays. An inactive writer does nothing; it is for
-  every process except the first.
+  The run goes on after step `start`: lines of later steps, which an earlier process wrote after its
+  last checkpoint, are removed, so that the log of a resumed run equals that of an unbroken one. An
+  inactive writer does nothing; it is for every process except the first.
   """
 
-  def __init__(self, workdir: str | os.PathLike, start: int | None = None, *, active: bool = True):
+  def __init__(self, workdir: str | os.PathLike, start: int = 0, *, active: bool = True):
     self._workdir = pathlib.Path(workdir)
     self._active = active
     if not active:
       return
     self._workdir.mkdir(parents=True, exist_ok=True)
     path = self._workdir / "metrics.jsonl"
-    _drop_lines(path, math.inf if start is None else start)
+    _drop_lines(path, start)
     self._lines = path.open("a")
-    self._events = _events(self._workdir, start)
+    self._events = _events(self._workdir, start + 1)
 
   def __enter__(self) -> Self:
     return self
@@ -74,14 +72,14 @@ class Writer:
       self._events.close()
 
 
-def _drop_lines(path: pathlib.Path, last: float) -> None:
+def _drop_lines(path: pathlib.Path, last: int) -> None:
   """Keeps the whole lines of steps up to `last`."""
   if not path.exists():
     return
   lines = path.read_bytes().splitlines(keepends=True)
   valid = [line for line in lines if _step(line) <= last]
   if valid != lines:
-    logging.info("%s: dropped %d lines after step %s", path, len(lines) - len(valid), last)
+    logging.info("%s: dropped %d lines after step %d", path, len(lines) - len(valid), last)
     atomic.replace(path, lambda file: file.writelines(valid))
 
 
@@ -100,9 +98,8 @@ def _number(name: str, value: Any) -> int | float:
   return int(array.item()) if array.dtype.kind in "iub" else float(array.item())
 
 
-def _events(workdir: pathlib.Path, start: int | None) -> Any:
-  """clu's writer if tensorflow is installed, else `_TensorBoardX`; a mark purges later steps."""
-  purge = None if start is None else start + 1
+def _events(workdir: pathlib.Path, purge: int) -> Any:
+  """clu's writer if tensorflow is installed, else `_TensorBoardX`; steps from `purge` on go."""
   if not (importlib.util.find_spec("tensorflow") and importlib.util.find_spec("tensorboard")):
     return _TensorBoardX(workdir, purge)
   _TensorBoardX(workdir, purge).close()  # clu cannot write the mark
@@ -116,7 +113,7 @@ def _events(workdir: pathlib.Path, start: int | None) -> Any:
 class _TensorBoardX:
   """The two methods of clu's `SummaryWriter` that `Writer` calls, without tensorflow."""
 
-  def __init__(self, workdir: pathlib.Path, purge: int | None):
+  def __init__(self, workdir: pathlib.Path, purge: int):
     import tensorboardX
 
     self._writer = tensorboardX.SummaryWriter(

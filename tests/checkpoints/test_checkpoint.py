@@ -1,4 +1,4 @@
-"""Saving beside training; what damage and kills do is in tests/trust."""
+"""Saves during training, and restores; tests/trust has damage and kills."""
 
 import sys
 import threading
@@ -23,10 +23,10 @@ CONFIG = saves()
 
 @pytest.fixture
 def stuck():
-  """While it is set, this process's renames stand still: a disk that does not answer."""
+  """While it is set, this process's renames wait: a disk that does not answer."""
   held, go_on = threading.Event(), threading.Event()
 
-  def hook(event, args):  # there is no taking an audit hook away; it does nothing once let go
+  def hook(event, args):  # an audit hook cannot be removed; it does nothing once let go
     if event == "os.rename" and held.is_set():
       go_on.wait(60)
 
@@ -58,7 +58,7 @@ def test_training_goes_on_while_a_save_waits_for_the_disk(tmp_path, stuck):
 
 
 @pytest.mark.parametrize("every", [1, 3, 20])
-def test_what_is_written_later_is_what_was_due(tmp_path, every):
+def test_a_state_written_later_is_the_one_that_was_due(tmp_path, every):
   config = saves(every=every, newest=100)
   last, later = 24, checkpoint.Checkpoints.DELAY
   step = jax.jit(lambda state: dict(x=1 + state["x"]), donate_argnums=0)
@@ -73,7 +73,7 @@ def test_what_is_written_later_is_what_was_due(tmp_path, every):
   np.testing.assert_array_equal(restored(tmp_path, 5), np.full(5, due[-1]))
 
 
-def test_milestones_stay_beside_the_newest_and_each_can_be_restored(tmp_path):
+def test_milestones_stay_with_the_newest_and_each_can_be_restored(tmp_path):
   config = saves(milestones=3)
   with checkpoint.Checkpoints(str(tmp_path), config) as checkpoints:
     for n in range(1, 9):
@@ -81,8 +81,10 @@ def test_milestones_stay_beside_the_newest_and_each_can_be_restored(tmp_path):
   assert checkpoint.steps(str(tmp_path)) == [3, 6, 7, 8]
   np.testing.assert_array_equal(restored(tmp_path, 5, step=3), np.full(5, 3))
   np.testing.assert_array_equal(restored(tmp_path, 5), np.full(5, 8))
-  with pytest.raises(ConfigError, match=r"--step=5: no checkpoint .* there are 3, 6, 7, 8\."):
+  with pytest.raises(ConfigError, match="^--step=5: .* 3, 6, 7, 8"):
     restored(tmp_path, 5, step=5)
+  with pytest.raises(ConfigError, match=r"another network .* x is float32\[5\]"):
+    restored(tmp_path, 6)
 
 
 @pytest.mark.parametrize("milestones", [0, 4])
@@ -101,7 +103,7 @@ def two_saves(workdir):
 
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), RuntimeError("whatever")])
-def test_what_goes_wrong_once_is_no_damage(tmp_path, monkeypatch, error):
+def test_an_error_that_comes_once_is_no_damage(tmp_path, monkeypatch, error):
   two_saves(tmp_path)
   load, errors = checkpoint.ocp.load, [error]
 
@@ -116,20 +118,16 @@ def test_what_goes_wrong_once_is_no_damage(tmp_path, monkeypatch, error):
 
 
 @pytest.mark.parametrize(
-  "error,told",
-  [
-    (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory."), "RESOURCE_EXHAUSTED"),
-    (MemoryError("Unable to allocate 9 bytes"), "MemoryError: Unable to allocate 9 bytes"),
-  ],
+  "error", [jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: memory"), MemoryError("9 bytes")]
 )
-def test_too_little_memory_is_no_damage(tmp_path, monkeypatch, error, told):
+def test_too_little_memory_is_no_damage(tmp_path, monkeypatch, error):
   two_saves(tmp_path)
 
   def full(*args, **kwargs):
     raise error
 
   monkeypatch.setattr(checkpoint.ocp, "load", full)
-  with pytest.raises(checkpoint.ReadError, match=f"/2 could not be read: .*{told}"):
+  with pytest.raises(checkpoint.ReadError, match=f"/2 could not be read: .*{error}"):
     restored(tmp_path, 1 << 16, set_aside=True)
   assert checkpoint.steps(str(tmp_path)) == [1, 2]
 
@@ -160,13 +158,12 @@ def test_a_disk_that_fails_is_not_damage_and_moves_nothing(tmp_path, name):
 
 
 def test_shapes_without_shardings_are_no_damage(tmp_path):
-  with checkpoint.Checkpoints(str(tmp_path), CONFIG) as checkpoints:
-    checkpoints.save(1, dict(x=jnp.zeros(5)), force=True)
+  two_saves(tmp_path)
   with pytest.raises(ValueError, match="abstract: has no shardings"):
-    checkpoint.restore(str(tmp_path), dict(x=jax.ShapeDtypeStruct((5,), jnp.float32)))
+    checkpoint.restore(str(tmp_path), dict(x=jax.ShapeDtypeStruct((1 << 16,), jnp.float32)))
 
 
-def test_another_version_of_the_code_is_told_and_restores(tmp_path, monkeypatch, caplog):
+def test_another_version_of_the_code_is_logged_and_restores(tmp_path, monkeypatch, caplog):
   with checkpoint.Checkpoints(str(tmp_path), CONFIG) as checkpoints:
     checkpoints.save(1, dict(x=jnp.arange(3.0)), force=True)
   restored(tmp_path, 3)

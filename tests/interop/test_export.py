@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import imm_digits
-from dfim import sample, train
+from dfim import evaluate, sample, train
 from dfim.checkpoints import checkpoint
 from dfim.config.errors import ConfigError
 from dfim.interop import export, names, safetensors
@@ -16,12 +16,13 @@ from dfim.training import experiment as experiment_lib, nonfinite
 ONE = jax.devices()[:1]
 
 
-def config_of(**model):
+def config_of(**fields):
+  """A short run, with fields set: `__` for a dot."""
   config = imm_digits.get_config("smoke")
   config.steps = config.checkpoint_every = 2
   config.evaluators = {}
   config.sampler.steps, config.sampler.count, config.sampler.chunk = (1,), 8, 8
-  config.model.update(model)
+  config.update_from_flattened_dict({k.replace("__", "."): v for k, v in fields.items()})
   return config
 
 
@@ -48,7 +49,7 @@ def test_export_and_load_are_bit_exact(trained):
   assert (net, f) == (experiment.net, experiment.f)
 
 
-def test_config_json_says_what_a_sampler_needs(trained):
+def test_config_json_describes_the_network_and_its_sampler(trained):
   found = json.loads((trained[1] / "config.json").read_text())
   assert found["model"]["name"] == "models.mlp.MLP" and found["model"]["time_scale"] == 1000.0
   assert (found["t_max"], found["t_min"]) == (0.994, 0.006)
@@ -84,49 +85,47 @@ def refused(message):
   return pytest.raises(ConfigError, match=message)
 
 
-def test_nothing_that_stands_there_is_written_over(trained, tmp_path):
+def test_nothing_is_written_over(trained):
   run, out, _ = trained
   before = {p: p.stat().st_mtime_ns for p in [*run.rglob("*"), *out.rglob("*")]}
-  with refused("out=.* stands there already"):
+  with refused("^out="):
     export.export_run(config_of(), str(run), str(out), devices=ONE)
-  with refused("workdir=.* stands there already"):
+  with refused("^workdir="):
     export.import_weights(config_of(), str(run), str(out), devices=ONE)
+  config = config_of(data__split="test")
+  config.evaluators = imm_digits.get_config("smoke").evaluators
+  with refused("data.split='train'"):
+    evaluate.evaluate(config, str(run), devices=ONE)
   assert {p: p.stat().st_mtime_ns for p in [*run.rglob("*"), *out.rglob("*")]} == before
 
 
 @pytest.mark.parametrize(
-  "change, message",
+  "change, named",
   [
-    (dict(width=16), "model.width=16 in this config, 32 in"),
-    (dict(second_time="t-s"), "model.second_time='t-s' in this config, 's' in"),
-    (dict(time_scale=1.0), "model.time_scale=1.0 in this config, 1000.0 in"),
+    (dict(model__width=16), "model.width=16 .* 32 in"),
+    (dict(model__second_time="t-s"), "model.second_time='t-s' .* 's' in"),
+    (dict(model__time_scale=1.0), "model.time_scale=1.0 .* 1000.0 in"),
+    (dict(objective__f__sigma_data=0.4), "objective.f.sigma_data=0.4 .* 0.5 in"),
   ],
 )
 def test_weights_of_another_network_are_refused_before_anything_is_written(
-  change, message, trained, tmp_path
+  change, named, trained, tmp_path
 ):
-  with refused(message):
+  with refused(named):
     export.import_weights(config_of(**change), str(tmp_path / "new"), str(trained[1]), devices=ONE)
   assert not (tmp_path / "new").exists()
 
 
-def test_another_f_or_missing_arguments_are_refused(trained, tmp_path):
+def test_missing_arguments_and_files_are_refused(trained, tmp_path):
   new = str(tmp_path / "new")
-  config = config_of()
-  config.objective.f.sigma_data = 0.4
-  with refused("objective.f.sigma_data=0.4 in this config, 0.5 in"):
-    export.import_weights(config, new, str(trained[1]), devices=ONE)
-  with refused("weights: missing"):
-    export.import_weights(config_of(), new, None, devices=ONE)
-  with refused("out: missing"):
+  for weights in (None, str(tmp_path / "no.npz"), str(tmp_path)):
+    with refused("^weights"):
+      export.import_weights(config_of(), new, weights, devices=ONE)
+  with refused("^out: missing"):
     export.export_run(config_of(), str(trained[0]), None, devices=ONE)
-  with refused("no such file"):
-    export.import_weights(config_of(), new, str(tmp_path / "no.npz"), devices=ONE)
-  with refused("no config.json there"):
-    export.import_weights(config_of(), new, str(tmp_path), devices=ONE)
-  with refused("no checkpoint"):
+  with refused(f"^workdir={new}: no checkpoint"):
     export.export_run(config_of(), new, str(tmp_path / "out"), devices=ONE)
-  assert not (tmp_path / "new").exists() and not (tmp_path / "out").exists()
+  assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -145,13 +144,6 @@ def test_a_config_json_of_others_names_networks_and_paths_alone(name, field, tmp
   with pytest.raises(ConfigError) as error:
     export.load(tmp_path)
   assert "\n" not in str(error.value) and not (tmp_path / "trap").exists()
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"model": 3}', '{"model": {"name": 3}}'])
-def test_a_damaged_config_json_is_refused_in_one_line(text, tmp_path):
-  (tmp_path / "config.json").write_text(text)
-  with refused("config.json"):
-    export.load(tmp_path)
 
 
 @pytest.mark.parametrize("decays", [(0.99, 0.5), (0.5, 0.99), (0.9, 0.9999, 1e-05)], ids=str)

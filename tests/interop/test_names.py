@@ -56,44 +56,38 @@ ARRAYS = {f"net/{name}": a for name, a in names.to_arrays(filled(DIT)).items()}
 
 @pytest.mark.parametrize("net", [DIT, SCAN], ids=["dit", "scan"])
 @pytest.mark.parametrize(
-  "change, message",
+  "name, value, message",
   [
-    (
-      {"block1.qkv.kernel": None},
-      "our block1.qkv.kernel: absent from the file",
-    ),
-    ({"block3.qkv.kernel": np.zeros((16, 48))}, "block3.qkv.kernel: left over"),
-    ({"more": np.zeros(2), "most": np.zeros(2)}, "more and 1 more: left over"),
-    ({"block2.fc1.bias": np.zeros(63)}, r"block2.fc1.bias, our .* is \(63,\) .* \(64,\)"),
-    ({"output.bias": np.array([0, 0, np.nan, 0])}, "output.bias, our .*: nan at index 2;"),
-    ({"output.bias": np.array([0, 0, 0, 1e300])}, "output.bias, our .*: inf at index 3;"),
-    ({"output.bias": np.zeros(4, np.int32)}, "output.bias, our output.bias of int32"),
-    ({"output.bias": np.zeros(4, np.complex64)}, "output.bias, our output.bias of complex64"),
-    ({"output.bias": np.array(["a"] * 4)}, "output.bias, our output.bias of <U1"),
-    ({"pos_embed": np.array("text")}, "pos_embed of <U4"),
-    ({"conv.resample_filter": np.full((1, 1, 2, 2), 0.25 + 0j)}, "filter of complex128"),
-    ({"blocks.0.attn.qkv.bias": np.zeros(48)}, "are both our block0.qkv.bias"),
-    ({"pos_embed": np.zeros((1, 4, 16))}, "pos_embed of shape .* not our positions"),
-    ({"pos_embed": np.zeros((1, 5, 16))}, "pos_embed of shape .* not our positions"),
-    ({"conv.resample_filter": np.full((1, 1, 4, 4), 1 / 16)}, "resample_filter of shape"),
+    ("block1.qkv.kernel", None, "our block1.qkv.kernel: absent"),
+    ("block3.qkv.kernel", np.zeros((16, 48)), "block3.qkv.kernel: left over"),
+    ("block2.fc1.bias", np.zeros(63), r"block2.fc1.bias, our .* is \(63,\) .* \(64,\)"),
+    ("output.bias", np.array([0, 0, np.nan, 0]), "output.bias, our .*: nan at index 2;"),
+    ("output.bias", np.array([0, 0, 0, 1e300]), "output.bias, our .*: inf at index 3;"),
+    ("output.bias", np.zeros(4, np.int32), "output.bias, our output.bias of int32"),
+    ("output.bias", np.array(["a"] * 4), "output.bias, our output.bias of <U1"),
+    ("pos_embed", np.array("text"), "pos_embed of <U4"),
+    ("pos_embed", np.zeros((1, 4, 16)), "pos_embed of shape"),
+    ("pos_embed", np.zeros((1, 5, 16)), "pos_embed of shape"),
+    ("conv.resample_filter", np.full((1, 1, 2, 2), 0.25 + 0j), "filter of complex128"),
+    ("conv.resample_filter", np.full((1, 1, 4, 4), 1 / 16), "resample_filter of shape"),
+    ("blocks.0.attn.qkv.bias", np.zeros(48), "are both our block0.qkv.bias"),
   ],
-  ids=lambda v: next(iter(v)) if isinstance(v, dict) else "",
 )
-def test_what_does_not_fit_is_named(net, change, message):
-  arrays = {**ARRAYS, **{f"net/{name}": a for name, a in change.items()}}
+def test_a_parameter_that_does_not_fit_is_named(net, name, value, message):
+  arrays = ARRAYS | {f"net/{name}": value}
   arrays = {name: a for name, a in arrays.items() if a is not None}
   with pytest.raises(ValueError, match=message) as error:
     names.to_params(arrays, wanted(net), prefix="net/")
   assert "\n" not in str(error.value)
 
 
-def test_a_wrong_prefix_is_told_the_right_one():
-  for prefix in ("", "network."):
-    with pytest.raises(ValueError, match="try prefix 'net/'"):
-      names.to_params(ARRAYS, wanted(DIT), prefix=prefix)
+@pytest.mark.parametrize("prefix", ["", "network."])
+def test_the_right_prefix_is_suggested(prefix):
+  with pytest.raises(ValueError, match="try prefix 'net/'"):
+    names.to_params(ARRAYS, wanted(DIT), prefix=prefix)
 
 
-def test_arrays_outside_the_prefix_are_not_looked_at():
+def test_arrays_outside_the_prefix_are_ignored():
   arrays = {**ARRAYS, "x": np.full(3, np.nan), "ema/output.bias": np.zeros(7)}
   assert_same(names.to_params(arrays, wanted(DIT), prefix="net/"), filled(DIT))
 
@@ -118,7 +112,7 @@ def test_layouts_of_torch_are_turned():
     "map_layer0_s.weight": rng.normal(size=(32, 8)),
     "enc.4x4_block0.norm0.weight": rng.normal(size=8),
   }
-  ours = {k: v for k, v in names.to_arrays(filled(UNET)).items()}
+  ours = names.to_arrays(filled(UNET))
   for name in ("enc_4x4_conv.kernel", "map_s.layer0.kernel", "enc_4x4_block0.norm0.scale"):
     del ours[name]
   params = names.to_params({**ours, **released}, wanted(UNET))["params"]

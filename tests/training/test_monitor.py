@@ -5,6 +5,7 @@ import types
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from configs import imm_digits
@@ -28,6 +29,7 @@ def metrics(skipped=0):
 def test_rates_are_those_since_the_last_line(clock):
   line = monitor.Progress(CONFIG, 3)
   line.start(10)
+  assert line.line(10, metrics(3)) == ("step 10/100  loss 0.25", {}), "the first step has no rate"
   clock.value += 5
   text, rates = line.line(20, metrics(3))
   assert text == "step 20/100  loss 0.25  2.0 it/s  64 examples/s  ETA 0:00:40"
@@ -37,7 +39,7 @@ def test_rates_are_those_since_the_last_line(clock):
   assert rates["steps_per_second"] == 10.0 and "skipped 2 not finite" in text
 
 
-def test_it_says_what_it_waits_for(clock):
+def test_waits_are_shares_of_the_time(clock):
   line = monitor.Progress(CONFIG, 0)
   line.start(0)
   for what, seconds in (("data", 1.0), ("saving", 0.25), ("data", 1.0)):
@@ -49,12 +51,6 @@ def test_it_says_what_it_waits_for(clock):
   assert "waiting for data 40% of the time" in text and "saving" not in text
   clock.value += 1
   assert "waiting_for_data" not in line.line(20, metrics())[1], "counted once"
-
-
-def test_the_first_step_alone_has_no_rate(clock):
-  line = monitor.Progress(CONFIG, 0)
-  line.start(1)
-  assert line.line(1, metrics()) == ("step 1/100  loss 0.25", {})
 
 
 class Busy:
@@ -91,23 +87,23 @@ def test_the_devices_own_steps_are_no_wait_for_data(clock, ready, counted):
   assert line.line(10, metrics())[1].get("waiting_for_data", 0.0) == counted
 
 
-def test_compilations_are_counted_while_open(key):
+def test_compilations_are_counted_while_open():
   double = jax.jit(lambda x: 2.0 * x + 1.0)
   with monitor.Compilations() as compilations:
     for _ in range(3):
       double(jnp.ones(7))
     inside = compilations.count
     double(jnp.ones(8))
-    assert compilations.count > inside
+  assert compilations.count > inside >= 1
+  inside = compilations.count
   double(jnp.ones(9))
-  assert inside >= 1
+  assert compilations.count == inside
 
 
-def test_memory_grows_with_what_is_held():
+def test_memory_grows_with_an_array_that_is_held():
   before = monitor.memory(jax.devices()[0])
-  held = bytearray(200_000_000)
-  held[::4096] = b"x" * len(held[::4096])
-  assert monitor.memory(jax.devices()[0]) - before > 150_000_000
+  held = np.ones(25_000_000)
+  assert monitor.memory(jax.devices()[0]) - before > 0.75 * held.nbytes
 
 
 def test_the_peak_is_that_of_the_kind():
@@ -125,13 +121,11 @@ def test_a_window_of_steps_is_profiled(tmp_path):
   assert list(tmp_path.glob("plugins/profile/*/*.xplane.pb"))
 
 
-def test_a_window_that_a_resumed_run_has_behind_it_is_told_once(tmp_path, caplog):
+def test_a_window_before_a_resumed_run_is_logged_and_not_profiled(tmp_path, caplog):
   with monitor.Profile(tmp_path, (3, 4), seen=3) as profile:
     for step in (4, 5, 6):
       profile.before(step, None)
-  assert [r.getMessage() for r in caplog.records] == [
-    "No profile: step 3 was taken before this run, which resumes."
-  ]
+  assert len(caplog.records) == 1 and "No profile: step 3" in caplog.text
   assert not list(tmp_path.iterdir())
 
 

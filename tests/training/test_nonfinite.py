@@ -7,7 +7,7 @@ from dfim.training import nonfinite
 
 
 class Pending:
-  """A count that is computed `late` looks after it is asked for."""
+  """A count that is ready after `late` calls of `is_ready`."""
 
   def __init__(self, value, late):
     self.value, self.late = value, late

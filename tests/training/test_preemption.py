@@ -26,7 +26,7 @@ def test_the_second_ctrl_c_goes_to_the_handler_from_before():
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_beside_the_main_thread_nothing_is_handled():
+def test_another_thread_handles_no_signal():
   found = []
 
   def work():

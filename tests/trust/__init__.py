@@ -1,4 +1,4 @@
-"""What makes a trainer one that can be trusted, by experiment; `make trust` runs all of it."""
+"""Experiments that try to break the promises of docs/trust.md; `make trust` runs all of them."""
 
 from collections.abc import Callable, Mapping
 import os
@@ -15,14 +15,14 @@ FULL = bool(os.environ.get("TRUST_FULL"))  # `make trust` sets it
 
 
 def scaled(quick: int, full: int) -> int:
-  """How many of an experiment: `quick` in every test run, `full` with `make trust`."""
+  """The number of an experiment's trials: `quick` in every test run, `full` in `make trust`."""
   return full if FULL else quick
 
 
 def small(
   config: ml_collections.ConfigDict, *, steps: int, every: int
 ) -> ml_collections.ConfigDict:
-  """A run of so many steps that saves `every` so many, and draws and scores next to nothing."""
+  """A run of `steps` that saves after every `every`, and draws and scores next to nothing."""
   config.steps = steps
   config.optimizer = dict(name="optax.adam", learning_rate=1e-3)  # not of the number of steps
   config.evaluators = {}
@@ -43,14 +43,14 @@ def trainer(workdir: os.PathLike, *flags: str) -> list[str]:
 def start(
   command: list[str], *, devices: int = 1, env: Mapping[str, str] | None = None, **kwargs
 ) -> subprocess.Popen:
-  """Starts a process of its own with so many CPU devices; `env` is added to this one's."""
+  """Starts a process of its own with `devices` CPU devices; `env` is added to this one's."""
   ours = dict(JAX_PLATFORMS="cpu", JAX_NUM_CPU_DEVICES=str(devices), PYTHONPATH=str(ROOT))
   kwargs = dict(stderr=subprocess.PIPE, text=True, cwd=ROOT) | kwargs
   return subprocess.Popen(command, env={**os.environ, **ours, **(env or {})}, **kwargs)
 
 
 def start_all(count: int, command: list[str], *, devices: int = 1) -> list[subprocess.Popen]:
-  """Starts `command` in so many processes of one distributed run.
+  """Starts `command` in `count` processes of one distributed run.
 
   All of them compile: the first alone would find a program of an earlier run in the cache, and Gloo
   gives up on the others after 30 s.
@@ -65,7 +65,7 @@ def start_all(count: int, command: list[str], *, devices: int = 1) -> list[subpr
 
 
 def finish(processes: list[subprocess.Popen], seconds: float = 300) -> list[str]:
-  """What each printed, once all have ended well."""
+  """The output of each, once all have ended well."""
   try:
     printed = [p.communicate(timeout=seconds)[1] for p in processes]
   finally:
@@ -77,7 +77,7 @@ def finish(processes: list[subprocess.Popen], seconds: float = 300) -> list[str]
 
 
 def until(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 300) -> None:
-  """Waits for what `process` is to do, on a busy machine for minutes."""
+  """Waits until `process` has done something, on a busy machine for minutes."""
   deadline = time.monotonic() + seconds
   while not condition():
     assert process.poll() is None, process.communicate()

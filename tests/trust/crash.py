@@ -1,8 +1,8 @@
 """Saves six checkpoints and is killed at every file operation in turn; `test_crashes` starts it.
 
 A process that has imported everything and started nothing forks one child for each point, so that
-a hundred of them take minutes. Prints a line a point: the point, what was restored after it, and
-the last step whose save had ended before it.
+a hundred of them take minutes. Prints a line a point: the step that is restored after it, and the
+last step whose save had ended before it.
 """
 
 import functools
@@ -12,6 +12,7 @@ import os
 import pathlib
 import signal
 import sys
+import traceback
 from typing import Any
 
 import jax
@@ -27,7 +28,7 @@ CONFIG = ml_collections.ConfigDict(dict(checkpoint_every=1, keep_checkpoints=KEE
 
 
 def state_of(step: int) -> dict[str, jax.Array]:
-  """Which step a state is of can be read off it."""
+  """Its numbers are its step."""
   return dict(x=jnp.full((64, 8), step, jnp.float32))
 
 
@@ -55,8 +56,8 @@ def die_at(point: int) -> None:
   sys.addaudithook(hook)
 
 
-def look(workdir: pathlib.Path) -> None:
-  """What can be restored, as the state itself says; and whether saving goes on from there."""
+def restore(workdir: pathlib.Path) -> None:
+  """Restores what can be restored, checks that saving goes on from there, prints the line."""
   ended = (workdir / "ended").read_text().split() if (workdir / "ended").exists() else ["0"]
   restored = 0
   if checkpoint.steps(str(workdir)):
@@ -83,8 +84,6 @@ def child(work) -> int:
     work()
     os._exit(0)
   except BaseException:
-    import traceback
-
     traceback.print_exc()
     os._exit(1)
 
@@ -102,7 +101,7 @@ def main(folder: str, first: int, stride: int) -> None:
 
     status = child(saves)
     assert status in (0, signal.SIGKILL), f"point {point} ended with {status}"
-    assert child(functools.partial(look, workdir)) == 0, f"point {point}: nothing to restore"
+    assert child(functools.partial(restore, workdir)) == 0, f"point {point}: nothing to restore"
     point += stride
 
 

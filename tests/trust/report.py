@@ -1,4 +1,4 @@
-"""What `make trust` found, as a table: python -m tests.trust.report runs/trust.xml"""
+"""The results of `make trust` as a table: python -m tests.trust.report runs/trust.xml"""
 
 import collections
 import sys
@@ -6,10 +6,10 @@ import xml.etree.ElementTree as ElementTree
 
 
 def rows(path: str) -> list[tuple[str, str, int, float, str]]:
-  """Module, test, times it ran, seconds, and what it recorded."""
+  """Module, test, number of runs, seconds, and recorded properties."""
   found = collections.defaultdict(lambda: [0, 0.0, []])
   for case in ElementTree.parse(path).iter("testcase"):
-    if not case.get("name"):  # of what broke outside a test
+    if not case.get("name"):  # an error outside of a test
       continue
     name = case.get("classname").rsplit(".", 1)[-1], case.get("name").split("[")[0]
     row = found[name]

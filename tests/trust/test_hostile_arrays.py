@@ -1,7 +1,7 @@
 """Arrays of any kind at every entry point: the right numbers, or one line that refuses them.
 
-Seeded; a failure prints its example and the seed. HOSTILE_SECONDS=1200 HOSTILE_SEED=7 pytest -n 0
-searches longer, elsewhere.
+Seeded; a failure prints its example and the seed. HOSTILE_SECONDS=1200 HOSTILE_SEED=7 search
+longer, elsewhere.
 """
 
 import functools
@@ -25,6 +25,7 @@ from dfim.models import causal_transformer, mlp
 from dfim.objectives import denoising
 from dfim.samplers import given
 
+pytestmark = pytest.mark.timeout(3600)
 SEED = int(os.environ.get("HOSTILE_SEED", 0))
 HUNTS = 6  # tests below
 SECONDS = float(os.environ.get("HOSTILE_SECONDS", 60)) / HUNTS
@@ -35,26 +36,24 @@ FAULTS = "none none none nan inf huge constant sorted list object text missing m
 def hunt(strategy, check):
   """Examples of seeds SEED, SEED + 1, .. until the time is over."""
   end, n = time.monotonic() + SECONDS, 0
+  options = dict(max_examples=50, deadline=None, database=None, report_multiple_bugs=False)
+  quiet = hypothesis.settings(**options, suppress_health_check=hypothesis.HealthCheck)
   while n == 0 or time.monotonic() < end:
-    quiet = hypothesis.settings(
-      max_examples=50,
-      deadline=None,
-      database=None,
-      report_multiple_bugs=False,
-      suppress_health_check=hypothesis.HealthCheck,
-    )
     print(f"HOSTILE_SEED={SEED + n}")
     quiet(hypothesis.seed(SEED + n)(hypothesis.given(strategy)(check)))()
     n += 1
+
+
+def fields(**strategies):
+  return st.fixed_dictionaries(strategies)
 
 
 def arrays(*shapes):
   """Any array: mostly of one of `shapes`, now and then with a fault or of another rank."""
   other = st.lists(st.integers(0, 4), max_size=4).map(tuple)
   shape = st.one_of(*[st.sampled_from(shapes)] * 5, other)
-  return st.builds(
-    made, shape, st.sampled_from(DTYPES), st.sampled_from(FAULTS), st.integers(0, 9999)
-  )
+  kind, fault = st.sampled_from(DTYPES), st.sampled_from(FAULTS)
+  return st.builds(made, shape, kind, fault, st.integers(0, 9999))
 
 
 def made(shape, dtype, fault, seed):
@@ -77,7 +76,7 @@ def made(shape, dtype, fault, seed):
 
 
 def taken(call):
-  """What `call` returns, or None where it refuses in one line; anything else is an error."""
+  """The result of `call`, or None if it refuses in one line; anything else is an error."""
   try:
     return call()
   except (ValueError, FileNotFoundError) as error:
@@ -95,7 +94,6 @@ def whole(low, high):
   return st.one_of(*[st.integers(low, high)] * 5, st.sampled_from([2.5, None, "3", True, -1, 0]))
 
 
-@pytest.mark.timeout(3600)
 def test_series():
   rows, stack = 260, 2
   size = dict(context=8, horizon=4, stack=stack)
@@ -103,11 +101,8 @@ def test_series():
     *[st.just((160, 200, 240))] * 6,
     st.sampled_from([(160.0, 200, 240), (240, 160, 260), (9, 9, 9), None, (160, 200, 999)]),
   )
-  strategy = st.fixed_dictionaries(
-    dict(
-      values=arrays((rows, 2), (rows, 1)), calendar=arrays((rows, 1)), season=whole(1, 6), cuts=cuts
-    )
-  )
+  values = arrays((rows, 2), (rows, 1))
+  strategy = fields(values=values, calendar=arrays((rows, 1)), season=whole(1, 6), cuts=cuts)
 
   def check(series):
     batch = taken(lambda: next(forecasting.windows(4, 0, series=series, **size)))
@@ -134,15 +129,9 @@ def test_series():
   hunt(strategy, check)
 
 
-@pytest.mark.timeout(3600)
 def test_images(tmp_path):
-  strategy = st.fixed_dictionaries(
-    dict(
-      x=arrays((6, 4, 4, 3), (6, 4, 4)),
-      label=st.one_of(st.none(), arrays((6,))),
-      name=st.sampled_from(["label", "labels", "y"]),
-    )
-  )
+  label, name = st.one_of(st.none(), arrays((6,))), st.sampled_from(["label", "labels", "y"])
+  strategy = fields(x=arrays((6, 4, 4, 3), (6, 4, 4)), label=label, name=name)
 
   def check(offered):
     x, label, name = (offered[field] for field in ("x", "label", "name"))
@@ -161,27 +150,23 @@ def test_images(tmp_path):
   hunt(strategy, check)
 
 
-@pytest.mark.timeout(3600)
-def test_what_is_given_to_draw():
+def test_arrays_given_to_draw():
   like = lambda dtype, *shape: jax.ShapeDtypeStruct((9, *shape), dtype)
   cond = dict(goal=like("float32", 3), action=like("int32", 6), plan=like("float32", 6, 2))
   batch = dict(x=like("float32", 6, 2), cond=cond)
   net = causal_transformer.CausalTransformer(vocabulary=99)
-  strategy = st.fixed_dictionaries(
-    dict(
-      context=st.one_of(st.none(), arrays((4, 3, 2))),
-      goal=arrays((4, 3)),
-      action=arrays((4, 6)),
-      plan=arrays((4, 6, 2)),
-      lengths=st.one_of(st.none(), arrays((4,))),
-    )
+  strategy = fields(
+    context=st.one_of(st.none(), arrays((4, 3, 2))),
+    goal=arrays((4, 3)),
+    action=arrays((4, 6)),
+    plan=arrays((4, 6, 2)),
+    lengths=st.one_of(st.none(), arrays((4,))),
   )
 
   def check(offered):
     context, lengths = offered.pop("context"), offered.pop("lengths")
-    found = taken(
-      lambda: given.check(batch, net, 4, context=context, cond=offered, lengths=lengths)
-    )
+    call = functools.partial(given.check, batch, net, 4)
+    found = taken(lambda: call(context=context, cond=offered, lengths=lengths))
     if found is None:
       return
     for name, array in dict(found["cond"], context=found.get("context")).items():
@@ -196,7 +181,6 @@ def test_what_is_given_to_draw():
   hunt(strategy, check)
 
 
-@pytest.mark.timeout(3600)
 def test_scores():
   strategy = st.tuples(arrays((24, 3), (24, 2, 2)), arrays((24, 3), (30, 3), (30, 2, 2)))
 
@@ -234,40 +218,28 @@ def losses():
   ]
 
 
-@pytest.mark.timeout(3600)
 def test_padding():
   strategy = st.tuples(st.integers(0, 3), st.integers(0, 9999), st.integers(0, 9999))
 
   def check(drawn):
     which, masks, fill = drawn
-    rng = np.random.default_rng(masks)
+    rng, junk = np.random.default_rng(masks), np.random.default_rng(fill)
     mask = rng.random((4, 5, 1)) < rng.choice([0.1, 0.5, 0.9])
-    batch = dict(
-      x=rng.normal(size=(4, 5, 2)).astype(np.float32),
-      cond=dict(
-        action=rng.normal(size=(4, 5, 3)).astype(np.float32),
-        move=rng.integers(0, 256, (4, 5), np.int32),
-      ),
-      mask=mask,
-    )
-    loss = losses()[1][which]
-    key = jax.random.key(masks)
-    found = float(loss(batch, key))
+    x, action = (rng.normal(size=(4, 5, n)).astype(np.float32) for n in (2, 3))
+    move = rng.integers(0, 256, (4, 5), np.int32)
+    batch = lambda x, action, move: dict(x=x, cond=dict(action=action, move=move), mask=mask)
+    loss, key = losses()[1][which], jax.random.key(masks)
+    found = float(loss(batch(x, action, move), key))
     finite(found)
-    junk = np.random.default_rng(fill)
-    bad = junk.choice([np.nan, np.inf, 1e30])
-    batch["x"] = np.where(mask, batch["x"], np.float32(bad))
-    batch["cond"] = dict(
-      action=np.where(mask, batch["cond"]["action"], np.float32(bad)),
-      move=np.where(mask[..., 0], batch["cond"]["move"], junk.integers(-5, 2**31 - 1)),
-    )
-    assert float(loss(batch, key)) == found
+    bad = np.float32(junk.choice([np.nan, np.inf, 1e30]))
+    x, action = (np.where(mask, a, bad) for a in (x, action))
+    move = np.where(mask[..., 0], move, junk.integers(-5, 2**31 - 1))
+    assert float(loss(batch(x, action, move), key)) == found
 
   with jax.debug_key_reuse(False):
     hunt(strategy, check)
 
 
-@pytest.mark.timeout(3600)
 def test_weights(tmp_path):
   net = mlp.MLP(width=4, depth=1)
   one = jnp.ones((1, 2)), jnp.ones((1, 1)), jnp.ones((1, 1))

@@ -1,6 +1,6 @@
-"""Which sample comes when: one stream, however many hosts and workers read it and die over it.
+"""One stream of samples, however many hosts and workers read it and are killed.
 
-The set is prepared by tfds here; a sample's label is its index, and its pixels say the same.
+The set is prepared by tfds here; a sample's label is its index, and its pixels encode the same.
 """
 
 import importlib.util
@@ -76,12 +76,6 @@ def stream(data_dir, stop=BATCHES, start=0, **how):
   return np.stack(list(itertools.islice(source(data_dir, start, **how), stop - start)))
 
 
-def of_hosts(data_dir, count, **how):
-  """The same of `count` hosts that hold a part each."""
-  parts = [stream(data_dir, 22, process=(i, count), **how) for i in range(count)]
-  return np.concatenate(parts, axis=1)
-
-
 @pytest.fixture(scope="module")
 def unbroken(data_dir):
   return stream(data_dir)
@@ -93,7 +87,7 @@ def assert_each_once_an_epoch(read):
   assert len({tuple(e) for e in epochs}) == len(epochs)  # in an order of its own
 
 
-def test_each_sample_comes_once_an_epoch_in_an_order_that_the_seed_alone_says(unbroken):
+def test_each_sample_comes_once_an_epoch_in_an_order_of_the_seed_alone(unbroken):
   assert_each_once_an_epoch(unbroken)
   rows = base.rows(SIZE, BATCH, SEED)
   files = {tuple(r): tuple(i) for r, i in zip(map(rows, range(BATCHES)), unbroken, strict=True)}
@@ -102,21 +96,15 @@ def test_each_sample_comes_once_an_epoch_in_an_order_that_the_seed_alone_says(un
   np.testing.assert_array_equal(unbroken, [[place[r] for r in rows(n)] for n in range(BATCHES)])
 
 
-@pytest.mark.parametrize("count", [1, 2, 4])
-def test_hosts_read_one_stream_together(data_dir, unbroken, count):
-  np.testing.assert_array_equal(of_hosts(data_dir, count), unbroken[:22])
-
-
-@pytest.mark.parametrize("workers", [1, pytest.param(4, marks=pytest.mark.slow)])
-def test_workers_read_the_same_stream(data_dir, unbroken, workers):
-  np.testing.assert_array_equal(stream(data_dir, workers=workers), unbroken)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 4])
-@pytest.mark.parametrize("count", [2, 4])
-def test_workers_of_hosts_read_the_same_stream(data_dir, unbroken, count, workers):
-  np.testing.assert_array_equal(of_hosts(data_dir, count, workers=workers), unbroken[:22])
+@pytest.mark.parametrize(
+  "count, workers",
+  [(1, 1), (2, 0), (4, 0)]
+  + [pytest.param(n, workers, marks=pytest.mark.slow) for n in (1, 2, 4) for workers in (1, 4)],
+)
+def test_hosts_and_their_workers_read_one_stream_together(data_dir, unbroken, count, workers):
+  how = dict(stop=22, workers=workers)
+  parts = [stream(data_dir, process=(i, count), **how) for i in range(count)]
+  np.testing.assert_array_equal(np.concatenate(parts, axis=1), unbroken[:22])
 
 
 def kills(seed):
@@ -124,15 +112,10 @@ def kills(seed):
   return np.sort(np.random.default_rng(seed).choice(np.arange(2, BATCHES - 2), 5, replace=False))
 
 
-@pytest.mark.parametrize(
-  "seed, workers",
-  [
-    (0, 0),
-    (1, 0),
-    pytest.param(2, 1, marks=pytest.mark.slow),
-    pytest.param(3, 4, marks=pytest.mark.slow),
-  ],
-)
+SLOW = [pytest.param(2, 1, marks=pytest.mark.slow), pytest.param(3, 4, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("seed, workers", [(0, 0), (1, 0), *SLOW])
 def test_five_new_starts_miss_and_repeat_nothing(data_dir, unbroken, seed, workers):
   stops = [0, *map(int, kills(seed)), BATCHES]
   read = [stream(data_dir, b, a, workers=workers) for a, b in itertools.pairwise(stops)]

@@ -1,4 +1,4 @@
-"""A run that is killed again and again ends as one that never was, bit for bit.
+"""A run that is killed again and again ends like an unbroken one, bit for bit.
 
 One kill here, during a save, forty with `make trust`, half of them so.
 """
@@ -24,7 +24,7 @@ def lines(workdir):
 
 
 def metrics(workdir):
-  """All that was logged but what no two runs have alike: times, memory, compilations."""
+  """All that was logged except times, memory and compilations, which differ between runs."""
   values = [json.loads(line) for line in lines(workdir)]
   return [{k: v for k, v in line.items() if k not in monitor.MACHINE} for line in values]
 
@@ -36,10 +36,10 @@ def saving(workdir):
 
 def kill(command, workdir, random, during_save):
   """Lets the run go on for some steps, then kills it; whether a save was cut off."""
-  stood = len(lines(workdir))
+  before = len(lines(workdir))
   process = trust.start(command)
-  after = stood + int(random.integers(1, 2 * SAVES))
-  trust.until(lambda: len(lines(workdir)) != stood and len(lines(workdir)) >= after, process)
+  after = before + int(random.integers(1, 2 * SAVES))
+  trust.until(lambda: len(lines(workdir)) != before and len(lines(workdir)) >= after, process)
   if during_save:
     trust.until(lambda: saving(workdir), process)
   process.send_signal(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Two processes of one run: one is killed, one is told to stop.
+"""Two processes of one run: one is killed, or gets a signal.
 
 Once each here, ten times with `make trust`.
 """
@@ -59,7 +59,7 @@ def test_one_cannot_read_on_and_both_end(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_one_cannot_read_both_pass_over_at_once(tmp_path):
+def test_a_checkpoint_that_one_cannot_read_is_skipped_by_both_at_once(tmp_path):
   """Orbax's reading waits five minutes for a process that does not take part."""
   command = [sys.executable, "-m", "tests.trust.half_read", f"--workdir={tmp_path}"]
   for printed in trust.finish(trust.start_all(2, command), seconds=200):
@@ -68,13 +68,9 @@ def test_what_one_cannot_read_both_pass_over_at_once(tmp_path):
 
 @pytest.mark.parametrize("time", range(TIMES))
 @pytest.mark.parametrize(
-  "number",
-  [
-    pytest.param(signal.SIGTERM, id="SIGTERM"),
-    pytest.param(signal.SIGUSR1, id="SIGUSR1", marks=pytest.mark.slow),
-  ],
+  "number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
 )
-def test_one_is_told_to_stop_and_both_save_the_same_step(number, time, tmp_path):
+def test_one_gets_a_signal_and_both_save_the_same_step(number, time, tmp_path):
   processes = running(tmp_path, every=(1, 100_000)[time % 2])  # amid saves, and far from any
   processes[time // 2 % 2].send_signal(number)
   try:
@@ -85,11 +81,11 @@ def test_one_is_told_to_stop_and_both_save_the_same_step(number, time, tmp_path)
   assert [p.returncode for p in processes] == [preemption.EXIT_CODE] * 2, printed
   step = checkpoint.steps(str(tmp_path))[-1]
   for text in printed:
-    assert f"stopped by a signal after step {step}, and saved" in text
+    assert f"after step {step}" in text
 
 
 @pytest.mark.slow
-def test_told_to_stop_before_the_first_step_of_a_resumed_run_it_stops(tmp_path):
+def test_a_signal_before_the_first_step_of_a_resumed_run_stops_it(tmp_path):
   trust.finish([trust.start(trust.trainer(tmp_path, "--config.steps=40"))])
   processes = trust.start_all(2, trust.trainer(tmp_path))
   known = [iter(p.stderr.readline, "") for p in processes]

@@ -29,7 +29,7 @@ def test_memory_programs_and_descriptors_stay_as_they_are(tmp_path, record_prope
   folder, descriptors, start = pathlib.Path(f"/proc/{process.pid}/fd"), [], time.monotonic()
   written = tmp_path / "metrics.jsonl"
   begun = lambda: written.exists() and written.read_text().count("\n") > 20
-  trust.until(begun, process, seconds=600)  # what starting up holds is not counted
+  trust.until(begun, process, seconds=600)  # descriptors of the start are not counted
   while process.poll() is None:
     descriptors.append(len(list(folder.iterdir())))
     if SECONDS and time.monotonic() - start > SECONDS:
@@ -45,8 +45,8 @@ def test_memory_programs_and_descriptors_stay_as_they_are(tmp_path, record_prope
   assert len({line["compilations"] for line in late}) == 1
   seconds = np.array([LOG / line["steps_per_second"] for line in late])
   saved = step % SAVE == LOG  # a save is written some steps after it was due
-  plain, beside = np.median(seconds[~saved]), np.median(seconds[saved])
-  record_property("ms a save holds up", round(1000 * float(beside - plain)))
+  plain, slowed = np.median(seconds[~saved]), np.median(seconds[saved])
+  record_property("ms a save holds up", round(1000 * float(slowed - plain)))
   record_property("ms a step", round(1000 * float(plain) / LOG, 1))
   first, second = np.array_split(descriptors, 2)
   record_property("descriptors", [int(first.max()), int(second.max())])
