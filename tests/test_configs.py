@@ -167,7 +167,7 @@ SHARED = dict(  # IMM, table 5, in all columns
     "optimizer.b1": 0.9,
     "optimizer.b2": 0.999,
     "optimizer.eps": 1e-8,
-    "sampler.method.name": "samplers.jump.pushforward",
+    "sampler.step.name": "samplers.jump.Pushforward",
   },
 )
 CIFAR = {

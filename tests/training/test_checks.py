@@ -33,7 +33,9 @@ NOISE = named("core.parameterization.Noise", path=named("core.interpolants.Cosin
 SHORTCUT = dict(
   name="objectives.shortcut.loss",
   f=named("core.parameterization.EulerFlow", path=named("core.interpolants.FlowMatching")),
-  sample_times=named("core.times.dyadic", pattern=named("core.times.token"), t_max=0.9, t_min=0.1),
+  sample_times=named(
+    "core.times.dyadic", pattern=named("core.patterns.token"), t_max=0.9, t_min=0.1
+  ),
   weight=named("core.weights.uniform"),
 )
 
@@ -45,8 +47,8 @@ BAD = [
   (D, "optimizer.learning_rate.init_valeu", 1.0),
   (D, "sampler.grid.t_mx", 0.9),
   (D, f"{IMAGES}.reference.splt", "x"),
-  (W, "sampler.stabilise", dict(t_contxt=0.1), "sampler.stabilise.t_contxt"),
-  (D, "sampler.method.name", "samplers.jump.pushforwrd"),
+  (W, "sampler.rollout.t_contxt", 0.1),
+  (D, "sampler.step.name", "samplers.jump.Pushforwrd"),
   (D, f"{IMAGES}.name", "evaluators.images.score"),
   # missing fields, and parts in each other's places
   (D, "optimizer", ABSENT),
@@ -55,8 +57,8 @@ BAD = [
   (D, "objective.f.path", ABSENT),
   (D, f"{TIMES}.t_max", ABSENT),
   (D, f"{TIMES}.mapping", ABSENT),
-  (W, f"{TIMES}.pattern", named("core.times.uniform_future"), f"{TIMES}.pattern.past"),
-  (D, "sampler.method", named("samplers.jump.ancestral"), "sampler.method.eta"),
+  (W, f"{TIMES}.pattern", named("core.patterns.uniform_future"), f"{TIMES}.pattern.past"),
+  (D, "sampler.step", named("samplers.jump.Ancestral"), "sampler.step.eta"),
   (D, f"{IMAGES}.reference", ABSENT, IMAGES),
   (T, "optimizer", named("optax.adam")),
   (T, "optimizer", named("optax.constant_schedule", value=1.0)),
@@ -104,12 +106,12 @@ BAD = [
   (W, f"{TIMES}.p_one_step", 0.5),
   (D, f"{TIMES}.mapping.k", -1.0),
   (D, f"{TIMES}.mapping.min_gap", 2.0),
-  (D, f"{TIMES}.pattern", named("core.times.token"), "objective"),
+  (D, f"{TIMES}.pattern", named("core.patterns.token"), "objective"),
   (F, f"{TIMES}.pattern.noisy", 2.0),
   (D, f"{TIMES}.per_particle_times", True, "objective.particles"),
   (D, "objective.particles", named("core.particles.per_particle_times")),
-  (D, "reach", 0.0),
-  (D, "reach", named("optax.linear_schedule", init_value=0.1)),
+  (D, f"{TIMES}.reach", 0.0),
+  (D, "reach", 0.5),
   # groups, devices, kernels, weights, paths
   (D, "objective.group_size", 0),
   (T, "batch_size", 36),  # on 8 devices
@@ -141,15 +143,15 @@ BAD = [
   (D, "sampler.limits", (1.0,)),
   (D, "sampler.grid", ETAS, "sampler.steps"),
   (D, "sampler.grid", EDM | dict(rho=0.0)),
-  (D, "sampler.method", named("samplers.jump.ancestral", eta=2.0), "sampler.method.eta"),
-  (D, "sampler.cached", True),
+  (D, "sampler.step", named("samplers.jump.Ancestral", eta=2.0), "sampler.step.eta"),
+  (D, "sampler.rollout", dict(cached=True), "sampler.rollout.levels"),
   (D, "sampler.decode", named("core.kernels.laplace")),
   (W, "sampler.step", None),
-  (W, "sampler.method.chunk", 4),
-  (W, "sampler.method.context_time", 2.0),
-  (W, "sampler.guidance", 1.5, "sampler.cached"),
+  (W, "sampler.rollout.chunk", 4),
+  (W, "sampler.rollout.context_time", 2.0),
+  (W, "sampler.guidance", 1.5, "sampler.rollout.cached"),
   (W, "model.window", None, "sampler: model.window"),
-  (W, "sampler.energy", named("samplers.guidance.near", point=(0.0, 0.0), width=0.0)),
+  (W, "sampler.energy", named("samplers.guidance.near_point", point=(0.0, 0.0), width=0.0)),
   # scores
   (D, f"{IMAGES}.steps", (0,)),
   (D, f"{IMAGES}.samples", 0),

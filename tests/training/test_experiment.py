@@ -111,26 +111,6 @@ def test_the_kernel_follows_its_schedule_and_the_conditioning_stays():
   assert at(100)["conditioning"].reference == 4
 
 
-SCHEDULE = dict(name="optax.constant_schedule", value=0.5)
-
-
-@pytest.mark.parametrize("reach", [0.5, SCHEDULE], ids=str)
-def test_a_reach_is_refused_where_nothing_can_reach(reach):
-  config = moment_forcing_walk.get_config("smoke")
-  times = config.objective.sample_times
-  config.objective = dict(
-    name="objectives.shortcut.loss",
-    f=config.objective.f.to_dict(),
-    sample_times=dict(
-      name="core.times.dyadic", pattern=TOKEN, t_max=times.t_max, t_min=times.t_min
-    ),
-    weight=dict(name="core.weights.uniform"),
-  )
-  experiment.build(config, devices=jax.devices()[:1])
-  config.reach = reach
-  refused(config, "^reach: only core.times.sample has one; leave it at 1.0")
-
-
 @pytest.mark.parametrize(
   "field,value,message",
   [

@@ -67,7 +67,7 @@ def test_one_step(layout, what, dtype, tmp_path, record_property):
 def drawn(workdir, processes, devices, fsdp, method):
   """What `--mode=sample` writes: the arrays, and the picture."""
   changes = {"fsdp": fsdp, "sampler.count": 64}
-  changes |= {"sampler.method.name": method} if method else {}
+  changes |= {"sampler.step.name": method} if method else {}
   before = set((workdir / "samples").glob("*.npz"))
   if processes == 1:
     config = config_lib.get_config()
