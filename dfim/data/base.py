@@ -5,11 +5,11 @@ A source is `source(batch_size, seed, start=0, *, process=(0, 1), ...) -> iterat
 Batch n depends on (seed, n) alone, so `start=n` equals skipping n batches, bit for bit.
 An iterator over a finite set is a `Batches`, which also gives its examples by number.
 `process=(index, count)` yields rows `index` of `count` equal, contiguous parts of that batch.
-Each source has a `load` (`load_x` where a module has several), which returns the whole split as
-arrays `dict(x=[N, ...], label=[N])`, for evaluators.
+Each source has a `load`, which returns the whole split as arrays `dict(x=[N, ...], label=[N])`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+import dataclasses
 import functools
 import itertools
 import operator
@@ -19,51 +19,44 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+Process = tuple[int, int]  # (index, count)
+
 _BLOCK_EXAMPLES = 8192  # generated at once, see `drawn`
 
 
+@dataclasses.dataclass(eq=False)
 class Batches:
-  """Endless batches of a finite set, its size, and its examples by number."""
+  """Endless batches of a finite set, and its examples by number.
 
-  def __init__(
-    self,
-    batches: Iterator[Any],
-    size: int,
-    examples: Callable[[np.ndarray], Any],
-    labels: np.ndarray | None = None,
-  ):
-    """Wraps an iterator.
+  Attributes:
+    batches: the endless iterator.
+    size: N, examples in the set.
+    examples: from int `[n]`, numbers from 0 to N - 1, to the examples as they are stored, a tree
+      of arrays `[n, ...]`: before augmentation and noise, and the same on every machine.
+    labels: the labels that occur in the set, sorted; None where it has none.
+  """
 
-    Args:
-      batches: the endless iterator.
-      size: N, examples in the set.
-      examples: from int `[n]`, numbers from 0 to N - 1, to the examples as they are stored, a tree
-        of arrays `[n, ...]`: before augmentation and noise, and the same on every machine.
-      labels: the labels that occur in the set, sorted; None where it has none.
-    """
-    self._batches = batches
-    self.size, self.examples, self.labels = size, examples, labels
+  batches: Iterator[Any]
+  size: int
+  examples: Callable[[np.ndarray], Any]
+  labels: np.ndarray | None = None
 
   def __iter__(self) -> "Batches":
     return self
 
   def __next__(self) -> Any:
-    return next(self._batches)
+    return next(self.batches)
 
   def close(self) -> None:
     """Ends threads and processes that read ahead."""
-    if hasattr(self._batches, "close"):
-      self._batches.close()
+    if hasattr(self.batches, "close"):
+      self.batches.close()
 
 
 def batches(
-  arrays: Any, batch_size: int, seed: int, start: int = 0, *, process: tuple[int, int] = (0, 1)
+  arrays: Any, batch_size: int, seed: int, start: int = 0, *, process: Process = (0, 1)
 ) -> Batches:
-  """Endless batches `[B / count, ...]` of the rows of `arrays`, a tree of arrays `[N, ...]`.
-
-  Raises:
-    ValueError: arrays of different lengths or of none; a batch that `process` cannot divide.
-  """
+  """Endless batches `[B / count, ...]` of the rows of `arrays`, a tree of arrays `[N, ...]`."""
   sizes = {len(a) for a in jax.tree.leaves(arrays)}
   if len(sizes) != 1:
     raise ValueError(f"data: arrays must share their first axis, but have lengths {sorted(sizes)}")
@@ -76,12 +69,12 @@ def batches(
 
 
 def rows(
-  size: int, batch_size: int, seed: int, *, process: tuple[int, int] = (0, 1)
+  size: int, batch_size: int, seed: int, *, process: Process = (0, 1)
 ) -> Callable[[int], np.ndarray]:
   """A function from n to the rows `[B / count]` of batch n, of a set of `size` examples.
 
-  Each epoch is a permutation of its own, keyed by (seed, epoch), and one follows the other without
-  a gap: a batch may end one epoch and begin the next, or hold several of a small set.
+  Each epoch is a permutation keyed by (seed, epoch); epochs follow each other without a gap, so a
+  batch may straddle several.
   """
   if size < 1:
     raise ValueError("data: there is no example")
@@ -102,12 +95,11 @@ def drawn(
   batch_size: int,
   seed: int,
   start: int,
-  process: tuple[int, int],
+  process: Process,
 ) -> Iterator[dict[str, np.ndarray]]:
   """Endless batches of generated examples: `distribution(key)` is a whole batch `x [B, ...]`.
 
-  Batch n is generated whole, with a key of its own, and the rows of this process are kept. Small
-  batches are generated in blocks, and the next block is dispatched while the current one is
+  Batches are generated in blocks, and the next block is dispatched while the current one is
   consumed, so that generation overlaps with training.
   """
   part, key = share(batch_size, process), jax.random.key(seed)
@@ -125,7 +117,7 @@ def drawn(
   return stream(count_from(start))
 
 
-def share(batch_size: int, process: tuple[int, int]) -> slice:
+def share(batch_size: int, process: Process) -> slice:
   """The rows of the global batch that process `(index, count)` holds."""
   index, count = process
   if not 0 <= index < count:
@@ -140,3 +132,9 @@ def count_from(start: int) -> Iterator[int]:
   if start < 0:
     raise ValueError(f"start: {start} batches cannot be skipped")
   return itertools.count(start)
+
+
+def check_split(split: Any, splits: Iterable[str]) -> None:
+  """Raises ValueError where a set has no such split."""
+  if split not in tuple(splits):
+    raise ValueError(f"data.split: {split!r} is not one of {', '.join(splits)}")

@@ -1,4 +1,4 @@
-"""Which data a run is of: a few facts and a hash, to be compared when the run goes on."""
+"""Which data a run is of: a few facts and a hash, compared when the run goes on."""
 
 from collections.abc import Callable, Iterator
 import hashlib
@@ -14,16 +14,14 @@ def identity(source: Callable[[], Iterator[dict[str, Any]]]) -> dict[str, Any]:
   """`examples` (None for a stream), `shape` and `dtype` of one, and `sha256` of some, as JSON.
 
   The hash is of `LOOKED_AT` evenly spaced examples as they are stored, or of the first of a stream.
-  Integers enter exactly. Floating numbers enter in sixteenths of their standard deviation, rounded
-  to a power of 2, so that the same data have the same hash on a CPU and on an accelerator.
-
-  Args:
-    source: as `data.arrays` describes it, with its batch size and seed bound.
+  Integers enter exactly, floating numbers coarsely, so that the same data have the same hash on a
+  CPU and on an accelerator. `source` is as `data.base` says, its batch size and seed bound.
   """
   stream = source()
   batch = next(stream)
   size = getattr(stream, "size", None)
-  examples = _first(source()) if size is None else stream.examples(_evenly(size))
+  evenly = lambda: np.unique(np.linspace(0, size - 1, min(LOOKED_AT, size)).astype(int))
+  examples = _first(source()) if size is None else stream.examples(evenly())
   x = batch["x"]
   return dict(examples=size, shape=list(x.shape[1:]), dtype=str(x.dtype), sha256=_digest(examples))
 
@@ -34,12 +32,8 @@ def describe(found: dict[str, Any]) -> str:
   return f"{size} of {found['dtype']} {found['shape']}, hash {found['sha256'][:8]}"
 
 
-def _evenly(size: int) -> np.ndarray:
-  return np.unique(np.linspace(0, size - 1, min(LOOKED_AT, size)).astype(int))
-
-
 def _first(stream: Iterator[dict[str, Any]]) -> Any:
-  """The first examples of a stream, from as many batches as they take."""
+  """The first `LOOKED_AT` examples of a stream."""
   parts, count = [], 0
   while count < LOOKED_AT:
     parts.append(next(stream))

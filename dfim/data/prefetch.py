@@ -2,6 +2,7 @@
 
 import atexit
 from collections.abc import Callable, Iterator
+import contextlib
 import functools
 import multiprocessing
 import os
@@ -29,10 +30,9 @@ def ahead(make: Callable[[], Read], start: int, *, threads: int = 0, workers: in
     make: opens the data and returns the function that reads a batch. It is called here, once, and
       in each worker, and so must pickle: functions and values, no open files.
     start: the number of the first batch.
-    threads: threads that read ahead, in this process or in each worker; 0: none.
-    workers: processes that read ahead, batch n in worker n modulo `workers`; 0: none. They return
-      arrays in shared memory, never use an accelerator, and end with the iterator and with this
-      process, however it ends. Each holds up to `2 threads + 4` batches.
+    threads: that read ahead, in this process or in each worker.
+    workers: processes that read ahead. They never use an accelerator, and end with the iterator
+      and with this process, however it ends. Each holds up to `2 threads + 4` batches.
 
   Raises:
     ValueError: negative numbers.
@@ -53,7 +53,6 @@ def ahead(make: Callable[[], Read], start: int, *, threads: int = 0, workers: in
 
 
 def _dataset(read: Read, start: int, threads: int) -> Any:
-  """grain's dataset of the batches from `start` on; its only state is n, so any start is exact."""
   grain = _import_grain()
   options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
   return grain.MapDataset.range(start, 2**62).map(read).to_iter_dataset(options)
@@ -62,7 +61,9 @@ def _dataset(read: Read, start: int, threads: int) -> Any:
 def _from_workers(read: "_Remade", start: int, threads: int, workers: int) -> Batches:
   yield read(start)  # the first batch, all that building an experiment reads, needs no worker
   grain = _import_grain()
-  _allow_unparsed_flags()
+  for name in () if flags.FLAGS.is_parsed() else flags.FLAGS:
+    if name.startswith("grain_"):
+      flags.FLAGS[name].present = True  # use its default, in a notebook, a test or a script
   dataset = _dataset(functools.partial(_read_or_report, read), start + 1, threads)
   options = grain.multiprocessing.MultiprocessingOptions(num_workers=workers)
   batches = iter(dataset.mp_prefetch(options, worker_init_fn=_set_up_worker))
@@ -82,7 +83,7 @@ def _close_at_exit() -> None:
 
 
 def _close() -> None:
-  """Ends the workers, before the modules that they need to end are gone."""
+  """Ends the workers while the modules are there that they need for it."""
   for batches in list(_RUNNING):
     batches.close()
   pool = getattr(_import_grain().multiprocessing.SharedMemoryArray, "_del_thread_pool", None)
@@ -91,10 +92,7 @@ def _close() -> None:
 
 
 class _Remade:
-  """`make()`, which pickles as `make`: another process makes it anew.
-
-  Open files do not pickle, and mapped arrays would pickle whole.
-  """
+  """`make()`, which pickles as `make`: open files do not pickle, mapped arrays would whole."""
 
   def __init__(self, make: Callable[[], Read]):
     self._make, self._read = make, make()
@@ -107,27 +105,27 @@ class _Remade:
 
 
 def _remake(make: Callable[[], Read]) -> _Remade:
-  try:
+  with _reporting("opening the data"):
     return _Remade(make)
-  except Exception as error:
-    raise _reported(error, "opening the data") from None
 
 
 def _read_or_report(read: Read, n: int) -> dict[str, Any]:
-  try:
+  with _reporting(f"batch {n}"):
     return read(n)
+
+
+@contextlib.contextmanager
+def _reporting(where: str) -> Iterator[None]:
+  """Raises an error in one line, for the error itself might not pickle."""
+  try:
+    yield
   except Exception as error:
-    raise _reported(error, f"batch {n}") from None
-
-
-def _reported(error: Exception, where: str) -> RuntimeError:
-  """The error in one line; itself it might not pickle, and the parent would wait for ever."""
-  line = " ".join(f"{type(error).__name__}: {error}".split())
-  return RuntimeError(f"data: {where}: {line}").with_traceback(error.__traceback__)
+    line = " ".join(f"{type(error).__name__}: {error}".split())
+    raise RuntimeError(f"data: {where}: {line}").with_traceback(error.__traceback__) from None
 
 
 def _explained(error: RuntimeError) -> RuntimeError:
-  """An error of `_reported` in one line, or the death of a worker with its exit code's meaning."""
+  """An error of `_reporting`, or the death of a worker with its exit code's meaning."""
   line = str(error).partition("\n")[0]  # grain adds lines about its tracebacks
   if not line.startswith("data"):
     line = (
@@ -138,16 +136,7 @@ def _explained(error: RuntimeError) -> RuntimeError:
   return RuntimeError(line).with_traceback(error.__traceback__)
 
 
-def _allow_unparsed_flags() -> None:
-  """grain reads flags of its own, which a notebook, a test or a script has not parsed."""
-  if not flags.FLAGS.is_parsed():
-    for name in flags.FLAGS:
-      if name.startswith("grain_"):
-        flags.FLAGS[name].present = True  # use its default; other flags stay unparsed
-
-
 def _set_up_worker(index: int, count: int) -> None:
-  """Runs first in worker `index` of `count`."""
   del index, count
   # Ctrl-C and a cluster's signals go to all processes; the parent decides, and may need a batch.
   for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):

@@ -1,8 +1,7 @@
-"""Forecasters to compare with, `(series, windows, paths, seed) -> [P, N, H, D]` in raw units.
+"""Baseline forecasters, `(series, windows, paths, seed) -> [P, N, H, D]` in raw units.
 
-`series` is one of `data.forecasting`, `windows` are cut from it by its `load`; of these only
-`origin` and the shape of `target` are read. Nothing is fitted or chosen on values at or after the
-first origin. `check` refuses a series that some of them cannot be fitted to.
+`windows` are those of `data.series.forecasting.load`; only `origin` and the shape of `target` are
+read. Nothing is fitted or chosen on values at or after the first origin.
 """
 
 from collections.abc import Mapping
@@ -16,15 +15,11 @@ from dfim.io import inputs
 from dfim.metrics import crps
 
 Windows = dict[str, Any]
-_RIDGES = (1.0, 10.0, 100.0, 1000.0)  # beside some thousand steps of unit variance
+_RIDGES = (1.0, 10.0, 100.0, 1000.0)
 
 
 def check(series: forecasting.Series, windows: Windows) -> None:
-  """Refuses what some baseline cannot be fitted to, without fitting or drawing anything.
-
-  Raises:
-    ValueError: no series; windows of another one; too few rows to fit and to choose on.
-  """
+  """Raises ValueError unless all baselines can be fitted and `windows` are of this series."""
   series, origin, horizon = _checked(series, windows)
   _validation(_known(series, origin, horizon), horizon)
   if "distribution" in series:
@@ -39,8 +34,7 @@ def seasonal_naive(
 ) -> np.ndarray:
   """The last season again, plus errors that this forecast has made in training.
 
-  A path takes all errors of one training forecast, of a random day at the same phase of the season:
-  what belongs together among steps and dimensions stays together.
+  A path takes all errors of one training forecast, at the same phase of a random season.
   """
   series, origin, horizon = _checked(series, windows, paths)
   train_end, *_ = _known(series, origin, horizon)["cuts"]
@@ -62,14 +56,9 @@ def ridge_var(
   *,
   choice: tuple[int, float] | None = None,
 ) -> np.ndarray:
-  """Simulates the vector autoregression of `data.ridge`.
+  """Simulates the vector autoregression of `data.series.ridge`.
 
-  Args:
-    series: as above.
-    windows: as above.
-    paths: how many for each window.
-    seed: of the errors.
-    choice: order and ridge; `choose_ridge_var`'s by default.
+  `choice` is its order and ridge, `choose_ridge_var`'s by default.
   """
   series, origin, horizon = _checked(series, windows, paths)
   choice = choice or choose_ridge_var(series, windows, seed=seed)
@@ -83,7 +72,7 @@ def choose_ridge_var(
 ) -> tuple[int, float]:
   """The order and ridge with the least CRPS-sum on the validation windows.
 
-  Orders 1, 2, 5 and a season + 1, ridges 1, 10, 100, 1000, each fitted on what lies before the
+  Orders 1, 2, 5 and a season + 1, ridges 1, 10, 100, 1000, each fitted on the rows before the
   validation windows and tried with the same random numbers.
   """
   series, origin, horizon = _checked(series, windows, paths)
@@ -106,20 +95,14 @@ def choose_ridge_var(
 def oracle(
   series: forecasting.Series, windows: Windows, paths: int = 100, seed: int = 0
 ) -> np.ndarray:
-  """Draws from the exact distribution of the series: no forecast is better."""
+  """Draws from the exact distribution of the series."""
   series, origin, horizon = _checked(series, windows, paths)
   known, root = _distribution(series)
   rows = origin[:, None] + np.arange(horizon)
   mean = lambda t: known["mean"][t % len(known["mean"])]
-  drawn = ridge.simulate(
-    series["values"][origin - 1] - mean(origin - 1),
-    known["matrix"].T,
-    np.zeros(windows["target"].shape),
-    root,
-    paths,
-    np.random.default_rng(seed),
-  )
-  return mean(rows) + drawn
+  past, drift = series["values"][origin - 1] - mean(origin - 1), np.zeros(windows["target"].shape)
+  rng = np.random.default_rng(seed)
+  return mean(rows) + ridge.simulate(past, known["matrix"].T, drift, root, paths, rng)
 
 
 def _distribution(series: forecasting.Series) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -156,15 +139,14 @@ def _checked(
 
 
 def _known(series: forecasting.Series, origin: np.ndarray, horizon: int) -> forecasting.Series:
-  """The series cut at the first origin: what lies between training and it may validate."""
+  """The series cut at the first origin; the rows between training and it may validate."""
   first, season = int(origin.min()), series["season"]
   train_end, least = min(series["cuts"][0], first), 200 + 3 * season + horizon
   if train_end < least:
-    raise ValueError(
-      f"series.cuts={series['cuts']}: baselines of season={season} and horizon={horizon} need"
-      f" {least} training steps before the first forecast, not {train_end}; forecast a later part,"
-      " or set baselines=False"
-    )
+    needed = f"baselines of season={season} and horizon={horizon} need {least} training steps"
+    fix = "forecast a later part, or set baselines=False"
+    found = f"before the first forecast, not {train_end}"
+    raise ValueError(f"series.cuts={series['cuts']}: {needed} {found}; {fix}")
   return series | dict(cuts=(train_end, first, first + horizon))
 
 
@@ -173,9 +155,8 @@ def _validation(known: forecasting.Series, horizon: int) -> np.ndarray:
   train_end, first, _ = known["cuts"]
   room = first - train_end or forecasting.HELD
   if room < horizon:
-    raise ValueError(
-      f"series.cuts: {room} steps between training (up to row {train_end}) and the first forecast"
-      f" (row {first}) hold no horizon={horizon} to choose the ridge VAR on; leave more, or none,"
-      " or set baselines=False"
-    )
+    rows = f"training (up to row {train_end}) and the first forecast (row {first})"
+    fix = "leave more, or none, or set baselines=False"
+    line = f"{room} steps between {rows} hold no horizon={horizon} to choose the ridge VAR on"
+    raise ValueError(f"series.cuts: {line}; {fix}")
   return forecasting.origins(known, horizon, split="validation")

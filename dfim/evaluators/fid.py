@@ -1,27 +1,19 @@
 """FID: the Frechet distance in the features of the Inception network of 2015, from files.
 
 Nothing is downloaded. Each result names the weights and the reference statistics by the sha256 of
-their numbers; FIDs compare where both are the same, and so are `samples` and `resize`.
+their numbers; FIDs compare where both, `samples` and `resize` are the same.
 """
 
-from collections.abc import Callable
 import os
-import pathlib
 from typing import Any
 
 import numpy as np
 
 from dfim.evaluators import references
+from dfim.evaluators.references import Data, Draw, Found
 from dfim.interop import weights
 from dfim.io import inputs
-from dfim.metrics import (
-  adm,
-  features as features_lib,
-  frechet,
-  inception,
-  precision_recall,
-  subsets,
-)
+from dfim.metrics import adm, features, frechet, inception, precision_recall, subsets
 
 Moments = tuple[np.ndarray, np.ndarray]
 _FILE = "pt_inception-2015-12-05-6726825d.pth"
@@ -29,15 +21,8 @@ _SOURCE = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weight
 
 
 def network(path: str | os.PathLike) -> inception.Params:
-  """The weights in pytorch-fid's file, read without running anything in it, or in a copy of it.
-
-  A copy is an .npz or a .safetensors file of the same arrays under the same names.
-
-  Raises:
-    FileNotFoundError: no such file; names the command that fetches it.
-    ValueError: naming the first parameter that is missing or of another shape.
-  """
-  path = pathlib.Path(path).expanduser()
+  """The weights in pytorch-fid's file, or in an .npz or .safetensors file of the same arrays."""
+  path = inputs.path(path, "network.path")
   if not path.is_file():
     fetched = path.with_name(_FILE)
     raise FileNotFoundError(
@@ -50,13 +35,7 @@ def network(path: str | os.PathLike) -> inception.Params:
 
 
 def statistics(path: str | os.PathLike) -> Moments:
-  """Reference statistics, `mu` `[2048]` and `sigma` `[2048, 2048]` in an .npz.
-
-  ADM's reference batches hold them, and so do EDM's files; `write_statistics` makes some.
-
-  Raises:
-    FileNotFoundError, ValueError: no such file, or it holds something else.
-  """
+  """Reference statistics `mu [2048]` and `sigma [2048, 2048]` in an .npz, as ADM's or EDM's."""
   mean, cov = frechet.load(path)
   if mean.shape != (inception.WIDTH,):
     raise ValueError(f"{path}: of {len(mean)} features, Inception's are {inception.WIDTH}")
@@ -66,7 +45,7 @@ def statistics(path: str | os.PathLike) -> Moments:
 def write_statistics(
   path: str | os.PathLike,
   params: inception.Params,
-  data: dict[str, np.ndarray],
+  data: Data,
   *,
   limits: tuple[float, float] = (-1.0, 1.0),
   resize: str = "tensorflow",
@@ -79,44 +58,33 @@ def write_statistics(
 
 
 def scores(
-  draw: Callable[..., np.ndarray],
+  draw: Draw,
   params: Any,
   *,
   network: inception.Params,
   reference: Moments,
-  images: dict[str, np.ndarray] | None = None,
+  images: Data | None = None,
   steps: tuple[int, ...] = (1, 2, 4, 8),
   samples: int = 50_000,
   limits: tuple[float, float] = (-1.0, 1.0),
   resize: str = "tensorflow",
   batch_size: int = 64,
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+) -> Found:
   """FID of `samples` samples of each number of `steps`.
 
-  Args:
-    draw: `sample.make_draw`'s.
-    params: the weights to draw with.
-    network: `network`'s.
-    reference: `statistics`'s.
-    images: reference images `x` `[N, H, W, 1 | 3]` within `limits`, of a loader, for precision,
-      recall, density and coverage: of equally many of both, chosen by `metrics.subsets`.
-    steps: numbers of steps of the sampler.
-    samples: how many to draw for each; FID falls with their number, and 50,000 is usual.
-    limits: the values of black and white. Samples are rounded to 256 levels; a single channel is
-      repeated.
-    resize: see `inception.features`.
-    batch_size: of the Inception network; it changes no score.
+  `draw` is `sample.make_draw`'s; `network` and `reference` are those of the functions of these
+  names. Reference `images` `x [N, H, W, 1 | 3]` within `limits`, the values of black and white, add
+  precision, recall, density and coverage: of equally many of both, chosen by `metrics.subsets`.
+  `resize` and `batch_size` are `inception.features`'s.
 
   Returns:
-    What the scores depend on, and a row of them for each number of steps; no figures.
+    The four properties that FIDs depend on, and a row of scores for each number of steps; no
+    figures.
   """
   of = lambda pixels: inception.features(network, pixels, resize=resize, batch_size=batch_size)
-  values: dict[str, Any] = {
-    "features": inception.name_of(network),
-    "reference": f"sha256:{_digest(reference)}",
-    "resize": resize,
-    "samples": samples,
-  }
+  name = inception.name_of(network)
+  values: dict[str, Any] = dict(features=name, reference=f"sha256:{_digest(reference)}")
+  values |= dict(resize=resize, samples=samples)
   real = None
   if images is not None:
     chosen = subsets.choose(images["x"], samples)
@@ -135,22 +103,16 @@ def check_scores(
   *,
   network: inception.Params,
   reference: Moments,
-  images: dict[str, np.ndarray] | None = None,
-  steps: tuple[int, ...] = (1, 2, 4, 8),
+  images: Data | None = None,
   samples: int = 50_000,
-  limits: tuple[float, float] = (-1.0, 1.0),
   resize: str = "tensorflow",
-  batch_size: int = 64,
   shape: tuple[int, ...] | None = None,
+  **_: Any,
 ) -> None:
-  """Refuses arguments of `scores` that it cannot take, before anything is trained.
+  """Raises ValueError, naming the argument, for those that `scores` cannot take.
 
   `shape` is that of a sample, if it is known.
-
-  Raises:
-    ValueError: naming the argument.
   """
-  del steps, limits, batch_size  # which every evaluator's are checked for
   if shape is not None:
     adm.check(shape)
   inception.check(network, "network")
@@ -165,4 +127,4 @@ def check_scores(
 
 
 def _digest(moments: Moments) -> str:
-  return features_lib.digest(dict(zip(("mu", "sigma"), moments, strict=True)), 12)
+  return features.digest(dict(zip(("mu", "sigma"), moments, strict=True)), 12)

@@ -1,6 +1,8 @@
-"""Scores of forecasts as sample paths, beside those of simple forecasters."""
+"""Scores of forecasts as sample paths, and of baselines.
 
-from collections.abc import Callable
+All functions raise ImportError where matplotlib is missing.
+"""
+
 from typing import Any
 
 import jax
@@ -8,6 +10,7 @@ import numpy as np
 
 from dfim.data.series import forecasting
 from dfim.evaluators import baselines as baselines_lib
+from dfim.evaluators.references import Draw, Found
 from dfim.io import inputs
 from dfim.metrics import crps
 
@@ -16,17 +19,15 @@ def check_scores(
   *,
   data: dict[str, Any],
   series: forecasting.Series,
-  steps: tuple[int, ...] = (1, 2, 4, 8),
   paths: int = 100,
   baselines: bool = True,
   seed: int = 0,
+  **_: Any,
 ) -> None:
-  """Refuses what `scores` cannot take, before anything is trained; arguments as there.
+  """Raises ValueError, naming the argument, for those that `scores` cannot take.
 
-  Raises:
-    ValueError: windows whose truth is not known yet or 0 throughout in a column or in their sum;
-      another series, or one with too few rows for the baselines; no path.
-    ImportError: matplotlib is missing.
+  Such are windows whose truth is not known yet, or 0 throughout in a column or in their sum;
+  another series, or one with too few rows for the baselines; no path.
   """
   _check(data, paths)
   inputs.whole(seed, "seed", low=0)
@@ -36,19 +37,14 @@ def check_scores(
     baselines_lib.check(series, data)
 
 
-def check_rollout(*, data: dict[str, Any], steps: int, paths: int = 20) -> None:
-  """Refuses what `rollout` cannot take, before anything is trained; arguments as there.
-
-  Raises:
-    ValueError: windows whose truth is not known yet or whose sum is 0 throughout; no path.
-    ImportError: matplotlib is missing.
-  """
+def check_rollout(*, data: dict[str, Any], paths: int = 20, **_: Any) -> None:
+  """Raises ValueError, naming the argument, for those that `rollout` cannot take."""
   _check(data, paths)
   crps.check(data["target"], "data.target", columns=False)
 
 
 def scores(
-  draw: Callable[..., np.ndarray],
+  draw: Draw,
   params: Any,
   *,
   data: dict[str, Any],
@@ -57,30 +53,19 @@ def scores(
   paths: int = 100,
   baselines: bool = True,
   seed: int = 0,
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-  """CRPS of `paths` paths of each window, for each number of `steps`: see `metrics.crps.scores`.
+) -> Found:
+  """`metrics.crps.scores` of `paths` paths of each window, for each number of `steps`.
 
-  Args:
-    draw: `draw(params, count, steps, *, context, cond, length) -> [count, T, stack D]`, which is
-      given the known tokens `[count, C, stack D]` and covariates `[count, T, ...]`, never the
-      horizon.
-    params: the weights to draw with.
-    data: windows, from `data.series.forecasting.load`.
-    series: what they were cut from, for the baselines.
-    steps: numbers of grid steps.
-    paths: for each window.
-    baselines: whether to add rows of forecasters that take seconds: the last season again, a vector
-      autoregression, and for a series whose distribution is known the best forecast that there is.
-    seed: of the baselines.
+  `data` are windows of `data.series.forecasting.load`. `draw(params, count, steps, *, context,
+  cond, length) -> [count, T, stack D]` is given the known tokens `[count, C, stack D]` and
+  covariates `[count, T, ...]`, never the horizon. `baselines` adds those of `evaluators.baselines`,
+  which take `series` and `seed`.
 
   Returns:
-    A row of scores in raw units for each number of steps and each baseline. And a figure: the first
+    A row of scores in raw units for each number of steps and each baseline, and a figure: the first
     windows and dimensions, with the paths' quantiles at the largest number of steps.
-
-  Raises:
-    ImportError: matplotlib is missing.
   """
-  matplotlib = _matplotlib()  # before an hour of drawing, not after
+  matplotlib = _matplotlib()  # before the drawing
   values = {"windows": len(data["target"]), "paths": paths}
   drawn = {f"{k} steps": _forecast(draw, params, data, k, paths) for k in steps}
   figure = _figure(matplotlib, data, drawn[f"{max(steps)} steps"])
@@ -94,29 +79,12 @@ def scores(
   return values | {name: crps.scores(x, data["target"]) for name, x in drawn.items()}, figure
 
 
-def rollout(
-  draw: Callable[..., np.ndarray],
-  params: Any,
-  *,
-  data: dict[str, Any],
-  steps: int,
-  paths: int = 20,
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-  """The error along a forecast that is longer than those that the model was trained for.
-
-  Args:
-    draw: as in `scores`.
-    params: the weights to draw with.
-    data: windows, from `data.series.forecasting.load` with a `length`.
-    steps: grid steps.
-    paths: for each window.
+def rollout(draw: Draw, params: Any, *, data: dict[str, Any], steps: int, paths: int = 20) -> Found:
+  """The error along forecasts longer than in training, of windows loaded with a `length`.
 
   Returns:
     For each token of the forecast the CRPS of the sum over dimensions, over the mean absolute sum;
-    and the figure of `scores`.
-
-  Raises:
-    ImportError: matplotlib is missing.
+    and the figure of `scores`, which has the same arguments.
   """
   matplotlib = _matplotlib()
   x = _forecast(draw, params, data, steps, paths)
@@ -126,9 +94,7 @@ def rollout(
   return rows, _figure(matplotlib, data, x)
 
 
-def _forecast(
-  draw: Callable[..., np.ndarray], params: Any, data: dict[str, Any], steps: int, paths: int
-) -> np.ndarray:
+def _forecast(draw: Draw, params: Any, data: dict[str, Any], steps: int, paths: int) -> np.ndarray:
   """Paths `[P, N, H, D]` in raw units; the P of one window are drawn one after the other."""
   known = data["context"]
   each = lambda a: np.repeat(a, paths, axis=0)
@@ -140,7 +106,7 @@ def _forecast(
 
 
 def _check(data: dict[str, Any], paths: int) -> None:
-  """Refuses what neither score can take."""
+  """Refuses arguments that neither score can take."""
   _matplotlib()
   inputs.whole(paths, "paths", low=1)
   unknown = np.isnan(data["target"]).any(-1)
@@ -153,14 +119,13 @@ def _check(data: dict[str, Any], paths: int) -> None:
 
 
 def _matplotlib() -> Any:
-  """The package with its canvas in memory, which neither needs nor touches a display."""
+  """The package with its canvas in memory, which needs no display."""
   try:
     import matplotlib.backends.backend_agg
     import matplotlib.figure
   except ImportError:
-    raise ImportError(
-      "evaluators.forecasting: matplotlib is missing; pip install -e '.[plot]'"
-    ) from None
+    line = "evaluators.forecasting: matplotlib is missing; pip install -e '.[plot]'"
+    raise ImportError(line) from None
   return matplotlib
 
 
@@ -180,7 +145,7 @@ def _figure(matplotlib: Any, data: dict[str, Any], paths: np.ndarray) -> dict[st
 
 
 def _plot(ax: Any, known: np.ndarray, target: np.ndarray, paths: np.ndarray) -> None:
-  """What was known, what came, and the quantiles of `paths [P, H]`."""
+  """The context, the truth, and the quantiles of `paths [P, H]`."""
   past, future = np.arange(-len(known), 0), np.arange(len(target))
   for low, high, alpha in ((10, 90, 0.2), (25, 75, 0.35)):
     band = np.percentile(paths, [low, high], axis=0)

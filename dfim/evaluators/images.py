@@ -1,106 +1,88 @@
 """Scores of images, in the features of a classifier that the project trains on the same data."""
 
-from collections.abc import Callable
 from typing import Any
 
 from absl import logging
 import numpy as np
 
 from dfim.evaluators import references
+from dfim.evaluators.references import Data, Draw, Found
 from dfim.io import inputs
 from dfim.metrics import classifier, distances, frechet, neighbours, precision_recall, subsets
 from dfim.viz import images as pictures
 
 
 def scores(
-  draw: Callable[..., np.ndarray],
+  draw: Draw,
   params: Any,
   *,
   dataset: str,
-  reference: dict[str, np.ndarray],
-  held_out: dict[str, np.ndarray],
+  reference: Data,
+  held_out: Data,
   steps: tuple[int, ...] = (1, 2, 4, 8),
   samples: int = 5000,
   limits: tuple[float, float] = (-1.0, 1.0),
   training_steps: int = 600,
   energy_images: int = 5000,
   cache: str = "~/.cache/dfim",
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+) -> Found:
   """Compares `samples` samples of each number of `steps` with `reference`.
 
   Args:
     draw: `sample.make_draw`'s.
     params: the weights to draw with.
-    dataset: what the feature space is called after.
+    dataset: the first part of the feature space's name.
     reference: the training data, `x` `[N, H, W, C]` and `label` `[N]`; trains the classifier too.
     held_out: data of the same distribution, never trained on.
     steps: numbers of steps of the sampler.
     samples: how many to draw for each.
     limits: the values of black and white, for the figure.
-    training_steps: of the classifier, whose first row of scores tells its accuracy: 600 do for the
-      digits; give sets of tens of thousands 2,000 or more.
-    energy_images: the energy distance, whose time grows with the square of this, compares with so
-      many images of the reference, chosen by `metrics.subsets`.
+    training_steps: of the classifier.
+    energy_images: images of the reference that the energy distance takes.
     cache: folder that keeps the classifier's weights.
 
   Returns:
-    The name of the feature space, and a row of scores for each number of steps and for the
-    held-out images. Those are a yardstick and no floor: a Frechet distance falls with the number
-    of samples, and held-out images are few. In a row: `frechet` (Heusel et al. 1706.08500, in the
-    classifier's features), `kernel` and its standard error (KID, Binkowski et al. 1801.01401),
-    `energy` (in pixels) and its standard error, `label` (the share of images that the classifier
-    takes for their class; chance for a model without classes), `nearest` (the median distance in
-    pixels to the nearest training image, over that of held-out images: far below 1 is memorised;
-    None where most held-out images are training images), and in the features `precision` and
-    `recall` (Kynkaanniemi et al. 1904.06991), `density` and `coverage` (Naeem et al. 2002.09797) of
-    equally many images of both, chosen by `metrics.subsets`. The order of the images changes no
-    score, other than through the classifier, which is trained on the reference in its order.
-    And a figure: samples above their nearest training images.
+    The name of the feature space, a row of the scores of docs/scores.md for each number of steps
+    and for the held-out images, and a figure: samples above their nearest training images.
   """
   data = reference["x"], reference["label"]
   net = classifier.cached(inputs.path(cache, "cache"), dataset, *data, steps=training_steps)
-  name = classifier.name_of(net, dataset, 0)
+  name = classifier.name_of(net, dataset)
   space = _Space(net, reference, energy_images)
   yardstick, _ = space.compare(held_out["x"], held_out["label"])
   logging.info("%s knows %.1f%% of the held-out images.", name, 100 * yardstick["label"])
-  values = {"features": name, "samples": samples, "held out": yardstick}
-  unit = yardstick["nearest"]
+  rows, figures = {"held out": yardstick}, {}
   labels = np.resize(np.unique(reference["label"]), samples)  # as the sampler draws them
-  figures = {}
   for k in steps:
     x = draw(params, samples, k)
-    values[f"{k} steps"], nearest = space.compare(x, labels)
-    if k == steps[0]:
-      rows = {"samples": x[:40], "nearest training images": reference["x"][nearest[:40]]}
-      grids = {name: pictures.picture(images, limits) for name, images in rows.items()}
+    rows[f"{k} steps"], nearest = space.compare(x, labels)
+    if not figures:
+      pairs = {"samples": x[:40], "nearest training images": reference["x"][nearest[:40]]}
+      grids = {title: pictures.picture(images, limits) for title, images in pairs.items()}
       figures["nearest"] = pictures.panels(grids)
-  for row in ("held out", *(f"{k} steps" for k in steps)):
-    values[row]["nearest"] = values[row]["nearest"] / unit if unit else None
-  return values, figures
+  unit = yardstick["nearest"]
+  for row in rows.values():
+    row["nearest"] = row["nearest"] / unit if unit else None
+  return {"features": name, "samples": samples} | rows, figures
 
 
 def check_scores(
   *,
   dataset: str,
-  reference: dict[str, np.ndarray],
-  held_out: dict[str, np.ndarray],
-  steps: tuple[int, ...] = (1, 2, 4, 8),
+  reference: Data,
+  held_out: Data,
   samples: int = 5000,
-  limits: tuple[float, float] = (-1.0, 1.0),
   training_steps: int = 600,
   energy_images: int = 5000,
   cache: str = "~/.cache/dfim",
   labels: tuple[int, ...] = (),
+  **_: Any,
 ) -> None:
-  """Refuses arguments of `scores` that it cannot take, before anything is trained.
+  """Raises ValueError, naming the argument, for those that `scores` cannot take.
 
   Makes the folder `cache` where the classifier is not there yet. `labels` are the classes that the
   sampler draws, if it draws any.
-
-  Raises:
-    ValueError: naming the argument.
   """
-  del steps, limits  # which every evaluator's are checked for
   if not dataset or set(dataset) & set("/\\"):
     raise ValueError(f"dataset={dataset!r}: give a name that can be part of a file's name.")
   least = precision_recall.LEAST_POINTS
@@ -109,16 +91,13 @@ def check_scores(
     for field, data in dict(reference=reference, held_out=held_out).items()
   )
   if x.shape[1:] != y.shape[1:]:
-    raise ValueError(
-      f"held_out.x: images of shape {y.shape[1:]}, and reference.x of {x.shape[1:]}: give the same."
-    )
+    sizes = f"images of shape {y.shape[1:]}, and reference.x of {x.shape[1:]}"
+    raise ValueError(f"held_out.x: {sizes}: give the same.")
   given = references.part(reference, "reference", "label")
   occurring = np.unique(classifier.checked_labels(given, len(x), "reference.label"))
   if labels and occurring.tolist() != list(labels):
-    raise ValueError(
-      f"reference.label: {len(occurring)} classes, and samples are of {len(labels)}: give the data"
-      " that the network is trained on."
-    )
+    counts = f"{len(occurring)} classes, and samples are of {len(labels)}"
+    raise ValueError(f"reference.label: {counts}: give the data that the network is trained on.")
   classes = int(occurring.max()) + 1
   known = references.part(held_out, "held_out", "label")
   known = classifier.checked_labels(known, len(y), "held_out.label")
@@ -127,38 +106,27 @@ def check_scores(
   inputs.whole(samples, "samples", low=least)
   inputs.whole(energy_images, "energy_images", low=3)
   _check_copies(x, y)
-  _check_cache(cache, dataset, reference["x"], given, training_steps)
+  folder = inputs.path(cache, "cache")
+  try:
+    classifier.check_cache(folder, dataset, reference["x"], given, steps=training_steps)
+  except ValueError as error:
+    raise ValueError(f"cache={cache}: {error}.") from None
 
 
 def _check_copies(x: np.ndarray, y: np.ndarray) -> None:
   """Refuses held-out images whose median distance to the reference, a unit, is 0."""
   fresh = np.isin(subsets.keys(y), subsets.keys(x), invert=True)
   if np.median(fresh) == 0:
+    count = f"{len(y) - fresh.sum()} of its {len(y)} images are in reference too"
     raise ValueError(
-      f"held_out: {len(y) - fresh.sum()} of its {len(y)} images are in reference too; give images"
-      " that are not trained on, such as those of the test split."
+      f"held_out: {count}; give images that are not trained on, such as a test split"
     )
-
-
-def _check_cache(
-  cache: str, dataset: str, x: np.ndarray, labels: np.ndarray, training_steps: int
-) -> None:
-  """Refuses a folder that cannot keep the classifier, or that holds a damaged one."""
-  path = classifier.path_of(inputs.path(cache, "cache"), dataset, x, labels, steps=training_steps)
-  try:
-    classifier.check_cache(path, x, labels)
-  except OSError as error:
-    raise ValueError(
-      f"cache={cache}: {path} cannot be written ({error.strerror}); give a folder that can."
-    ) from None
-  except ValueError as error:
-    raise ValueError(f"cache={cache}: {error}.") from None
 
 
 class _Space:
   """Reference data and its features, computed once."""
 
-  def __init__(self, net: classifier.Params, reference: dict[str, np.ndarray], energy_images: int):
+  def __init__(self, net: classifier.Params, reference: Data, energy_images: int):
     self._net = net
     self._pixels = reference["x"].reshape(len(reference["x"]), -1)
     self._energy_pixels = self._pixels[subsets.choose(self._pixels, energy_images)]

@@ -1,30 +1,25 @@
-"""Checks of what scores compare samples with, before anything is trained."""
+"""Types of evaluators, and checks of the data that they compare samples with."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from dfim.io import inputs
 
+Data = dict[str, np.ndarray]  # of a loader
+Draw = Callable[..., np.ndarray]  # `sample.make_draw`'s
+Found = tuple[dict[str, Any], dict[str, np.ndarray]]  # values by name, and figures
 
-def examples(
-  data: Any, field: str, rank: int | None = None, *, least: int, dtype: Any = np.float32
-) -> np.ndarray:
-  """The examples `x` `[N, ...]` of a loader's data, as `inputs.examples` takes them.
 
-  Raises:
-    ValueError: there are none, fewer than `least`, of another rank than `rank`, or not finite.
-  """
-  return inputs.examples(part(data, field, "x"), f"{field}.x", rank, least=least, dtype=dtype)
+def examples(data: Any, field: str, rank: int | None = None, *, least: int) -> np.ndarray:
+  """The examples `x` `[N, ...]` of a loader's data, float32, as `inputs.examples` takes them."""
+  x = part(data, field, "x")
+  return inputs.examples(x, f"{field}.x", rank, least=least, dtype=np.float32)
 
 
 def part(data: Any, field: str, name: str) -> Any:
-  """One array of a loader's data.
-
-  Raises:
-    ValueError: it has none of that name.
-  """
+  """One array of a loader's data."""
   if not isinstance(data, Mapping) or data.get(name) is None:
     raise ValueError(f"{field}: has no {name}; name a loader that returns one.")
   return data[name]

@@ -1,54 +1,35 @@
-"""Scores of sequences whose distribution can be drawn from at will, such as the turning walk."""
+"""Scores of sequences whose distribution can be sampled freely, such as the turning walk."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from dfim.evaluators import points, references
+from dfim.evaluators.references import Data, Draw, Found
 from dfim.io import inputs
 from dfim.metrics import sequences
 from dfim.viz import images as pictures
 
 
 def scores(
-  draw: Callable[..., np.ndarray],
-  params: Any,
-  *,
-  reference: dict[str, np.ndarray],
-  steps: tuple[int, ...] = (1, 2, 4, 8),
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-  """Compares as many samples as `reference` has with it, for each number of `steps`.
-
-  Args:
-    draw: `sample.make_draw`'s.
-    params: the weights to draw with.
-    reference: fresh data, `x` `[N, T, D]`.
-    steps: numbers of steps of the sampler, for each token of an autoregressive schedule.
+  draw: Draw, params: Any, *, reference: Data, steps: tuple[int, ...] = (1, 2, 4, 8)
+) -> Found:
+  """Compares as many samples as `reference`, fresh data `x [N, T, D]`, has with it.
 
   Returns:
     `joint` and, of points of the plane, `turn` of `metrics.sequences`, with standard errors, for
-    each number of steps, and between random halves of the reference, whose distance is 0 on
-    average. No figures.
+    each number of `steps` of `draw`, which is `sample.make_draw`'s, and between random halves of
+    the reference, whose distance is 0 on average. No figures.
   """
-  pairs = points.beside(draw, params, reference["x"], steps)
+  pairs = points.pairs(draw, params, reference["x"], steps)
   return {name: _row(*pair) for name, pair in pairs.items()}, {}
 
 
-def check_scores(
-  *,
-  reference: dict[str, np.ndarray],
-  steps: tuple[int, ...] = (1, 2, 4, 8),
-  shape: tuple[int, ...] | None = None,
-) -> None:
-  """Refuses arguments of `scores` that it cannot take, before anything is trained.
+def check_scores(*, reference: Data, shape: tuple[int, ...] | None = None, **_: Any) -> None:
+  """Raises ValueError, naming the argument, for those that `scores` cannot take.
 
   `shape` is that of a sample, if it is known.
-
-  Raises:
-    ValueError: naming the argument.
   """
-  del steps  # which every evaluator's are checked for
   x = references.examples(reference, "reference", 3, least=points.LEAST_EXAMPLES)
   if shape is not None and x.shape[1:] != shape:
     raise ValueError(f"reference.x: sequences of shape {x.shape[1:]}, samples are of {shape}.")
@@ -65,25 +46,12 @@ def _row(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
   return row
 
 
-def rollout(
-  draw: Callable[..., np.ndarray],
-  params: Any,
-  *,
-  reference: dict[str, np.ndarray],
-  steps: int,
-  tokens: int = 3,
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def rollout(draw: Draw, params: Any, *, reference: Data, steps: int, tokens: int = 3) -> Found:
   """The error along sequences as long as `reference`'s, longer than the model was trained on.
 
-  Args:
-    draw: `sample.make_draw`'s, of a rollout.
-    params: the weights to draw with.
-    reference: fresh data, `x` `[N, T, D]`.
-    steps: of the sampler.
-    tokens: how many neighbouring tokens are compared at a time.
-
   Returns:
-    `local` of `metrics.sequences` and its standard error at each position, and a figure of them.
+    `local` of `metrics.sequences`, over `tokens` neighbouring tokens, and its standard error at
+    each position, and a figure of sequences.
   """
   x = reference["x"]
   drawn = draw(params, len(x), steps, length=x.shape[1])
@@ -94,21 +62,11 @@ def rollout(
   return rows, {"tracks": pictures.tracks(drawn[:40], (-1.0, 1.0))}
 
 
-def check_rollout(
-  *,
-  reference: dict[str, np.ndarray],
-  steps: int,
-  tokens: int = 3,
-  any_length: bool = True,
-) -> None:
-  """Refuses arguments of `rollout` that it cannot take, before anything is trained.
+def check_rollout(*, reference: Data, tokens: int = 3, any_length: bool = True, **_: Any) -> None:
+  """Raises ValueError, naming the argument, for those that `rollout` cannot take.
 
   `any_length` says whether the sampler draws sequences of any length.
-
-  Raises:
-    ValueError: naming the argument.
   """
-  del steps  # which every evaluator's are checked for
   x = references.examples(reference, "reference", 3, least=3)
   if inputs.whole(tokens, "tokens", low=1) > x.shape[1]:
     raise ValueError(f"tokens={tokens}: the sequences of reference have {x.shape[1]}; give fewer.")

@@ -20,13 +20,7 @@ _PIECE = 1000  # samples in memory at a time: 800 MB of 256 x 256 pixels in floa
 
 
 def pixels(x: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
-  """Images `[N, H, W, 1 | 3]` as uint8 `[N, H, W, 3]`; a single channel is repeated.
-
-  Values at `limits` become 0 and 255, what lies beyond is clipped.
-
-  Raises:
-    ValueError: no images of 1 or 3 channels, or numbers that are not finite.
-  """
+  """Images `[N, H, W, 1 | 3]` as uint8 `[N, H, W, 3]`, see `viz.images.pixels`."""
   check(np.shape(x)[1:])
   return np.broadcast_to(pictures.pixels(x, limits), (*np.shape(x)[:3], 3))
 
@@ -58,16 +52,11 @@ def write(
   shape: tuple[int, int, int, int],
   labels: np.ndarray | None = None,
 ) -> None:
-  """Writes `path`, in one move at the end; a file that is there already stays as it is.
+  """Writes an .npz atomically; a file that exists stays as it is.
 
-  What comes is kept in `path` with ".part" behind, so that the same call goes on where a killed one
-  was: at the first image that is not there in full.
-
-  Args:
-    path: ends in ".npz".
-    images: from the index of the first image that is wanted, uint8 `[n, H, W, 3]` at a time.
-    shape: of all of them, `(N, H, W, 3)`.
-    labels: `[N]`, where there are classes.
+  Images are kept in `path` + ".part" meanwhile, so that the same call resumes a killed one at the
+  first incomplete image. `images` gives, from the index of the first one, uint8 `[n, H, W, 3]` at a
+  time; `shape` is `(N, H, W, 3)`.
   """
   path = pathlib.Path(path)
   if path.exists():

@@ -1,9 +1,8 @@
 """A feature space of one's own: the last hidden layer of a small classifier of the same data.
 
-For labelled images of 8 to 32 pixels or so, of any number of channels: digits, Fashion-MNIST,
-CIFAR-10. It learns in seconds to minutes on a CPU, once, and its weights stay in a cache. Distances
-in it compare runs on one data set and with one classifier, and nothing else: put `name_of` beside
-each. They are no FID.
+For labelled images of 8 to 32 pixels or so, of any number of channels. It learns in seconds to
+minutes on a CPU, once, and its weights stay in a cache. Distances in it compare runs on one data
+set and with one classifier, which `name_of` names; they are no FID.
 """
 
 import os
@@ -23,39 +22,27 @@ Params = dict[str, Array]
 
 WIDTH = 64  # features
 _SMALL = 16  # pixels: images up to this high keep all of them in the first convolution
+_SEED = 0  # part of the name: other weights are another feature space
+_TRAINING_BATCH, _BATCH, _LEARNING_RATE = 128, 512, 2e-3
 
 
-def train(
-  x: np.ndarray,
-  labels: np.ndarray,
-  *,
-  seed: int = 0,
-  steps: int = 600,
-  batch_size: int = 128,
-  learning_rate: float = 2e-3,
-) -> Params:
+def train(x: np.ndarray, labels: np.ndarray, *, steps: int = 600) -> Params:
   """Trains on images `[N, H, W, C]` and labels `[N]`, counted from 0.
 
-  The same seed gives the same weights, bit for bit, on machines with as many cores: how XLA sums
-  depends on their number.
-
-  AdamW down a cosine, on batches drawn with replacement. One compiled step called in a loop: on a
-  CPU, XLA runs the gradient of a convolution 30 times slower inside `lax.scan`.
-
-  Raises:
-    ValueError: not images, not as many labels, or labels that are no whole numbers from 0 on.
+  The weights are the same, bit for bit, on machines with as many cores. AdamW down a cosine, on
+  batches drawn with replacement. One compiled step called in a loop: on a CPU, XLA runs the
+  gradient of a convolution 30 times slower inside `lax.scan`.
   """
-  x = checked_images(x, "x")
+  x = _checked_images(x)
   labels = checked_labels(labels, len(x), "labels")
   steps = inputs.whole(steps, "steps", low=1)
-  batch_size = inputs.whole(batch_size, "batch_size", low=1)
-  root, key = jax.random.split(jax.random.key(seed))
+  root, key = jax.random.split(jax.random.key(_SEED))
   params = _init(key, x.shape[1:], int(np.max(labels)) + 1)
-  tx = optax.adamw(optax.cosine_decay_schedule(learning_rate, steps), weight_decay=1e-2)
+  tx = optax.adamw(optax.cosine_decay_schedule(_LEARNING_RATE, steps), weight_decay=1e-2)
 
   @jax.jit
   def step(params: Params, opt_state: optax.OptState, data: tuple[Array, Array], n: int):
-    rows = jax.random.randint(jax.random.fold_in(root, n), (batch_size,), 0, len(x))
+    rows = jax.random.randint(jax.random.fold_in(root, n), (_TRAINING_BATCH,), 0, len(x))
     grads = jax.grad(_loss)(params, *(a[rows] for a in data))
     updates, opt_state = tx.update(grads, opt_state, params)
     return optax.apply_updates(params, updates), opt_state
@@ -67,117 +54,81 @@ def train(
   return params
 
 
-def checked_images(x: Any, field: str, *, least: int = 1) -> np.ndarray:
-  """Images `[N, H, W, C]` in float32.
-
-  Raises:
-    ValueError: other shapes, fewer than `least`, or numbers that are not finite.
-  """
-  return inputs.examples(x, field, 4, least=least, dtype=np.float32)
+def _checked_images(x: Any) -> np.ndarray:
+  return inputs.examples(x, "x", 4, dtype=np.float32)
 
 
 def checked_labels(labels: Any, count: int, field: str) -> np.ndarray:
-  """Labels int32 `[count]`.
-
-  Raises:
-    ValueError: not as many, no whole numbers, or some below 0.
-  """
+  """Labels int32 `[count]`, from 0 on, as `inputs.numbers` takes them."""
   return inputs.numbers(labels, field, (count,), axes=("image",), dtype=np.int32, low=0)
 
 
-def features(params: Params, x: np.ndarray, *, batch_size: int = 512) -> np.ndarray:
-  """`[N, H, W, C]` to float32 `[N, 64]`.
-
-  Raises:
-    ValueError: not images, or numbers that are not finite.
-  """
-  return features_lib.in_batches(_features, params, checked_images(x, "x"), batch_size)
+def features(params: Params, x: np.ndarray) -> np.ndarray:
+  """`[N, H, W, C]` to float32 `[N, 64]`."""
+  return features_lib.in_batches(_features, params, _checked_images(x), _BATCH)
 
 
-def accuracy(params: Params, x: np.ndarray, labels: np.ndarray, *, batch_size: int = 512) -> float:
-  """The share of images `[N, H, W, C]` whose label, of `[N]`, is the likeliest.
-
-  Raises:
-    ValueError: as `train`.
-  """
-  x = checked_images(x, "x")
+def accuracy(params: Params, x: np.ndarray, labels: np.ndarray) -> float:
+  """The share of images `[N, H, W, C]` whose label, of `[N]`, is the likeliest."""
+  x = _checked_images(x)
   labels = checked_labels(labels, len(x), "labels")
-  logits = features_lib.in_batches(_logits, params, x, batch_size)
+  logits = features_lib.in_batches(_logits, params, x, _BATCH)
   return float(np.mean(logits.argmax(-1) == labels))
 
 
-def name_of(params: Params, dataset: str, seed: int) -> str:
-  """What every result in this feature space names, such as "digits-cnn64-seed0-3f9ac2"."""
-  return f"{dataset}-cnn{WIDTH}-seed{seed}-{features_lib.digest(params)}"
+def name_of(params: Params, dataset: str) -> str:
+  """The name of this feature space in results, such as "digits-cnn64-seed0-3f9ac2"."""
+  return f"{dataset}-cnn{WIDTH}-seed{_SEED}-{features_lib.digest(params)}"
 
 
 def cached(
-  directory: str | os.PathLike,
-  dataset: str,
-  x: np.ndarray,
-  labels: np.ndarray,
-  *,
-  seed: int = 0,
-  steps: int = 600,
+  directory: str | os.PathLike, dataset: str, x: np.ndarray, labels: np.ndarray, *, steps: int = 600
 ) -> Params:
-  """`train`, or its weights if `directory` holds them for this very data, seed and `steps`.
-
-  Raises:
-    ValueError: the file there is damaged, or holds another network.
-  """
-  path = path_of(directory, dataset, x, labels, seed=seed, steps=steps)
+  """`train`, or its weights if `directory` holds them for this very data and `steps`."""
+  path = path_of(directory, dataset, x, labels, steps)
   if path.exists():
     return load(path, _shapes(x, labels))
-  params = train(x, labels, seed=seed, steps=steps)
+  params = train(x, labels, steps=steps)
   save(path, params)
   return params
 
 
 def path_of(
-  directory: str | os.PathLike,
-  dataset: str,
-  x: np.ndarray,
-  labels: np.ndarray,
-  *,
-  seed: int = 0,
-  steps: int = 600,
+  directory: str | os.PathLike, dataset: str, x: np.ndarray, labels: np.ndarray, steps: int
 ) -> pathlib.Path:
   """The file in which `cached` keeps the weights."""
   data = features_lib.digest(dict(x=x, labels=labels))
-  name = f"{dataset}-cnn{WIDTH}-seed{seed}-steps{steps}-data{data}.npz"
+  name = f"{dataset}-cnn{WIDTH}-seed{_SEED}-steps{steps}-data{data}.npz"
   return pathlib.Path(directory) / name
 
 
-def check_cache(path: pathlib.Path, x: np.ndarray, labels: np.ndarray) -> None:
-  """Raises what `cached` would raise, after minutes of training, where its file is `path`.
-
-  Raises:
-    OSError: the file is not there, and cannot be written.
-    ValueError: it is damaged, or holds another network.
-  """
+def check_cache(
+  directory: str | os.PathLike, dataset: str, x: np.ndarray, labels: np.ndarray, *, steps: int = 600
+) -> None:
+  """Raises ValueError where `directory` cannot keep the weights, or holds damaged ones."""
+  path = path_of(directory, dataset, x, labels, steps)
   if path.exists():
     load(path, _shapes(x, labels))
-  else:
+    return
+  try:
     atomic.check_writable(path)
+  except OSError as error:
+    fix = "give a folder that can"
+    raise ValueError(f"{path} cannot be written ({error.strerror}); {fix}") from None
 
 
 def _shapes(x: np.ndarray, labels: np.ndarray) -> Params:
-  """Shapes and types of the weights for such data."""
   classes = int(np.max(labels)) + 1
   return jax.eval_shape(lambda key: _init(key, x.shape[1:], classes), jax.random.key(0))
 
 
 def save(path: str | os.PathLike, params: Params) -> None:
-  """Writes an .npz in one move: whoever looks sees no file or a whole one."""
+  """Writes an .npz atomically."""
   atomic.replace(path, lambda file: np.savez(file, **params))
 
 
 def load(path: str | os.PathLike, like: Params) -> Params:
-  """Reads what `save` wrote, never a pickle; every array must have the shape and type in `like`.
-
-  Raises:
-    ValueError: it does not, or the file is damaged.
-  """
+  """Reads what `save` wrote, never a pickle; every array must have the shape and type in `like`."""
   try:
     params = npz.read_npz(path)
   except ValueError as error:

@@ -11,102 +11,71 @@ import scoringrules
 from dfim.io import inputs
 
 _AXES = ("path", "window", "step", "column")
-_LEVELS = np.arange(1, 20) / 20  # .05, .10, ..., .95
 
 
 def scores(paths: np.ndarray, target: np.ndarray) -> dict[str, float]:
-  """CRPS over sum |y|, exact and by quantiles, of the dimensions and of their sum.
+  """CRPS of sample paths `[P, N, H, D]` over sum |y| of the truth `[N, H, D]`.
 
   `crps` is the mean over dimensions of sum CRPS / sum |y|, sums over windows and steps; `crps_sum`
-  is the same of the sum over dimensions, which sees how they depend on each other. `*_quantile`
-  are those of the released programs and of GluonTS: see `quantile`.
-
-  Args:
-    paths: P samples of each window, `[P, N, H, D]`.
-    target: the truth, `[N, H, D]`.
-
-  Raises:
-    ValueError: no path, shapes that do not belong together, or a number that is not finite; what
-      `check` refuses.
+  is the same of the sum over dimensions; `*_quantile` are those of `quantile`.
   """
   paths, target = _checked(paths, target, rank=4)
   check(target)
   each, total = (paths, target), (paths.sum(-1, keepdims=True), target.sum(-1, keepdims=True))
   return dict(
-    crps=_relative(_exact(*each), target),
-    crps_sum=_relative(_exact(*total), total[1]),
-    crps_quantile=_relative(_quantile(*each), target),
-    crps_sum_quantile=_relative(_quantile(*total), total[1]),
+    crps=_relative(exact(*each), target),
+    crps_sum=_relative(exact(*total), total[1]),
+    crps_quantile=_relative(quantile(*each), target),
+    crps_sum_quantile=_relative(quantile(*total), total[1]),
   )
 
 
 def along(paths: np.ndarray, target: np.ndarray) -> np.ndarray:
-  """CRPS of the sum over dimensions at each step `[H]`, over the mean absolute sum of all steps.
-
-  Args:
-    paths: as in `scores`.
-    target: as in `scores`.
-
-  Raises:
-    ValueError: as `scores`, except that a dimension may be 0 throughout.
-  """
+  """CRPS of the sum over dimensions at each step `[H]`, over the mean absolute sum of all steps."""
   paths, target = _checked(paths, target, rank=4)
   check(target, columns=False)
   total = target.sum(-1)
-  return _exact(paths.sum(-1), total).mean(0) / np.abs(total).mean()
+  return exact(paths.sum(-1), total).mean(0) / np.abs(total).mean()
 
 
 def check(target: np.ndarray, field: str = "target", *, columns: bool = True) -> None:
-  """Refuses a truth `[N, H, D]` that is too small to divide by.
+  """Refuses a truth `[N, H, D]`, called `field`, that is too small to divide by.
 
-  Args:
-    target: the truth.
-    field: what it is called in the error.
-    columns: whether each dimension is divided by, and not the sum over dimensions alone.
-
-  Raises:
-    ValueError: what is divided by is 0 throughout; the sum also where it is rounding.
+  `columns` says whether each dimension is divided by, and not their sum alone.
   """
   sizes, total = np.abs(target).sum((0, 1)), np.abs(target.sum(-1)).sum()
+  fix = "and scores are relative to its size; leave a column out of the series, or forecast another"
   if columns and not sizes.all():
-    raise ValueError(
-      f"{field}: column {int(sizes.argmin())} is 0 throughout, and scores are relative to its size;"
-      " leave it out of the series, or forecast another part"
-    )
+    raise ValueError(f"{field}: column {int(sizes.argmin())} is 0 throughout, {fix} part")
   if total <= 1e-12 * sizes.sum():
-    raise ValueError(
-      f"{field}: the sum over columns is 0 throughout, and scores are relative to its size; leave"
-      " a column out of the series, or forecast another part"
-    )
+    raise ValueError(f"{field}: the sum over columns is 0 throughout, {fix} part")
 
 
 def exact(paths: np.ndarray, target: np.ndarray) -> np.ndarray:
   """CRPS `[...]` of the empirical distribution of P samples `[P, ...]`, against `[...]`.
 
-  E|X - y| - E|X - X'| / 2 with X and X' independent of it, so that a pair may be one sample
-  twice: of few samples it is too large, by 1 / P of the second term on average.
+  E|X - y| - E|X - X'| / 2 over all pairs, a sample with itself too: of few samples it is too
+  large, by 1 / P of the second term on average.
 
   Source: J. Matheson and R. Winkler, Management Science 22, 1976.
-
-  Raises:
-    ValueError: no path, shapes that do not belong together, or a number that is not finite.
   """
-  return _exact(*_checked(paths, target))
+  paths, target = _checked(paths, target)
+  return scoringrules.crps_ensemble(target, paths, m_axis=0, estimator="qd", backend="numpy")
 
 
 def quantile(paths: np.ndarray, target: np.ndarray) -> np.ndarray:
-  """The mean of twice the pinball loss at 19 levels q = .05 ... .95, `[...]`; else as `exact`.
+  """The mean of twice the pinball loss at 19 levels q = 0.05 ... 0.95, `[...]`; else as `exact`.
 
-  The quantile at q is the int(q P)-th smallest sample. Over all levels of (0, 1) the mean would be
-  the CRPS; leaving the ends out, where the loss is small, makes it 4 to 5% larger. Compare like
-  with like.
+  The quantile at q is the int(q P)-th smallest sample. Without the ends, where the loss is small,
+  the mean is 4 to 5 % larger than the CRPS.
 
   Source: the released Diffusion Forcing and GluonTS programs (mean_wQuantileLoss).
-
-  Raises:
-    ValueError: as `exact`.
   """
-  return _quantile(*_checked(paths, target))
+  paths, target = _checked(paths, target)
+  ranks = np.maximum(np.arange(1, 20) * len(paths) // 20, 1)  # whole: 0.05 P may round down
+  at = np.sort(paths, axis=0)[ranks - 1]
+  levels = np.arange(1, 20).reshape(-1, *[1] * target.ndim) / 20
+  return np.mean(2 * np.abs((at - target) * ((target <= at) - levels)), axis=0)
 
 
 def _checked(paths: Any, target: Any, rank: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -117,17 +86,6 @@ def _checked(paths: Any, target: Any, rank: int | None = None) -> tuple[np.ndarr
   if not len(paths):
     raise ValueError(f"paths of shape {paths.shape}: give a path or more.")
   return paths, inputs.numbers(target, "target", paths.shape[1:], axes=axes[1:])
-
-
-def _exact(paths: np.ndarray, target: np.ndarray) -> np.ndarray:
-  return scoringrules.crps_ensemble(target, paths, m_axis=0, estimator="qd", backend="numpy")
-
-
-def _quantile(paths: np.ndarray, target: np.ndarray) -> np.ndarray:
-  ranks = np.maximum(np.arange(1, 20) * len(paths) // 20, 1)  # whole numbers: .05 P may round down
-  at = np.sort(paths, axis=0)[ranks - 1]
-  levels = _LEVELS.reshape(-1, *[1] * target.ndim)
-  return np.mean(2 * np.abs((at - target) * ((target <= at) - levels)), axis=0)
 
 
 def _relative(values: np.ndarray, target: np.ndarray) -> float:

@@ -12,28 +12,18 @@ def energy_distance(x: np.ndarray, y: np.ndarray, *, group: int = 1) -> tuple[fl
   """2 E|x - y| - E|x - x'| - E|y - y'| over distinct pairs, and its standard error.
 
   Exact in one dimension by sorting, in blocks of rows otherwise. The standard error is the
-  jackknife's: how the value moves as one group of either sample is left out. Where the
-  distributions agree the value's own noise is of second order and the jackknife too large, by
-  sqrt(2) at most.
+  jackknife's, which is up to sqrt(2) too large where the distributions agree.
+
+  No pair is taken within a `group` of consecutive rows, which may depend on one another. There are
+  three groups or more of either.
 
   Source: G. Szekely and M. Rizzo, Energy statistics, J. Stat. Plan. Inference 143, 2013.
-
-  Args:
-    x: `[N, D]`, or `[N, ...]`, which is flattened; at least three groups.
-    y: `[M, D]`.
-    group: this many rows in a row belong together, such as the angles of one sequence. They may
-      depend on one another: no pair is taken within a group.
-
-  Raises:
-    ValueError: fewer than three groups or a part of one, points of different sizes, or numbers
-      that are not finite.
   """
   group = inputs.whole(group, "energy_distance: group", low=1)
   x, y = points.pair(x, y, ("energy_distance: x", "energy_distance: y"), least=3 * group)
   if len(x) % group or len(y) % group:
-    raise ValueError(
-      f"energy_distance: group={group} does not divide both of {len(x)}, {len(y)} points."
-    )
+    sizes = f"{len(x)}, {len(y)} points"
+    raise ValueError(f"energy_distance: group={group} does not divide both of {sizes}.")
   of_group = lambda sums, others: sums.reshape(-1, group).mean(1) / others
   xy, yx = of_group(_sums(x, y), len(y)), of_group(_sums(y, x), len(x))
   xx, yy = (of_group(_sums(a, a) - _sums_within(a, group), len(a) - group) for a in (x, y))
@@ -42,32 +32,22 @@ def energy_distance(x: np.ndarray, y: np.ndarray, *, group: int = 1) -> tuple[fl
 
 
 def kernel_distance(
-  x: np.ndarray, y: np.ndarray, *, subsets: int = 100, size: int = 1000, seed: int = 0
+  x: np.ndarray, y: np.ndarray, *, subsets: int = 100, size: int = 1000
 ) -> tuple[float, float]:
-  """Squared MMD with the kernel (x.y / D + 1)^3, and its standard error.
+  """Squared MMD of features `[N, D]`, `[M, D]`, kernel (x.y / D + 1)^3, and its standard error.
 
-  The mean over random subsets of `size` points of each sample, at most half of the smaller one.
-  The field prints the spread over subsets divided by sqrt(subsets), as if they were independent;
-  we divide by the root of how many subsets the samples hold without overlap, if these are fewer.
-  The order of the points changes nothing, see `metrics.subsets`.
+  The mean over random `subsets` of `size` points of each sample, at most half of the smaller one.
+  The field prints the spread over subsets divided by sqrt(subsets); we divide by the root of how
+  many subsets the samples hold without overlap, if these are fewer. The order of the points changes
+  nothing, see `metrics.subsets`.
 
   Source: M. Binkowski et al., Demystifying MMD GANs, arXiv 1801.01401 (KID on Inception features).
-
-  Args:
-    x: features `[N, D]`, or `[N, ...]`, which is flattened; N >= 4.
-    y: `[M, D]`.
-    subsets: how many, at least two.
-    size: points in each, at least two.
-    seed: of the subsets.
-
-  Raises:
-    ValueError: fewer than four points, points of different sizes, or numbers that are not finite.
   """
   count = inputs.whole(subsets, "kernel_distance: subsets", low=2)
   size = inputs.whole(size, "kernel_distance: size", low=2)
   x, y = points.pair(x, y, ("kernel_distance: x", "kernel_distance: y"), least=4)
   x, y = (a[subsets_lib.shuffle(a)] for a in (x, y))
-  rng = np.random.default_rng(seed)
+  rng = np.random.default_rng(0)
   smaller = min(len(x), len(y))
   size = min(size, smaller // 2)
   draw = lambda a: a[rng.choice(len(a), size, replace=False)]
@@ -84,10 +64,10 @@ def _sums(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _sums_by_sorting(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-  """The same on the line: k points lie left of x, and only their sum matters."""
+  """The same on the line."""
   y = np.sort(y)
   below = np.concatenate([[0.0], np.cumsum(y)])
-  k = np.searchsorted(y, x)
+  k = np.searchsorted(y, x)  # points to the left of x
   return x * (2 * k - len(y)) - 2 * below[k] + below[-1]
 
 
@@ -99,17 +79,13 @@ def _sums_within(x: np.ndarray, group: int) -> np.ndarray:
 
 
 def _distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-  """`[N, M]`, by one matrix product; a point is at 0 from itself to 1e-8 of its norm."""
+  """`[N, M]`, by one matrix product."""
   squared = np.sum(x**2, 1)[:, None] + np.sum(y**2, 1)[None] - 2 * x @ y.T
   return np.sqrt(squared.clip(0, out=squared), out=squared)
 
 
 def _jackknife(between: np.ndarray, within: np.ndarray) -> float:
-  """Variance from leaving each of n groups out, given its mean distances: twice `[n]`.
-
-  Without group i the mean of `between` moves by (mean - between_i) / (n - 1), and the mean over
-  pairs, each counted twice, by 2 (mean - within_i) / (n - 2).
-  """
+  """Variance from leaving each of n groups out, given its mean distances `[n]`."""
   n = len(between)
   moves = 2 * (between - between.mean()) / (n - 1) - 2 * (within - within.mean()) / (n - 2)
   return (n - 1) / n * float(np.sum(moves**2))

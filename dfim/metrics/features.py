@@ -15,16 +15,9 @@ Network = Callable[[Any, Array], Array]  # (params, x [B, ...]) -> [B, D]
 
 
 def in_batches(network: Network, params: Any, x: np.ndarray, batch_size: int) -> np.ndarray:
-  """`network` on all of x; the last batch is filled up with zeros, so that one program serves.
+  """`network` on all of x `[N, ...]`; the last batch is filled up, so that one program serves.
 
-  Args:
-    network: compiled once for each function object, so pass the same one again.
-    params: its weights.
-    x: `[N, ...]`, N >= 1, of whatever type the network takes.
-    batch_size: images at a time.
-
-  Raises:
-    ValueError: no image, or a batch of none.
+  It is compiled once for each function object, so pass the same one again.
   """
   batch_size = inputs.whole(batch_size, "batch_size", low=1)
   if not len(x):
@@ -43,10 +36,7 @@ def _run(network: Network, params: Any, x: Array) -> Array:
 
 
 def digest(arrays: dict[str, Any], digits: int = 6) -> str:
-  """Hexadecimal digits of the sha256 of what arrays are called, their shapes, types and bytes.
-
-  The same numbers have the same digest whatever file they came in.
-  """
+  """Hexadecimal digits of the sha256 of the names, shapes, types and bytes of arrays."""
   found = hashlib.sha256()
   for name, array in sorted(arrays.items()):
     array = np.ascontiguousarray(array)

@@ -15,11 +15,7 @@ _PRECISION = 1e-3  # of covariances that were saved in half precision
 
 
 def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Mean `[D]` and covariance `[D, D]` of `[N, D]`, in float64, with N - 1 below.
-
-  Raises:
-    ValueError: not a matrix, fewer than two rows, or numbers that are not finite.
-  """
+  """Mean `[D]` and covariance `[D, D]` of `[N, D]`, in float64, with N - 1 below."""
   features = inputs.examples(features, "features", 2, least=2, largest=points.LARGEST)
   mean = features.mean(0)
   centred = features - mean
@@ -31,18 +27,9 @@ def frechet_distance(
 ) -> float:
   """|m1 - m2|^2 + tr(C1 + C2 - 2 sqrt(C1 C2)), never negative.
 
-  The last trace is the sum of the singular values of sqrt(C1) sqrt(C2), that is of the roots of
-  the eigenvalues of sqrt(C1) C2 sqrt(C1). No root of a product's rounding error is taken, so that
-  covariances without full rank (fewer samples than features) stay exact to 1e-7 or so.
-
-  Args:
-    mean1: `[D]`.
-    cov1: `[D, D]`.
-    mean2: `[D]`.
-    cov2: `[D, D]`.
-
-  Raises:
-    ValueError: moments of other shapes, or numbers that are not finite.
+  The last trace is the sum of the singular values of sqrt(C1) sqrt(C2): no root of a product's
+  rounding error is taken, so that covariances without full rank (fewer samples than features) stay
+  exact to 1e-7 or so. Means are `[D]`, covariances `[D, D]`.
   """
   mean1, cov1 = checked(mean1, cov1, ("mean1", "cov1"))
   mean2, cov2 = checked(mean2, cov2, ("mean2", "cov2"), size=len(mean1))
@@ -54,35 +41,19 @@ def frechet_distance(
 def checked(
   mean: np.ndarray, cov: np.ndarray, fields: tuple[str, str], size: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Moments `[D]` and `[D, D]` in float64.
-
-  Args:
-    mean: of the features.
-    cov: their covariance.
-    fields: what the two are called in the error.
-    size: the D that is wanted, any by default.
-
-  Raises:
-    ValueError: other shapes, or numbers that are not finite.
-  """
+  """Moments `[D]` and `[D, D]` in float64, D = `size` if given; `fields` names them in errors."""
   mean = inputs.numbers(mean, fields[0], (size,), axes=("feature",))
   shape = (len(mean), len(mean))
   return mean, inputs.numbers(cov, fields[1], shape, axes=("row", "column"))
 
 
 def save(path: str | os.PathLike, mean: np.ndarray, cov: np.ndarray) -> None:
-  """Writes moments as the field's programs do: an .npz with `mu` and `sigma`."""
+  """Writes an .npz with `mu` and `sigma`, as the field's programs do."""
   atomic.replace(path, lambda file: np.savez(file, mu=mean, sigma=cov))
 
 
 def load(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
-  """The moments of an .npz with `mu` `[D]` and `sigma` `[D, D]`, in float64.
-
-  Raises:
-    FileNotFoundError: no such file.
-    ValueError: it is damaged, or holds something else: numbers that are not finite, or a matrix
-      that is no covariance.
-  """
+  """The moments of an .npz with `mu` `[D]` and `sigma` `[D, D]`, in float64."""
   path = inputs.path(path, "reference statistics")
   if not path.is_file():
     raise FileNotFoundError(f"no reference statistics {path}; docs/scores.md says how to get some")

@@ -1,14 +1,12 @@
 """The features of FID: Inception-v3 as the TensorFlow graph of 2015-12-05 has it, 2048 of pool 3.
 
 Weights are the user's own file of pytorch-fid's state dict, which ports that graph; see `params_of`
-and `evaluators.fid`. The network is torchvision's Inception-v3 but for its poolings inside of the
-mixed blocks: averages do not count the padding, and the last block takes a maximum.
+and `evaluators.fid`. The network is torchvision's Inception-v3, except that averages in the mixed
+blocks do not count the padding, and that the last block takes a maximum. docs/scores.md says how
+far it was verified.
 
 Sources: C. Szegedy et al., Rethinking the Inception Architecture, arXiv 1512.00567; M. Heusel et
 al., arXiv 1706.08500; the blocks' widths and names are those of pytorch-fid and torchvision.
-
-Not verified here: no copy of the weights could be had, so no FID of this module was ever compared
-with one of the released programs. What was: the architecture against torch with random weights.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +26,6 @@ Unit = Callable[..., Array]  # (name, x, channels, kernel, stride, padding) -> c
 
 WIDTH = 2048  # features
 SIDE = 299  # pixels, to which images are resized
-RESIZES = ("tensorflow", "pytorch")
 _EPSILON = 1e-3  # of the batch norms
 _EXACT = jax.lax.Precision.HIGHEST  # or a GPU computes in TF32 and a TPU in bfloat16
 
@@ -36,25 +33,16 @@ _EXACT = jax.lax.Precision.HIGHEST  # or a GPU computes in TF32 and a TPU in bfl
 def features(
   params: Params, images: np.ndarray, *, resize: str = "tensorflow", batch_size: int = 64
 ) -> np.ndarray:
-  """uint8 images `[N, H, W, 3]` to float32 `[N, 2048]`.
+  """uint8 images `[N, H, W, 3]` to float32 `[N, 2048]`, `batch_size` at a time.
 
-  Args:
-    params: `params_of`'s.
-    images: of any size; float images lack the rounding to 256 levels that image files have.
-    resize: how they become 299 x 299 in [-1, 1], bilinear and without antialiasing in both cases.
-      "tensorflow" as the graph itself, ADM's suite and StyleGAN2-ADA's (hence EDM's and IMM's) do:
-      pixel i of 299 looks at H i / 299, and x / 128 - 1. "pytorch" as pytorch-fid does: at
-      H (i + 1/2) / 299 - 1/2, and x / 127.5 - 1. Their FIDs differ: compare like with like.
-    batch_size: images at a time; it changes nothing else.
-
-  Raises:
-    ValueError: other images, or no such `resize`.
+  `resize` is how they become 299 x 299 in [-1, 1], bilinear and without antialiasing. "tensorflow",
+  as the graph, ADM's suite, EDM and IMM: pixel i looks at H i / 299, and x / 128 - 1. "pytorch", as
+  pytorch-fid: at H (i + 1/2) / 299 - 1/2, and x / 127.5 - 1. Their FIDs differ.
   """
   images = np.asarray(images)
   if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or not len(images):
-    raise ValueError(
-      f"inception: needs uint8 images [N, H, W, 3], not {images.dtype} {list(images.shape)}"
-    )
+    found = f"{images.dtype} {list(images.shape)}"
+    raise ValueError(f"inception: needs uint8 images [N, H, W, 3], not {found}")
   check_resize(resize)
   return features_lib.in_batches(_FROM_PIXELS[resize], params, images, batch_size)
 
@@ -69,15 +57,16 @@ def check(params: Any, field: str) -> None:
 
 def check_resize(resize: str) -> None:
   """Raises ValueError where `features` knows no such way."""
-  if resize not in RESIZES:
-    raise ValueError(f"resize={resize!r}: give one of {', '.join(RESIZES)}")
+  if resize not in tuple(_FROM_PIXELS):
+    raise ValueError(f"resize={resize!r}: give one of {', '.join(_FROM_PIXELS)}")
 
 
 def pool3(params: Params, x: Array) -> Array:
   """The network alone: `[B, 299, 299, 3]` in [-1, 1] to `[B, 2048]`."""
 
-  def unit(name: str, x: Array, *args: Any, **kwargs: Any) -> Array:
-    y = _convolve(x, params[f"{name}.kernel"], *args, **kwargs)
+  def unit(name: str, x: Array, channels: int, kernel: Any = None, **how: Any) -> Array:
+    del channels, kernel  # the weights' own
+    y = _convolve(x, params[f"{name}.kernel"], **how)
     return jax.nn.relu(y + params[f"{name}.bias"][None, None, None])
 
   return _network(unit, x)
@@ -86,15 +75,8 @@ def pool3(params: Params, x: Array) -> Array:
 def params_of(arrays: Mapping[str, np.ndarray]) -> Params:
   """The network's weights from pytorch-fid's state dict, by its names.
 
-  Each batch norm of running moments, being linear, goes into the kernel and bias of the convolution
-  before it, in float64. The dict's classifier, `fc`, and its counts of batches are not used.
-
-  Args:
-    arrays: such as "Mixed_5b.branch1x1.conv.weight" `[64, 192, 1, 1]` (out, in, height, width),
-      and "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var" beside it.
-
-  Raises:
-    ValueError: naming the first that is missing, of another shape or not finite.
+  Each batch norm goes into the kernel and bias of the convolution before it, in float64. The dict's
+  `fc` and counts of batches are not used. Kernels are (out, in, height, width).
   """
   params = {}
   for name, (height, width, before, channels) in kernels().items():
@@ -119,19 +101,18 @@ def kernels() -> dict[str, tuple[int, int, int, int]]:
 
   def unit(name: str, x: Array, channels: int, kernel: tuple[int, int] = (1, 1), **how: Any):
     found[name] = (*kernel, x.shape[-1], channels)
-    return _convolve(x, jnp.zeros(found[name]), channels, kernel, **how)
+    return _convolve(x, jnp.zeros(found[name]), **how)
 
   jax.eval_shape(functools.partial(_network, unit), jnp.zeros((1, SIDE, SIDE, 3)))
   return found
 
 
 def name_of(params: Params) -> str:
-  """What every result in this feature space names: "inception-2015 sha256:3f9ac2..."."""
+  """The name of this feature space in results: "inception-2015 sha256:3f9ac2..."."""
   return f"inception-2015 sha256:{features_lib.digest(params, 12)}"
 
 
 def _checked(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]) -> np.ndarray:
-  """The array in float64."""
   if name not in arrays:
     raise ValueError(f"no parameter {name}; this takes the state dict of pytorch-fid's Inception")
   axes = ("output", "input", "row", "column") if len(shape) == 4 else ("channel",)
@@ -203,7 +184,7 @@ def _block_d(unit: Unit, x: Array) -> Array:
 
 
 def _block_e(unit: Unit, x: Array, pool: Callable[[Array], Array]) -> Array:
-  """`[B, 8, 8, C]` to `[B, 8, 8, 2048]`; two branches end in a row and a column side by side."""
+  """`[B, 8, 8, C]` to `[B, 8, 8, 2048]`; two branches end in a row and a column each."""
   three = unit("branch3x3_1", x, 384)
   double = unit("branch3x3dbl_2", unit("branch3x3dbl_1", x, 448), 384, (3, 3))
   fork = lambda name, y: [unit(f"{name}a", y, 384, (1, 3)), unit(f"{name}b", y, 384, (3, 1))]
@@ -216,23 +197,9 @@ def _within(unit: Unit, block: str) -> Unit:
   return lambda name, *args, **kwargs: unit(f"{block}.{name}", *args, **kwargs)
 
 
-def _convolve(
-  x: Array,
-  weights: Array,
-  channels: int,
-  kernel: tuple[int, int] = (1, 1),
-  stride: int = 1,
-  padding: str = "SAME",
-) -> Array:
-  del channels, kernel  # the weights' own
-  return jax.lax.conv_general_dilated(
-    x,
-    weights,
-    (stride, stride),
-    padding,
-    dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    precision=_EXACT,
-  )
+def _convolve(x: Array, weights: Array, stride: int = 1, padding: str = "SAME") -> Array:
+  how = dict(dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=_EXACT)
+  return jax.lax.conv_general_dilated(x, weights, (stride, stride), padding, **how)
 
 
 def _window(x: Array, start: float, combine: Callable[..., Array], stride: int, padding: str):
@@ -254,21 +221,15 @@ def _average(x: Array) -> Array:
   return _window(x, 0.0, jax.lax.add, 1, "SAME") / count
 
 
-def _tensorflow(params: Params, images: Array) -> Array:
-  x = _resized(images.astype(jnp.float32), half_pixel=False)
-  return pool3(params, x / 128 - 1)
+_FROM_PIXELS = dict(
+  tensorflow=lambda params, images: pool3(params, _resized(images, False) / 128 - 1),
+  pytorch=lambda params, images: pool3(params, _resized(images, True) / 127.5 - 1),
+)
 
 
-def _pytorch(params: Params, images: Array) -> Array:
-  x = _resized(images.astype(jnp.float32), half_pixel=True)
-  return pool3(params, x / 127.5 - 1)
-
-
-_FROM_PIXELS = dict(tensorflow=_tensorflow, pytorch=_pytorch)
-
-
-def _resized(x: Array, *, half_pixel: bool) -> Array:
+def _resized(images: Array, half_pixel: bool) -> Array:
   """`[B, H, W, C]` to `[B, 299, 299, C]`, one axis after the other."""
+  x = images.astype(jnp.float32)
   rows, columns = (_interpolation(n, SIDE, half_pixel) for n in x.shape[1:3])
   x = jnp.einsum("ih,bhwc->biwc", rows, x, precision=_EXACT)
   return jnp.einsum("jw,biwc->bijc", columns, x, precision=_EXACT)

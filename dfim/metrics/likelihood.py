@@ -10,14 +10,12 @@ row, each token noised by itself, and q the path's own way from y to more noise.
 over all steps of all tokens; in a token's last step, where s = k, ln p(y | x_t) stands for - KL.
 
 The variance of p is that of x_s given x_t for white data of standard deviation sigma_data: DDPM's
-beta on a variance-preserving path. Unlike the variance given the clean sample it stays positive at
-k = 0, where p needs a density. The variance of q itself would not do: q knows y, so near k it is
-narrower than any step that does not, however fine the grid. With the exact posterior mean the
-bound is the log density itself for white data, and tends to it for other data as steps shrink.
+beta on a variance-preserving path. It stays positive at k = 0, where p needs a density. With the
+exact posterior mean the bound is the log density itself for white data, and tends to it for other
+data as steps shrink.
 
 Source: Diffusion Forcing (arXiv 2407.01392), theorem 3.1 and appendix A, where the sign of the KL
-terms and an index are misprinted; Ho et al., "Denoising Diffusion Probabilistic Models"
-(2006.11239), eq. 5.
+terms and an index are misprinted; Ho et al. (2006.11239), eq. 5.
 """
 
 from collections.abc import Callable
@@ -31,55 +29,38 @@ from dfim.core import interpolants
 from dfim.io import inputs
 
 Array = jax.Array
+Path = interpolants.Path
 Clean = Callable[[Array, Array], Array]  # (x_t, t) -> x
 
 
 def ending_at(levels: np.ndarray, ends: np.ndarray) -> np.ndarray:
   """A matrix of `core.levels` that stops each token early: `[rows, tokens]`, maybe fewer rows.
 
-  Args:
-    levels: `[rows, tokens]`, such as `levels.autoregressive(steps, tokens)`.
-    ends: int `[tokens]`, the level to stop at, from 0 (clean) to steps: left out altogether.
-
-  Raises:
-    ValueError: no integers, other shapes, or ends beyond the levels.
+  `ends [tokens]` are the levels to stop at, from 0 (clean) to the highest: left out altogether.
   """
-  levels = inputs.numbers(
-    levels, "levels", (None, None), axes=("row", "token"), dtype=np.int64, low=0
-  )
-  top = int(levels.max(initial=0))
-  ends = inputs.numbers(
-    ends, "ends", (levels.shape[1],), axes=("token",), dtype=np.int64, low=0, high=top
-  )
+  how = dict(dtype=np.int64, low=0)
+  levels = inputs.numbers(levels, "levels", (None, None), axes=("row", "token"), **how)
+  how["high"] = int(levels.max(initial=0))
+  ends = inputs.numbers(ends, "ends", (levels.shape[1],), axes=("token",), **how)
   stopped = np.maximum(levels, ends[None])
   moves = np.any(np.diff(stopped, axis=0), axis=1)
   return stopped[np.concatenate([[True], moves])]  # a row that repeats would cost an evaluation
 
 
 def lower_bound(
-  clean: Clean,
-  key: Array,
-  y: Array,
-  grid: Array,
-  *,
-  path: interpolants.Path,
-  sigma_data: float,
+  clean: Clean, key: Array, y: Array, grid: Array, *, path: Path, sigma_data: float
 ) -> Array:
-  """An unbiased estimate `[B]` of the bound, in nats; one network evaluation a row of the grid.
+  """An unbiased estimate `[B]` of the bound, in nats; one network evaluation a step of the grid.
 
   Args:
     clean: `(x_t, t) -> x`, the denoiser's estimate of every token, times of x's rank.
     key: of the forward noise.
     y: `[B, tokens, ...]`, at the times of the grid's last row.
     grid: times `[rows, tokens]` or `[rows, B, tokens]`, non-increasing down the rows. A token that
-      never moves adds nothing: it is left out, as fresh noise, if it stands at the grid's largest
-      time, and otherwise given, so that the bound is of the others' density given it.
+      stays at the grid's largest time is left out, as fresh noise; one that stays at another time
+      is given.
     path: from data to noise.
     sigma_data: the standard deviation of the noise.
-
-  Raises:
-    ValueError: shapes that do not belong together, integers for y, times that are none or rise, or
-      numbers that are not finite, as far as they are known before the program runs.
   """
   _check(y, grid, sigma_data)
   rows = jnp.asarray(grid, y.dtype).reshape(len(grid), -1, y.shape[1], *[1] * (y.ndim - 2))
@@ -99,16 +80,14 @@ def lower_bound(
 
 
 def _check(y: Array, grid: Array, sigma_data: float) -> None:
-  """Refuses arguments of `lower_bound`; the numbers of traced arrays are not known."""
+  """Refuses arguments of `lower_bound`."""
   if jnp.ndim(y) < 2 or not jnp.issubdtype(y.dtype, jnp.floating):
     raise ValueError(f"y of {y.dtype} {jnp.shape(y)}: give floating numbers [B, tokens, ...].")
   shape = jnp.shape(grid)
   fits = len(shape) in (2, 3) and shape[0] > 1 and shape[-1] == y.shape[1]
   if not fits or (len(shape) == 3 and shape[1] not in (1, len(y))):
-    raise ValueError(
-      f"grid of shape {shape}: give [rows, tokens] or [rows, B, tokens], two rows or more, of"
-      f" {y.shape[1]} tokens as y has."
-    )
+    wanted = f"[rows, tokens] or [rows, B, tokens], two rows or more, of y's {y.shape[1]} tokens"
+    raise ValueError(f"grid of shape {shape}: give {wanted}.")
   if not 0.0 < sigma_data < math.inf:
     raise ValueError(f"sigma_data={sigma_data}: give a number above 0.")
   if not isinstance(y, jax.core.Tracer):
@@ -120,7 +99,7 @@ def _check(y: Array, grid: Array, sigma_data: float) -> None:
     inputs.refuse_where(rising, times[1:], "grid", axes, "times may not rise down the rows", rows)
 
 
-def _start_cost(path: interpolants.Path, sigma_data: float, y: Array, k: Array, t: Array) -> Array:
+def _start_cost(path: Path, sigma_data: float, y: Array, k: Array, t: Array) -> Array:
   """KL of x_t given y from the noise that sampling starts with, for each number of y."""
   mean, var = _signal(path, k, t) * y / sigma_data, _noise(path, k, t)
   cost = 0.5 * (jnp.square(mean) + var - 1.0 - jnp.log(jnp.where(k < t, var, 1.0)))
@@ -128,14 +107,7 @@ def _start_cost(path: interpolants.Path, sigma_data: float, y: Array, k: Array, 
 
 
 def _step_cost(
-  path: interpolants.Path,
-  sigma_data: float,
-  y: Array,
-  x_t: Array,
-  x: Array,
-  k: Array,
-  s: Array,
-  t: Array,
+  path: Path, sigma_data: float, y: Array, x_t: Array, x: Array, k: Array, s: Array, t: Array
 ) -> Array:
   """KL(q | p) of the step from t to s for each number of y; - ln p(y | x_t) where s = k."""
   moves, ends = s < t, s == k
@@ -148,9 +120,7 @@ def _step_cost(
   return jnp.where(moves, 0.5 * (apart + jnp.where(ends, density, spread)), 0.0)
 
 
-def _bridge(
-  path: interpolants.Path, y: Array, x_t: Array, k: Array, s: Array, t: Array
-) -> tuple[Array, Array]:
+def _bridge(path: Path, y: Array, x_t: Array, k: Array, s: Array, t: Array) -> tuple[Array, Array]:
   """Mean and variance (in units of sigma_data^2) of x_s between y at k and x_t, k <= s < t."""
   total = jnp.where(s < t, _noise(path, k, t), 1.0)
   before, after = _noise(path, k, s) / total, _noise(path, s, t) / total
@@ -158,18 +128,18 @@ def _bridge(
   return mean, before * after * total
 
 
-def _signal(path: interpolants.Path, s: Array, t: Array) -> Array:
+def _signal(path: Path, s: Array, t: Array) -> Array:
   """The share of x_s in x_t; 1 where s = t."""
   return jnp.where(s < t, path.alpha(t) / jnp.where(s < t, path.alpha(s), 1.0), 1.0)
 
 
-def _noise(path: interpolants.Path, s: Array, t: Array) -> Array:
+def _noise(path: Path, s: Array, t: Array) -> Array:
   """The variance of x_t given x_s, in units of sigma_data^2; 0 where s = t."""
   kept = _signal(path, s, t) * path.sigma(s)
   return jnp.where(s < t, jnp.square(path.sigma(t)) - jnp.square(kept), 0.0)
 
 
-def _norm(path: interpolants.Path, t: Array) -> Array:
+def _norm(path: Path, t: Array) -> Array:
   """The variance of x_t for white data, in units of sigma_data^2."""
   return jnp.square(path.alpha(t)) + jnp.square(path.sigma(t))
 

@@ -1,8 +1,7 @@
 """Random parts of a set that do not depend on the order of its rows.
 
-Files are often sorted, by class or by time, so the first rows of a set are no sample of it. A part
-that is chosen here is a function of the seed and of the rows' content alone: the same set in
-another order has the same part.
+Files are often sorted, by class or by time. A part that is chosen here is a function of the seed
+and of the rows' content alone: the same set in another order has the same part.
 """
 
 import math
@@ -13,10 +12,7 @@ _NUMBERS = 2**22  # at a time, 32 MB
 
 
 def choose(rows: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
-  """Indices `[min(count, N)]` of a uniformly random part of `rows` `[N, ...]`.
-
-  Where `count` is N or more they are 0 to N - 1 in order.
-  """
+  """Indices `[min(count, N)]` of a uniformly random part of `rows` `[N, ...]`; of all, in order."""
   return np.arange(len(rows)) if count >= len(rows) else shuffle(rows, seed)[:count]
 
 
@@ -29,8 +25,7 @@ def shuffle(rows: np.ndarray, seed: int = 0) -> np.ndarray:
 def keys(rows: np.ndarray) -> np.ndarray:
   """A float64 number `[N]` for each of `rows` `[N, ...]`: equal rows have equal numbers.
 
-  It is the projection on one random direction. Other rows have other numbers with probability one,
-  and rounding in a row moves its number by as little.
+  It is the projection on one random direction.
   """
   size = math.prod(rows.shape[1:])
   direction = np.random.default_rng(0).normal(size=size)

@@ -1,7 +1,4 @@
-"""Samples as uint8 images that people can look at.
-
-Numbers that are not finite have no picture: all functions refuse them, with their place.
-"""
+"""Samples as uint8 pictures; all functions refuse numbers that are not finite, with their place."""
 
 import math
 import os
@@ -15,10 +12,7 @@ from dfim.io import atomic, inputs
 def picture(x: np.ndarray, limits: tuple[float, float], columns: int = 20) -> np.ndarray:
   """Images `[N, H, W, C]` as a grid, sequences `[N, T, D]` as lines, points `[N, D]` as density.
 
-  Of more than three channels, such as a latent's, the first three are shown; of two, the first.
-
-  Raises:
-    ValueError: examples of another rank, none, or numbers that are not finite.
+  Of more than three channels the first three are shown; of two, the first.
   """
   x = inputs.examples(x, "samples")
   match x.ndim:
@@ -29,10 +23,8 @@ def picture(x: np.ndarray, limits: tuple[float, float], columns: int = 20) -> np
       return tracks(x, limits, columns)
     case 2:
       return density(x, limits)
-  raise ValueError(
-    f"samples of shape {x.shape}: a picture shows images [N, H, W, C], sequences [N, T, D] or"
-    " points [N, D]."
-  )
+  shown = "images [N, H, W, C], sequences [N, T, D] or points [N, D]"
+  raise ValueError(f"samples of shape {x.shape}: a picture shows {shown}.")
 
 
 def image_grid(
@@ -45,11 +37,7 @@ def image_grid(
 ) -> np.ndarray:
   """Lays `[N, H, W, C]` out in rows of `columns`, each pixel `scale` wide: uint8 `[H', W', C]`.
 
-  By default the grid is about square; tiles that are left over are black. `gap` pixels of grey part
-  the images.
-
-  Raises:
-    ValueError: no images, or numbers that are not finite.
+  By default the grid is about square; left-over tiles are black. `gap` pixels of grey part them.
   """
   tiles = pixels(images, limits)
   n, h, w, c = tiles.shape
@@ -62,11 +50,7 @@ def image_grid(
 
 
 def pixels(images: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
-  """Images `[N, H, W, C]` as uint8: `limits` become 0 and 255, values beyond are clipped.
-
-  Raises:
-    ValueError: no images, numbers that are not finite, or limits without a distance.
-  """
+  """Images `[N, H, W, C]` as uint8: `limits` become 0 and 255, values beyond are clipped."""
   low, high = _checked(limits)
   unit = (inputs.examples(images, "images", 4, dtype=np.float32) - low) / (high - low)
   return np.rint(255 * np.clip(unit, 0, 1)).astype(np.uint8)
@@ -79,24 +63,19 @@ def _checked(limits: tuple[float, float]) -> tuple[float, float]:
   return low, high
 
 
-def density(
-  x: np.ndarray, limits: tuple[float, float], bins: int = 96, scale: int = 3
-) -> np.ndarray:
+def density(x: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
   """Points `[N, D]` within `limits`, darker where there are more: uint8 `[H, W, 1]`.
 
   Of more than two dimensions the first two are shown; points of a line lie on the middle row.
-
-  Raises:
-    ValueError: no points, or numbers that are not finite.
   """
   low, high = _checked(limits)
   x = inputs.examples(x, "points", 2)
   if x.shape[1] == 1:
     x = np.pad(x, [(0, 0), (0, 1)], constant_values=(low + high) / 2)
-  counts, *_ = np.histogram2d(x[:, 1], x[:, 0], bins=bins, range=[limits, limits])
+  counts, *_ = np.histogram2d(x[:, 1], x[:, 0], bins=96, range=[limits, limits])
   shade = np.log1p(counts[::-1, :, None])
   pixels = np.rint(255 * (1.0 - shade / max(shade.max(), 1e-9))).astype(np.uint8)
-  return pixels.repeat(scale, 0).repeat(scale, 1)
+  return pixels.repeat(3, 0).repeat(3, 1)
 
 
 def tracks(
@@ -104,11 +83,8 @@ def tracks(
 ) -> np.ndarray:
   """Sequences `[N, T, D]`, a tile each: uint8 `[H, W, 1]`.
 
-  Points of the plane, D = 2, are joined to a path, whose first point is ringed; numbers of any
-  other D are lines over time. Values beyond `limits` lie outside of the tile.
-
-  Raises:
-    ValueError: no sequences, or numbers that are not finite.
+  Points of the plane, D = 2, are joined to a path, whose first point is ringed; any other D are
+  lines over time. Values beyond `limits` lie outside of the tile.
   """
   low, high = _checked(limits)
   unit = (inputs.examples(x, "sequences", 3) - low) / (high - low)

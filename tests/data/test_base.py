@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from dfim.data import base
+from tests.data.helpers import refused
 
 
 def stream(size, batch_size, count, **kwargs):
@@ -48,11 +49,11 @@ def test_a_tree_keeps_its_rows_together():
 
 
 def test_refuses_ragged_and_empty_arrays():
-  with pytest.raises(ValueError, match=r"lengths \[2, 3\]"):
+  with refused("data", "[2, 3]"):
     base.batches(dict(x=np.zeros(2), y=np.zeros(3)), 1, 0)
-  with pytest.raises(ValueError, match="no example"):
+  with refused("data"):
     base.batches(dict(x=np.zeros(0)), 1, 0)
-  with pytest.raises(ValueError, match="batch_size: 0"):
+  with refused("batch_size", 0):
     base.batches(dict(x=np.zeros(2)), 0, 0)
 
 
@@ -75,8 +76,3 @@ def test_generated_batches_do_not_depend_on_their_blocks(start):
   for n, batch in enumerate(batches, start):
     x = jax.jit(distribution)(jax.random.fold_in(jax.random.key(3), n))
     np.testing.assert_array_equal(batch["x"], x[1024:])
-
-
-def test_a_negative_start_is_refused_at_once():
-  with pytest.raises(ValueError, match="start: -1"):
-    base.drawn(lambda key: key, 1, 0, -1, (0, 1))

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from dfim.data import prefetch
+from tests.data.helpers import refused
 
 ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("grain"), reason="-e '.[tfds]'")
@@ -154,13 +155,13 @@ def test_a_program_may_leave_with_workers_running(last, code):
 
 @pytest.mark.parametrize("field", ["threads", "workers"])
 def test_fewer_than_none_is_refused(field):
-  with pytest.raises(ValueError, match=f"data.{field}=-1: give 0 or more"):
+  with refused(f"data.{field}=-1"):
     prefetch.ahead(make, 0, **{field: -1})
 
 
 @pytest.mark.parametrize("how", [dict(workers=1), dict(threads=1)])
 def test_without_grain_the_extra_is_named(monkeypatch, how):
   monkeypatch.setitem(sys.modules, "grain", None)
-  with pytest.raises(ImportError, match=r"grain is missing; pip install -e '.\[tfds\]'"):
+  with refused("grain", "pip install -e '.[tfds]'", kind=ImportError):
     prefetch.ahead(make, 0, **how)
   assert numbers(itertools.islice(prefetch.ahead(make, 0), 2)) == [0, 1]

@@ -1,3 +1,5 @@
+"""Baselines: nothing of the future enters, and what they draw is what they say."""
+
 import functools
 
 import numpy as np
@@ -6,6 +8,7 @@ import pytest
 from dfim.data.series import forecasting
 from dfim.evaluators import baselines
 from dfim.metrics import crps
+from tests.data.helpers import refused
 
 SIZES = dict(context=48, horizon=24)
 ALL = pytest.mark.parametrize(
@@ -65,9 +68,7 @@ def test_order_in_the_embedded_series_is_oracle_ridge_naive(series, windows):
     forecast.__name__: crps.scores(forecast(series, windows), windows["target"])["crps_sum"]
     for forecast in (baselines.oracle, baselines.ridge_var, baselines.seasonal_naive)
   }
-  assert (
-    abs(score["ridge_var"] / score["oracle"] - 1) < 0.03
-  )  # 49 windows; the known is in its class
+  assert abs(score["ridge_var"] / score["oracle"] - 1) < 0.03  # of 49 windows
   assert score["seasonal_naive"] > 1.2 * score["oracle"]
 
 
@@ -131,33 +132,24 @@ def test_a_season_of_one_step_repeats_the_last_value():
   assert np.all(np.abs(found.mean(0) - last - bias) < 5 * spread)
 
 
-def test_too_short_a_past_is_refused(series):
-  windows = forecasting.load(series=series, **SIZES, split="train")
-  for forecast in (baselines.seasonal_naive, baselines.ridge_var):
-    with pytest.raises(ValueError, match="series.cuts.* 296 training .* not 48; .*baselines=False"):
-      forecast(series, windows)
-
-
 @pytest.mark.parametrize(
-  "change, line",
+  "change, place",
   [
-    (dict(season=0), "series.season=0: "),
-    (dict(season=-24), "series.season=-24: "),
-    (dict(season=24.0), "series.season=24.0: "),
-    (dict(season=1200), "series.cuts=(3600, 4800, 6000): baselines of season=1200 "),
-    (dict(cuts=(3600.0, 4800, 6000)), "series.cuts=3600.0: "),
-    (dict(values=None), "series.values of NoneType"),
-    (dict(calendar=np.full((6000, 1), np.inf)), "series.calendar: inf at row 0, column 0; "),
-    (dict(cuts=(4790, 4800, 6000)), "series.cuts: 10 steps between training (up to row 4790) "),
+    (dict(season=0), "series.season=0"),
+    (dict(season=1200), "series.cuts=(3600, 4800, 6000)"),
+    (dict(values=None), "series.values"),
+    (dict(cuts=(4790, 4800, 6000)), "series.cuts: 10 steps"),
+    *[(dict(distribution=v), "series.distribution") for v in (None, dict(mean=np.zeros((0, 3))))],
   ],
 )
-def test_a_series_that_cannot_be_forecast_is_refused_without_a_draw(series, windows, change, line):
-  with pytest.raises(ValueError) as error:
+def test_a_series_that_cannot_be_forecast_is_refused_without_a_draw(series, windows, change, place):
+  if isinstance(change.get("distribution"), dict):
+    change = dict(distribution=series["distribution"] | change["distribution"])
+  with refused(place):
     baselines.check(series | change, windows)
-  assert str(error.value).startswith(line) and "\n" not in str(error.value)
-  with pytest.raises(ValueError) as again:
-    baselines.ridge_var(series | change, windows, 4)
-  assert str(again.value) == str(error.value)
+  forecast = baselines.oracle if "distribution" in change else baselines.ridge_var
+  with refused(place):
+    forecast(series | change, windows, 4)
 
 
 def test_what_can_be_forecast_passes_the_check(series, windows):
@@ -169,51 +161,35 @@ def test_what_can_be_forecast_passes_the_check(series, windows):
 
 def test_windows_of_another_series_are_refused(series, windows):
   other = forecasting.vector_autoregression(length=6000, dims=3, seed=1)
-  with pytest.raises(ValueError, match="series: is not what the windows of data were cut from"):
+  with refused("series: "):
     baselines.check(other, windows)
-  with pytest.raises(ValueError, match="data.target of shape .50, 24, 3.: give"):
+  with refused("data.target of shape (50, 24, 3)"):
     baselines.check(series | dict(values=series["values"][:, :2]), windows)
 
 
 @ALL
 @pytest.mark.parametrize("origin", [0, 5977, -24])
-def test_forecasts_outside_the_series_are_refused(series, forecast, origin):
-  windows = dict(origin=np.array([4800, origin]), target=np.zeros((2, 24, 3)))
-  with pytest.raises(ValueError, match=f"data.origin: {origin} at window 1; give"):
-    forecast(series, windows, 4)
-
-
-@ALL
-def test_a_forecast_that_begins_after_what_is_known_is_refused(series, windows, forecast):
-  with pytest.raises(ValueError, match="data.origin: .*; give 5000 or less"):
+def test_forecasts_outside_the_series_are_refused(series, windows, forecast, origin):
+  bad = dict(origin=np.array([4800, origin]), target=np.zeros((2, 24, 3)))
+  with refused(f"data.origin: {origin} at window 1"):
+    forecast(series, bad, 4)
+  with refused("data.origin", "5000"):  # after the last known row
     forecast(spoiled(series, 5000), windows, 4)
-
-
-@ALL
-def test_wrong_numbers_of_paths_are_refused(series, windows, forecast):
-  for paths in (0, 2.5):
-    with pytest.raises(ValueError, match=f"paths={paths}: give"):
-      forecast(series, windows, paths)
+  with refused("paths=0"):
+    forecast(series, windows, 0)
 
 
 @pytest.mark.parametrize(
-  "known, line",
-  [
-    (None, "series.distribution: give mean, matrix, covariance"),
-    (dict(mean=np.zeros((0, 3))), "series.distribution.mean: has no row"),
-    (dict(mean=np.zeros((24, 2))), "series.distribution.mean of shape (24, 2)"),
-    (dict(covariance=-np.eye(3)), "series.distribution.covariance: is not positive definite"),
-  ],
+  "change",
+  [dict(mean=np.zeros((24, 2))), dict(covariance=-np.eye(3)), dict(matrix=np.full((3, 3), np.nan))],
 )
-def test_a_wrong_distribution_is_refused(series, windows, known, line):
-  bad = series | dict(distribution=known and series["distribution"] | known)
-  for call in (baselines.check, baselines.oracle):
-    with pytest.raises(ValueError) as error:
-      call(bad, windows)
-    assert str(error.value).startswith(line)
+def test_a_wrong_distribution_is_refused(series, windows, change):
+  bad = series | dict(distribution=series["distribution"] | change)
+  with refused(f"series.distribution.{next(iter(change))}"):
+    baselines.check(bad, windows)
 
 
-@pytest.mark.parametrize("constant", [3.0, 0.1, -7e5])
+@pytest.mark.parametrize("constant", [0.1, -7e5])
 def test_a_constant_dimension_is_forecast_as_it_is(series, constant):
   """By all, and leaves the seasonal naive forecast of the others as it is."""
   known = {name: value.copy() for name, value in series["distribution"].items()}
@@ -230,9 +206,7 @@ def test_a_constant_dimension_is_forecast_as_it_is(series, constant):
     assert np.all(found[..., 1] == constant) and np.isfinite(found).all()
     scores = crps.scores(found, windows["target"])
     alone = crps.scores(found[..., [0, 2]], windows["target"][..., [0, 2]])
-    assert scores["crps"] == pytest.approx(
-      alone["crps"] * 2 / 3
-    )  # the mean of three, one of them 0
+    assert scores["crps"] == pytest.approx(alone["crps"] * 2 / 3)  # of three, one is 0
   others = series | dict(values=values[:, [0, 2]])
   expected = baselines.seasonal_naive(others, forecasting.load(series=others, **SIZES, count=3), 20)
   found = baselines.seasonal_naive(still, windows, 20)
@@ -250,8 +224,8 @@ def test_integers_are_forecast_as_their_values(series):
 
 
 def test_an_order_that_the_past_does_not_hold_is_refused(series, windows):
-  for choice in ((0, 1.0), (3600, 1.0), (1, 0.0)):
-    with pytest.raises(ValueError, match="choice: "):
+  for choice in ((0, 1.0), (3600, 1.0)):
+    with refused("choice: "):
       baselines.ridge_var(series, windows, 4, choice=choice)
 
 

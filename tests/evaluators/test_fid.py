@@ -5,11 +5,10 @@ import re
 import numpy as np
 import pytest
 
-from dfim.config.errors import ConfigError
-from dfim.config.resolve import resolve
 from dfim.evaluators import fid
 from dfim.interop import safetensors
 from dfim.metrics import frechet, inception
+from tests.data.helpers import refused
 from tests.metrics import test_inception
 
 RNG = np.random.default_rng(0)
@@ -63,21 +62,20 @@ def test_reference_images_add_precision_and_coverage(small, tmp_path):
   assert row["precision"] == row["coverage"] == 0.0
 
 
-@pytest.mark.parametrize("samples", [15, 40, 100])
+@pytest.mark.parametrize("samples", [15, 100])
 def test_no_score_depends_on_the_order_of_the_images(small, samples):
   """Sorted by brightness, the reference and the samples, each fewer and more than the others."""
-  moments = np.zeros(8), np.eye(8)
-  by_brightness = DATA["x"][np.argsort(DATA["x"].mean((1, 2, 3)))]
+  sort = lambda x: x[np.argsort(x.mean((1, 2, 3)))]
   other = RNG.uniform(-1, 1, (samples, 4, 4, 1)).astype(np.float32)
 
   def found(images, x):
+    moments = np.zeros(8), np.eye(8)
     how = dict(network=NETWORK, reference=moments, images=dict(x=images), steps=(1,))
     pieces = lambda params, count, steps, first=0: x[first : first + count]
     return fid.scores(pieces, None, samples=samples, **how)[0]["1 steps"]
 
   expected = found(DATA["x"], other)
-  again = found(by_brightness, other[np.argsort(other.mean((1, 2, 3)))])
-  assert again == pytest.approx(expected, rel=1e-9)
+  assert found(sort(DATA["x"]), sort(other)) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.fixture(scope="module")
@@ -90,30 +88,28 @@ FIVE = dict(x=DATA["x"][:5])
 
 
 @pytest.mark.parametrize(
-  "change, line",
+  "change, place",
   [
     (dict(network=NETWORK), "network: has no Conv2d_1a_3x3.kernel"),
-    (dict(reference=(np.zeros(8), np.eye(8))), r"reference: mu of shape \(8,\)"),
-    (dict(reference=(MOMENTS[0], np.eye(8))), r"reference: sigma of shape \(8, 8\)"),
+    (dict(reference=(np.zeros(8), np.eye(8))), "reference: mu"),
+    (dict(reference=(MOMENTS[0], np.eye(8))), "reference: sigma"),
     (dict(reference=(MOMENTS[0] * np.nan, MOMENTS[1])), "reference: mu: nan at feature 0"),
     (dict(resize="bicubic"), "resize='bicubic'"),
-    (dict(samples=1), "samples=1: give 2 or more"),
-    (dict(samples=5, images=DATA), "samples=5: give 6 or more"),
-    (dict(images=FIVE), "images.x of 5 images: give 6 or more"),
+    (dict(samples=1), "samples=1"),
+    (dict(samples=5, images=DATA), "samples=5"),
+    (dict(images=FIVE), "images.x of 5 images"),
     (dict(images=dict(label=np.zeros(9))), "images: has no x"),
-    (dict(images=dict(x=DATA["x"].repeat(2, 3))), "images.x: images of 2 channels"),
-    (dict(images=dict(x=DATA["x"] * np.inf)), "images.x: -?inf at image 0"),
-    (dict(shape=(4, 4, 4)), "latents are, once decoded"),
-    (dict(shape=(2,)), "no images"),
+    (dict(images=dict(x=DATA["x"].repeat(2, 3))), "images.x"),
+    (dict(images=dict(x=DATA["x"] * np.inf)), "images.x: "),
+    (dict(shape=(4, 4, 4)), "latents"),
   ],
 )
-def test_arguments_that_would_fail_after_training_are_refused(network, change, line):
+def test_arguments_that_would_fail_after_training_are_refused(network, change, place):
   given = dict(network=network, reference=MOMENTS, samples=6, shape=(4, 4, 1))
-  fid.check_scores(**given)
+  fid.check_scores(**given, steps=(1,))
   fid.check_scores(**given | dict(images=DATA))
-  with pytest.raises(ValueError, match=line) as error:
+  with refused(place):
     fid.check_scores(**given | change)
-  assert "\n" not in str(error.value)
 
 
 def test_resize_and_batch_size_reach_the_network(small):
@@ -124,13 +120,9 @@ def test_resize_and_batch_size_reach_the_network(small):
 
 
 def test_a_missing_file_of_weights_is_named_with_the_command(tmp_path):
-  path = tmp_path / "inception.npz"
-  spec = dict(name="evaluators.fid.network", path=str(path))
-  with pytest.raises(ConfigError) as error:
-    resolve(spec, "evaluators.fid.network")
-  line = str(error.value)
-  assert str(path) in line and "\n" not in line
-  assert f"curl -L -o {tmp_path}/pt_inception-2015-12-05-6726825d.pth https://github.com/" in line
+  path, fetched = tmp_path / "inception.npz", f"{tmp_path}/pt_inception-2015-12-05-6726825d.pth"
+  with refused("network.path", path, f"curl -L -o {fetched} https://", kind=FileNotFoundError):
+    fid.network(path)
 
 
 def test_files_of_either_kind_hold_the_same_network(tmp_path):
@@ -142,17 +134,10 @@ def test_files_of_either_kind_hold_the_same_network(tmp_path):
     assert inception.name_of(fid.network(tmp_path / f"a{suffix}")) == expected
 
 
-def test_a_wrong_file_of_weights_names_the_first_parameter(tmp_path):
-  path = tmp_path / "other.npz"
-  np.savez(path, **{"conv1.weight": np.zeros(3)})
-  with pytest.raises(ValueError, match="other.npz: no parameter Conv2d_1a_3x3.conv.weight"):
-    fid.network(path)
-
-
 def test_statistics_are_of_inceptions_features(tmp_path):
   path = tmp_path / "a.npz"
   frechet.save(path, np.zeros(3), np.eye(3))
-  with pytest.raises(ValueError, match="a.npz: of 3 features, Inception's are 2048"):
+  with refused(path, "2048"):
     fid.statistics(path)
   frechet.save(path, np.zeros(2048), np.eye(2048, dtype=np.float32))
   mean, cov = fid.statistics(path)

@@ -1,4 +1,5 @@
-import inspect
+"""Scores of forecasts: each path meets its own window, and what cannot be scored is refused."""
+
 import sys
 
 import numpy as np
@@ -8,7 +9,9 @@ from dfim import evaluate
 from dfim.data.series import forecasting
 from dfim.evaluators import forecasting as evaluator
 from dfim.metrics import crps
+from tests.data.helpers import refused
 
+pytest.importorskip("matplotlib")
 COLUMNS = {"crps", "crps_sum", "crps_quantile", "crps_sum_quantile"}
 
 
@@ -31,7 +34,6 @@ def noisy(params, count, steps, first=0, *, context, cond, length):
 
 
 def test_rows_columns_and_figure(series, data):
-  pytest.importorskip("matplotlib")
   found, figures = evaluator.scores(
     noisy, 1.0, data=data, series=series, steps=(1, 4), paths=20, seed=3
   )
@@ -48,7 +50,6 @@ def test_rows_columns_and_figure(series, data):
 
 def test_each_path_meets_its_own_window_in_raw_units(series, data):
   """A draw that knows the truth scores 0, and with it the order of paths and windows is right."""
-  pytest.importorskip("matplotlib")
   known, paths = data["context"], 3
   x = np.repeat(data["x"], paths, axis=0)
 
@@ -65,7 +66,6 @@ def test_each_path_meets_its_own_window_in_raw_units(series, data):
 
 
 def test_scores_are_those_of_the_metric(series, data):
-  pytest.importorskip("matplotlib")
   found, _ = evaluator.scores(
     noisy, 1.0, data=data, series=series, steps=(1,), paths=7, baselines=False
   )
@@ -77,21 +77,7 @@ def test_scores_are_those_of_the_metric(series, data):
   assert found["1 steps"] == pytest.approx(crps.scores(steps, data["target"]))
 
 
-def test_a_series_without_covariates_is_drawn_without_condition(series):
-  pytest.importorskip("matplotlib")
-  plain = series | dict(calendar=np.zeros((1500, 0), np.float32))
-  data = forecasting.load(series=plain, context=8, horizon=4, count=2)
-
-  def draw(params, count, steps, first=0, *, context, cond, length):
-    assert cond is None
-    return np.zeros((count, 12, 5), np.float32)
-
-  options = dict(data=data, series=plain, steps=(1,), paths=2, baselines=False)
-  found, figures = evaluator.scores(draw, None, **options)
-  assert np.isfinite(found["1 steps"]["crps"]) and "paths" in figures
-
-
-def test_without_matplotlib_the_extra_is_named_before_anything_is_drawn(series, data, monkeypatch):
+def test_a_missing_matplotlib_is_named_before_anything_is_drawn(series, data, monkeypatch):
   monkeypatch.setitem(sys.modules, "matplotlib", None)
   monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
   monkeypatch.delitem(sys.modules, "matplotlib.backends.backend_agg", raising=False)
@@ -100,25 +86,8 @@ def test_without_matplotlib_the_extra_is_named_before_anything_is_drawn(series, 
     lambda: evaluator.check_scores(data=data, series=series),
     lambda: evaluator.check_rollout(data=data, steps=1),
   ):
-    with pytest.raises(ImportError, match=r"pip install -e '.\[plot\]'"):
+    with refused("pip install -e '.[plot]'", kind=ImportError):
       call()
-
-
-@pytest.mark.parametrize("name", ["scores", "rollout"])
-def test_a_check_takes_the_arguments_of_its_score(name):
-  *given, checked = (
-    inspect.signature(getattr(evaluator, n)).parameters for n in (name, f"check_{name}")
-  )
-  of_score = {k: p for k, p in given[0].items() if p.kind is p.KEYWORD_ONLY}
-  assert dict(checked) == of_score
-
-
-def test_what_can_be_scored_passes_the_checks(series, data):
-  pytest.importorskip("matplotlib")
-  evaluator.check_scores(data=data, series=series)
-  evaluator.check_rollout(data=data, steps=1)
-  flat = series | dict(values=series["values"] * [1, 0, 1, 1, 1])
-  evaluator.check_rollout(data=forecasting.load(series=flat, context=8, horizon=4), steps=1)
 
 
 def zeroed(series, *columns):
@@ -134,71 +103,62 @@ def unknown(series, row):
 
 
 @pytest.mark.parametrize(
-  "change, line",
+  "change, place",
   [
-    (lambda s: zeroed(s, 3), "data.target: column 3 is 0 throughout"),
-    (lambda s: unknown(s, 1485), "data.target: row 1485 of the series is yet to be forecast"),
-    (lambda s: s | dict(cuts=(1190, 1200, 1500)), "series.cuts: 10 steps between training"),
-    (lambda s: s | dict(season=300), "series.cuts=(900, 1200, 1500): baselines of season=300 "),
-    (lambda s: s | dict(cuts=(290, 1200, 1500)), "series.cuts=(290, 1200, 1500): baselines of "),
-    (lambda s: s | dict(distribution=3), "series.distribution: "),
+    (lambda s: zeroed(s, 3), "data.target: column 3"),
+    (lambda s: unknown(s, 1485), "data.target: row 1485"),
+    (lambda s: s | dict(cuts=(1190, 1200, 1500)), "series.cuts: 10 steps"),
+    (lambda s: s | dict(season=300), "series.cuts=(900, 1200, 1500)"),
+    (lambda s: s | dict(cuts=(290, 1200, 1500)), "series.cuts=(290, 1200, 1500)"),
+    (lambda s: s | dict(distribution=3), "series.distribution"),
   ],
 )
-def test_what_cannot_be_scored_is_refused_before_anything_is_drawn(series, change, line):
-  pytest.importorskip("matplotlib")
+def test_a_series_that_cannot_be_scored_is_refused(series, change, place):
   bad = change(series)
   data = forecasting.load(series=bad, context=24, horizon=24, stack=4)
-  with pytest.raises(ValueError) as error:
+  with refused(place):
     evaluator.check_scores(data=data, series=bad)
-  assert str(error.value).startswith(line) and "\n" not in str(error.value)
 
 
 def test_without_baselines_the_series_need_not_hold_them(series):
-  pytest.importorskip("matplotlib")
   short = series | dict(cuts=(290, 300, 1500))
   data = forecasting.load(series=short, context=24, horizon=24)
   evaluator.check_scores(data=data, series=short, baselines=False)
-  with pytest.raises(ValueError, match="series.values: nan at row 7, column 0"):
+  with refused("series.values: nan at row 7, column 0"):
     evaluator.check_scores(data=data, series=unknown(short, 7), baselines=False)
 
 
 @pytest.mark.parametrize("name, value", [("paths", 0), ("paths", 2.5), ("seed", -1)])
 def test_wrong_numbers_are_refused(series, data, name, value):
-  pytest.importorskip("matplotlib")
-  with pytest.raises(ValueError, match=f"{name}={value}: give"):
+  evaluator.check_scores(data=data, series=series, steps=(1,))
+  with refused(f"{name}={value}"):
     evaluator.check_scores(data=data, series=series, **{name: value})
-  if name == "paths":
-    with pytest.raises(ValueError, match=f"{name}={value}: give"):
-      evaluator.check_rollout(data=data, steps=1, **{name: value})
 
 
 @pytest.mark.parametrize(
-  "change, line",
+  "change, place",
   [
-    (lambda s: unknown(s, 1485), "data.target: row 1485 of the series is yet to be forecast"),
-    (lambda s: zeroed(s, *range(5)), "data.target: the sum over columns is 0 throughout"),
+    (lambda s: unknown(s, 1485), "data.target: row 1485"),
+    (lambda s: zeroed(s, *range(5)), "data.target: the sum"),
   ],
 )
-def test_a_rollout_that_cannot_be_scored_is_refused(series, change, line):
-  pytest.importorskip("matplotlib")
-  bad = forecasting.load(series=change(series), context=24, horizon=24, stack=4)
-  with pytest.raises(ValueError) as error:
-    evaluator.check_rollout(data=bad, steps=1)
-  assert str(error.value).startswith(line)
+def test_a_rollout_that_cannot_be_scored_is_refused(series, change, place):
+  load = lambda s: forecasting.load(series=s, context=24, horizon=24, stack=4)
+  evaluator.check_rollout(data=load(zeroed(series, 1)), steps=1)  # a column alone may be 0
+  with refused(place):
+    evaluator.check_rollout(data=load(change(series)), steps=1)
 
 
 def test_a_draw_that_is_not_finite_is_refused(series, data):
-  pytest.importorskip("matplotlib")
   draw = lambda params, count, steps, **_: np.full((count, 18, 20), np.nan)
-  with pytest.raises(ValueError, match="paths: nan at path 0, window 0, step 0, column 0"):
+  with refused("paths: nan at path 0, window 0, step 0, column 0"):
     evaluator.scores(draw, None, data=data, series=series, steps=(1,), paths=2, baselines=False)
-  with pytest.raises(ValueError, match="paths: nan at path 0"):
+  with refused("paths: nan at path 0"):
     evaluator.rollout(draw, None, data=data, steps=1, paths=2)
 
 
 def test_a_constant_column_scores_0_by_every_baseline(series):
   """Where the draw meets it too, and the other columns are scored as without it."""
-  pytest.importorskip("matplotlib")
   values = series["values"][:, :2].copy()
   values[:, 1] = 3.0
   still = {k: v for k, v in series.items() if k != "distribution"} | dict(values=values)
@@ -207,16 +167,9 @@ def test_a_constant_column_scores_0_by_every_baseline(series):
   def last(params, count, steps, *, context, cond, length):
     return np.concatenate([context, np.repeat(context[:, -1:], length, axis=1)], 1)
 
+  load = lambda s: dict(series=s, data=forecasting.load(series=s, context=24, horizon=24))
   found, expected = (
-    evaluator.scores(
-      last,
-      None,
-      data=forecasting.load(series=s, context=24, horizon=24),
-      series=s,
-      steps=(1,),
-      paths=5,
-    )[0]
-    for s in (still, rest)
+    evaluator.scores(last, None, **load(s), steps=(1,), paths=5)[0] for s in (still, rest)
   )
   for row in ("1 steps", "seasonal naive"):
     assert found[row]["crps"] == pytest.approx(expected[row]["crps"] / 2, rel=1e-6)
@@ -226,7 +179,6 @@ def test_a_constant_column_scores_0_by_every_baseline(series):
 
 def test_the_error_along_a_long_rollout(series):
   """A draw that loses the truth from the third token on is worse there, and perfect before."""
-  pytest.importorskip("matplotlib")
   data = forecasting.load(
     series=series, context=48, horizon=24, stack=4, lags=(48,), length=48, count=5
   )
@@ -244,8 +196,3 @@ def test_the_error_along_a_long_rollout(series):
   values = [row["crps_sum"] for row in rows.values()]
   assert list(rows) == [f"token {n}" for n in range(1, 13)]
   assert max(values[:2]) < 1e-6 and min(values[2:]) > 1e-3
-
-
-def test_a_lag_within_a_long_rollout_is_refused(series):
-  with pytest.raises(ValueError, match="lag 24 is shorter than horizon=48"):
-    forecasting.load(series=series, context=48, horizon=24, stack=4, lags=(24,), length=48)

@@ -9,6 +9,7 @@ from dfim import evaluate
 from dfim.data.images import digits
 from dfim.evaluators import images
 from dfim.metrics import classifier, distances, subsets
+from tests.data.helpers import refused
 
 pytestmark = pytest.mark.usefixtures("optimized")  # a classifier is trained in each
 
@@ -24,18 +25,9 @@ def shapes(seed, count, size, channels):
 
 
 def score(tmp_path, draw, *, size=8, channels=1, **how):
-  given = dict(reference=shapes(0, 120, size, channels), held_out=shapes(1, 60, size, channels))
-  values, figures = images.scores(
-    draw,
-    None,
-    dataset="shapes",
-    steps=(1,),
-    samples=80,
-    training_steps=30,
-    cache=str(tmp_path),
-    **given | how,
-  )
-  return values, figures
+  data = dict(reference=shapes(0, 120, size, channels), held_out=shapes(1, 60, size, channels))
+  given = dict(dataset="shapes", steps=(1,), samples=80, training_steps=30, cache=str(tmp_path))
+  return images.scores(draw, None, **given | data | how)
 
 
 @pytest.mark.parametrize("size, channels", [pytest.param(8, 1, marks=pytest.mark.slow), (32, 3)])
@@ -52,15 +44,8 @@ def test_any_loader_has_a_feature_space(tmp_path, size, channels):
 
 def test_each_score_sees_its_own_fault(tmp_path):
   fresh, train = shapes(2, 80, 8, 1)["x"], shapes(0, 120, 8, 1)["x"]
-  good, copied, one_class, noise = (
-    score(tmp_path, lambda *_, x=x: x)[0]["1 steps"]
-    for x in (
-      fresh,
-      train[:80],
-      np.repeat(fresh[::2], 2, 0),
-      np.zeros_like(fresh) + fresh[::-1] * 3,
-    )
-  )
+  drawn = fresh, train[:80], np.repeat(fresh[::2], 2, 0), fresh[::-1] * 3
+  good, copied, one_class, noise = (score(tmp_path, lambda *_, x=x: x)[0]["1 steps"] for x in drawn)
   assert good["precision"] > 0.6 and good["recall"] > 0.6 and good["coverage"] > 0.7
   assert copied["nearest"] == 0 and min(copied["precision"], copied["recall"]) > 0.9
   assert one_class["recall"] < 0.7 * good["recall"] and one_class["precision"] > 0.6
@@ -90,18 +75,26 @@ def part_of(data, count, by_class):
   return {name: a[:count][order] for name, a in data.items()}
 
 
-@pytest.mark.parametrize("counts", [(300, 80), (80, 300)])
-def test_no_score_depends_on_the_order_of_the_data(tmp_path, monkeypatch, rough, counts):
-  """Real digits, more of the reference than others or fewer; the samples are digits too."""
+@pytest.fixture
+def digits_of(tmp_path, monkeypatch, rough):
+  """`(reference, held_out, x) -> rows` of scores of digits x, with a classifier that is there."""
   monkeypatch.setattr(classifier, "cached", lambda *_, **__: rough)
-  train, test = digits.load("train"), digits.load("test")
+
+  def rows(reference, held_out, x, **how):
+    data = dict(dataset="digits", reference=reference, held_out=held_out, cache=str(tmp_path))
+    return images.scores(lambda *_: x, None, **data, samples=len(x), steps=(1,), **how)[0]
+
+  return rows
+
+
+@pytest.mark.parametrize("counts", [(300, 80), (80, 300)])
+def test_no_score_depends_on_the_order_of_the_data(digits_of, counts):
+  """Real digits, more of the reference than others or fewer; the samples are digits too."""
 
   def found(by_class):
-    reference = part_of(train, counts[0], by_class)
-    held_out, x = (part_of(test, counts[1], by_class) for _ in range(2))
-    options = dict(dataset="digits", samples=counts[1], steps=(1,), energy_images=60)
-    data = dict(reference=reference, held_out=held_out, cache=str(tmp_path))
-    return images.scores(lambda *_: x["x"], None, **data, **options)[0]
+    reference = part_of(digits.load("train"), counts[0], by_class)
+    held_out = part_of(digits.load("test"), counts[1], by_class)
+    return digits_of(reference, held_out, held_out["x"], energy_images=60)
 
   shuffled, by_class = found(False), found(True)
   for row in ("held out", "1 steps"):
@@ -109,89 +102,62 @@ def test_no_score_depends_on_the_order_of_the_data(tmp_path, monkeypatch, rough,
     assert by_class[row] == pytest.approx(shuffled[row], rel=1e-9, abs=1e-9)
 
 
-def test_sorted_digits_score_as_good_as_shuffled_ones(tmp_path, monkeypatch, rough):
+def test_sorted_digits_score_as_good_as_shuffled_ones(digits_of):
   """Real digits against real digits: the same distribution, whatever the files are sorted by."""
-  monkeypatch.setattr(classifier, "cached", lambda *_, **__: rough)
   test = digits.load("test")
   reference = part_of(digits.load("train"), 1437, by_class=True)
-  data = dict(reference=reference, held_out=test, cache=str(tmp_path))
-  options = dict(dataset="digits", samples=360, steps=(1,), energy_images=700)
-  row = images.scores(lambda *_: test["x"], None, **data, **options)[0]["1 steps"]
+  row = digits_of(reference, test, test["x"], energy_images=700)["1 steps"]
   assert min(row["precision"], row["recall"], row["density"], row["coverage"]) > 0.8
   assert abs(row["energy"]) < 3 * row["energy_se"]
 
 
 def checked(tmp_path, **change):
   reference, held_out = (shapes(seed, n, 8, 1) for seed, n in ((0, 20), (1, 12)))
-  given = dict(
-    dataset="shapes", reference=reference, held_out=held_out, cache=str(tmp_path / "new")
-  )
-  images.check_scores(**given | change)
+  data = dict(reference=reference, held_out=held_out)
+  images.check_scores(**dict(dataset="shapes", cache=str(tmp_path / "new")) | data | change)
 
 
-def less(data, name):
-  return {key: value for key, value in data.items() if key != name}
-
-
-SHAPES = shapes(0, 20, 8, 1)
+SHAPES, HELD_OUT = shapes(0, 20, 8, 1), shapes(1, 12, 8, 1)
 LABELS = SHAPES["label"]
+PARTLY = {name: np.concatenate([a[:7], a[7:13] + (name == "x")]) for name, a in SHAPES.items()}
 
 
 @pytest.mark.parametrize(
-  "change, line",
+  "change, place",
   [
-    (dict(held_out=SHAPES), "held_out: 20 of its 20 images are in reference"),
-    (
-      dict(
-        held_out={
-          name: np.concatenate([a[:7], a[7:13] + (name == "x")]) for name, a in SHAPES.items()
-        }
-      ),
-      "held_out: 7 of its 13 images",
-    ),
-    (dict(reference=less(SHAPES, "label")), "reference: has no label"),
-    (dict(held_out=less(shapes(1, 12, 8, 1), "label")), "held_out: has no label"),
-    (dict(reference=less(SHAPES, "x")), "reference: has no x"),
+    (dict(held_out=SHAPES), "held_out: 20 of its 20 images"),
+    (dict(held_out=PARTLY), "held_out: 7 of its 13 images"),
+    (dict(reference=dict(x=SHAPES["x"])), "reference: has no label"),
+    (dict(held_out=dict(x=HELD_OUT["x"])), "held_out: has no label"),
     (dict(reference=None), "reference: has no x"),
-    (dict(reference=SHAPES | dict(x=SHAPES["x"][..., 0])), "reference.x of shape .20, 8, 8.: "),
+    (dict(reference=SHAPES | dict(x=SHAPES["x"][..., 0])), "reference.x of shape (20, 8, 8)"),
     (dict(reference=SHAPES | dict(x=SHAPES["x"] + np.nan)), "reference.x: nan at image 0, row 0"),
-    (dict(reference={k: a[:5] for k, a in SHAPES.items()}), "reference.x of 5 images: give 6"),
-    (dict(held_out={k: a[:5] for k, a in SHAPES.items()}), "held_out.x of 5 images: give 6"),
-    (dict(held_out=shapes(1, 12, 6, 1)), r"held_out.x: images of shape \(6, 6, 1\)"),
-    (dict(reference=SHAPES | dict(label=LABELS[:7])), r"reference.label of shape \(7,\)"),
+    (dict(reference={k: a[:5] for k, a in SHAPES.items()}), "reference.x of 5 images"),
+    (dict(held_out={k: a[:5] for k, a in SHAPES.items()}), "held_out.x of 5 images"),
+    (dict(held_out=shapes(1, 12, 6, 1)), "held_out.x"),
+    (dict(reference=SHAPES | dict(label=LABELS[:7])), "reference.label of shape (7,)"),
     (dict(reference=SHAPES | dict(label=LABELS / 2)), "reference.label of float"),
     (dict(reference=SHAPES | dict(label=LABELS - 1)), "reference.label: -1 at image 0"),
-    (dict(reference=SHAPES | dict(label=np.eye(2)[LABELS])), "reference.label of "),
-    (
-      dict(held_out=shapes(1, 12, 8, 1) | dict(label=np.full(12, 2))),
-      "held_out.label: 2 at image 0",
-    ),
-    (dict(samples=5), "samples=5: give 6 or more"),
-    (dict(samples=7.0), "samples=7.0: give a whole number"),
-    (dict(energy_images=2), "energy_images=2: give 3 or more"),
-    (dict(cache="/dev/null/cache"), "cache=/dev/null/cache: .* cannot be written"),
+    (dict(held_out=HELD_OUT | dict(label=np.full(12, 2))), "held_out.label: 2 at image 0"),
+    (dict(labels=(0, 1, 2)), "reference.label"),
+    (dict(dataset="a/b"), "dataset="),
+    (dict(samples=5), "samples=5"),
+    (dict(samples=7.0), "samples=7.0"),
+    (dict(energy_images=2), "energy_images=2"),
+    (dict(cache="/dev/null/cache"), "cache=/dev/null/cache"),
   ],
 )
-def test_arguments_that_would_fail_after_training_are_refused(tmp_path, change, line):
-  with pytest.raises(ValueError, match=f"^{line}") as error:
+def test_arguments_that_would_fail_after_training_are_refused(tmp_path, change, place):
+  with refused(place):
     checked(tmp_path, **change)
-  assert "\n" not in str(error.value)
 
 
 def test_held_out_images_of_which_half_are_new_are_taken(tmp_path):
-  held_out = {name: np.concatenate([a[:6], a[:6] + (name == "x")]) for name, a in SHAPES.items()}
+  held_out = {name: a[1:] for name, a in PARTLY.items()}
   checked(tmp_path, held_out=held_out)
-  values, _ = images.scores(
-    lambda *_: SHAPES["x"],
-    None,
-    dataset="shapes",
-    reference=SHAPES,
-    held_out=held_out,
-    steps=(1,),
-    samples=20,
-    training_steps=1,
-    cache=str(tmp_path),
-  )
+  assert not list((tmp_path / "new").iterdir())
+  data = dict(reference=SHAPES, held_out=held_out, samples=20, training_steps=1)
+  values, _ = score(tmp_path, lambda *_: SHAPES["x"], **data)
   assert values["1 steps"]["nearest"] == 0.0 and values["held out"]["nearest"] == 1.0
 
 
@@ -209,13 +175,8 @@ def test_a_damaged_classifier_in_the_cache_is_found_before_training(tmp_path):
   how = dict(reference=shapes(0, 120, 8, 1), training_steps=30, cache=str(tmp_path))
   checked(tmp_path, **how)
   path.write_bytes(path.read_bytes()[:-100])
-  with pytest.raises(ValueError, match="cache=.*damaged.*delete it"):
+  with refused("cache=", "damaged"):
     checked(tmp_path, **how)
-
-
-def test_the_check_leaves_an_empty_cache(tmp_path):
-  checked(tmp_path)
-  assert not list((tmp_path / "new").iterdir())
 
 
 def test_the_digits_keep_their_feature_space(tmp_path, monkeypatch):
@@ -224,5 +185,5 @@ def test_the_digits_keep_their_feature_space(tmp_path, monkeypatch):
   seen = {}
   monkeypatch.setattr(classifier, "train", lambda x, labels, **how: seen.update(how) or {})
   classifier.cached(tmp_path, "digits", data["x"], data["label"])
-  assert seen == dict(seed=0, steps=600)
+  assert seen == dict(steps=600)
   assert [p.name for p in tmp_path.iterdir()] == ["digits-cnn64-seed0-steps600-datac9b691.npz"]

@@ -5,6 +5,7 @@ import pytest
 
 from dfim.data.synthetic import walk
 from dfim.evaluators import points, sequences
+from tests.data.helpers import refused
 
 SIZE = 1500
 
@@ -47,27 +48,26 @@ X = walk.load("test", 6, tokens=4)["x"]
 
 
 @pytest.mark.parametrize(
-  "check, change, line",
+  "check, change, place",
   [
-    (points.check_scores, dict(reference=dict(x=X[:5])), "reference.x of 5 sequences: give 6"),
+    (points.check_scores, dict(reference=dict(x=X[:5])), "reference.x of 5 sequences"),
     (points.check_scores, dict(reference=dict(x=X * np.nan)), "reference.x: nan at sequence 0"),
     (points.check_scores, dict(reference=dict(y=X)), "reference: has no x"),
-    (sequences.check_scores, dict(reference=dict(x=X[:5])), "reference.x of 5 sequences: give 6"),
-    (sequences.check_scores, dict(reference=dict(x=X[:, 0])), "reference.x of shape .6, 2.: give"),
-    (sequences.check_scores, dict(reference=dict(x=X[:, :1])), "reference.x: .* has no turn"),
-    (sequences.check_scores, dict(shape=(6, 2)), "reference.x: sequences of shape .4, 2., samples"),
-    (sequences.check_rollout, dict(reference=dict(x=X[:2])), "reference.x of 2 sequences: give 3"),
-    (sequences.check_rollout, dict(tokens=5), "tokens=5: .* have 4"),
-    (sequences.check_rollout, dict(tokens=0), "tokens=0: give 1"),
-    (sequences.check_rollout, dict(any_length=False), "rollout: needs a sampler of any length"),
+    (sequences.check_scores, dict(reference=dict(x=X[:5])), "reference.x of 5 sequences"),
+    (sequences.check_scores, dict(reference=dict(x=X[:, 0])), "reference.x of shape (6, 2)"),
+    (sequences.check_scores, dict(reference=dict(x=X[:, :1])), "reference.x: "),
+    (sequences.check_scores, dict(shape=(6, 2)), "reference.x: "),
+    (sequences.check_rollout, dict(reference=dict(x=X[:2])), "reference.x of 2 sequences"),
+    (sequences.check_rollout, dict(tokens=5), "tokens=5"),
+    (sequences.check_rollout, dict(tokens=0), "tokens=0"),
+    (sequences.check_rollout, dict(any_length=False), "rollout: "),
   ],
 )
-def test_arguments_that_would_fail_after_training_are_refused(check, change, line):
-  given = dict(reference=dict(x=X)) | (dict(steps=1) if check is sequences.check_rollout else {})
+def test_arguments_that_would_fail_after_training_are_refused(check, change, place):
+  given = dict(reference=dict(x=X), steps=1)
   check(**given)
-  with pytest.raises(ValueError, match=f"^{line}") as error:
+  with refused(place):
     check(**given | change)
-  assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("dims", [1, 3])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dfim.metrics import adm
+from tests.data.helpers import refused
 
 LIMITS = (-1.0, 1.0)
 
@@ -24,15 +25,15 @@ def test_pixels_of_uint8_come_back():
 
 
 @pytest.mark.parametrize(
-  "x, message",
+  "x, place",
   [
-    (np.zeros((2, 4, 4, 4)), r"shape \[4, 4, 4\] are no images .*latents are, once decoded"),
-    (np.zeros((2, 6, 2)), r"shape \[6, 2\]"),
+    (np.zeros((2, 4, 4, 4)), "latents"),
+    (np.zeros((2, 6, 2)), "[6, 2]"),
     (np.full((1, 2, 2, 3), np.nan), "nan at image 0, row 0, column 0, channel 0"),
   ],
 )
-def test_refuses_what_are_no_images(x, message):
-  with pytest.raises(ValueError, match=message):
+def test_refuses_what_are_no_images(x, place):
+  with refused(place):
     adm.pixels(x, LIMITS)
 
 

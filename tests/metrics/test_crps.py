@@ -3,6 +3,7 @@ import pytest
 import scipy.stats
 
 from dfim.metrics import crps
+from tests.data.helpers import refused
 
 BOTH = pytest.mark.parametrize("score", [crps.exact, crps.quantile])
 
@@ -30,20 +31,13 @@ def test_a_point_forecast_scores_its_absolute_error(score):
   np.testing.assert_allclose(score(np.full((100, 6), 0.7), target), np.abs(target - 0.7))
 
 
-def test_normal_samples_have_the_closed_form_of_the_normal_law():
+def test_normal_samples_have_the_closed_form_of_the_normal_distribution():
   """T. Gneiting and A. Raftery, JASA 102, 2007, eq. 21."""
   y = np.linspace(-3, 3, 13)
-  law = scipy.stats.norm
-  expected = y * (2 * law.cdf(y) - 1) + 2 * law.pdf(y) - 1 / np.sqrt(np.pi)
-  x = law.ppf((np.arange(20_000) + 0.5) / 20_000)[:, None]
+  normal = scipy.stats.norm
+  expected = y * (2 * normal.cdf(y) - 1) + 2 * normal.pdf(y) - 1 / np.sqrt(np.pi)
+  x = normal.ppf((np.arange(20_000) + 0.5) / 20_000)[:, None]
   np.testing.assert_allclose(crps.exact(x + 0 * y, y), expected, atol=1e-4)
-
-
-def test_quantiles_give_the_exact_score_over_the_width_of_their_levels():
-  """19 levels stand for .95 of (0, 1); the ends that they leave out add little to the integral."""
-  x, y = normal(0, 20_000, 200), normal(1, 200)
-  ratio = crps.quantile(x, y).mean() / crps.exact(x, y).mean()
-  assert abs(0.95 * ratio - 1) < 0.01
 
 
 @pytest.mark.parametrize("paths", [100, 37, 5])
@@ -82,44 +76,39 @@ def test_each_dimension_counts_equally_whatever_its_unit():
 
 
 @pytest.mark.parametrize(
-  "paths, target, line",
+  "paths, target, place",
   [
-    ((9, 4, 5, 3), (4, 5, 2), "target of shape (4, 5, 2): give [4 windows, 5 steps, 3 columns]."),
-    ((9, 4, 5), (4, 5), "paths of shape (9, 4, 5): give "),
-    ((0, 4, 5, 3), (4, 5, 3), "paths of shape (0, 4, 5, 3): give a path or more."),
+    ((9, 4, 5, 3), (4, 5, 2), "target of shape (4, 5, 2)"),
+    ((9, 4, 5), (4, 5), "paths of shape (9, 4, 5)"),
+    ((0, 4, 5, 3), (4, 5, 3), "paths of shape (0, 4, 5, 3)"),
   ],
 )
-def test_bad_shapes_are_refused(paths, target, line):
-  with pytest.raises(ValueError) as error:
+def test_bad_shapes_are_refused(paths, target, place):
+  with refused(place):
     crps.scores(normal(0, *paths), normal(0, *target))
-  assert str(error.value).startswith(line)
 
 
 @pytest.mark.parametrize("score", [crps.exact, crps.quantile, crps.scores, crps.along])
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_is_not_finite_is_refused_with_its_place(score, bad):
+def test_what_is_not_finite_is_refused_with_its_place(score):
   paths, target = normal(0, 9, 4, 5, 3), normal(1, 4, 5, 3)
   spoiled = paths.copy()
-  spoiled[8, 3, 0, 2] = bad
-  with pytest.raises(ValueError, match="paths: (nan|inf) at path 8, window 3, step 0, column 2; "):
+  spoiled[8, 3, 0, 2] = np.nan
+  with refused("paths: nan at path 8, window 3, step 0, column 2"):
     score(spoiled, target)
-  target[3, 0, 2] = bad
-  with pytest.raises(ValueError, match="target: (nan|inf) at window 3, step 0, column 2; "):
+  target[3, 0, 2] = np.inf
+  with refused("target: inf at window 3, step 0, column 2"):
     score(paths, target)
 
 
 def test_a_truth_of_zeros_is_refused_with_its_column():
   paths, target = normal(0, 9, 4, 5, 3), normal(1, 4, 5, 3)
   target[..., 1] = 0
-  with pytest.raises(ValueError, match="target: column 1 is 0 throughout"):
+  with refused("target: column 1"):
     crps.scores(paths, target)
   assert np.isfinite(crps.along(paths, target)).all()  # of the sum alone
-  against = target[..., :1] * [0.1, 0.2, -0.3]  # whose sum is rounding
   for score in (crps.scores, crps.along):
-    with pytest.raises(ValueError, match="target: the sum over columns is 0 throughout"):
-      score(paths, against)
-    with pytest.raises(ValueError, match="target: .* 0 throughout"):
-      score(paths, np.zeros((4, 5, 3)))
+    with refused("target: the sum"):
+      score(paths, target[..., :1] * [0.1, 0.2, -0.3])  # whose sum is rounding
 
 
 def test_a_constant_column_that_is_met_scores_0_and_leaves_the_others():

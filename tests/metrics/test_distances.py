@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from dfim.metrics import distances
+from tests.data.helpers import refused
 
 BOTH = pytest.mark.parametrize("distance", [distances.energy_distance, distances.kernel_distance])
 
@@ -62,11 +63,6 @@ def test_energy_of_groups_has_the_error_of_whole_groups(shift, low, high):
     assert abs(runs[:, 0].mean()) < 3 * runs[:, 0].std() / np.sqrt(len(runs))
 
 
-def test_energy_refuses_a_part_of_a_group():
-  with pytest.raises(ValueError, match="group=5 does not divide"):
-    distances.energy_distance(normal(0, 15, 1), normal(1, 17, 1), group=5)
-
-
 def test_energy_does_not_depend_on_blocks(monkeypatch):
   x, y = normal(0, 50, 4), normal(1, 70, 4)
   whole = distances.energy_distance(x, y)
@@ -82,7 +78,7 @@ def test_energy_has_its_closed_form_far_away():
 @pytest.mark.parametrize("width", [1, 3])
 @pytest.mark.parametrize("shift, low, high", [(0.0, 0.9, 1.7), (0.5, 0.8, 1.25)])
 def test_energy_error_is_the_spread_of_repetitions(width, shift, low, high):
-  """Right where the laws differ; up to sqrt(2) too large where they agree, never too small."""
+  """Right where the distributions differ; up to sqrt(2) too large where they agree."""
   runs = np.array(
     [
       distances.energy_distance(normal((0, i), 200, width), normal((1, i), 150, width) + shift)
@@ -93,19 +89,12 @@ def test_energy_error_is_the_spread_of_repetitions(width, shift, low, high):
 
 
 @BOTH
-def test_is_unbiased_for_one_law_and_finds_another(distance):
+def test_is_unbiased_for_one_distribution_and_finds_another(distance):
   values = np.array([distance(normal((0, i), 60, 2), normal((1, i), 80, 2))[0] for i in range(200)])
   assert abs(values.mean()) < 3 * values.std() / np.sqrt(len(values))
   assert (values < 0).mean() > 0.3  # a V-statistic never is
   value, error = distance(normal(0, 400, 2), normal(1, 400, 2) + 1)
   assert value > 5 * error
-
-
-@BOTH
-def test_grows_with_the_shift(distance):
-  x, y = normal(0, 500, 3), normal(1, 500, 3)
-  values = [distance(x, y + shift)[0] for shift in (0, 0.5, 1, 2)]
-  assert values == sorted(values)
 
 
 def test_kernel_distance_agrees_with_a_plain_double_sum():
@@ -115,12 +104,6 @@ def test_kernel_distance_agrees_with_a_plain_double_sum():
   expected = np.mean([k(x[i], x[j]) + k(y[i], y[j]) for i, j in off])
   expected -= 2 * np.mean([k(a, b) for a in x for b in y])
   np.testing.assert_allclose(distances._cubic_mmd2(x, y), expected, rtol=1e-10)
-
-
-def test_kernel_distance_is_keyed_by_its_seed():
-  x, y = normal(0, 300, 4), normal(1, 200, 4)
-  assert distances.kernel_distance(x, y) == distances.kernel_distance(x, y)
-  assert distances.kernel_distance(x, y) != distances.kernel_distance(x, y, seed=1)
 
 
 def test_kernel_error_is_not_smaller_than_the_spread_of_repetitions():
@@ -134,32 +117,24 @@ def test_kernel_error_is_not_smaller_than_the_spread_of_repetitions():
 
 
 @BOTH
-def test_images_are_flattened_and_bad_shapes_refused(distance):
+def test_images_are_flattened_and_bad_sets_refused(distance):
   x, y = normal(0, 8, 2, 2, 1), normal(1, 8, 2, 2, 1)
   assert distance(x, y) == distance(x.reshape(8, 4), y.reshape(8, 4))
-  with pytest.raises(ValueError, match="distance: y of 3 numbers each, .*distance: x of 4"):
-    distance(x, normal(1, 8, 3))
-  with pytest.raises(ValueError, match="distance: y of 2 images"):
-    distance(x, y[:2])
+  bad = y.copy()
+  bad[6, 1, 0] = np.inf
+  for others, place in (
+    (normal(1, 8, 3), "y of 3 numbers each"),
+    (y[:2], "y of 2 images"),
+    (y[:, :0], "y of shape"),
+    (np.full((8, 4), "1"), "y of <U1"),
+    (bad, "y: inf at image 6, row 1, column 0"),
+  ):
+    with refused(f"distance: {place}"):
+      distance(x, others)
 
 
 @BOTH
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_numbers_that_are_not_finite_are_refused_with_their_place(distance, value):
-  x, y = normal(0, 8, 4), normal(1, 8, 4)
-  y[6, 2] = value
-  with pytest.raises(ValueError, match=f"distance: y: {value} at row 6, column 2"):
-    distance(x, y)
-  with pytest.raises(ValueError, match="distance: x of 0 rows"):
-    distance(x[:0], x)
-  with pytest.raises(ValueError, match="distance: x of shape"):
-    distance(x[:, :0], x[:, :0])
-  with pytest.raises(ValueError, match="distance: x of <U1"):
-    distance(np.full((8, 4), "1"), x)
-
-
-@BOTH
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float16])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16])
 def test_numbers_of_any_type_have_the_same_distance(distance, dtype):
   x, y = np.random.default_rng(0).integers(0, 128, (2, 20, 3))
   assert distance(x.astype(dtype), y.astype(dtype)) == distance(x.astype(float), y.astype(float))
@@ -173,17 +148,16 @@ def test_the_order_of_points_changes_nothing(distance):
 
 
 @pytest.mark.parametrize(
-  "distance, how, line",
+  "distance, how",
   [
-    (distances.energy_distance, dict(group=0), "group=0: give 1"),
-    (distances.energy_distance, dict(group=2.0), "group=2.0: give a whole"),
-    (distances.kernel_distance, dict(size=1), "size=1: give 2"),
-    (distances.kernel_distance, dict(subsets=1), "subsets=1: give 2"),
+    *[(distances.energy_distance, dict(group=v)) for v in (0, 2.0, 3)],
+    *[(distances.kernel_distance, v) for v in (dict(size=1), dict(subsets=1))],
   ],
 )
-def test_counts_that_would_divide_by_zero_are_refused(distance, how, line):
-  with pytest.raises(ValueError, match=line):
-    distance(normal(0, 8, 2), normal(1, 8, 2), **how)
+def test_counts_that_would_divide_by_zero_are_refused(distance, how):
+  ((name, value),) = how.items()
+  with refused(f"{name}={value}"):
+    distance(normal(0, 9, 2), normal(1, 10, 2), **how)
 
 
 @pytest.mark.slow

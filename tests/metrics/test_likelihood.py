@@ -7,6 +7,7 @@ import pytest
 
 from dfim.core import grids, interpolants as ip, levels as levels_lib
 from dfim.metrics import likelihood
+from tests.data.helpers import refused
 
 pytestmark = pytest.mark.usefixtures("keys_unchecked")
 
@@ -134,7 +135,7 @@ def test_a_denoiser_blind_to_other_tokens_reaches_the_product_of_marginals(float
   assert abs(missing - mutual) < 0.1
 
 
-def test_tokens_that_stand_still_below_the_top_are_given(float64):
+def test_tokens_held_fixed_below_the_top_are_given(float64):
   path, cov = ip.Cosine(), covariance(0.9)
   grid = make_grid("full", 32, CLEAN, 1.0, 0.01).copy()
   grid[:, :2] = [0.01, 0.4]
@@ -144,18 +145,6 @@ def test_tokens_that_stand_still_below_the_top_are_given(float64):
   apart = exact - bound(path, denoiser(path, cov), y, grid)
   error = apart.std() / np.sqrt(len(y))
   assert -3 * error < apart.mean() < 0.1
-
-
-@pytest.mark.slow
-def test_float32_agrees_with_float64(key):
-  path, cov = ip.DiscreteVP(), covariance(0.9)
-  grid = make_grid("pyramid", 32, [0, 1, 0, 4], 1.0, 0.01)
-  y = draw(path, cov, grid[-1], draws=2000)
-  narrow = bound(path, denoiser(path, cov), jnp.asarray(y, jnp.float32), grid)
-  with jax.enable_x64(True):
-    wide = bound(path, denoiser(path, cov), y, grid)
-  assert narrow.dtype == np.float32 and wide.dtype == np.float64
-  assert abs(narrow.mean() - wide.mean()) < 4 * wide.std() / np.sqrt(len(y))  # other noise
 
 
 def test_a_grid_for_each_example_and_vectors_as_tokens():
@@ -174,23 +163,11 @@ def test_a_grid_for_each_example_and_vectors_as_tokens():
   assert np.all(np.abs(others[1:] - values[1:]) > 0.01)
 
 
-def test_matrices_stop_where_told_and_never_stand_still():
+def test_matrices_stop_at_their_ends_and_repeat_no_row():
   levels = likelihood.ending_at(levels_lib.autoregressive(2, 3), np.array([1, 2, 0]))
   np.testing.assert_array_equal(levels, [[2, 2, 2], [1, 2, 2], [1, 2, 1], [1, 2, 0]])
   whole = levels_lib.pyramid(3, 4)
   np.testing.assert_array_equal(likelihood.ending_at(whole, np.zeros(4, int)), whole)
-
-
-@pytest.mark.parametrize("path", [ip.FlowMatching(), ip.Cosine()], ids=repr)
-def test_pure_noise_masks_the_future(path):
-  """A denoiser that sees all tokens is causal at a token whose later ones are at full noise."""
-  cov, token = covariance(0.9), 1
-  rng = np.random.default_rng(0)
-  x = jnp.asarray(rng.normal(size=(5, TOKENS, 1)), jnp.float32)
-  t = jnp.array([0.3, 0.6, 1.0, 1.0]).reshape(1, TOKENS, 1)
-  joint, causal = (denoiser(path, cov, causal=value)(x, t) for value in (False, True))
-  np.testing.assert_allclose(joint[:, token], causal[:, token], atol=1e-5)
-  assert np.abs(joint[:, 0] - causal[:, 0]).max() > 1e-2, "token 0 sees token 1, which has signal"
 
 
 Y, GRID = np.zeros((3, TOKENS, 2), np.float32), np.linspace([1.0] * TOKENS, [0.01] * TOKENS, 3)
@@ -206,33 +183,33 @@ def placed(array, value, *place):
   "y, grid, sigma_data, line",
   [
     (Y.astype(np.int32), GRID, SIGMA, "y of int32"),
-    (Y[0, 0], GRID, SIGMA, r"y of float32 \(2,\)"),
+    (Y[0, 0], GRID, SIGMA, "y of float32 (2,)"),
     (placed(Y, np.nan, 1, 2, 0), GRID, SIGMA, "y: nan at sequence 1, token 2, dimension 0"),
-    (Y, GRID[:, :3], SIGMA, r"grid of shape \(3, 3\)"),
-    (Y, GRID[:1], SIGMA, r"grid of shape \(1, 4\)"),
-    (Y, GRID[:, None].repeat(2, 1), SIGMA, r"grid of shape \(3, 2, 4\)"),
+    (Y, GRID[:, :3], SIGMA, "grid of shape (3, 3)"),
+    (Y, GRID[:1], SIGMA, "grid of shape (1, 4)"),
+    (Y, GRID[:, None].repeat(2, 1), SIGMA, "grid of shape (3, 2, 4)"),
     (Y, placed(GRID, np.nan, 1, 2), SIGMA, "grid: nan at row 1, token 2"),
     (Y, placed(GRID, 1.5, 0, 1), SIGMA, "grid: 1.5 at row 0, token 1"),
-    (Y, GRID[::-1], SIGMA, "grid: .* at row 1, token 0; times may not rise"),
+    (Y, GRID[::-1], SIGMA, "at row 1, token 0; times may not rise"),
     (Y, GRID, 0.0, "sigma_data=0.0"),
   ],
 )
 def test_arguments_that_have_no_bound_are_refused(y, grid, sigma_data, line):
   clean = lambda x_t, t: 0.5 * x_t
   how = dict(path=ip.Cosine(), sigma_data=sigma_data)
-  with pytest.raises(ValueError, match=line):
+  with refused(line):
     likelihood.lower_bound(clean, jax.random.key(1), y, grid, **how)
 
 
 @pytest.mark.parametrize(
-  "ends, line",
+  "ends, place",
   [
     ([1.0, 2.0, 0.0], "ends of float64"),
-    ([1, 2], r"ends of shape \(2,\)"),
+    ([1, 2], "ends of shape (2,)"),
     ([1, 3, 0], "ends: 3 at token 1"),
     ([-1, 0, 0], "ends: -1 at token 0"),
   ],
 )
-def test_ends_beyond_the_levels_are_refused(ends, line):
-  with pytest.raises(ValueError, match=line):
+def test_ends_beyond_the_levels_are_refused(ends, place):
+  with refused(place):
     likelihood.ending_at(levels_lib.autoregressive(2, 3), np.array(ends))

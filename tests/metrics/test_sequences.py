@@ -1,10 +1,11 @@
-"""Metrics of sequences on walks whose law is known."""
+"""Metrics of sequences on walks whose distribution is known."""
 
 import numpy as np
 import pytest
 
 from dfim.data.synthetic import walk
 from dfim.metrics import sequences, subsets
+from tests.data.helpers import refused
 
 
 def walks(seed, size=2000, **fields):
@@ -54,13 +55,13 @@ def test_fresh_data_are_at_zero_on_average(metric):
     (sequences.turn, dict(spread=15.0)),
   ],
 )
-def test_a_wrong_law_of_the_turns_is_found(metric, wrong):
+def test_a_wrong_distribution_of_the_turns_is_found(metric, wrong):
   value, error = metric(walks(0, **wrong), walks(1))
   assert value > 5 * error
 
 
 def test_joint_sees_dependence_that_turns_cannot():
-  """Turns that all go one way have the right law one by one."""
+  """Turns that all go one way have the right distribution one by one."""
   side = np.where(np.arange(2000) % 2, 1, -1)[:, None]
   one_way = np.exp(1j * np.deg2rad(50.0) * side * np.arange(6))
   first = walks(0)[:, :1]
@@ -73,7 +74,7 @@ def test_joint_sees_dependence_that_turns_cannot():
 
 
 def test_the_error_of_turn_counts_sequences_not_angles():
-  """The laws differ by their share of left-turning sequences, whose angles all agree."""
+  """The distributions differ by their share of left-turning sequences, whose angles all agree."""
 
   def one_sided(seed, left):
     rng = np.random.default_rng(seed)
@@ -96,34 +97,36 @@ def test_local_finds_the_position_where_a_rollout_goes_wrong():
   assert np.all(value[4:] > 5 * error[4:])
 
 
-def test_count_takes_a_part_that_does_not_depend_on_the_order():
+@pytest.mark.parametrize(
+  "metric, limit", [(sequences.joint, "_JOINT"), (sequences.local, "_LOCAL")]
+)
+def test_a_large_set_is_compared_by_a_part_that_does_not_depend_on_the_order(
+  metric, limit, monkeypatch
+):
   x, y = walks(0, 400), walks(1, 300)
-  few = [a[subsets.choose(a, 100)] for a in (x, y)]
-  for metric in (sequences.joint, sequences.local):
-    found = metric(x, y, count=100)
-    np.testing.assert_array_equal(found, metric(*few))
-    by_place = (a[np.argsort(a[:, 0, 0])] for a in (x, y))
-    np.testing.assert_allclose(metric(*by_place, count=100), found, rtol=1e-9)
-    np.testing.assert_array_equal(metric(x, y, count=400), metric(x, y))
+  few = metric(*(a[subsets.choose(a, 100)] for a in (x, y)))
+  monkeypatch.setattr(sequences, limit, 100)
+  np.testing.assert_array_equal(metric(x, y), few)
+  by_place = (a[np.argsort(a[:, 0, 0])] for a in (x, y))
+  np.testing.assert_allclose(metric(*by_place), few, rtol=1e-9)
 
 
 @pytest.mark.parametrize(
-  "call, message",
+  "metric, x, y, how, place",
   [
-    (lambda: sequences.turning_angles(np.zeros((4, 3))), "turning_angles"),
-    (lambda: sequences.turning_angles(np.zeros((4, 1, 2))), "turning_angles"),
-    (lambda: sequences.turn(np.zeros((4, 3, 2)), np.zeros((4, 5, 2))), "turn: .* 3 and of 5"),
-    (lambda: sequences.local(np.zeros((4, 5, 2)), np.zeros((4, 3, 2))), "local: 5 tokens, 3"),
-    (lambda: sequences.local(np.zeros((4, 2, 2)), np.zeros((4, 2, 2))), "stretches of 3"),
-    (lambda: sequences.local(walks(0, 4), walks(1, 4), tokens=0), "local: tokens=0"),
-    (lambda: sequences.local(walks(0, 4), walks(1, 2)), "local: y of 2 sequences"),
-    (lambda: sequences.joint(walks(0, 4), walks(1, 4), count=2), "joint: count=2"),
-    (lambda: sequences.joint(walks(0, 4)[0], walks(1, 4)), r"joint: x of shape \(6, 2\)"),
-    (lambda: sequences.joint(walks(0, 4), walks(1, 4, tokens=4)), "joint: y of .4, 2. numbers"),
-    (lambda: sequences.joint(walks(0, 4) * np.nan, walks(1, 4)), "joint: x: nan at sequence 0"),
-    (lambda: sequences.turn(walks(0, 4) * np.inf, walks(1, 4)), "x: -?inf at sequence 0, token 0"),
+    (sequences.turn, np.zeros((4, 3)), walks(0, 4), {}, "turning_angles"),
+    (sequences.turn, np.zeros((4, 1, 2)), walks(0, 4), {}, "turning_angles"),
+    (sequences.turn, np.zeros((4, 3, 2)), np.zeros((4, 5, 2)), {}, "turn: "),
+    (sequences.turn, walks(0, 4) * np.nan, walks(1, 4), {}, "x: nan at sequence 0, token 0"),
+    (sequences.local, np.zeros((4, 5, 2)), np.zeros((4, 3, 2)), {}, "local: 5 tokens, 3"),
+    (sequences.local, np.zeros((4, 2, 2)), np.zeros((4, 2, 2)), {}, "stretches of 3"),
+    (sequences.local, walks(0, 4), walks(1, 4), dict(tokens=0), "local: tokens=0"),
+    (sequences.local, walks(0, 4), walks(1, 2), {}, "local: y of 2 sequences"),
+    (sequences.joint, walks(0, 4)[0], walks(1, 4), {}, "joint: x of shape (6, 2)"),
+    (sequences.joint, walks(0, 4), walks(1, 4, tokens=4), {}, "joint: y of (4, 2)"),
+    (sequences.joint, walks(0, 4) * np.nan, walks(1, 4), {}, "joint: x: nan at sequence 0"),
   ],
 )
-def test_bad_shapes_are_refused(call, message):
-  with pytest.raises(ValueError, match=message):
-    call()
+def test_bad_shapes_are_refused(metric, x, y, how, place):
+  with refused(place):
+    metric(x, y, **how)

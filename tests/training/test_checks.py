@@ -30,6 +30,7 @@ EDM = named("core.grids.edm", t_max=0.9, t_min=0.1)
 ETAS = named("core.grids.through_eta", etas=(1.4,), t_max=0.9, t_min=0.1)
 FALLING = named("optax.linear_schedule", init_value=8.0, end_value=0.0, transition_steps=2)
 NOISE = named("core.parameterization.Noise", path=named("core.interpolants.Cosine"))
+ENDS = dict(t_max=0.9, t_min=0.1)
 SHORTCUT = dict(
   name="objectives.shortcut.loss",
   f=named("core.parameterization.EulerFlow", path=named("core.interpolants.FlowMatching")),

@@ -10,9 +10,9 @@ def get_config():
   return trust.small(imm_digits.get_config("smoke"), steps=100_000, every=100_000)
 
 
-def noise(x, grid):
-  """A sampler that returns what it starts from."""
-  del grid
+def noise(model, key, x, s, t, end):
+  """A step that stays where it is."""
+  del model, key, s, t, end
   return x
 
 

@@ -1,10 +1,11 @@
-"""Pictures: where each image stands, what is clipped, and that files are whole."""
+"""Pictures: where each image lies, what is clipped, and that files are whole."""
 
 import numpy as np
 from PIL import Image
 import pytest
 
 from dfim.viz import images as pictures
+from tests.data.helpers import refused
 
 
 def test_grid_puts_images_in_rows():
@@ -19,6 +20,8 @@ def test_grid_is_about_square_and_clips():
   grid = pictures.image_grid(images, limits=(0, 0.5))
   assert grid.shape == (4, 6, 3)
   np.testing.assert_array_equal(grid[::2, ::2, 0], [[0, 0, 255], [255, 0, 0]])
+  parted = pictures.image_grid(np.ones((2, 1, 1, 1)), columns=2, gap=1)
+  np.testing.assert_array_equal(parted[..., 0], [[255, 128, 255, 128], [128] * 4])
 
 
 def test_a_png_is_replaced_whole_or_not_at_all(tmp_path):
@@ -28,11 +31,6 @@ def test_a_png_is_replaced_whole_or_not_at_all(tmp_path):
     pictures.save_png(path, np.zeros((2, 2, 7), np.uint8))
   assert Image.open(path).size == (2, 2)
   assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
-
-
-def test_a_gap_parts_the_images():
-  grid = pictures.image_grid(np.ones((2, 1, 1, 1)), columns=2, gap=1)
-  np.testing.assert_array_equal(grid[..., 0], [[255, 128, 255, 128], [128] * 4])
 
 
 def test_points_become_a_density():
@@ -51,7 +49,7 @@ def test_latents_are_shown_by_their_first_channels(channels, shown):
   assert image.shape[2] == shown
 
 
-def test_panels_stand_below_each_other():
+def test_panels_lie_below_each_other():
   sheet = pictures.panels(dict(a=np.zeros((4, 40, 1), np.uint8), b=np.zeros((4, 20, 3), np.uint8)))
   assert sheet.shape == (2 * (4 + 22), 40, 3)
   assert (sheet[16:20] == 0).all()
@@ -75,10 +73,6 @@ def test_tracks_of_other_sequences_are_lines_over_time():
   assert first.min() > 30 and last.max() < 10
 
 
-def test_a_sheet_of_sequences():
-  assert pictures.picture(np.zeros((5, 4, 3)), (-1.0, 1.0)).dtype == np.uint8
-
-
 PICTURES = dict(
   pixels=(pictures.pixels, (2, 3, 3, 1)),
   image_grid=(lambda x, limits: pictures.image_grid(x, limits=limits), (2, 3, 3, 3)),
@@ -90,26 +84,21 @@ PICTURES = dict(
 )
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("draw, shape", PICTURES.values(), ids=PICTURES.keys())
-def test_what_is_not_finite_has_no_picture(draw, shape, value):
+def test_what_is_not_finite_has_no_picture(draw, shape):
   x = np.zeros(shape, np.float32)
-  draw(x, (-1.0, 1.0))
-  x[(-1,) * len(shape)] = value
-  with pytest.raises(ValueError, match=f": {value} at .* {shape[0] - 1}, .* {shape[-1] - 1}; "):
+  assert draw(x, (-1.0, 1.0)).dtype == np.uint8
+  x[(-1,) * len(shape)] = -np.inf
+  with refused("-inf at ", f" {shape[0] - 1}, ", f" {shape[-1] - 1}; "):
     draw(x, (-1.0, 1.0))
+  for limits in [(1.0, 1.0), (1.0, -1.0), (0.0, np.nan), (0.0, np.inf)]:
+    with refused("limits="):
+      draw(np.zeros(shape), limits)
 
 
-@pytest.mark.parametrize("limits", [(1.0, 1.0), (1.0, -1.0), (0.0, np.nan), (0.0, np.inf)])
-@pytest.mark.parametrize("draw, shape", PICTURES.values(), ids=PICTURES.keys())
-def test_limits_without_a_distance_are_refused(draw, shape, limits):
-  with pytest.raises(ValueError, match="limits="):
-    draw(np.zeros(shape), limits)
-
-
-@pytest.mark.parametrize("shape", [(3,), (0, 2), (0, 4, 4, 1), (2, 0, 4, 1), (1, 2, 4, 4, 1)])
+@pytest.mark.parametrize("shape", [(3,), (0, 2), (2, 0, 4, 1), (1, 2, 4, 4, 1)])
 def test_other_examples_have_no_picture(shape):
-  with pytest.raises(ValueError, match=f"samples of .*{shape[0]}"):
+  with refused("samples of ", shape[0]):
     pictures.picture(np.zeros(shape), (-1.0, 1.0))
 
 

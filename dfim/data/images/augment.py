@@ -1,8 +1,8 @@
-"""EDM's augmentation of small images, which the network is told of, so that samples stay plain.
+"""EDM's augmentation of small images, on which the network is conditioned: samples stay plain.
 
-Source: Karras et al., arXiv 2206.00364, section 5 and appendix F.2 (table 6): an image undergoes
-one combined geometric transformation of eight random parameters, and the network is conditioned on
-nine numbers made of them. All zeros stand for an image as it was, which is what sampling asks for.
+Source: Karras et al., arXiv 2206.00364, section 5 and appendix F.2 (table 6): one combined
+geometric transformation of eight random parameters, and a condition of nine numbers made of them.
+All zeros mean an untransformed image, which is what sampling asks for.
 """
 
 from concurrent import futures
@@ -11,50 +11,34 @@ import dataclasses
 import numpy as np
 from scipy import ndimage
 
-LABELS = 9  # numbers that the network is told
+from dfim.io import inputs
+
+LABELS = 9  # numbers in the condition
 _X, _Y, _SCALE, _TURN, _AXIS, _SQUEEZE, _RIGHT, _DOWN = range(8)  # columns of the parameters
+_OCTAVES = 0.2  # std of log2 of the scale and of the ratio of the axes: A_scale = A_aniso = 2^.2
+_MOVE = 0.125  # std of the translation, as a part of the image: A_trans
 
 
 @dataclasses.dataclass(frozen=True)
 class EDM:
-  """Which transformations, how often and how far.
+  """Mirror, turn upside down, scale, rotate, squeeze along an axis and move, in this order.
 
-  They run in the order of the fields: mirror, turn upside down, scale, rotate, squeeze along an
-  axis, move. The mirror is drawn always (a fair coin), the others with probability `rate` each.
-  It comes on top of a source's own `flip`, of which the network is not told; IMM uses both.
-
-  Attributes:
-    rate: the paper's A_prob; .12 on CIFAR-10.
-    x_flip: whether to mirror.
-    y_flip: whether to turn upside down.
-    scale: octaves of a standard deviation of the logarithm of the scale; A_scale = 2^.2.
-    rotate: whether to rotate, by any angle.
-    squeeze: the same for the ratio of the axes; A_aniso = 2^.2.
-    squeeze_turned: how often the squeezed axis is turned, by any angle; the paper says always, the
-      program that it released, and that IMM trained with, half the time.
-    move: the standard deviation of the translation, as a part of the image; A_trans = 1/8.
-    threads: that images are transformed in.
+  The mirror is a fair coin, the others happen with probability `rate` each, the paper's A_prob. It
+  comes on top of a source's own `flip`, which is not part of the condition; IMM uses both. The
+  squeezed axis is turned, by any angle, with probability `squeeze_turned`: always in the paper,
+  half the time in the program that it released, and that IMM trained with.
   """
 
   rate: float = 0.12
   x_flip: bool = True
-  y_flip: bool = True
-  scale: float = 0.2
-  rotate: bool = True
-  squeeze: float = 0.2
   squeeze_turned: float = 1.0
-  move: float = 0.125
   threads: int = 4
 
   def __post_init__(self):
     for field in ("rate", "squeeze_turned"):
       if not 0.0 <= getattr(self, field) <= 1.0:
         raise ValueError(f"data.augment.{field}={getattr(self, field)}: a share lies in [0, 1]")
-    for field in ("scale", "squeeze", "move"):
-      if getattr(self, field) < 0.0:
-        raise ValueError(f"data.augment.{field}={getattr(self, field)}: set it to 0 or more")
-    if self.threads < 1:
-      raise ValueError(f"data.augment.threads={self.threads}: set it to 1 or more")
+    inputs.whole(self.threads, "data.augment.threads", low=1)
 
   def draw(self, rng: np.random.Generator, size: int) -> np.ndarray:
     """Parameters a_0 .. a_7 of `size` images, `[size, 8]`; zeros leave an image as it is."""
@@ -64,35 +48,30 @@ class EDM:
     happens = rng.random((size, 5)) < self.rate
     turned = rng.random(size) < self.squeeze_turned
     y, scales, turns, squeezes, moves = happens.T
-    return np.stack(
-      [
-        coins[:, 0] * self.x_flip,
-        coins[:, 1] * (y & self.y_flip),
-        normals[:, 0] * (scales & (self.scale > 0)),
-        angles[:, 0] * (turns & self.rotate),
-        angles[:, 1] * (squeezes & turned & (self.squeeze > 0)),
-        normals[:, 1] * (squeezes & (self.squeeze > 0)),
-        normals[:, 2] * (moves & (self.move > 0)),
-        normals[:, 3] * (moves & (self.move > 0)),
-      ],
-      axis=1,
-    )
+    columns = [
+      coins[:, 0] * self.x_flip,
+      coins[:, 1] * y,
+      normals[:, 0] * scales,
+      angles[:, 0] * turns,
+      angles[:, 1] * (squeezes & turned),
+      normals[:, 1] * squeezes,
+      normals[:, 2] * moves,
+      normals[:, 3] * moves,
+    ]
+    return np.stack(columns, axis=1)
 
   def labels(self, drawn: np.ndarray) -> np.ndarray:
-    """What the network is told of parameters `[B, 8]`: float32 `[B, 9]`, zeros for none.
-
-    Angles enter by sine and cosine, for a turn by pi is one by -pi.
-    """
+    """The condition `[B, 9]`, float32, of parameters `[B, 8]`; zeros of zeros."""
     a = drawn.T
-    told = [a[_X], a[_Y], a[_SCALE], np.cos(a[_TURN]) - 1, np.sin(a[_TURN])]
-    told += [a[_SQUEEZE] * np.cos(a[_AXIS]), a[_SQUEEZE] * np.sin(a[_AXIS]), a[_RIGHT], a[_DOWN]]
-    return np.stack(told, axis=1).astype(np.float32)
+    found = [a[_X], a[_Y], a[_SCALE], np.cos(a[_TURN]) - 1, np.sin(a[_TURN])]
+    found += [a[_SQUEEZE] * np.cos(a[_AXIS]), a[_SQUEEZE] * np.sin(a[_AXIS]), a[_RIGHT], a[_DOWN]]
+    return np.stack(found, axis=1).astype(np.float32)
 
   def transform(self, x: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     """Images float32 `[B, H, W, C]` transformed by parameters `[B, 8]`, of the same shape.
 
-    Both mirrors are exact. The rest is one warp by cubic splines, exact on quarter turns and whole
-    pixels, that mirrors what lies beyond the border. Values may overshoot those of x a little.
+    Mirrors are exact. The rest is one warp by cubic splines, exact on quarter turns and whole
+    pixels, that mirrors the image at its border and may overshoot its values a little.
     """
     mirrored, upside_down = (drawn[:, i] > 0 for i in (_X, _Y))
     x = np.where(mirrored[:, None, None, None], x[:, :, ::-1], x)
@@ -106,17 +85,17 @@ class EDM:
     return x
 
   def matrices(self, drawn: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The warps of parameters `[B, 8]`: `[B, 3, 3]`, on (right, down, 1) from the image's centre.
+    """The warps of parameters `[B, 8]` without the mirrors: `[B, 3, 3]`.
 
-    They map where a pixel is to where it goes, in pixels, without the mirrors.
+    They map (right, down, 1) from the image's centre, in pixels, to where that pixel goes.
     """
     a = drawn.T
     height, width = shape
-    scale, ratio = 2.0 ** (self.scale * a[_SCALE]), 2.0 ** (self.squeeze * a[_SQUEEZE])
+    scale, ratio = 2.0 ** (_OCTAVES * a[_SCALE]), 2.0 ** (_OCTAVES * a[_SQUEEZE])
     turned = _rotation(a[_AXIS])
     squeeze = turned @ _scaling(ratio, 1.0 / ratio) @ turned.swapaxes(1, 2)
     move = np.tile(np.eye(3), (len(drawn), 1, 1))
-    move[:, :2, 2] = self.move * np.stack([width * a[_RIGHT], height * a[_DOWN]], axis=1)
+    move[:, :2, 2] = _MOVE * np.stack([width * a[_RIGHT], height * a[_DOWN]], axis=1)
     return move @ squeeze @ _rotation(-a[_TURN]) @ _scaling(scale, scale)
 
 

@@ -4,7 +4,7 @@ Of each split, "train" (50,000) and "test" (10,000), it holds `<split>_bytes`, u
 end to end; `<split>_offsets` `[N + 1]`, where each begins, and the end; `<split>_labels` `[N]`. No
 registry carries the pictures; `pack` makes the file from a prepared tfds set:
 
-  python -c "from dfim.data import cifar; cifar.pack('cifar10.npz', '~/tensorflow_datasets')"
+  python -c "from dfim.data.images import cifar; cifar.pack('cifar10.npz', '~/tensorflow_datasets')"
 
 Source of the pictures: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
 """
@@ -17,12 +17,13 @@ import pathlib
 import numpy as np
 from PIL import Image
 
+from dfim.data import base
 from dfim.data.images import augment as augment_lib, pixels, sets
 from dfim.io import atomic, inputs, npz
 
 SPLITS = ("train", "test")
 _FETCH = (
-  'pack one from a prepared tfds set, python -c "from dfim.data import cifar; '
+  'pack one from a prepared tfds set, python -c "from dfim.data.images import cifar; '
   "cifar.pack('{path}', '~/tensorflow_datasets')\", or pass --config=configs/imm_cifar.py, which"
   " reads that"
 )
@@ -37,32 +38,23 @@ def cifar10(
   split: str = "train",
   flip: bool = False,
   augment: augment_lib.EDM | None = None,
-  process: tuple[int, int] = (0, 1),
-) -> pixels.Batches:
-  """Batches `x [B, 32, 32, 3]` and `cond.label [B]`; see `arrays` for the contract and `load`."""
-  how = dict(flip=flip, augment=augment)
-  return pixels.in_memory(_read(path, split), batch_size, seed, start, process, **how)
+  process: base.Process = (0, 1),
+) -> base.Batches:
+  """Batches `x [B, 32, 32, 3]` and `cond.label [B]`; see `data.base` and `pixels.finish`."""
+  data, how = _read(path, split), dict(flip=flip, augment=augment)
+  return pixels.in_memory(data, batch_size, seed, start, process, **how)
 
 
 def load(path: str | os.PathLike, split: str = "test") -> dict[str, np.ndarray]:
   """All of a split, `x [N, 32, 32, 3]` float32 in [-1, 1] and `label [N]` int32.
 
-  The pictures of a split are decoded once in a process, in about ten seconds, and stay in memory
-  as uint8.
-
-  Raises:
-    FileNotFoundError: no such file; names the command that makes it.
-    ValueError: no such split, or the file is damaged.
+  The pictures are decoded once in a process, in ten seconds, and stay in memory as uint8.
   """
   return pixels.scaled(_read(path, split))
 
 
 def pack(path: str | os.PathLike, data_dir: str | os.PathLike, dataset: str = "cifar10") -> None:
-  """Writes the file from a set that tfds has prepared in `data_dir`.
-
-  Raises:
-    FileNotFoundError, ValueError: see `images.load_tfds`; a split without labels, or beyond uint8.
-  """
+  """Writes the file from a set that tfds has prepared in `data_dir`."""
   path, data = inputs.path(path, "path"), {}
   for split in SPLITS:
     found = sets.load_tfds(dataset, split, data_dir)
@@ -86,8 +78,7 @@ def _encode(image: np.ndarray) -> bytes:
 
 def _read(path: str | os.PathLike, split: str) -> dict[str, np.ndarray]:
   path = inputs.path(path, "data.path")
-  if split not in SPLITS:
-    raise ValueError(f"data.split: {split!r} is not one of {', '.join(SPLITS)}")
+  base.check_split(split, SPLITS)
   if not path.is_file():
     raise FileNotFoundError(f"data.path: no file {path}; {_FETCH.format(path=path)}")
   return _decoded(path, split, path.stat().st_mtime_ns, path.stat().st_size)
@@ -95,7 +86,7 @@ def _read(path: str | os.PathLike, split: str) -> dict[str, np.ndarray]:
 
 @functools.lru_cache(maxsize=len(SPLITS))
 def _decoded(path: pathlib.Path, split: str, changed: int, size: int) -> dict[str, np.ndarray]:
-  """The split of the file that was `changed` then and has this size, read only."""
+  """Of the file that was `changed` then and has this size, read only."""
   del changed, size
   names = [f"{split}_{name}" for name in ("bytes", "offsets", "labels")]
   try:
@@ -105,10 +96,8 @@ def _decoded(path: pathlib.Path, split: str, changed: int, size: int) -> dict[st
     x = np.stack([_decode(raw[i:j].tobytes()) for i, j in ends])
     labels = pixels.labels(labels, f"{split}_labels", len(x))
   except Exception as error:  # of a damaged picture, whatever PIL raises
-    fix = f"make it anew: {_FETCH.format(path=path)}"
-    raise ValueError(
-      f"data.path: {path} is damaged ({' '.join(str(error).split())}); {fix}"
-    ) from None
+    line, fix = " ".join(str(error).split()), _FETCH.format(path=path)
+    raise ValueError(f"data.path: {path} is damaged ({line}); make it anew: {fix}") from None
   data = dict(x=x, label=labels)
   for array in data.values():
     array.flags.writeable = False  # it is handed out again
@@ -116,7 +105,6 @@ def _decoded(path: pathlib.Path, split: str, changed: int, size: int) -> dict[st
 
 
 def _decode(data: bytes) -> np.ndarray:
-  """uint8 `[32, 32, 3]`; the size is looked at first."""
   with Image.open(io.BytesIO(data)) as image:
     if image.size != (32, 32) or image.mode != "RGB":
       raise ValueError(f"a picture of {image.size} {image.mode}, not of 32 x 32 RGB")

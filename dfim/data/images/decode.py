@@ -1,12 +1,9 @@
-"""From a picture's file to 8-bit RGB pixels: upright, scaled from any depth, on white.
+"""From a picture's file to 8-bit RGB pixels, as a viewer shows them.
 
-A picture is read as a viewer shows it. Its EXIF orientation is applied. Where it is transparent it
-lies on white, so that colours that nobody sees are not trained on. Of animations and of files with
-several pictures the first is taken. Colour profiles are not applied.
-
-White is 255 of 8-bit numbers and 65535 of 16-bit ones; a TIFF's own 12 or 15 bits count. A file of
-32-bit numbers does not say what white is: it is the least of 1 (floating numbers alone), 255 and
-65535 that no pixel exceeds. Brighter, negative and non-finite pixels are refused.
+EXIF orientation is applied, colour profiles are not; transparency shows white; of several pictures
+the first is taken. White is 255 of 8-bit numbers and 65535 of 16-bit ones; a TIFF's own 12 or 15
+bits count. Of 32-bit numbers it is the least of 1 (floating numbers alone), 255 and 65535 that no
+pixel exceeds. Brighter, negative and non-finite pixels are refused.
 """
 
 import contextlib
@@ -30,21 +27,17 @@ def suffixes() -> frozenset[str]:
 
 
 def picture(path: str | os.PathLike, size: int) -> np.ndarray:
-  """The picture's centred square, resized: uint8 `[size, size, 3]`.
-
-  Raises:
-    ValueError: whatever is wrong with the file, in one line.
-  """
+  """The picture's centred square, resized: uint8 `[size, size, 3]`."""
   try:
     with Image.open(path, formats=_formats()) as image:
       return square(_rgb(image), size)
-  except Exception as error:  # of a damaged or an absurdly large picture, whatever PIL raises
+  except Exception as error:  # of a damaged or a huge picture, whatever PIL raises
     line = " ".join(str(error).split())
     raise ValueError(f"data.path: {path} cannot be read ({line}); replace it") from None
 
 
 def square(image: Image.Image, size: int) -> np.ndarray:
-  """The centred square `[size, size, C]`; cut first, or resizing would mix in what lies beside."""
+  """The centred square `[size, size, C]`; cut first, or resizing would mix in its surroundings."""
   side = min(image.size)
   left, top = ((n - side) // 2 for n in image.size)
   cut = image.crop((left, top, left + side, top + side))
@@ -52,7 +45,7 @@ def square(image: Image.Image, size: int) -> np.ndarray:
 
 
 def _formats() -> tuple[str, ...]:
-  """The formats that PIL decodes by itself: not those for which it has a name or a stub alone."""
+  """The formats that PIL decodes by itself, without those that it only names."""
   Image.init()
   stub = lambda kind: isinstance(kind, type) and issubclass(kind, ImageFile.StubImageFile)
   return tuple(f for f, (kind, _) in Image.OPEN.items() if f not in _UNREAD and not stub(kind))
@@ -75,7 +68,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _from_deep(image: Image.Image) -> Image.Image:
-  """Grey pixels of more than 8 bits, as 8-bit ones."""
+  """8-bit grey pixels of deeper ones."""
   axes = ("row", "column")
   pixels = inputs.numbers(np.asarray(image), "pixel", (None, None), axes=axes, low=0)
   white = _white(image, pixels.max(initial=0))
@@ -89,7 +82,6 @@ def _from_deep(image: Image.Image) -> Image.Image:
 
 
 def _white(image: Image.Image, brightest: float) -> int:
-  """The value of white, see above."""
   bits = _tag(image, _BITS, (0,))[0]
   if image.mode.startswith("I;16"):
     return 2 ** (bits or 16) - 1
@@ -102,5 +94,4 @@ def _white(image: Image.Image, brightest: float) -> int:
 
 
 def _tag(image: Image.Image, number: int, default: Any = None) -> Any:
-  """One of the tags of a TIFF."""
   return getattr(image, "tag_v2", {}).get(number, default)

@@ -18,9 +18,9 @@ def digits(
   start: int = 0,
   *,
   split: str = "train",
-  process: tuple[int, int] = (0, 1),
+  process: base.Process = (0, 1),
 ) -> base.Batches:
-  """Batches `x [B, 8, 8, 1]`, `cond.label [B]`; see `arrays` for the contract and `load`."""
+  """Batches `x [B, 8, 8, 1]`, `cond.label [B]` of a split; see `data.base` and `load`."""
   data = load(split)
   examples = dict(x=data["x"], cond=dict(label=data["label"]))
   return base.batches(examples, batch_size, seed, start, process=process)
@@ -29,18 +29,11 @@ def digits(
 def load(split: str = "train") -> dict[str, np.ndarray]:
   """All of a split, `x [N, 8, 8, 1]` float32 and `label [N]` int32.
 
-  Pixels 0..16 become (pixel - 8) / 12, within `LIMITS`: std .501 over all of them. IMM's paths take
-  sigma_data = .5, and the usual [-1, 1] would give these ink-on-white images a std of .752.
-
-  Args:
-    split: "train" (1,437 digits) or "test" (360, held out), cut once after a fixed shuffle.
-
-  Raises:
-    ValueError: no such split.
+  "train" has 1,437 digits and "test" 360, cut once after a fixed shuffle. Pixels 0..16 become
+  (pixel - 8) / 12, within `LIMITS`: their std is 0.501, IMM's sigma_data 0.5.
   """
   cuts = dict(train=slice(None, 1437), test=slice(1437, None))
-  if split not in tuple(cuts):
-    raise ValueError(f"data.split: {split!r} is not one of {', '.join(cuts)}")
+  base.check_split(split, cuts)
   images, label = sklearn.datasets.load_digits(return_X_y=True)
   order = np.random.default_rng(0).permutation(len(label))[cuts[split]]
   x = (images[order].reshape(-1, 8, 8, 1) - 8) / 12

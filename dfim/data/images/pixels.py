@@ -1,8 +1,8 @@
-"""What image sets share: from uint8 rows in memory, or read as they are asked for, to batches.
+"""What image sets share: from uint8 rows, in memory or read when they are needed, to batches.
 
-A set is `dict(x=uint8 [N, H, W, C], label=int32 [N])`, the label where there is one. Pixels stay
-uint8 until their batch. What is drawn for batch n, the coins of `flip` and the parameters of
-`augment`, is drawn for the whole batch from (seed, n), whatever the number of processes.
+A set is `dict(x=uint8 [N, H, W, C], label=int32 [N])`, the label where there is one. The coins of
+`flip` and the parameters of `augment` are drawn for the whole batch n from (seed, n), whatever the
+number of processes.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,6 @@ from dfim.data import base
 from dfim.data.images import augment as augment_lib
 from dfim.io import inputs
 
-Batches = base.Batches
 _FLIP, _AUGMENT = 1, 2  # which stream of random numbers
 
 
@@ -23,9 +22,9 @@ def in_memory(
   batch_size: int,
   seed: int,
   start: int,
-  process: tuple[int, int],
+  process: base.Process,
   **how: Any,
-) -> Batches:
+) -> base.Batches:
   """Batches of a set; `how` is what `finish` takes."""
   raw = base.batches(data, batch_size, seed, start, process=process)
   finished = map(finish(batch_size, seed, process, **how), base.count_from(start), raw)
@@ -35,21 +34,16 @@ def in_memory(
 def finish(
   batch_size: int,
   seed: int,
-  process: tuple[int, int],
+  process: base.Process,
   *,
-  flip: bool = False,
-  augment: augment_lib.EDM | None = None,
+  flip: bool,
+  augment: augment_lib.EDM | None,
   limit: float = 1.0,
 ) -> Callable[[int, dict[str, np.ndarray]], dict[str, Any]]:
   """A function from (n, uint8 rows of batch n) to the batch that a network sees.
 
-  Args:
-    batch_size: of all processes together.
-    seed: of the source.
-    process: `(index, count)`, see `arrays`.
-    flip: mirror each image with probability 1/2, and do not tell the network.
-    augment: what else to do to the images, and to tell the network as `cond.augment [B, 9]`.
-    limit: the value of white, see `scaled`.
+  `flip` mirrors each image with probability 1/2. `augment` transforms the images, and adds
+  `cond.augment [B, 9]`. `limit` is the value of white.
   """
   part = base.share(batch_size, process)
 
@@ -73,16 +67,6 @@ def scaled(data: dict[str, np.ndarray], limit: float = 1.0) -> dict[str, np.ndar
 
 
 def labels(value: Any, field: str, count: int, rows: np.ndarray | None = None) -> np.ndarray:
-  """Labels from outside as int32 `[count]`, each 0 or more.
-
-  Args:
-    value: any array or list.
-    field: what it is called in the error.
-    count: how many examples there are.
-    rows: the numbers of these examples, where they are a part of a set.
-
-  Raises:
-    ValueError: no integers, another shape, or a label that is negative or beyond int32.
-  """
+  """Labels from outside as int32 `[count]`; `rows` are their numbers in a larger set."""
   how = dict(axes=("example",), dtype=np.int32, low=0, rows=rows)
   return inputs.numbers(value, field, (count,), **how)

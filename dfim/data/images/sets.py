@@ -1,11 +1,11 @@
 """Image sets of one's own: an .npz file, a folder of pictures, a prepared tfds set.
 
 In an .npz the images are uint8 "x" or "images", and labels, if there are any, "y", "labels" or
-"label". Folders are read as `folders` says, and their pictures as `decode` says.
+"label". Folders are read as `folders` says, and their pictures as `decode` says. Nothing is ever
+downloaded.
 
 Batches are `x [B, H, W, C]`, uint8 pixels as x / 127.5 - 1, and `cond.label [B]` where the set has
-labels; see `arrays` for the contract, and `pixels` for `flip` and `augment`. Nothing is ever
-downloaded.
+labels; see `data.base` for the contract, and `pixels.finish` for `flip` and `augment`.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from absl import logging
 import numpy as np
 from PIL import Image
 
-from dfim.data import base, prefetch as workers_lib
+from dfim.data import base, prefetch
 from dfim.data.images import augment as augment_lib, decode, folders, pixels
 from dfim.io import inputs, npz as npz_lib
 
@@ -33,8 +33,8 @@ def npz(
   path: str | os.PathLike,
   flip: bool = False,
   augment: augment_lib.EDM | None = None,
-  process: tuple[int, int] = (0, 1),
-) -> pixels.Batches:
+  process: base.Process = (0, 1),
+) -> base.Batches:
   """Batches of an .npz file; see `load_npz`."""
   how = dict(flip=flip, augment=augment)
   return pixels.in_memory(_read_npz(path), batch_size, seed, start, process, **how)
@@ -49,8 +49,8 @@ def folder(
   size: int,
   flip: bool = False,
   augment: augment_lib.EDM | None = None,
-  process: tuple[int, int] = (0, 1),
-) -> pixels.Batches:
+  process: base.Process = (0, 1),
+) -> base.Batches:
   """Batches of the pictures under `path`; see `load_folder`."""
   how = dict(flip=flip, augment=augment)
   return pixels.in_memory(folders.read(path, size), batch_size, seed, start, process, **how)
@@ -69,31 +69,18 @@ def tfds(
   augment: augment_lib.EDM | None = None,
   threads: int = 4,
   workers: int = 0,
-  process: tuple[int, int] = (0, 1),
-) -> pixels.Batches:
-  """Batches of a prepared tfds set, read ahead of time, without tensorflow.
+  process: base.Process = (0, 1),
+) -> base.Batches:
+  """Batches of a prepared tfds set, read ahead of time, without tensorflow; see `load_tfds`.
 
-  Batch n is the same as that of the set in memory, and depends on (seed, n) alone, whatever the
-  number of threads, workers and processes: the order comes from `arrays.rows`, and grain only maps
-  n to a batch. So starting at n is exact, and a checkpoint needs to hold no iterator, only n.
-
-  Args:
-    batch_size, seed, start, process: see `arrays`.
-    dataset, split, data_dir, size: see `load_tfds`.
-    flip, augment: see `pixels.finish`.
-    threads: that read ahead, of this process or of each worker.
-    workers: processes that read ahead, where one interpreter is too slow; 0: none. What they
-      promise, and what their errors are: `workers.ahead`.
-
-  Raises:
-    ValueError, FileNotFoundError, ImportError: at once; see `load_tfds`.
+  Batch n is that of the set in memory, whatever the number of `threads` and `workers` that read
+  ahead: see `prefetch.ahead`.
   """
   how = dict(flip=flip, augment=augment)
-  read = (dataset, split, data_dir, size, batch_size, seed, process, how)
-  batches = workers_lib.ahead(
-    functools.partial(_open_tfds, *read), start, threads=threads, workers=workers
-  )
-  records = _records(dataset, split, data_dir)
+  stored = functools.partial(_records, dataset, split, data_dir)
+  read = functools.partial(_open_tfds, stored, size, batch_size, seed, process, how)
+  batches = prefetch.ahead(read, start, threads=threads, workers=workers)
+  records = stored()
   return base.Batches(batches, len(records), _decoder(records, size), _classes_of(records))
 
 
@@ -101,26 +88,14 @@ def load_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
   """All of an .npz file: `x [N, H, W, C]` in [-1, 1], and `label [N]` if it has labels.
 
   Arrays by other names are left out with a warning.
-
-  Raises:
-    FileNotFoundError: no such file.
-    ValueError: no uint8 images `[N, H, W]` or `[N, H, W, C]`, or not as many labels from 0 on; two
-      different arrays of either; a pickle.
   """
   return pixels.scaled(_read_npz(path))
 
 
 def load_folder(path: str | os.PathLike, size: int) -> dict[str, np.ndarray]:
-  """All pictures under `path`, cut to a centred square and resized: `x [N, size, size, 3]`.
+  """All pictures under `path`, centred squares resized: `x [N, size, size, 3]`; see `folders`.
 
-  Their order is that of the names, folder by folder. Where `path` has subfolders with pictures,
-  each is a class, and `label [N]` is its number in that order. The pictures are decoded once in a
-  process, unless one changes, and stay in memory as uint8. Files that are no pictures are left out
-  with a warning.
-
-  Raises:
-    FileNotFoundError: no such folder, or no picture in it.
-    ValueError: a picture that cannot be read, or one outside the classes; a class without any.
+  Where `path` has subfolders with pictures, each is a class, and `label [N]` its number.
   """
   return pixels.scaled(folders.read(path, size))
 
@@ -138,11 +113,6 @@ def load_tfds(
     split: such as "train" or "train[:10%]".
     data_dir: where sets are prepared; ~/tensorflow_datasets, or $TFDS_DATA_DIR, by default.
     size: cut images to a centred square of this size; needed where they differ in size.
-
-  Raises:
-    FileNotFoundError: the set is not prepared there.
-    ValueError: no such split, no images in it, or a file format that needs tensorflow.
-    ImportError: the packages that read it are missing.
   """
   records = _records(dataset, split, data_dir)
   return pixels.scaled(_decoder(records, size)(np.arange(len(records))))
@@ -152,16 +122,23 @@ def _read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
   """uint8 `x [N, H, W, C]` and, perhaps, int32 `label [N]`."""
   path = inputs.path(path, "data.path")
   if not path.is_file():
-    raise FileNotFoundError(
-      f"data.path: no file {path}; numpy.savez one with uint8 images [N, H, W, C] as 'x'"
-    )
+    fix = "numpy.savez one with uint8 images [N, H, W, C] as 'x'"
+    raise FileNotFoundError(f"data.path: no file {path}; {fix}")
   try:
     file = npz_lib.read_npz(path, *_IMAGES, *_LABELS)
     others = [name for name in npz_lib.names(path) if name not in file]
   except ValueError as error:
     raise ValueError(f"data.path: {path} is no .npz of plain arrays ({error})") from None
-  images, labels = (_one_of(path, file, names) for names in (_IMAGES, _LABELS))
-  data = _checked(path, images, labels, others)
+  (_, x), (name, labels) = (_one_of(path, file, names) for names in (_IMAGES, _LABELS))
+  wanted = f"data.path: {path} needs uint8 [N, H, W] or [N, H, W, C] as 'x' or 'images', has"
+  if x is None:
+    raise ValueError(f"{wanted} none" + (f" but {folders.listed(others)}" if others else ""))
+  if x.dtype != np.uint8 or x.ndim not in (3, 4):
+    fix = "save np.rint(255 * x / white).astype(np.uint8)" if x.ndim in (3, 4) else "reshape it"
+    raise ValueError(f"{wanted} {x.dtype} {list(x.shape)}; {fix}")
+  data = dict(x=x if x.ndim == 4 else x[..., None])
+  if labels is not None:
+    data["label"] = pixels.labels(labels, f"data.path: {path}: {name}", len(x))
   if others:
     named = folders.listed(others), folders.listed(_LABELS)
     logging.warning("data.path: %s: ignored %s; labels are read as one of %s.", path, *named)
@@ -170,48 +147,25 @@ def _read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 def _one_of(
   path: pathlib.Path, file: dict[str, np.ndarray], names: tuple[str, ...]
-) -> tuple[str, np.ndarray] | None:
+) -> tuple[str, np.ndarray | None]:
   """Name and value of the array that has one of `names`; of equal ones, of the first."""
   found = [(name, file[name]) for name in names if name in file]
   for name, other in found[1:]:
     if not np.array_equal(found[0][1], other):
       raise ValueError(f"data.path: {path}: {found[0][0]!r} and {name!r} differ; keep one of them.")
-  return found[0] if found else None
-
-
-def _checked(
-  path: pathlib.Path,
-  images: tuple[str, np.ndarray] | None,
-  labels: tuple[str, np.ndarray] | None,
-  others: list[str],
-) -> dict[str, np.ndarray]:
-  """The arrays under our names, `[N, H, W]` with a channel added."""
-  wanted = f"data.path: {path} needs uint8 [N, H, W] or [N, H, W, C] as 'x' or 'images', has"
-  if images is None:
-    raise ValueError(f"{wanted} none" + (f" but {folders.listed(others)}" if others else ""))
-  x = images[1]
-  if x.dtype != np.uint8 or x.ndim not in (3, 4):
-    fix = "save np.rint(255 * x / white).astype(np.uint8)" if x.ndim in (3, 4) else "reshape it"
-    raise ValueError(f"{wanted} {x.dtype} {list(x.shape)}; {fix}")
-  data = dict(x=x if x.ndim == 4 else x[..., None])
-  if labels is None:
-    return data
-  name, array = labels
-  return data | dict(label=pixels.labels(array, f"data.path: {path}: {name}", len(x)))
+  return found[0] if found else ("", None)
 
 
 def _open_tfds(
-  dataset: str,
-  split: str,
-  data_dir: str | os.PathLike | None,
+  stored: Callable[[], Any],
   size: int | None,
   batch_size: int,
   seed: int,
-  process: tuple[int, int],
+  process: base.Process,
   how: dict[str, Any],
-) -> workers_lib.Read:
+) -> prefetch.Read:
   """Opens the set, in this process or in a worker; `how` is what `pixels.finish` takes."""
-  records = _records(dataset, split, data_dir)
+  records = stored()
   take = base.rows(len(records), batch_size, seed, process=process)
   finish = pixels.finish(batch_size, seed, process, **how)
   decoded = _decoder(records, size)
@@ -219,7 +173,7 @@ def _open_tfds(
 
 
 def _records(dataset: str, split: str, data_dir: str | os.PathLike | None) -> Any:
-  """The records of a prepared set, in random access, decoded as they are asked for."""
+  """The records of a prepared set, in random access, decoded when they are read."""
   tensorflow_datasets = _import_tfds()
   core = tensorflow_datasets.core
   where = data_dir or core.constants.DATA_DIR
@@ -228,9 +182,8 @@ def _records(dataset: str, split: str, data_dir: str | os.PathLike | None) -> An
   try:  # from files alone: the set's own code would go and download it, for minutes if offline
     builder = core.read_only_builder.builder_from_files(dataset, data_dir=where)
   except core.registered.DatasetNotFoundError:
-    raise FileNotFoundError(
-      f"data.dataset: {dataset} is not prepared in {where}; {_command(dataset, where)}"
-    ) from None
+    fix = _command(dataset, where)
+    raise FileNotFoundError(f"data.dataset: {dataset} is not prepared in {where}; {fix}") from None
   except (ValueError, TypeError):
     raise ValueError(f"data.dataset: {dataset!r} is no name; give one such as cifar10") from None
   image = dict(builder.info.features.items()).get("image")
@@ -254,8 +207,7 @@ def _records(dataset: str, split: str, data_dir: str | os.PathLike | None) -> An
 
 
 def _import_tfds() -> Any:
-  """The module, once all that it imports late is known to be there too."""
-  try:
+  try:  # also what it imports late
     import array_record  # noqa: F401
     import grain  # noqa: F401
     import importlib_resources  # noqa: F401
@@ -274,14 +226,14 @@ def _command(dataset: str, where: str) -> str:
 
 
 def _classes_of(records: Any) -> np.ndarray | None:
-  """The labels of a split, as its set declares them; None without labels or a number of them."""
+  """The labels of a split, as its set declares them; None without."""
   feature = dict(records.dataset_info.features.items()).get("label")
   count = getattr(feature, "num_classes", None)
   return np.arange(count, dtype=np.int32) if count and _is_labelled(records) else None
 
 
 def _is_labelled(records: Any) -> bool:
-  """Whether a split has labels; where a set hides those of a split, as of a test, all are -1."""
+  """Whether a split has labels; where a set hides them, as of a test, all are -1."""
   return not np.array_equal(records[0].get("label", -1), -1)
 
 
@@ -308,12 +260,8 @@ def _decoder(records: Any, size: int | None) -> Callable[[np.ndarray], dict[str,
 def _same_size(images: list[np.ndarray], size: int | None) -> np.ndarray:
   """uint8 `[n, H, W, C]`, cut to squares of `size` if that is given."""
   if size is not None:
-    images = [decode.square(_picture(image), size) for image in images]
+    pil = lambda image: Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    images = [decode.square(pil(image), size) for image in images]
   if len({i.shape for i in images}) > 1:
     raise ValueError("data.size: the images differ in size; give the one to cut them to")
   return np.stack(images).reshape(len(images), *images[0].shape[:2], -1)
-
-
-def _picture(image: np.ndarray) -> Image.Image:
-  """Of `[H, W, C]`; PIL takes a single channel without its axis."""
-  return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)

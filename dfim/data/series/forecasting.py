@@ -1,12 +1,10 @@
 """Real series of several values a step, cut into a context that is known and a horizon to forecast.
 
 A series is `dict(values=float64 [N, D], calendar=float32 [N, F], season, cuts)`: the calendar holds
-cos and sin of what is known of any date, `season` is the period in steps, and `cuts = (train_end,
+cos and sin of parts of the date, `season` is the period in steps, and `cuts = (train_end,
 test_start, test_end)` are rows. Whole rows of values at the end, after training, may be NaN: they
 are yet to be forecast. `windows` trains on a series and `load` evaluates; both show a window
-relative to an anchor that its context alone decides, and nothing else of the horizon leaks either:
-see `windows` for the lags. The released Diffusion Forcing program feeds true lagged values of the
-horizon to its forecaster (on the exchange rates the step before, for 97% of the steps).
+relative to an anchor that its context alone decides, and nothing of the horizon leaks.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,20 +21,16 @@ from dfim.io import inputs
 
 Series = dict[str, Any]
 _ANCHORS = ("last", "mean", "train", "ridge")
-HELD = 150  # training steps that validate where a series has no part for it: five exchange windows
+HELD = 150  # training steps that validate where nothing lies between training and test
 _LARGEST, _SMALLEST = 1e100, 1e-100  # of values: the sum of their squares is finite, and not 0
 
 
 def ett(path: str | os.PathLike) -> Series:
-  """Six loads and the oil temperature of a transformer, every hour for two years: D = 7.
+  """Six loads and the oil temperature of a transformer, hourly: D = 7.
 
   Cut as the field does: 12 months to train, 4 to validate, 4 to test, of 30 days each.
 
   Source: H. Zhou et al., Informer, arXiv 2012.07436; ETTh1.csv or ETTh2.csv.
-
-  Raises:
-    FileNotFoundError: no such file.
-    ValueError: another table, dates that are not hourly, or a value that is not finite.
   """
   where = "ETTh1.csv and ETTh2.csv are in ETT-small of https://github.com/zhouhaoyi/ETDataset"
   table = _table(path, where, columns=8, least=14_400, dtype=str, skiprows=1)
@@ -46,44 +40,33 @@ def ett(path: str | os.PathLike) -> Series:
   except ValueError as error:
     raise ValueError(f"data.series.path: {path} wants dates, then numbers ({error})") from None
   if np.any(np.diff(hours) != 1):
-    raise ValueError(
-      f"data.series.path: {path} skips an hour; every row must be one after the last"
-    )
-  return _series(path, values, _hourly(hours), season=24, cuts=(8_640, 11_520, 14_400))
+    raise ValueError(f"data.series.path: {path} skips an hour; give each row the next one")
+  values, cuts = _finite(values, path), (8_640, 11_520, 14_400)
+  return dict(values=values, calendar=_hourly(hours), season=24, cuts=cuts)
 
 
 def exchange(path: str | os.PathLike) -> Series:
   """Exchange rates of eight currencies to the dollar on business days since 1990: D = 8.
 
-  Cut as GluonTS's exchange_rate_nips: 6,071 days to train, then five windows of 30. All values of
-  that set, training and test, equal the first 6,221 rows of this file exactly. The file has no
-  dates; a week is five rows. The season is one step: today's rate is tomorrow's naive forecast.
+  Cut as GluonTS's exchange_rate_nips, whose values equal the first 6,221 rows of this file: 6,071
+  days to train, then five windows of 30. The file has no dates; a week is five rows.
 
   Source: G. Lai et al., LSTNet, arXiv 1703.07015; exchange_rate.txt.gz.
-
-  Raises:
-    FileNotFoundError: no such file.
-    ValueError: another table, or a value that is not finite.
   """
   where = "get it from https://github.com/laiguokun/multivariate-time-series-data"
-  values = _table(path, where, columns=8, least=6_221, dtype=np.float64)
+  values = _finite(_table(path, where, columns=8, least=6_221, dtype=np.float64), path)
   calendar = _cycles(np.arange(len(values)) % 5 / 5)
-  return _series(path, values, calendar, season=1, cuts=(6_071, 6_071, 6_221))
+  return dict(values=values, calendar=calendar, season=1, cuts=(6_071, 6_071, 6_221))
 
 
 def vector_autoregression(length: int = 10_000, dims: int = 4, seed: int = 0) -> Series:
-  """A made-up hourly series that needs no file and whose distribution is known.
+  """A made-up hourly series with its `distribution`, see `exact_distribution`; needs no file.
 
-  It is the series' own `distribution`, see `exact_distribution`. The first 60% train, the next 20%
-  validate and the last 20% test.
-
-  Raises:
-    ValueError: no step or no dimension.
+  The first 60 % train, the next 20 % validate and the last 20 % test.
   """
-  inputs.whole(length, "data.series.length", low=1)
-  inputs.whole(dims, "data.series.dims", low=1)
-  inputs.whole(seed, "data.series.seed", low=0)
-  known, burn_in = exact_distribution(dims, seed), 400  # .9^400 is 5e-19: the start is forgotten
+  for name, value, low in (("length", length, 1), ("dims", dims, 1), ("seed", seed, 0)):
+    inputs.whole(value, f"data.series.{name}", low=low)
+  known, burn_in = exact_distribution(dims, seed), 400  # 0.9^400 is 5e-19: the start is forgotten
   rng = np.random.default_rng((seed, 1))
   noise = rng.normal(size=(burn_in + length, dims)) @ np.linalg.cholesky(known["covariance"]).T
   z = np.zeros((len(noise), dims))
@@ -96,10 +79,10 @@ def vector_autoregression(length: int = 10_000, dims: int = 4, seed: int = 0) ->
 
 
 def exact_distribution(dims: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
-  """What `vector_autoregression` draws from: `mean [24, D]`, `matrix` and `covariance [D, D]`.
+  """The distribution of `vector_autoregression`: `mean [24, D]`, `matrix`, `covariance [D, D]`.
 
   y_t - mean[t mod 24] = matrix (y_{t-1} - mean[(t-1) mod 24]) + e_t, e_t normal of that covariance.
-  The largest eigenvalue of the matrix is .9; every e has unit variance.
+  The largest eigenvalue of the matrix is 0.9; every e has unit variance.
   """
   rng = np.random.default_rng((seed, 0))
   matrix, mixing = rng.normal(size=(2, dims, dims))
@@ -114,36 +97,24 @@ def exact_distribution(dims: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def checked(series: Any, field: str = "data.series") -> Series:
-  """The series with float64 `values`, float32 `calendar` and ints, once all of it is sound.
+  """The series with float64 `values`, float32 `calendar` and ints; `field` names it in errors.
 
-  Everything that accepts a series calls it. Integers become floating before any subtraction.
-
-  Args:
-    series: as the module says, lists or arrays of any type of numbers.
-    field: what it is called in the error.
-
-  Raises:
-    ValueError: a part is missing, of another type or shape, or out of range; a value is not finite,
-      except in whole rows at the end that are all NaN, none of them of training.
+  Everything that accepts a series calls it.
   """
-  needed = {"values", "calendar", "season", "cuts"}
-  found = set(series) if isinstance(series, Mapping) else set()
-  if missing := sorted(needed - found):
-    raise ValueError(
-      f"{field}: has no {', '.join(missing)}; name one that has, such as"
-      " data.series.forecasting.ett"
-    )
+  found = series if isinstance(series, Mapping) else {}
+  if missing := sorted({"values", "calendar", "season", "cuts"} - set(found)):
+    fix = "name one that has, such as data.series.forecasting.ett"
+    raise ValueError(f"{field}: has no {', '.join(missing)}; {fix}")
   if "law" in found:
     raise ValueError(f"{field}.law: moved to distribution; rename it.")
   axes, limits = ("row", "column"), dict(low=-_LARGEST, high=_LARGEST, finite=False)
-  name = f"{field}.values"
-  values = inputs.numbers(series["values"], name, (None, None), axes=axes, **limits)
+  values = inputs.numbers(series["values"], f"{field}.values", (None, None), axes=axes, **limits)
   if not values.size:
-    raise ValueError(f"{name} of shape {values.shape}: give a row or more of a column or more.")
+    raise ValueError(f"{field}.values of shape {values.shape}: give a row and a column or more.")
   season = inputs.whole(series["season"], f"{field}.season", low=1)
   cuts = _cuts(series["cuts"], f"{field}.cuts", len(values))
-  name, sizes = f"{field}.calendar", (len(values), None)
-  calendar = inputs.numbers(series["calendar"], name, sizes, axes=axes, dtype=np.float32)
+  how = dict(axes=axes, dtype=np.float32)
+  calendar = inputs.numbers(series["calendar"], f"{field}.calendar", (len(values), None), **how)
   sound = dict(series) | dict(values=values, calendar=calendar, season=season, cuts=cuts)
   past = values[: max(known(sound), cuts[0])]
   fix = "fill it (whole rows at the end, after training, may be NaN: they are yet to be forecast)"
@@ -172,39 +143,25 @@ def windows(
   lags: tuple[int, ...] = (),
   anchor: str = "last",
   regression: tuple[int, float] = (1, 100.0),
-  process: tuple[int, int] = (0, 1),
+  process: base.Process = (0, 1),
 ) -> base.Batches:
-  """Batches of windows that lie in the training part, lags too; see `arrays` for the contract.
+  """Batches of windows that lie in the training part, lags too; see `data.base` for the contract.
 
-  `x [B, T, stack D]` with T = (context + horizon) / stack: a token is `stack` steps side by side.
-  `cond.covariates [B, T, stack (F + lags D)]`: of each step the calendar, then the values so many
-  steps before; without calendar and lags there is no `cond`. Values are shown as
-  (value - location) / scale: the location, per window and dimension, is the anchor's, the scale,
-  per dimension, the std of value - location over all training windows, so that x has std 1.
-  `examples` gives the raw rows: `values [n, context + horizon, D]`, `calendar` of the same rows.
+  `x [B, T, stack D]` with T = (context + horizon) / stack: a token is `stack` steps.
+  `cond.covariates [B, T, stack (F + lags D)]`: of each step the calendar, then its lagged values;
+  without calendar and lags there is no `cond`. Values are shown as (value - location) / scale: the
+  location, per window and dimension, is the anchor's; the scale, per dimension, is the std of
+  value - location over all training windows, so that x has std 1. `examples` gives the raw rows:
+  `values [n, context + horizon, D]`, and their `calendar`.
 
-  Args:
-    batch_size: of all processes together.
-    seed: of the order of the windows; each is seen once before any is again.
-    start: batches to skip.
-    series: such as `ett` returns.
-    context: steps that will be known.
-    horizon: steps to forecast.
-    stack: steps of a token; divides context and horizon.
-    lags: in steps, none shorter than the horizon: a shorter one would read, within the horizon,
-      values that are not known when the forecast is made.
-    anchor: "last" (the context's last value), "mean" (the context's), "train" (the training
-      part's mean, the same for every window) or "ridge" (in the context its last value, in the
-      horizon the mean forecast of `data.ridge`'s autoregression, fitted to the training part: what
-      is left to learn is how to differ from it).
-    regression: order and ridge of that; the scores print those that their VAR has chosen.
-    process: which part of each batch to hold.
-
-  Raises:
-    ValueError: sizes that do not fit each other or the series; no such anchor; a lag that leaks.
+  No lag is shorter than the horizon, where it would read unknown values. The anchors are "last"
+  (the context's last value), "mean" (the context's), "train" (the training part's mean) and "ridge"
+  (in the context its last value, in the horizon the mean forecast of `data.series.ridge`, of order
+  and ridge `regression`, fitted to the training part).
   """
   series = checked(series)
-  view = _view(series, context, horizon, stack, lags, anchor, regression)
+  view = _View(context, horizon, stack, _wholes(lags, "data.lags"), anchor)
+  view = view.fitted_to(series, regression)
   scale, origin = view.scale(series), view.training(series)
   take = base.rows(len(origin), batch_size, seed, process=process)
   batches = (view.show(series, origin[take(n)], scale) for n in base.count_from(start))
@@ -227,32 +184,18 @@ def load(
 ) -> dict[str, Any]:
   """The windows of a split in order, shown as `windows` shows them, and the truth in raw units.
 
-  Args:
-    series: as in `windows`.
-    context: known steps; those of the first windows may lie before the split.
-    horizon: steps to forecast, all within the split, and what the scale is taken over.
-    stack: steps of a token.
-    lags: in steps.
-    anchor: what a window is shown relative to.
-    regression: as in `windows`.
-    split: "test", "validation" or "train"; see `origins`.
-    stride: steps from one window to the next; `horizon` by default.
-    count: how many windows to keep at most, evenly spread; all by default.
-    length: steps to forecast in place of `horizon`, past what a model was trained for; no lag may
-      be shorter.
+  The steps to forecast lie within the split, see `origins`; the context may lie before it.
+  `length` replaces `horizon`, except for the scale.
 
   Returns:
     `x [N, T, stack D]` and, where there are covariates, `cond`; `context`, the number of tokens
     that are known; `origin [N]`, the row of the first step to forecast; `target [N, horizon, D]`,
-    `location [N, T stack, D]` and `scale [D]` in float64: raw values are location + scale * x,
-    unstacked (`to_raw`). Only `target` and the tokens of `x` after the context know the horizon's
-    values. Where these are yet to be forecast, they are NaN.
-
-  Raises:
-    ValueError: as `windows`; no such split, or no window fits into it.
+    `location [N, T stack, D]` and `scale [D]` in float64, for `to_raw`. Only `target` and the
+    tokens of `x` after the context know the horizon's values, NaN where yet to be forecast.
   """
   series = checked(series)
-  view = _view(series, context, horizon, stack, lags, anchor, regression)
+  view = _View(context, horizon, stack, _wholes(lags, "data.lags"), anchor)
+  view = view.fitted_to(series, regression)
   scale = view.scale(series)
   length = horizon if length is None else inputs.whole(length, "data.length", low=1)
   view = dataclasses.replace(view, horizon=length)
@@ -277,42 +220,32 @@ def origins(
 ) -> np.ndarray:
   """Rows `[N]` at which the forecasts of a split begin, none before row `first`.
 
+  They are `stride` rows apart, `horizon` by default; `count` keeps so many at most, evenly spread.
   Rows before each are known; those of training and validation are known up to the horizon's end.
-  Validation is what lies between training and test. Where nothing does, as with the exchange rates,
-  it is the last 150 steps of training: these were trained on, so choose nothing but a baseline on
-  them, which can be fitted on what lies before.
-
-  Raises:
-    ValueError: no such split, or no forecast fits into it.
+  "validation" is the part between "train" and "test", or the last 150 steps of training where
+  there is none: choose nothing but a baseline on those.
   """
   series = checked(series)
-  inputs.whole(first, "data.first", low=0)
-  for name, value in dict(horizon=horizon, stride=stride, count=count).items():
+  for name, value in dict(horizon=horizon, stride=stride, count=count, first=first).items():
     if value is not None:
-      inputs.whole(value, f"data.{name}", low=1)
+      inputs.whole(value, f"data.{name}", low=int(name != "first"))
   train_end, test_start, test_end = series["cuts"]
   held = (train_end, test_start) if test_start > train_end else (train_end - HELD, train_end)
   parts = dict(train=(0, train_end), validation=held, test=(test_start, test_end))
-  if split not in parts:
-    raise ValueError(f"data.split: {split!r} is not one of {', '.join(parts)}")
+  base.check_split(split, parts)
   begin, end = parts[split]
   last = min(end - horizon, known(series) - (0 if split == "test" else horizon))
   found = np.arange(max(begin, first), last + 1, stride or horizon)
   if not len(found):
-    raise ValueError(
-      f"data.horizon: {horizon} steps do not fit into rows {max(begin, first)}-{end} ({split}),"
-      f" with values known before row {known(series)}; forecast fewer, or move the cuts"
-    )
+    rows = f"rows {max(begin, first)}-{end} ({split}), with values known before row {known(series)}"
+    fix = "forecast fewer, or move the cuts"
+    raise ValueError(f"data.horizon: {horizon} steps do not fit into {rows}; {fix}")
   keep = len(found) if count is None else min(count, len(found))
   return found[np.linspace(0, len(found) - 1, keep).round().astype(int)]
 
 
 def targets(series: Series, origin: np.ndarray, horizon: int) -> np.ndarray:
-  """The true values `[N, horizon, D]` from rows `origin [N]` on, NaN where they are not known.
-
-  Raises:
-    ValueError: no series, or a forecast that does not lie in it.
-  """
+  """The true values `[N, horizon, D]` from rows `origin [N]` on, NaN where they are not known."""
   values = checked(series)["values"]
   last = len(values) - inputs.whole(horizon, "data.horizon", low=1)
   wanted = dict(axes=("window",), dtype=np.int64, low=0, high=last)
@@ -320,43 +253,19 @@ def targets(series: Series, origin: np.ndarray, horizon: int) -> np.ndarray:
   return values[origin[:, None] + np.arange(horizon)]
 
 
-def unstack(x: np.ndarray, dims: int) -> np.ndarray:
-  """Tokens `[..., T, stack D]` as steps `[..., T stack, D]`."""
-  return x.reshape(*x.shape[:-2], -1, dims)
-
-
 def to_raw(x: np.ndarray, data: dict[str, Any], *, first: int = 0) -> np.ndarray:
   """Tokens `[..., N, K, stack D]` of the windows of `load`, from token `first` on, in raw units.
 
   They are unstacked: `[..., N, K stack, D]`.
   """
-  steps = unstack(x, len(data["scale"]))
+  steps = x.reshape(*x.shape[:-2], -1, len(data["scale"]))
   begin = first * (steps.shape[-2] // x.shape[-2])
   return data["location"][:, begin : begin + steps.shape[-2]] + data["scale"] * steps
 
 
-def _view(
-  series: Series,
-  context: int,
-  horizon: int,
-  stack: int,
-  lags: tuple[int, ...],
-  anchor: str,
-  regression: tuple[int, float],
-) -> "_View":
-  """How windows are shown, and what is fitted for it."""
-  view = _View(context, horizon, stack, _wholes(lags, "data.lags"), anchor)
-  view.training(series)  # refuses sizes that do not fit
-  if anchor != "ridge":
-    return view
-  order, penalty = ridge.choice(regression, "data.regression", context)
-  fitted = ridge.fit(series, series["cuts"][0], order, penalty)
-  return dataclasses.replace(view, fitted=fitted)
-
-
 @dataclasses.dataclass(frozen=True)
 class _View:
-  """How a window is shown. A window is named by its origin: the row of its first unknown step."""
+  """How windows are shown. A window is named by its origin: the row of its first unknown step."""
 
   context: int
   horizon: int
@@ -369,17 +278,24 @@ class _View:
     for name in ("context", "horizon", "stack"):
       inputs.whole(getattr(self, name), f"data.{name}", low=1)
     if self.context % self.stack or self.horizon % self.stack:
-      raise ValueError(
-        f"data.stack: context {self.context} and horizon {self.horizon} must be multiples of "
-        f"stack={self.stack}"
-      )
+      sizes = f"context {self.context} and horizon {self.horizon}"
+      raise ValueError(f"data.stack: {sizes} must be multiples of stack={self.stack}")
     if self.anchor not in _ANCHORS:
       raise ValueError(f"data.anchor: {self.anchor!r} is not one of {', '.join(_ANCHORS)}")
     if short := [lag for lag in self.lags if lag < self.horizon]:
       raise ValueError(
-        f"data.lags: lag {short[0]} is shorter than horizon={self.horizon}: within the horizon it "
-        "would show true values that are unknown when the forecast is made; use longer lags"
+        f"data.lags: lag {short[0]} is shorter than horizon={self.horizon} and would show values"
+        " that are unknown when the forecast is made; give longer lags"
       )
+
+  def fitted_to(self, series: Series, regression: tuple[int, float]) -> "_View":
+    """The same view, with the regression that its anchor needs."""
+    self.training(series)  # refuses sizes that do not fit
+    if self.anchor != "ridge":
+      return self
+    order, penalty = ridge.choice(regression, "data.regression", self.context)
+    fitted = ridge.fit(series, series["cuts"][0], order, penalty)
+    return dataclasses.replace(self, fitted=fitted)
 
   @property
   def first(self) -> int:
@@ -387,16 +303,14 @@ class _View:
     return self.context + max(self.lags, default=0)
 
   def location(self, series: Series, origin: np.ndarray) -> np.ndarray:
-    """What is taken off each window: `[N, steps, D]`, from values before its origin."""
+    """`[N, steps, D]`, from values before each origin."""
     values, steps = series["values"], self.context + self.horizon
     last = values[origin - 1, None]
     if self.anchor == "ridge":
       expected = ridge.expect(series, self.fitted, origin, self.horizon)
       if not np.all(np.abs(expected) <= _LARGEST):
-        raise ValueError(
-          f"data.regression: its forecasts exceed {_LARGEST:g} within {self.horizon} steps; give a"
-          " lower order, a larger ridge or another anchor"
-        )
+        size = f"its forecasts exceed {_LARGEST:g} within {self.horizon} steps"
+        raise ValueError(f"data.regression: {size}; give a lower order or a larger ridge")
       return np.concatenate([np.repeat(last, self.context, axis=1), expected], axis=1)
     where = last
     if self.anchor == "train":
@@ -406,33 +320,26 @@ class _View:
     return np.broadcast_to(where, (len(origin), steps, values.shape[1]))
 
   def scale(self, series: Series) -> np.ndarray:
-    """The std `[D]` of what is left, over all training windows; 1 for a constant.
-
-    Windows overlap, and together hold each value context + horizon times, so a block of them is
-    made at a time: the variance of all is that within the blocks and that of their means.
-    """
+    """The std `[D]` of value - location over all training windows, in blocks; 1 for a constant."""
     origin, values = self.training(series), series["values"]
     width = (self.context + self.horizon) * (values.shape[1] + 4)
     blocks = ridge.blocks(origin, width)
     share = np.array([len(block) / len(origin) for block in blocks])
-    moments = np.array([self._moments(series, block) for block in blocks])
-    mean, variance = moments[:, 0], moments[:, 1]
+    mean, variance = np.swapaxes([self._moments(series, block) for block in blocks], 0, 1)
     std = np.sqrt(share @ variance + share @ (mean - share @ mean) ** 2)
     constant = ridge.is_constant(std, values[: series["cuts"][0]])
     return np.where(constant, np.maximum(std, 1.0), std)
 
   def training(self, series: Series) -> np.ndarray:
     """The origins `[N]` of all training windows."""
-    train_end = series["cuts"][0]
-    if train_end < self.first + self.horizon:
-      raise ValueError(
-        f"data.context: {self.first + self.horizon} steps of context, lags and horizon do not fit "
-        f"into {train_end} of training"
-      )
+    train_end, needed = series["cuts"][0], self.first + self.horizon
+    if train_end < needed:
+      parts = f"{needed} steps of context, lags and horizon"
+      raise ValueError(f"data.context: {parts} do not fit into {train_end} of training")
     return np.arange(self.first, train_end - self.horizon + 1)
 
   def stored(self, series: Series, origin: np.ndarray) -> dict[str, np.ndarray]:
-    """The rows of the series that each window shows, as they are: `[N, steps, ...]`."""
+    """The raw rows of each window: `[N, steps, ...]`."""
     return {name: series[name][self._rows(origin)] for name in ("values", "calendar")}
 
   def show(self, series: Series, origin: np.ndarray, scale: np.ndarray) -> dict[str, Any]:
@@ -444,7 +351,7 @@ class _View:
     return dict(x=x) | ({"cond": dict(covariates=covariates)} if covariates.size else {})
 
   def _moments(self, series: Series, origin: np.ndarray) -> np.ndarray:
-    """Mean and variance of what is left of the windows at `origin`, over all steps: `[2, D]`."""
+    """Mean and variance of value - location over the windows at `origin`: `[2, D]`."""
     t, location = self._rows(origin), self.location(series, origin)
     left = (v[t] - location[..., d] for d, v in enumerate(series["values"].T))
     return np.array([(x.mean(), x.var()) for x in left]).T
@@ -460,14 +367,12 @@ class _View:
 
 
 def _wholes(value: Any, field: str) -> tuple[int, ...]:
-  """Whole numbers, as a tuple."""
   if not isinstance(value, Iterable):
     raise ValueError(f"{field}={value!r}: give whole numbers, such as (24, 168).")
   return tuple(inputs.whole(n, field) for n in value)
 
 
 def _cuts(value: Any, field: str, rows: int) -> tuple[int, int, int]:
-  """The ends of training and test part and the start of the latter, in a series of `rows`."""
   cuts = _wholes(value, field)
   if len(cuts) != 3 or not 0 < cuts[0] <= cuts[1] < cuts[2] <= rows:
     raise ValueError(f"{field}={cuts}: give 0 < train_end <= test_start < test_end <= {rows} rows")
@@ -487,25 +392,13 @@ def _table(
     line = " ".join(str(error).split())[:200]
     raise ValueError(f"data.series.path: {path} cannot be read ({line}); {where}") from None
   if table.shape[1] != columns or len(table) < least:
-    raise ValueError(
-      f"data.series.path: {path} has {len(table)} rows of {table.shape[1]} columns, not at least "
-      f"{least} of {columns}; {where}"
-    )
+    found = f"{len(table)} rows of {table.shape[1]} columns, not at least {least} of {columns}"
+    raise ValueError(f"data.series.path: {path} has {found}; {where}")
   return table
 
 
-def _series(
-  path: str | os.PathLike,
-  values: np.ndarray,
-  calendar: np.ndarray,
-  season: int,
-  cuts: tuple[int, int, int],
-) -> Series:
-  """What was read from `path`, once all of it is known to be finite."""
-  if not np.isfinite(values).all():
-    row = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
-    raise ValueError(f"data.series.path: {path} has a value that is not finite in row {row}")
-  return dict(values=values, calendar=calendar, season=season, cuts=cuts)
+def _finite(values: np.ndarray, path: str | os.PathLike) -> np.ndarray:
+  return inputs.numbers(values, f"data.series.path: {path}", values.shape, axes=("row", "column"))
 
 
 def _hourly(hours: np.ndarray) -> np.ndarray:

@@ -1,8 +1,7 @@
 """A vector autoregression with intercept and calendar, fitted by ridge regression.
 
-A yardstick for forecasts, see `evaluators.baselines`, and what windows may be shown relative to,
-see `forecasting`. A series is what `forecasting.checked` returns; values are standardised by those
-that are fitted, errors are normal with their full covariance.
+A baseline for forecasts, see `evaluators.baselines`, and an anchor of windows, see `forecasting`.
+Values are standardised by those that are fitted, errors are normal with their full covariance.
 """
 
 from collections.abc import Callable
@@ -12,59 +11,48 @@ import numpy as np
 
 from dfim.io import inputs
 
+Array = np.ndarray
+Generator = np.random.Generator
 Regression = dict[str, Any]
+Series = dict[str, Any]  # as `forecasting.checked` returns it
 _BLOCK = 2**22  # numbers that are made of a series at once: 32 MB of float64
 
 
 def choice(value: Any, field: str, most: int) -> tuple[int, float]:
-  """Order and ridge of an autoregression, checked.
-
-  Args:
-    value: a pair of them.
-    field: what it is called in the error.
-    most: the largest order.
-
-  Raises:
-    ValueError: no such pair, or one that is out of range.
-  """
+  """Order, `most` at most, and ridge of an autoregression; `field` names them in errors."""
   if not isinstance(value, tuple | list) or len(value) != 2:
     raise ValueError(f"{field}={value!r}: give an order and a ridge, such as (1, 100.0).")
   order = inputs.whole(value[0], f"{field}: order", low=1, high=most)
   return order, inputs.number(value[1], f"{field}: ridge", above=0)
 
 
-def blocks(rows: np.ndarray, width: int) -> list[np.ndarray]:
+def blocks(rows: Array, width: int) -> list[Array]:
   """`rows [N]` in order, in parts of at most `_BLOCK` numbers, at `width` numbers a row."""
   each = max(_BLOCK // width, 1)
   return np.split(rows, np.arange(each, len(rows), each))
 
 
-def is_constant(std: np.ndarray, values: np.ndarray) -> np.ndarray:
-  """Whether a std `[D]` is no more than the rounding of `values [N, D]`.
+def is_constant(std: Array, values: Array) -> Array:
+  """Whether a std `[D]` is no more than the rounding of `values [N, D]`: 1e-10 of the largest.
 
-  Below 1e-10 of the largest value less than six of the sixteen digits of float64 are left of what
-  moves: less than the float32 holds that a network is given.
+  Below that fewer than six digits of float64 are left of the variation.
   """
   return std <= 1e-10 * np.abs(values).max(0)
 
 
-def root(covariance: np.ndarray) -> np.ndarray:
-  """The lower triangular root `[D, D]`, with rows of 0 for dimensions without variance.
-
-  Raises:
-    numpy.linalg.LinAlgError: the covariance of the others is not positive definite.
-  """
+def root(covariance: Array) -> Array:
+  """The lower triangular root `[D, D]`, rows of 0 without variance, or LinAlgError."""
   moving = np.ix_(*2 * [np.diag(covariance) != 0])
   found = np.zeros_like(covariance)
   found[moving] = np.linalg.cholesky(covariance[moving])
   return found
 
 
-def fit(series: dict[str, Any], end: int, order: int, ridge: float) -> Regression:
+def fit(series: Series, end: int, order: int, ridge: float) -> Regression:
   """Least squares on rows before `end`; the ridge spares the intercept and the calendar.
 
-  A constant dimension is forecast as that constant, and helps to forecast no other. Parts of the
-  calendar that follow from the rest of it, as the last of seven days does, have weight 0.
+  A constant dimension is forecast as that constant, and helps to forecast no other. Columns of the
+  calendar that depend on the others have weight 0.
   """
   values = series["values"][:end]
   std = values.std(0)
@@ -73,7 +61,7 @@ def fit(series: dict[str, Any], end: int, order: int, ridge: float) -> Regressio
   rows, width = np.arange(order, end), order * len(mean)
   used = _independent(_regressors(series, rows))
 
-  def design(t: np.ndarray) -> np.ndarray:
+  def design(t: Array) -> Array:
     return np.concatenate([_past(values, mean, std, t, order), _regressors(series, t) * used], -1)
 
   parts = blocks(rows, width + len(used))
@@ -82,53 +70,33 @@ def fit(series: dict[str, Any], end: int, order: int, ridge: float) -> Regressio
   weights, error = _least_squares(design, parts, targets, penalty)
   covariance = error.T @ error / len(error) + 1e-9 * np.eye(len(mean))  # of dimensions that agree
   lagged, drift = np.split(weights, [width])
-  return dict(
-    mean=mean, std=std, order=order, lagged=lagged, drift=drift, root=np.linalg.cholesky(covariance)
-  )
+  root = np.linalg.cholesky(covariance)
+  return dict(mean=mean, std=std, order=order, lagged=lagged, drift=drift, root=root)
 
 
 def draw(
-  series: dict[str, Any],
-  fitted: Regression,
-  origin: np.ndarray,
-  horizon: int,
-  paths: int,
-  rng: np.random.Generator,
-) -> np.ndarray:
+  series: Series, fitted: Regression, origin: Array, horizon: int, paths: int, rng: Generator
+) -> Array:
   """Paths `[P, N, H, D]` in raw units from rows `origin [N]` on."""
-  past, drift = _start(series, fitted, origin, horizon)
-  return fitted["mean"] + fitted["std"] * simulate(
-    past, fitted["lagged"], drift, fitted["root"], paths, rng
-  )
+  past = _past(series["values"], fitted["mean"], fitted["std"], origin, fitted["order"])
+  drift = _regressors(series, origin[:, None] + np.arange(horizon)) @ fitted["drift"]
+  drawn = simulate(past, fitted["lagged"], drift, fitted["root"], paths, rng)
+  return fitted["mean"] + fitted["std"] * drawn
 
 
-def expect(
-  series: dict[str, Any], fitted: Regression, origin: np.ndarray, horizon: int
-) -> np.ndarray:
+def expect(series: Series, fitted: Regression, origin: Array, horizon: int) -> Array:
   """The mean `[N, H, D]` of `draw`'s paths."""
-  past, drift = _start(series, fitted, origin, horizon)
-  none = np.zeros_like(fitted["root"])
-  (mean,) = simulate(past, fitted["lagged"], drift, none, 1, np.random.default_rng(0))
-  return fitted["mean"] + fitted["std"] * mean
+  exact = fitted | dict(root=np.zeros_like(fitted["root"]))
+  return draw(series, exact, origin, horizon, 1, np.random.default_rng(0))[0]
 
 
 def simulate(
-  past: np.ndarray,
-  lagged: np.ndarray,
-  drift: np.ndarray,
-  root: np.ndarray,
-  paths: int,
-  rng: np.random.Generator,
-) -> np.ndarray:
+  past: Array, lagged: Array, drift: Array, root: Array, paths: int, rng: Generator
+) -> Array:
   """Draws y_h = past_h lagged + drift_h + root e_h, e_h standard normal: `[P, N, H, D]`.
 
-  Args:
-    past: values before the first step, the latest first, `[N, order D]`.
-    lagged: `[order D, D]`.
-    drift: `[N, H, D]`.
-    root: `[D, D]`, of the covariance.
-    paths: P.
-    rng: of the errors.
+  `past [N, order D]` are the values before the first step, the latest first; `lagged [order D, D]`,
+  `drift [N, H, D]`, and `root [D, D]` of the covariance.
   """
   n, horizon, dims = drift.shape
   past = np.broadcast_to(past, (paths, *past.shape))
@@ -140,21 +108,12 @@ def simulate(
 
 
 def _least_squares(
-  design: Callable[[np.ndarray], np.ndarray],
-  parts: list[np.ndarray],
-  targets: list[np.ndarray],
-  penalty: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-  """Ridge regression whose inputs are made a part of the rows at a time.
+  design: Callable[[Array], Array], parts: list[Array], targets: list[Array], penalty: Array
+) -> tuple[Array, Array]:
+  """Weights `[K, D]` and errors `[N, D]` of a ridge regression, in `parts` of the rows.
 
-  Args:
-    design: from rows `[n]` to inputs `[n, K]`; a column of zeros gets weight 0.
-    parts: of the rows.
-    targets: `[n, D]` of each part.
-    penalty: `[K]`.
-
-  Returns:
-    Weights `[K, D]` and the errors of all rows `[N, D]`.
+  `design` maps rows `[n]` to inputs `[n, K]`; a column of zeros gets weight 0. `targets [n, D]` are
+  of each part, `penalty [K]`.
   """
   gram, moment = 0.0, 0.0
   for t, y in zip(parts, targets, strict=True):
@@ -166,34 +125,23 @@ def _least_squares(
   return weights, np.concatenate(errors)
 
 
-def _start(
-  series: dict[str, Any], fitted: Regression, origin: np.ndarray, horizon: int
-) -> tuple[np.ndarray, np.ndarray]:
-  """The standardised past of each row, and the drift of each step after it."""
-  past = _past(series["values"], fitted["mean"], fitted["std"], origin, fitted["order"])
-  drift = _regressors(series, origin[:, None] + np.arange(horizon)) @ fitted["drift"]
-  return past, drift
-
-
-def _past(
-  values: np.ndarray, mean: np.ndarray, std: np.ndarray, t: np.ndarray, order: int
-) -> np.ndarray:
+def _past(values: Array, mean: Array, std: Array, t: Array, order: int) -> Array:
   """The `order` values before each row of t, the latest first, standardised: `[N, order D]`."""
   past = values[t[:, None] - np.arange(1, order + 1)]
   return _standardised(past, mean, std).reshape(len(t), -1)
 
 
-def _standardised(values: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-  """Values `[..., D]` in units of their std from the mean, those of a constant 0."""
+def _standardised(values: Array, mean: Array, std: Array) -> Array:
+  """In units of their std from the mean; those of a constant are 0."""
   return (values - mean) / np.where(std > 0, std, np.inf)
 
 
-def _regressors(series: dict[str, Any], t: np.ndarray) -> np.ndarray:
+def _regressors(series: Series, t: Array) -> Array:
   """Calendar and a one: `[..., F + 1]`."""
   return np.concatenate([series["calendar"][t], np.ones((*t.shape, 1))], -1)
 
 
-def _independent(columns: np.ndarray) -> np.ndarray:
+def _independent(columns: Array) -> Array:
   """Which columns of `[N, K]` are no combination of the last one and of those before them."""
   r = np.linalg.qr(columns, mode="r")  # small, with the same dependences
   size = np.linalg.norm(r, axis=0)

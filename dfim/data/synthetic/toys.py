@@ -1,4 +1,4 @@
-"""Endless points in the plane, `x [B, 2]` with a std of about .5, made from (seed, n) alone.
+"""Endless points in the plane, `x [B, 2]` with a std of about 0.5, made from (seed, n) alone.
 
 Source: the toys of FFJORD (arXiv 1810.01367) and of the papers after it. To add one, write a
 function like `ring`; the tests pick up every source of this module by themselves.
@@ -26,7 +26,7 @@ def ring(
   modes: int = 8,
   radius: float = 0.7,
   std: float = 0.02,
-  process: tuple[int, int] = (0, 1),
+  process: base.Process = (0, 1),
 ) -> Batches:
   """A ring of `modes` Gaussians."""
   inputs.whole(modes, "data.modes", low=1)
@@ -36,7 +36,8 @@ def ring(
   def draw(key: Array) -> Array:
     k1, k2 = jax.random.split(key)
     angle = 2 * jnp.pi * jax.random.randint(k1, (batch_size,), 0, modes) / modes
-    return radius * _circle(angle) + std * jax.random.normal(k2, (batch_size, 2))
+    circle = jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)
+    return radius * circle + std * jax.random.normal(k2, (batch_size, 2))
 
   return base.drawn(draw, batch_size, seed, start, process)
 
@@ -48,12 +49,12 @@ def checkerboard(
   *,
   squares: int = 4,
   half_width: float = 0.87,
-  process: tuple[int, int] = (0, 1),
+  process: base.Process = (0, 1),
 ) -> Batches:
   """The black fields of a board of `squares` (an even number) times `squares`, each uniform."""
   inputs.number(half_width, "data.half_width")
   if inputs.whole(squares, "data.squares", low=2) % 2:
-    raise ValueError(f"data.squares: {squares}; set an even number, so that columns are alike")
+    raise ValueError(f"data.squares={squares}: give an even number, so that columns are alike")
 
   def draw(key: Array) -> Array:
     k1, k2 = jax.random.split(key)
@@ -65,68 +66,9 @@ def checkerboard(
   return base.drawn(draw, batch_size, seed, start, process)
 
 
-def moons(
-  batch_size: int,
-  seed: int,
-  start: int = 0,
-  *,
-  std: float = 0.03,
-  process: tuple[int, int] = (0, 1),
-) -> Batches:
-  """Two half circles that reach into each other, blurred by `std`."""
-  inputs.number(std, "data.std", low=0)
-
-  def draw(key: Array) -> Array:
-    k1, k2, k3 = jax.random.split(key, 3)
-    arc = _circle(jax.random.uniform(k1, (batch_size,), maxval=jnp.pi))
-    arc = arc - jnp.array([[0.5, 0.25]])  # the pair is symmetric about the origin
-    side = jax.random.rademacher(k2, (batch_size, 1), jnp.float32)
-    return 0.6 * side * arc + std * jax.random.normal(k3, (batch_size, 2))
-
-  return base.drawn(draw, batch_size, seed, start, process)
-
-
-def spiral(
-  batch_size: int,
-  seed: int,
-  start: int = 0,
-  *,
-  arms: int = 2,
-  turns: float = 1.5,
-  std: float = 0.02,
-  process: tuple[int, int] = (0, 1),
-) -> Batches:
-  """Spirals from the origin to radius 1.2, with a density that falls as 1 / radius."""
-  inputs.whole(arms, "data.arms", low=1)
-  inputs.number(turns, "data.turns")
-  inputs.number(std, "data.std", low=0)
-
-  def draw(key: Array) -> Array:
-    k1, k2, k3 = jax.random.split(key, 3)
-    radius = jax.random.uniform(k1, (batch_size,))
-    arm = jax.random.randint(k2, (batch_size,), 0, arms)
-    angle = 2 * jnp.pi * (turns * radius + arm / arms)
-    return 1.2 * radius[:, None] * _circle(angle) + std * jax.random.normal(k3, (batch_size, 2))
-
-  return base.drawn(draw, batch_size, seed, start, process)
-
-
 def load(
   source: Callable[..., Batches] = ring, *, split: str = "test", size: int = 20_000
 ) -> dict[str, np.ndarray]:
-  """`size` fresh points of a source, the same ones each time: `x [size, 2]`, no label.
-
-  A config writes dict(name="data.synthetic.toys.load", source=dict(name=...)), such as
-  "data.synthetic.toys.moons".
-
-  Raises:
-    ValueError: no such split, or no example.
-  """
-  if split not in _SEEDS:
-    raise ValueError(f"data.split: {split!r} is not one of {', '.join(_SEEDS)}")
+  """`size` fresh points of a source, the same ones each time: `x [size, 2]`, no label."""
+  base.check_split(split, _SEEDS)
   return next(source(inputs.whole(size, "data.size", low=1), _SEEDS[split]))
-
-
-def _circle(angle: Array) -> Array:
-  """`[...]` to `[..., 2]`."""
-  return jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)

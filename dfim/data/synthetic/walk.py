@@ -1,7 +1,7 @@
 """The turning walk: endless sequences on a circle, `x [B, tokens, 2]`, made from (seed, n) alone.
 
-Every token alone is uniform on the circle, whatever the other fields say: only the distribution of
-a token given those before it can be learned or missed. A coordinate's std is radius / sqrt(2).
+Every token alone is uniform on the circle: only its distribution given those before it can be
+learned or missed. A coordinate's std is radius / sqrt(2).
 """
 
 import functools
@@ -28,20 +28,12 @@ def walk(
   branches: int = 2,
   spread: float = 5.0,
   radius: float = 0.7,
-  process: tuple[int, int] = (0, 1),
+  process: base.Process = (0, 1),
 ) -> toys.Batches:
-  """Each token turns from the one before it by one of `branches` angles, blurred.
+  """Each token turns from the one before it by one of `branches` angles, blurred; see `data.base`.
 
-  Args:
-    batch_size: see `arrays`, as are `seed`, `start` and `process`.
-    tokens: the length of a sequence.
-    angle: in degrees; the branches, all as likely, are evenly spaced from -angle to angle.
-    branches: how many; a single one goes straight on, by 0 degrees.
-    spread: the standard deviation of the turns about their branch, in degrees.
-    radius: of the circle.
-
-  Raises:
-    ValueError: no token, no branch, or a number that is not finite or out of range.
+  The branches are equally likely, and evenly spaced from -angle to angle in degrees; a single one
+  is 0. `spread` is the standard deviation about them in degrees.
   """
   inputs.whole(tokens, "data.tokens", low=1)
   inputs.whole(branches, "data.branches", low=1)
@@ -62,11 +54,5 @@ def walk(
 
 
 def load(split: str = "test", size: int = 20_000, **fields: Any) -> dict[str, np.ndarray]:
-  """`size` fresh sequences, the same ones each time: `x [size, tokens, 2]`, no label.
-
-  Args:
-    split: "train" or "test", which differ.
-    size: how many.
-    **fields: `walk`'s own, such as tokens=60.
-  """
+  """`size` fresh sequences, the same ones each time; `fields` are `walk`'s, such as tokens=60."""
   return toys.load(functools.partial(walk, **fields), split=split, size=size)

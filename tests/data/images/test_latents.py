@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dfim.data.images import latents
+from tests.data.helpers import assert_equal, refused
 
 N = 24
 
@@ -31,47 +32,31 @@ def path(tmp_path, arrays):
   return write(tmp_path, arrays)
 
 
-def raw_of(batch):
-  return latents.to_latents(batch["x"])
-
-
 def test_batches_are_posterior_samples(path, arrays):
-  batches = list(itertools.islice(latents.latents(N, 0, path=path), 100))
-  order = [b["cond"]["label"] for b in batches]
-  assert batches[0]["x"].dtype == np.float32 and order[0].dtype == np.int32
-  numbers = [nearest(b, arrays) for b in batches]  # which latent each row is a sample of
-  for rows, labels in zip(numbers, order, strict=True):
+  batches, noise = list(itertools.islice(latents.latents(N, 0, path=path), 100)), []
+  for batch in batches:
+    raw = latents.to_latents(batch["x"])
+    away = raw[:, None] - arrays["mean"][None].astype(np.float32)
+    rows = np.square(away).sum((2, 3, 4)).argmin(1)  # which latent each is a sample of
     np.testing.assert_array_equal(np.sort(rows), np.arange(N))
-    np.testing.assert_array_equal(arrays["label"][rows], labels)
-  noise = np.stack(
-    [
-      (raw_of(b) - arrays["mean"][rows].astype(float)) / arrays["std"][rows]
-      for b, rows in zip(batches, numbers, strict=True)
-    ]
-  )
+    np.testing.assert_array_equal(batch["cond"]["label"], arrays["label"][rows])
+    noise.append((raw - arrays["mean"][rows].astype(float)) / arrays["std"][rows])
+  assert batch["x"].dtype == np.float32 and batch["cond"]["label"].dtype == np.int32
+  noise = np.stack(noise)
   assert abs(noise.mean()) < 0.01 and abs(noise.std() - 1) < 0.01  # 1.5e5 numbers
   assert abs(np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]) < 0.1  # drawn anew
 
 
-def nearest(batch, arrays):
-  away = raw_of(batch)[:, None] - arrays["mean"][None].astype(np.float32)
-  return np.square(away).sum((2, 3, 4)).argmin(1)
-
-
-def test_a_network_sees_a_mean_of_zero_and_a_std_of_half(path):
+def test_a_network_sees_a_mean_of_zero_and_a_std_of_half(path, arrays):
   x = latents.load(path)["x"]
   assert abs(x.mean()) < 0.05 and abs(x.std() - 0.5) < 0.03
-
-
-def test_to_latents_is_the_inverse(path, arrays):
-  np.testing.assert_allclose(raw_of(latents.load(path)), arrays["mean"], atol=1e-5)
+  np.testing.assert_allclose(latents.to_latents(x), arrays["mean"], atol=1e-5)
 
 
 def test_any_start_and_any_process_see_the_same_samples(path):
   third = next(itertools.islice(latents.latents(12, 3, path=path), 2, 3))
-  again = next(latents.latents(12, 3, 2, path=path))
+  assert_equal(third, next(latents.latents(12, 3, 2, path=path)))
   parts = [next(latents.latents(12, 3, 2, path=path, process=(i, 3))) for i in range(3)]
-  np.testing.assert_array_equal(third["x"], again["x"])
   np.testing.assert_array_equal(third["x"], np.concatenate([p["x"] for p in parts]))
   assert np.any(third["x"] != next(latents.latents(12, 4, 2, path=path))["x"])
 
@@ -80,126 +65,84 @@ def test_any_start_and_any_process_see_the_same_samples(path):
 def test_workers_draw_the_same_samples(path):
   here, there = (latents.latents(12, 3, 1, path=path, workers=n) for n in (0, 2))
   for a, b in zip(itertools.islice(here, 6), there, strict=False):
-    np.testing.assert_array_equal(a["x"], b["x"])
-    np.testing.assert_array_equal(a["cond"]["label"], b["cond"]["label"])
-
-
-def test_without_labels_there_is_no_condition(path):
-  (path / "label.npy").unlink()
-  assert set(next(latents.latents(4, 0, path=path))) == {"x"}
-  assert set(latents.load(path)) == {"x"}
+    assert_equal(a, b)
 
 
 def test_another_autoencoder_brings_its_own_moments(tmp_path):
   ones = np.ones((N, 4, 4, 3), np.float32)
-  write(tmp_path, dict(mean=5 * ones, std=0 * ones))
+  write(tmp_path, dict(mean=5 * ones, std=-0.0 * ones))  # no deviation, by any sign
   moments = dict(channel_mean=(5.0, 3.0, 5.0), channel_std=(1.0, 2.0, 1.0))
   x = next(latents.latents(4, 0, path=tmp_path, **moments))["x"]
   np.testing.assert_allclose(x[0, 0, 0], [0, 0.5, 0])
   np.testing.assert_allclose(latents.to_latents(x, **moments), 5)
 
 
-def one_line(error, *parts):
-  message = str(error.value)
-  assert "\n" not in message
-  for part in parts:
-    assert str(part) in message
-
-
 @pytest.mark.parametrize("missing", ["mean", "std"])
-def test_a_missing_array_is_named_with_where_it_is_described(path, missing):
+def test_a_missing_array_is_named(path, missing):
   (path / f"{missing}.npy").unlink()
-  with pytest.raises(FileNotFoundError) as error:
+  with refused("data.path", path / f"{missing}.npy", kind=FileNotFoundError):
     latents.latents(4, 0, path=path)
-  one_line(error, "data.path", path / f"{missing}.npy", "dfim/data/images/latents.py")
-
-
-@pytest.mark.parametrize(
-  "wrong, message",
-  [
-    (dict(std=np.ones((N, 4, 4, 3), np.float16)), r"\[24, 4, 4, 4\] and float16 \[24, 4, 4, 3\]"),
-    (dict(mean=np.ones((N, 4, 4, 4), np.uint8)), "has uint8"),
-    (dict(label=np.arange(7)), r"label.npy of shape \(7,\)"),
-    (dict(label=np.ones(N)), "label.npy of float64"),
-    (dict(label=np.arange(N) - 1), "label.npy: -1 at example 0"),
-    (dict(label=np.arange(N) + 2**31 - 5), "label.npy: 2147483648 at example 5"),
-  ],
-)
-def test_arrays_that_do_not_belong_together_are_refused(path, wrong, message):
-  write(path, wrong)
-  with pytest.raises(ValueError, match=message) as error:
-    latents.latents(4, 0, path=path)
-  one_line(error, "data.path", path)
-
-
-@pytest.mark.parametrize("content", [b"", b"junk", b"\x93NUMPY\x01\x00v\x00{'descr'"])
-def test_a_damaged_array_is_refused_in_one_line(path, content):
-  (path / "mean.npy").write_bytes(content)
-  with pytest.raises(ValueError) as error:
-    latents.load(path)
-  one_line(error, "data.path", path / "mean.npy", "anew")
 
 
 @pytest.mark.parametrize(
   "wrong, place",
   [
-    (dict(channel_std=(1.0, 1.0, 1.0)), r"data.channel_std of shape \(3,\)"),
+    (dict(std=np.ones((N, 4, 4, 3), np.float16)), "[24, 4, 4, 3]"),
+    (dict(mean=np.ones((N, 4, 4, 4), np.uint8)), "uint8"),
+    (dict(label=np.arange(7)), "label.npy of shape (7,)"),
+    (dict(label=np.ones(N)), "label.npy of float64"),
+    (dict(label=np.arange(N) - 1), "label.npy: -1 at example 0"),
+    (dict(label=np.arange(N) + 2**31 - 5), "label.npy: 2147483648 at example 5"),
+  ],
+)
+def test_arrays_that_do_not_belong_together_are_refused(path, wrong, place):
+  write(path, wrong)
+  with refused("data.path", path, place):
+    latents.latents(4, 0, path=path)
+
+
+@pytest.mark.parametrize(
+  "wrong, place",
+  [
+    (dict(channel_std=(1.0, 1.0, 1.0)), "data.channel_std of shape (3,)"),
     (dict(channel_std=(1.0, 0.0, 1.0, 1.0)), "data.channel_std: 0.0 at channel 1"),
-    (dict(channel_std=(1.0, 1.0, 1.0, -2.0)), "data.channel_std: -2.0 at channel 3"),
     (dict(channel_std=(1.0, 1.0, np.nan, 1.0)), "data.channel_std: nan at channel 2"),
     (dict(channel_mean=(1.0, np.inf, 1.0, 1.0)), "data.channel_mean: inf at channel 1"),
     (dict(channel_mean=None), "data.channel_mean of NoneType"),
-    (dict(channel_mean=("a", "b", "c", "d")), "data.channel_mean of <U1"),
+    (dict(channel_std=(1.0, 1.0, 1e-40, 1.0)), "data.channel_std: "),  # it overflows
   ],
 )
 def test_moments_that_divide_or_shift_wrongly_are_refused(wrong, place, path):
   for call in (
-    lambda: latents.latents(4, 0, path=path, **wrong),
+    lambda: next(latents.latents(4, 0, path=path, **wrong)),
     lambda: latents.load(path, **wrong),
-    lambda: latents.to_latents(np.zeros((1, 2, 2, 4)), **wrong),
   ):
-    with pytest.raises(ValueError, match=f"^{place}") as error:
+    with refused(place):
       call()
-    one_line(error)
 
 
 @pytest.mark.parametrize(
   "name, value", [("mean", np.nan), ("mean", -np.inf), ("std", np.nan), ("std", -0.5)]
 )
-def test_a_number_that_is_none_is_refused_with_its_example_when_it_comes(name, value, path, arrays):
+def test_a_wrong_number_is_refused_with_its_example_when_it_comes(name, value, path, arrays):
   arrays[name][17, 2, 0, 3] = value
   write(path, arrays)
   batches = latents.latents(8, 0, path=path)
-  with pytest.raises(ValueError) as error:
+  place = path / f"{name}.npy", value, "at example 17, row 2, column 0, channel 3"
+  with refused(*place):
     list(itertools.islice(batches, 3))  # an epoch
-  one_line(error, path / f"{name}.npy", value, "at example 17, row 2, column 0, channel 3")
   if name == "mean":
-    with pytest.raises(ValueError, match="mean.npy: .* at example 17, row 2"):
+    with refused(*place):
       latents.load(path)
-
-
-def test_latents_that_overflow_are_refused_too(path):
-  tiny = dict(channel_std=(1.0, 1.0, 1e-40, 1.0))
-  for call in (
-    lambda: next(latents.latents(8, 0, path=path, **tiny)),
-    lambda: latents.load(path, **tiny),
-  ):
-    with pytest.raises(ValueError, match="data.channel_std: -?inf at example .* channel 2"):
-      call()
-
-
-def test_a_deviation_of_minus_zero_is_none(path, arrays):
-  write(path, dict(arrays, std=np.full_like(arrays["std"], -0.0)))
-  assert np.isfinite(next(latents.latents(8, 0, path=path))["x"]).all()
 
 
 def test_examples_are_the_stored_rows(path, arrays):
   batches = latents.latents(8, 0, path=path)
   found = batches.examples(np.array([3, 23, 3]))
   assert batches.size == N and batches.labels.tolist() == list(range(7))
-  assert set(found) == {"mean", "std", "label"} and found["mean"].dtype == np.float16
-  for name, array in found.items():
-    np.testing.assert_array_equal(array, arrays[name][[3, 23, 3]])
+  assert found["mean"].dtype == np.float16
+  assert_equal(found, {name: array[[3, 23, 3]] for name, array in arrays.items()})
   (path / "label.npy").unlink()
   unlabelled = latents.latents(8, 0, path=path)
   assert unlabelled.labels is None and set(unlabelled.examples([0])) == {"mean", "std"}
+  assert set(next(unlabelled)) == set(latents.load(path)) == {"x"}

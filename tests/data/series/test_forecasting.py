@@ -15,7 +15,7 @@ from dfim.config.resolve import resolve
 from dfim.data.series import forecasting, ridge
 from tests.conftest import SHARED
 from tests.data import test_sources as contract
-from tests.data.test_sources import assert_equal
+from tests.data.helpers import assert_equal, refused
 
 SIZES = dict(context=48, horizon=24)
 LAGS = (24, 168)
@@ -98,35 +98,40 @@ def test_rows_yet_to_be_forecast_are_nan_in_the_horizon_alone(series, anchor):
 def test_validation_ends_before_what_is_not_known(series):
   origin = forecasting.origins(spoiled(series, 1500), 24, split="validation", stride=1)
   assert (origin[0], origin[-1]) == (1200, 1476)
-  with pytest.raises(ValueError, match="data.horizon: 24 steps .*test.* known before row 1500"):
+  with refused("data.horizon", "row 1500"):
     forecasting.origins(spoiled(series, 1500), 24)
 
 
-@pytest.mark.parametrize(
-  "change, line",
-  [
-    (("values", (7, 2), np.nan), "data.series.values: nan at row 7, column 2; "),
-    (("values", (1900, 0), np.nan), "data.series.values: nan at row 1900, column 0; "),
-    (("values", 1900, np.nan), "data.series.values: nan at row 1900, column 0; "),
-    (("values", (1999, 1), np.nan), "data.series.values: nan at row 1999, column 1; "),
-    (("values", slice(1199, None), np.nan), "data.series.values: nan at row 1199, column 0; "),
-    (("values", (1999, 1), -np.inf), "data.series.values: -inf at row 1999, column 1; "),
-    (("values", (3, 0), 1e300), "data.series.values: 1e+300 at row 3, column 0; "),
-    (("calendar", (1999, 3), np.nan), "data.series.calendar: nan at row 1999, column 3; "),
-    (("calendar", (5, 1), 1e300), "data.series.calendar: inf at row 5, column 1; "),
-  ],
-)
-def test_what_is_not_finite_is_refused_with_its_place(series, change, line):
-  bad = changed(series, *change)
+def test_every_entry_point_checks_the_series(series):
+  bad = series | dict(season=0)
   for call in (
     lambda: forecasting.windows(8, 0, series=bad, **SIZES),
     lambda: forecasting.load(series=bad, **SIZES),
     lambda: forecasting.origins(bad, 24),
     lambda: forecasting.targets(bad, np.array([1600]), 24),
   ):
-    with pytest.raises(ValueError) as error:
+    with refused("data.series.season=0"):
       call()
-    assert str(error.value).startswith(line) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  "change, place",
+  [
+    (("values", (7, 2), np.nan), "values: nan at row 7, column 2"),
+    (("values", (1900, 0), np.nan), "values: nan at row 1900, column 0"),
+    (("values", 1900, np.nan), "values: nan at row 1900, column 0"),
+    (("values", (1999, 1), np.nan), "values: nan at row 1999, column 1"),
+    (("values", slice(1199, None), np.nan), "values: nan at row 1199, column 0"),
+    (("values", (1999, 1), -np.inf), "values: -inf at row 1999, column 1"),
+    (("values", (3, 0), 1e300), "values: 1e+300 at row 3, column 0"),
+    (("values", (slice(None), 1), 1e-200), "values, largest: 1e-200 at column 1"),
+    (("calendar", (1999, 3), np.nan), "calendar: nan at row 1999, column 3"),
+    (("calendar", (5, 1), 1e300), "calendar: inf at row 5, column 1"),
+  ],
+)
+def test_numbers_out_of_range_are_refused_with_their_place(series, change, place):
+  with refused(f"data.series.{place}"):
+    forecasting.checked(changed(series, *change))
 
 
 @pytest.mark.parametrize(
@@ -134,15 +139,13 @@ def test_what_is_not_finite_is_refused_with_its_place(series, change, line):
   [
     (np.uint16, 30_000, 2),
     (np.int16, 0, 20_000),
-    (np.uint8, 128, 100),
-    (np.int8, 0, 100),
     (np.uint64, 100, 40),
     (bool, 0.5, 0.5),
     (np.float16, 1000, 500),
     (list, 0, 3),
   ],
 )
-@ANCHORS
+@pytest.mark.parametrize("anchor", ["last", "ridge"])
 def test_integers_give_the_windows_of_their_values(dtype, level, amplitude, anchor):
   rng = np.random.default_rng(0)
   wave = np.sin(np.arange(400)[:, None] / [3, 5]) + 0.1 * rng.normal(size=(400, 2)).clip(-1, 1)
@@ -155,14 +158,6 @@ def test_integers_give_the_windows_of_their_values(dtype, level, amplitude, anch
   )
   batches = (next(forecasting.windows(16, 0, series=s, **options)) for s in (narrow, exact))
   assert_equal(*batches)
-
-
-def test_a_step_of_one_more_than_the_last_is_one():
-  """uint8 falls by 1 a row: shown by -1 times the scale, and not by 255."""
-  values = np.arange(255, 55, -1, dtype=np.uint8)[:, None]
-  series = ramp(200, 1) | dict(values=values)
-  data = forecasting.load(series=series, context=2, horizon=2, count=1)
-  np.testing.assert_allclose(data["x"][0, :, 0] * data["scale"], [1, 0, -1, -2], atol=1e-6)
 
 
 @ANCHORS
@@ -235,24 +230,11 @@ def test_a_token_holds_consecutive_steps_and_their_lags_side_by_side():
   np.testing.assert_allclose(found, np.concatenate(lags) / scale, rtol=1e-6)
 
 
-def test_without_calendar_and_lags_there_is_no_condition():
-  options = dict(series=ramp(400), context=8, horizon=4)
-  assert "cond" not in next(forecasting.windows(2, 0, **options))
-  assert "cond" not in forecasting.load(**options)
-
-
 @ANCHORS
 def test_training_windows_have_a_std_of_one_in_every_dimension(series, anchor):
   size = series["cuts"][0] - 72 + 1
   x = next(forecasting.windows(size, 0, series=series, **SIZES, anchor=anchor))["x"]  # all of them
   np.testing.assert_allclose(x.astype(np.float64).std((0, 1)), 1, rtol=1e-5)
-
-
-def test_a_dimension_that_never_moves_is_zero_and_not_nan():
-  series = ramp(400)
-  series["values"][:, 1] = 3
-  data = forecasting.load(series=series, context=8, horizon=4)
-  assert np.isfinite(data["x"]).all() and np.all(data["x"][..., 1] == 0)
 
 
 @ANCHORS
@@ -296,54 +278,39 @@ def test_validation_is_the_end_of_training_where_nothing_follows_it():
 
 
 @pytest.mark.parametrize(
-  "options, message",
+  "field, value",
   [
-    (dict(stack=5), "data.stack: context 48 and horizon 24 must be multiples of stack=5"),
-    (dict(lags=(24, 23)), "data.lags: lag 23 is shorter than horizon=24: .* unknown"),
-    (
-      dict(anchor="ridge", regression=(0, 1.0)),
-      "data.regression: order=0: give 1 or more",
-    ),
-    (dict(anchor="ridge", regression=(49, 1.0)), "data.regression: order=49: give 48 or less"),
-    (dict(anchor="ridge", regression=(1.0, 1.0)), "data.regression: order=1.0: give a whole"),
-    (dict(anchor="ridge", regression=(1, 0.0)), "data.regression: ridge=0.0: give more than 0"),
-    (dict(anchor="ridge", regression=(1, np.nan)), "data.regression: ridge=nan: give a finite"),
-    (dict(anchor="ridge", regression=5), "data.regression=5: give an order and a ridge"),
-    (dict(anchor="first"), "data.anchor: 'first' is not one of last, mean, train, ridge"),
-    (dict(context=0), "data.context=0"),
-    (dict(context=48.0), "data.context=48.0: give a whole number"),
-    (dict(horizon=True), "data.horizon=True: give a whole number"),
-    (dict(stack=0), "data.stack=0"),
-    (dict(stack=2.0), "data.stack=2.0: give a whole number"),
-    (dict(lags=(24.0,)), "data.lags=24.0: give a whole number"),
-    (dict(lags=24), "data.lags=24: give whole numbers"),
-    (dict(lags=(0,)), "data.lags: lag 0 is shorter"),
-    (dict(lags=(-24,)), "data.lags: lag -24 is shorter"),
-    (dict(context=2000), "data.context: 2024 steps .* 1200 of training"),
+    *[("context", v) for v in (0, 48.0, 2000)],
+    ("horizon", True),
+    *[("stack", v) for v in (5, 0, 2.0)],
+    *[("lags", v) for v in ((24, 23), (24.0,), 24, (0,), (-24,))],
+    ("anchor", "first"),
+    *[("regression", v) for v in ((0, 1.0), (49, 1.0), (1, np.nan), 5)],
   ],
 )
 @pytest.mark.parametrize("call", [functools.partial(forecasting.windows, 8, 0), forecasting.load])
-def test_what_cannot_be_shown_is_refused_in_one_line(series, call, options, message):
-  with pytest.raises(ValueError, match=message) as error:
-    call(series=series, **SIZES | options)
-  assert "\n" not in str(error.value)
+def test_windows_that_cannot_be_shown_are_refused(series, call, field, value):
+  with refused(f"data.{field}"):
+    call(series=series, **SIZES | dict(anchor="ridge") | {field: value})
 
 
-def test_an_unknown_split_and_a_horizon_beyond_it_are_named(series):
-  with pytest.raises(ValueError, match="data.split: 'val' is not one of train, validation, test"):
-    forecasting.load(series=series, **SIZES, split="val")
-  with pytest.raises(ValueError, match="data.horizon: 500 steps"):
-    forecasting.origins(series, 500)
-  with pytest.raises(ValueError, match="data.length=24.0: give a whole number"):
-    forecasting.load(series=series, **SIZES, length=24.0)
-  for name, value in dict(stride=0, count=2.5, first=-1).items():
-    with pytest.raises(ValueError, match=f"data.{name}={value}: give"):
-      forecasting.origins(series, 24, **{name: value})
+@pytest.mark.parametrize(
+  "field, value",
+  [("split", "val"), ("length", 24.0), ("length", 500), ("stride", 0), ("count", 2.5)],
+)
+def test_windows_outside_a_split_are_refused(series, field, value):
+  with refused("data.horizon" if value == 500 else f"data.{field}"):
+    forecasting.load(series=series, **SIZES, **{field: value})
+
+
+def test_a_lag_within_a_longer_horizon_is_refused(series):
+  with refused("data.lags: lag 24 is shorter than horizon=48"):
+    forecasting.load(series=series, **SIZES, lags=(24,), length=48)
 
 
 @pytest.mark.parametrize("origin", [[-1], [1977], [1.0]])
 def test_truth_outside_the_series_is_refused(series, origin):
-  with pytest.raises(ValueError, match="data.origin"):
+  with refused("data.origin"):
     forecasting.targets(series, np.array(origin), 24)
 
 
@@ -352,11 +319,11 @@ def test_a_regression_that_grows_beyond_all_numbers_is_refused():
   series = ramp(500, 1) | dict(values=10.0 ** np.minimum(np.arange(500), 95)[:, None])
   options = dict(series=series | dict(cuts=(95, 95, 500)), context=2, horizon=2, anchor="ridge")
   assert np.isfinite(forecasting.load(**options, regression=(1, 1e-9), split="train")["x"]).all()
-  with pytest.raises(ValueError, match="data.regression: its forecasts exceed"):
+  with refused("data.regression"):
     forecasting.load(**options, regression=(1, 1e-9), length=20)
 
 
-def test_the_embedded_series_follows_its_law():
+def test_the_made_up_series_follows_its_distribution():
   """The errors of the exact forecast are white, with the stated covariance, and the mean is."""
   series = forecasting.vector_autoregression(length=40_000)
   known, t = series["distribution"], np.arange(40_000)
@@ -370,13 +337,13 @@ def test_the_embedded_series_follows_its_law():
   assert np.abs(daily).max() < 0.3  # a std of up to 6, some 1,700 days
 
 
-def test_the_embedded_series_is_one_of_its_seed():
+def test_the_made_up_series_is_one_of_its_seed():
   make = functools.partial(forecasting.vector_autoregression, 500)
   np.testing.assert_array_equal(make()["values"], make()["values"])
   assert np.all(make()["values"] != make(seed=1)["values"])
   assert make(dims=1)["values"].shape == (500, 1)
   for name, value in dict(length=0, dims=2.5, seed=-1).items():
-    with pytest.raises(ValueError, match=f"data.series.{name}={value}: give"):
+    with refused(f"data.series.{name}={value}"):
       forecasting.vector_autoregression(**{name: value})
 
 
@@ -396,11 +363,8 @@ def test_a_config_names_the_series():
 
 @pytest.mark.parametrize("loader", [forecasting.ett, forecasting.exchange])
 def test_a_missing_file_says_where_to_get_it(loader):
-  with pytest.raises(FileNotFoundError, match="data.series.path: no file no/x.csv; .*github") as e:
+  with refused("data.series.path", "no/x.csv", "https://github.com", kind=FileNotFoundError):
     loader("no/x.csv")
-  assert "\n" not in str(e.value)
-  with pytest.raises(ValueError, match="data.series.path=3: give a path"):
-    loader(3)
 
 
 def ett_lines(rows=14_400):
@@ -409,36 +373,33 @@ def ett_lines(rows=14_400):
 
 
 @pytest.mark.parametrize(
-  "row, text, message",
+  "text, place",
   [
-    (3, "2016-07-01 02:00:00,1,2,3", "cannot be read"),
-    (3, "2016-07-01 02:00:00,1,2,3,4,x,6,7", "wants dates, then numbers .*'x'"),
-    (3, "2016-07-01 02:00:00,1,2,3,4,nan,6,7", "not finite in row 2"),
-    (3, "2016-07-01 03:00:00,1,2,3,4,5,6,7", "skips an hour"),
-    (3, "noon,1,2,3,4,5,6,7", "wants dates"),
+    ("2016-07-01 02:00:00,1,2,3", ""),
+    ("2016-07-01 02:00:00,1,2,3,4,x,6,7", "'x'"),
+    ("2016-07-01 02:00:00,1,2,3,4,nan,6,7", "nan at row 2, column 4"),
+    ("2016-07-01 03:00:00,1,2,3,4,5,6,7", "hour"),
+    ("noon,1,2,3,4,5,6,7", "noon"),
   ],
 )
-def test_a_row_that_does_not_fit_is_refused(tmp_path, row, text, message):
+def test_a_row_that_does_not_fit_is_refused(tmp_path, text, place):
   path, lines = tmp_path / "ett.csv", ett_lines()
   path.write_text("\n".join(lines))
   assert forecasting.ett(path)["values"].shape == (14_400, 7)
-  lines[row] = text
+  lines[3] = text
   path.write_text("\n".join(lines))
-  with pytest.raises(ValueError, match=f"data.series.path: .*{message}"):
+  with refused("data.series.path", path, place):
     forecasting.ett(path)
 
 
 def test_another_table_is_refused(tmp_path):
   (tmp_path / "short.csv").write_text("\n".join(ett_lines(10)))
-  with pytest.raises(ValueError, match="10 rows of 8 columns, not at least 14400 of 8"):
+  with refused("data.series.path", "10 rows of 8 columns"):
     forecasting.ett(tmp_path / "short.csv")
   with gzip.open(tmp_path / "seven.txt.gz", "wt") as file:
     file.write("1,2,3,4,5,6,7\n" * 7000)
-  with pytest.raises(ValueError, match="7000 rows of 7 columns"):
+  with refused("data.series.path", "7000 rows of 7 columns"):
     forecasting.exchange(tmp_path / "seven.txt.gz")
-  (tmp_path / "cut.txt.gz").write_bytes((tmp_path / "seven.txt.gz").read_bytes()[:50])
-  with pytest.raises(ValueError, match="data.series.path: .* cannot be read"):
-    forecasting.exchange(tmp_path / "cut.txt.gz")
 
 
 @pytest.mark.parametrize("name", ["ETTh1.csv", "ETTh2.csv"])
@@ -471,47 +432,23 @@ def test_exchange_rates_equal_those_of_gluonts():
 
 
 @pytest.mark.parametrize(
-  "change, message",
+  "field, value",
   [
-    (dict(values=np.zeros(2000)), "data.series.values of shape .2000,."),
-    (dict(values=np.zeros((2000, 0))), "data.series.values of shape .2000, 0."),
-    (dict(values=None), "data.series.values of NoneType"),
-    (dict(values=np.zeros((2000, 2), complex)), "data.series.values of complex128"),
-    (dict(values=np.full((2000, 2), "1")), "data.series.values of <U1"),
-    (dict(values=np.full((2000, 2), 1, object)), "data.series.values of object"),
-    (dict(values=[[1.0], [1.0, 2.0]]), "data.series.values: rows of different lengths"),
-    (dict(calendar=np.zeros((5, 0))), "data.series.calendar of shape .5, 0.: give .2000 rows"),
-    (dict(calendar=None), "data.series.calendar of NoneType"),
-    (dict(calendar=np.zeros(2000)), "data.series.calendar of shape .2000,."),
-    (dict(cuts=(600, 800, 3000)), "data.series.cuts=.600, 800, 3000.: give .* <= 2000 rows"),
-    (dict(cuts=(600, 500, 900)), "data.series.cuts="),
-    (dict(cuts=(600, 800)), "data.series.cuts=.600, 800.: give"),
-    (dict(cuts=(600.0, 800, 2000)), "data.series.cuts=600.0: give a whole number"),
-    (dict(cuts=None), "data.series.cuts=None: give whole numbers"),
-    (dict(season=0), "data.series.season=0: give 1 or more"),
-    (dict(season=-24), "data.series.season=-24: give 1 or more"),
-    (dict(season=24.0), "data.series.season=24.0: give a whole number"),
+    *[("values", v) for v in (None, np.zeros(2000), np.zeros((2000, 0)), [[1.0], [1.0, 2.0]])],
+    *[("values", np.full((2000, 2), v)) for v in (1j, "1", np.array(1, object))],
+    *[("calendar", v) for v in (None, np.zeros((5, 0)), np.zeros(2000))],
+    *[
+      ("cuts", v) for v in (None, (600, 800, 3000), (600, 500, 900), (600, 800), (600.0, 800, 900))
+    ],
+    *[("season", v) for v in (0, -24, 24.0)],
   ],
 )
-def test_what_is_no_series_is_refused(series, change, message):
-  for call in (
-    lambda: forecasting.load(series=series | change, **SIZES),
-    lambda: forecasting.windows(8, 0, series=series | change, **SIZES),
-    lambda: forecasting.origins(series | change, 24),
-    lambda: forecasting.targets(series | change, np.array([1600]), 24),
-  ):
-    with pytest.raises(ValueError, match=message) as error:
-      call()
-    assert "\n" not in str(error.value)
+def test_what_is_no_series_is_refused(series, field, value):
+  with refused(f"data.series.{field}"):
+    forecasting.checked(series | {field: value})
 
 
 @pytest.mark.parametrize("found", [None, [1.0, 2.0], dict(values=1, season=1, cuts=1)])
 def test_a_series_without_its_parts_is_refused(found):
-  with pytest.raises(ValueError, match="data.series: has no calendar"):
+  with refused("data.series", "calendar"):
     forecasting.load(series=found, **SIZES)
-
-
-def test_a_column_whose_squares_would_be_0_is_refused(series):
-  values = series["values"] * [1.0, 1e-200, *[1.0] * (series["values"].shape[1] - 2)]
-  with pytest.raises(ValueError, match="^data.series.values, largest: .* at column 1; scale it up"):
-    forecasting.checked(series | dict(values=values))
