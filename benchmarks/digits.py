@@ -17,9 +17,6 @@ from configs import consistency_digits, flow_digits, imm_digits
 from dfim.training import monitor
 
 flags.adopt_module_key_flags(runs)  # so that --help shows --rows, --seeds and --quick
-_WORKDIR = flags.DEFINE_string(
-  "workdir", "runs/benchmark_digits", "Where the runs and the table are."
-)
 
 STEPS = (1, 2, 4, 8, 16, 64)
 ETA, LOG_SNR = "eta_decrement", "log_snr_decrement"  # the paper's mapping, and imm_digits'
@@ -189,7 +186,7 @@ def config_of(row: str, mode: str) -> ml_collections.ConfigDict:
 def main(_) -> None:
   """Trains the missing runs, then writes the table and the figure."""
   monitor.show_log()
-  workdir = runs.workdir_of(_WORKDIR)
+  workdir = runs.workdir_of("digits")
   found = runs.image_scores(ROWS, config_of, workdir)
   if found:
     (workdir / "table.md").write_text(runs.image_table(found, STEPS))

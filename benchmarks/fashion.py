@@ -17,9 +17,6 @@ from dfim.data.images import idx
 from dfim.training import monitor
 
 flags.adopt_module_key_flags(runs)  # so that --help shows --rows, --seeds and --quick
-_WORKDIR = flags.DEFINE_string(
-  "workdir", "runs/benchmark_fashion", "Where the runs and the table are."
-)
 _DATA = flags.DEFINE_string("data", idx.FASHION, "The folder of the idx files.")
 
 STEPS = (1, 2, 4, 8)
@@ -46,7 +43,7 @@ def config_of(row: str, mode: str) -> ml_collections.ConfigDict:
 def main(_) -> None:
   """Trains the missing runs, then writes the table."""
   monitor.show_log()
-  workdir = runs.workdir_of(_WORKDIR)
+  workdir = runs.workdir_of("fashion")
   found = runs.image_scores(ROWS, config_of, workdir)
   if found:
     (workdir / "table.md").write_text(runs.image_table(found, STEPS))

@@ -26,9 +26,6 @@ from configs import follow, moment_forcing_walk
 from dfim.training import monitor
 
 flags.adopt_module_key_flags(runs)  # so that --help shows --rows, --seeds and --quick
-_WORKDIR = flags.DEFINE_string(
-  "workdir", "runs/benchmark_moment_forcing", "Where the runs and the table are."
-)
 
 STEPS = (1, 2, 4, 8, 16)  # a token, of baselines; Moment Forcing is scored at its config's
 SMALLEST_DRAWN = 5e-5  # of a distance in the figure: an unbiased one may be 0 or less
@@ -219,7 +216,7 @@ ROWS = {
 def main(_) -> None:
   """Trains the missing runs, then writes the table and the figure."""
   monitor.show_log()
-  workdir = runs.workdir_of(_WORKDIR)
+  workdir = runs.workdir_of("moment_forcing")
   for row in runs.asked(ROWS):
     runs.train_seeds(row, ROWS[row], workdir)
   found = {row: [s["walk"] for s in seeds] for row, seeds in runs.collect(workdir, ROWS).items()}

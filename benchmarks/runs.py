@@ -16,6 +16,7 @@ from dfim import evaluate, train
 from dfim.config import errors
 
 _ROWS = flags.DEFINE_list("rows", None, "Rows to train, wildcards too; 'none' to make the table.")
+_RUNS = flags.DEFINE_string("runs", None, "Their folder; runs/benchmark_<name> by default.")
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")
 flags.register_validator(
   "seeds", lambda seeds: seeds and all(s.isdecimal() for s in seeds), "whole numbers, such as 0,1,2"
@@ -41,9 +42,10 @@ def train_seeds(row: str, config_of: Row, workdir: pathlib.Path) -> None:
     run(config_of("smoke" if _QUICK.value else "full"), int(seed), folder(workdir, row, seed))
 
 
-def workdir_of(flag: flags.FlagHolder[str]) -> pathlib.Path:
-  """Where the runs are; those of --quick are apart, for they share no row with the others."""
-  return pathlib.Path(flag.value) / ("quick" if _QUICK.value else "")
+def workdir_of(benchmark: str) -> pathlib.Path:
+  """Where the runs of a benchmark are; those of --quick are apart: they share no row."""
+  folder = _RUNS.value or f"runs/benchmark_{benchmark}"
+  return pathlib.Path(folder) / ("quick" if _QUICK.value else "")
 
 
 def folder(workdir: pathlib.Path, row: str, seed: str) -> pathlib.Path:

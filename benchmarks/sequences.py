@@ -19,9 +19,6 @@ from configs import forcing_series, forcing_walk
 from dfim.training import monitor
 
 flags.adopt_module_key_flags(runs)  # so that --help shows --rows, --seeds and --quick
-_WORKDIR = flags.DEFINE_string(
-  "workdir", "runs/benchmark_sequences", "Where the runs and the tables are."
-)
 _SHARED = flags.DEFINE_string("shared", None, "Folder of the real series.")
 
 FILES = dict(ETTh1="ETTh1.csv", ETTh2="ETTh2.csv", exchange="exchange_rate.txt.gz")
@@ -97,7 +94,7 @@ ROWS = {
 def main(_) -> None:
   """Trains the missing runs, then writes tables and figures."""
   monitor.show_log()
-  workdir = runs.workdir_of(_WORKDIR)
+  workdir = runs.workdir_of("sequences")
   for row in runs.asked(ROWS):
     if row.split()[0] in FILES and not _SHARED.value:
       logging.info("%s: left out, for it needs a file; give --shared=FOLDER.", row)

@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 @pytest.mark.slow
 def test_rows_are_trained_once_and_make_a_table_and_a_figure(tmp_path):
   rows = "final moment_forcing", "final forcing"
-  flags = [f"--rows={','.join(rows)}", "--seeds=0", "--quick", f"--workdir={tmp_path}"]
+  flags = [f"--rows={','.join(rows)}", "--seeds=0", "--quick", f"--runs={tmp_path}"]
   command = [sys.executable, "-m", "benchmarks.moment_forcing", *flags]
   env = {**os.environ, "JAX_PLATFORMS": "cpu"}
   for n in range(2):

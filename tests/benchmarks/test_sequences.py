@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 @pytest.mark.slow
 def test_rows_without_their_file_are_left_out_and_the_rest_makes_a_table(tmp_path):
-  flags = ["--rows=walk full,ETTh1 forcing", "--seeds=0", "--quick", f"--workdir={tmp_path}"]
+  flags = ["--rows=walk full,ETTh1 forcing", "--seeds=0", "--quick", f"--runs={tmp_path}"]
   command = [sys.executable, "-m", "benchmarks.sequences", *flags]
   env = {**os.environ, "JAX_PLATFORMS": "cpu"}
   run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=500)
