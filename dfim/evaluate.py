@@ -11,7 +11,6 @@ import inspect
 import json
 import math
 import pathlib
-import re
 import sys
 import typing
 from typing import Any
@@ -66,11 +65,11 @@ def build(generator: generator_lib.Generator) -> dict[str, Evaluator]:
     _check_shapes(given, f"evaluators.{name}", shape)
     _check_steps(evaluator, f"evaluators.{name}.steps", generator)
     with config_errors(f"evaluators.{name}", config.evaluators[name]):
-      _check_arguments(evaluator, f"evaluators.{name}", offered)
+      _check_arguments(evaluator, offered)
   return built
 
 
-def _check_arguments(evaluator: Evaluator, field: str, offered: dict[str, Any]) -> None:
+def _check_arguments(evaluator: Evaluator, offered: dict[str, Any]) -> None:
   """Calls the check of an evaluator's own module, if it has one; see `build`."""
   function = getattr(evaluator, "func", evaluator)
   name = f"check_{getattr(function, '__name__', '')}"
@@ -79,12 +78,7 @@ def _check_arguments(evaluator: Evaluator, field: str, offered: dict[str, Any]) 
     return
   given = getattr(evaluator, "keywords", {})
   wanted = set(inspect.signature(check).parameters) - set(given)
-  try:
-    check(**given, **{name: value for name, value in offered.items() if name in wanted})
-  except ValueError as error:
-    argument = re.match(r"(\w+)[.:=]", str(error))
-    named = argument and argument[1] in inspect.signature(function).parameters
-    raise ValueError(f"{field}{'.' if named else ': '}{error}") from error
+  check(**given, **{name: value for name, value in offered.items() if name in wanted})
 
 
 def _check_numbers(evaluator: Evaluator, field: str) -> None:

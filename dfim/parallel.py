@@ -5,6 +5,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from dfim.config.errors import FieldError
+
 Array = jax.Array
 
 
@@ -20,8 +22,8 @@ def make_mesh(devices: Any = None, fsdp: int = 1) -> jax.sharding.Mesh:
   devices = np.asarray(jax.devices() if devices is None else devices)
   fsdp = len(devices) if fsdp == -1 else fsdp
   if fsdp < 1 or len(devices) % fsdp:
-    raise ValueError(
-      f"fsdp={fsdp}: {len(devices)} devices; set it to a number that divides them, or -1 for all."
+    raise FieldError(
+      "fsdp", fsdp, f"{len(devices)} devices; set it to a number that divides them, or -1 for all."
     )
   kinds = (jax.sharding.AxisType.Auto,) * 2
   return jax.sharding.Mesh(devices.reshape(-1, fsdp), ("data", "fsdp"), axis_types=kinds)
@@ -79,7 +81,7 @@ def check_batch(
     ValueError: naming the fields and a batch size that fits.
   """
   if group_size < 1:
-    raise ValueError(f"objective.group_size={group_size}: set it to 1 or more.")
+    raise FieldError("objective.group_size", group_size, "set it to 1 or more.")
   sizes = {"objective.group_size": group_size, "devices": mesh.size}
   if accumulate > 1:
     sizes["accumulate"] = accumulate
@@ -90,7 +92,5 @@ def check_batch(
     divisors = [m for m in range(1, group_size) if batch_size % (m * shares) == 0]
     if divisors:
       fits = f"objective.group_size={divisors[-1]} or {fits}"
-    raise ValueError(
-      f"batch_size={batch_size}: not a multiple of {' x '.join(sizes)} ="
-      f" {' x '.join(map(str, sizes.values()))}; set {fits}."
-    )
+    product = f"{' x '.join(sizes)} = {' x '.join(map(str, sizes.values()))}"
+    raise FieldError("batch_size", batch_size, f"not a multiple of {product}; set {fits}.")

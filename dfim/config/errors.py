@@ -20,20 +20,28 @@ class FieldError(ConfigError):
   A function that knows its argument's name alone gives that; `config_errors` finds the path.
   """
 
-  def __init__(self, field: str, value: Any, fix: str):
-    shown = getattr(getattr(value, "func", value), "__name__", None) or repr(value)
-    super().__init__(f"{field}={shown}: {fix}")
-    self.field, self.value, self.fix = field, value, fix
+  def __init__(self, field: str, value: Any, fix: str, said: str | None = None):
+    """`said` is what follows the field in the line, if not the value: " of shape (3,): "."""
+    if said is None:
+      value = value.item() if getattr(value, "shape", None) == () else value
+      shown = getattr(getattr(value, "func", value), "__name__", None) or repr(value)
+      said = f"={shown}: "
+    super().__init__(f"{field}{said}{fix}")
+    self.field, self.value, self.fix, self.said = field, value, fix, said
 
   def within(self, field: str, spec: Any) -> "FieldError":
     """The error by its path from `field` on, whose value is `spec`."""
-    if not field or f"{self.field}.".startswith(f"{field}."):
+    inner = self.field.removeprefix(field)
+    if not field or (inner != self.field and inner[:1] in ("", ".", ":")):
       return self
+    named = self.field.replace(".", "").isidentifier()  # no path of a file
+    whole = f"{field}.{self.field}" if named else f"{field}: {self.field}"
     for path, value in _fields(spec, field):
-      same = isinstance(value, _NESTED) or value == self.value
+      same = isinstance(value, _NESTED) or str(value) == str(self.value)
       if path.endswith(f".{self.field}") and same:
-        return FieldError(path, self.value, self.fix)
-    return FieldError(f"{field}.{self.field}", self.value, self.fix)
+        whole = path
+        break
+    return FieldError(whole, self.value, self.fix, self.said)
 
 
 def suggest(word: str, known: Any) -> str:

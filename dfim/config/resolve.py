@@ -50,6 +50,7 @@ def _build(name: str, kwargs: dict[str, Any], field: str) -> Any:
   if inspect.isclass(target) or _is_complete(signature, kwargs):
     return call(target, kwargs, field)
   check_arguments(target, kwargs, field)
+  _check_missing(target, kwargs, field, keyword_only=True)  # a caller gives the others
   return functools.partial(target, **kwargs) if kwargs else target
 
 
@@ -60,12 +61,19 @@ def call(target: Callable[..., Any], kwargs: dict[str, Any], field: str) -> Any:
     FieldError: naming the argument that is unknown, missing, or has a wrong type or value.
   """
   check_arguments(target, kwargs, field)
-  for name, parameter in inspect.signature(target).parameters.items():
-    required = parameter.default is parameter.empty and parameter.kind not in _VARIABLE
-    if required and name not in kwargs:
-      raise FieldError(f"{field}.{name}", None, f"missing; {target.__name__} needs it.")
+  _check_missing(target, kwargs, field)
   with config_errors(field, kwargs):
     return target(**kwargs)
+
+
+def _check_missing(
+  target: Callable[..., Any], kwargs: dict[str, Any], field: str, *, keyword_only: bool = False
+) -> None:
+  for name, parameter in inspect.signature(target).parameters.items():
+    required = parameter.default is parameter.empty and parameter.kind not in _VARIABLE
+    looked_at = parameter.kind is parameter.KEYWORD_ONLY or not keyword_only
+    if required and looked_at and name not in kwargs:
+      raise FieldError(f"{field}.{name}", None, f"missing; {target.__name__} needs it.")
 
 
 def find(name: str, field: str = "config") -> Any:

@@ -18,6 +18,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dfim.config.errors import FieldError
+
 Array = jax.Array
 Condition = dict[str, Array] | None
 _NEVER_DROPPED = {"augment"}  # without it an augmented image would pass for a plain one
@@ -88,7 +90,7 @@ def drop(key: Array, cond: Condition, rate: float) -> Condition:
   All conditions of an example are dropped together, except its augmentation.
   """
   if not 0.0 <= rate <= 1.0:
-    raise ValueError(f"objective.drop_rate={rate}: a probability lies in [0, 1].")
+    raise FieldError("objective.drop_rate", rate, "a probability lies in [0, 1].")
   if not cond or rate == 0.0:
     return cond
   batch = jax.tree.leaves(cond)[0].shape[0]  # the same of all

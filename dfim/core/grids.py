@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dfim.config.errors import FieldError
 from dfim.core import interpolants, times as times_lib
 
 Array = jax.Array
@@ -26,9 +27,9 @@ def edm(path: interpolants.Path, steps: int, t_max: float, t_min: float, rho: fl
   """`[steps + 1]` times, evenly spaced in eta^(1 / rho) (Karras et al. 2206.00364, eq. 5)."""
   _check(steps, t_max, t_min)
   if t_max >= 1.0:
-    raise ValueError(f"t_max={t_max}: eta(1) is infinite; set t_max < 1.")
+    raise FieldError("t_max", t_max, "eta(1) is infinite; set t_max < 1.")
   if rho <= 0.0:
-    raise ValueError(f"rho={rho}: set it above 0.")
+    raise FieldError("rho", rho, "set it above 0.")
   ends = interpolants.eta(path, jnp.asarray([t_max, t_min], float)) ** (1.0 / rho)
   etas = jnp.linspace(ends[0], ends[1], steps + 1) ** rho
   return _with_ends(path.time(etas[1:-1]), t_max, t_min)
@@ -45,11 +46,11 @@ def through_eta(
   """`[len(etas) + 2]` times through the given noise-to-signal ratios (IMM I.2: eta = 1.4)."""
   _check(len(etas) + 1, t_max, t_min)
   if steps not in (None, len(etas) + 1):
-    raise ValueError(f"steps={steps}: etas gives {len(etas) + 1}; set steps to that.")
+    raise FieldError("steps", steps, f"etas gives {len(etas) + 1}; set steps to that.")
   with jax.ensure_compile_time_eval():
     grid = _with_ends(path.time(jnp.asarray(etas, float)), t_max, t_min)
   if not isinstance(grid, jax.core.Tracer) and not np.all(np.diff(grid) < 0):
-    raise ValueError(f"etas={tuple(etas)}: must fall, between those of t_max and t_min.")
+    raise FieldError("etas", tuple(etas), "must fall, between those of t_max and t_min.")
   return grid
 
 
@@ -57,7 +58,7 @@ def discrete(levels: int, steps: int, *, path: interpolants.Path | None = None) 
   """`[steps + 1]` times of a `DiscreteVP` path: the levels of the released Diffusion Forcing."""
   del path
   if not 1 <= steps <= levels:
-    raise ValueError(f"steps={steps}: set 1 <= steps <= levels = {levels}.")
+    raise FieldError("steps", steps, f"set 1 <= steps <= levels = {levels}.")
   index = np.trunc(np.linspace(-1.0, levels - 1.0, steps + 1))[::-1]  # -1 is clean
   return jnp.asarray((index + 1.0) / levels, float)
 
@@ -69,5 +70,5 @@ def _with_ends(inner: Array, t_max: float, t_min: float) -> Array:
 
 def _check(steps: int, t_max: float, t_min: float) -> None:
   if steps < 1:
-    raise ValueError(f"steps={steps}: a grid takes at least 1 step.")
+    raise FieldError("steps", steps, "a grid takes at least 1 step.")
   times_lib.check_ends(t_max, t_min)

@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dfim.config.errors import FieldError
+
 Array = jax.Array
 
 
@@ -40,7 +42,7 @@ def by_prefix(key: Array, x: Array, *, group_size: int) -> Array:
   """
   batch, tokens = x.shape[0], x.shape[1] // 2
   if batch % group_size:
-    raise ValueError(f"group_size={group_size} does not divide the batch of {batch}.")
+    raise FieldError("group_size", group_size, f"does not divide the batch of {batch}.")
   data = jnp.asarray(x)[:, :tokens].reshape(batch, tokens, -1)
 
   def of_token(numbered: tuple[Array, Array]) -> Array:

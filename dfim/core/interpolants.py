@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dfim.config.errors import FieldError
+
 Array = jax.Array
 
 
@@ -71,9 +73,9 @@ class DiscreteVP:
 
   def __post_init__(self):
     if self.betas not in ("linear", "cosine", "sigmoid"):
-      raise ValueError(f"betas={self.betas!r}: choose linear, cosine or sigmoid.")
+      raise FieldError("betas", self.betas, "choose linear, cosine or sigmoid.")
     if self.levels < 1:
-      raise ValueError(f"levels={self.levels}: set it to 1 or more.")
+      raise FieldError("levels", self.levels, "set it to 1 or more.")
 
   def alpha(self, t: Array) -> Array:
     return jnp.sqrt(self._at(t, alpha_bars(self.betas, self.levels)))

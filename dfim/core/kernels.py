@@ -10,6 +10,8 @@ section 4.2, appendix C.8.
 import jax
 import jax.numpy as jnp
 
+from dfim.config.errors import FieldError
+
 Array = jax.Array
 
 
@@ -31,9 +33,9 @@ def laplace(
   """
   m = bandwidth_multiplier
   if floor <= 0.0:
-    raise ValueError(f"floor={floor}: set it above 0, for the gradient where particles meet.")
+    raise FieldError("floor", floor, "set it above 0, for the gradient where particles meet.")
   if isinstance(m, float | int) and m <= 0.0:
-    raise ValueError(f"bandwidth_multiplier={m}: set it above 0.")
+    raise FieldError("bandwidth_multiplier", m, "set it above 0.")
   return m * jnp.exp(-scale / m * jnp.sqrt(_squared_distance(x, y, floor)))
 
 
@@ -56,7 +58,7 @@ def pseudo_huber(
   Laplace's do. Sharp shapes want a small `c` (docs/moment_forcing.md).
   """
   if isinstance(c, float | int) and c <= 0.0:
-    raise ValueError(f"c={c}: set it above 0.")
+    raise FieldError("c", c, "set it above 0.")
   return scale * (c - jnp.sqrt(_squared_distance(x, y, floor) + c**2))
 
 

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dfim.config.errors import FieldError
+
 Array = jax.Array
 
 
@@ -64,9 +66,9 @@ def check_levels(levels: np.ndarray, steps: int, tokens: int) -> None:
 def _staircase(steps: int, rank: np.ndarray, lag: float) -> np.ndarray:
   """Levels of tokens that start `rank` x `lag` rows late."""
   if lag < 0:
-    raise ValueError(f"lag={lag}: set it to 0 or more.")
+    raise FieldError("lag", lag, "set it to 0 or more.")
   if steps < 1 or len(rank) < 1:
-    raise ValueError(f"steps={steps}, tokens={len(rank)}: set each to 1 or more.")
+    raise FieldError("steps", steps, f"with tokens={len(rank)}: set each to 1 or more.")
   start = (rank * lag).astype(int)
   row = np.arange(steps + start.max() + 1)
   return np.clip(steps + start[None, :] - row[:, None], 0, steps)

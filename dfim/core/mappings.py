@@ -12,6 +12,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from dfim.config.errors import FieldError
 from dfim.core import interpolants
 
 Array = jax.Array
@@ -83,9 +84,9 @@ def _decrement(
 ) -> Array:
   """The r below t by 2^-k of the measure's range, or of its ratio where `geometric`; at least s."""
   if k <= 0.0:
-    raise ValueError(f"k={k}: set it above 0; core.mappings.to_target goes the whole way at once.")
+    raise FieldError("k", k, "set it above 0; core.mappings.to_target goes the whole way at once.")
   if not 0.0 <= min_gap < 1.0:
-    raise ValueError(f"min_gap={min_gap}: set it in [0, 1), to a small part of the times' range.")
+    raise FieldError("min_gap", min_gap, "set it in [0, 1), to a small part of the times' range.")
   first, last = (measure(jnp.asarray(u, t.dtype)) for u in ends)
   u = measure(t)
   u = u * (last / first) ** 2.0**-k if geometric else u + (last - first) * 2.0**-k

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
+from dfim.config.errors import FieldError
 from dfim.core import interpolants
 
 Array = jax.Array
@@ -28,7 +29,7 @@ class Parameterization:
 
   def __post_init__(self):
     if not self.sigma_data > 0.0:
-      raise ValueError(f"sigma_data={self.sigma_data}: set it above 0, to the data's own.")
+      raise FieldError("sigma_data", self.sigma_data, "set it above 0, to the data's own.")
 
   def c_in(self, t: Array) -> Array:
     """Scales x_t to unit variance for data of standard deviation sigma_data."""

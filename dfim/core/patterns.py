@@ -14,6 +14,8 @@ import inspect
 import jax
 import jax.numpy as jnp
 
+from dfim.config.errors import FieldError
+
 Array = jax.Array
 Shape = tuple[int, ...]
 Pattern = Callable[..., tuple[Array, Array]]
@@ -32,7 +34,7 @@ def token(key: Array, shape: Shape, *, t_max: float, t_min: float):
 def uniform_future(key: Array, shape: Shape, *, t_max: float, t_min: float, past: int):
   """An independent t for each of the first `past` tokens, one t for all that follow."""
   if not 0 <= past < shape[1]:
-    raise ValueError(f"past={past}: set it to 0 or more, below the {shape[1]} tokens.")
+    raise FieldError("past", past, f"set it to 0 or more, below the {shape[1]} tokens.")
   key_past, key_future = jax.random.split(key)
   t, active = token(key_past, shape, t_max=t_max, t_min=t_min)
   shared, _ = example(key_future, shape, t_max=t_max, t_min=t_min)
@@ -47,7 +49,7 @@ def context(
   A share `noisy` of the context is at any level of noise, the rest is clean, at t_min.
   """
   if not (0.0 <= rate < 1.0 and 0.0 <= noisy <= 1.0):
-    raise ValueError(f"rate={rate}, noisy={noisy}: set rate in [0, 1), noisy in [0, 1].")
+    raise FieldError("rate", rate, f"with noisy={noisy}: set rate in [0, 1), noisy in [0, 1].")
   key_t, key_rate, key_noisy = jax.random.split(key, 3)
   t, _ = token(key_t, shape, t_max=t_max, t_min=t_min)
   active = ~jax.random.bernoulli(key_rate, rate, t.shape)
@@ -91,7 +93,7 @@ def two_stream(
       " or objective.streams=2 of other objectives; both double the tokens."
     )
   if not 0.0 <= noisy <= 1.0:
-    raise ValueError(f"noisy={noisy}: set it in [0, 1].")
+    raise FieldError("noisy", noisy, "set it in [0, 1].")
   if getattr(moving, "func", moving) is two_stream:
     raise ValueError("moving=two_stream: active tokens have one stream; choose another pattern.")
   half = (shape[0], shape[1] // 2, *shape[2:])
@@ -120,8 +122,8 @@ def mixture(
     raise ValueError("mixture of two_stream: mix the patterns of its `moving` instead.")
   odds = [shares.get(name, -1.0) for name in patterns]
   if set(patterns) != set(shares) or min(odds, default=-1.0) < 0.0 or sum(odds) <= 0.0:
-    raise ValueError(
-      f"shares={dict(shares)}: give one, 0 or more, to each of {', '.join(patterns)}."
+    raise FieldError(
+      "shares", dict(shares), f"give one, 0 or more, to each of {', '.join(patterns)}."
     )
   key_which, *keys = jax.random.split(key, 1 + len(patterns))
   logits = jnp.log(jnp.asarray(odds))

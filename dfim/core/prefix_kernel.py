@@ -6,6 +6,7 @@ Source: docs/moment_forcing.md.
 import jax
 import jax.numpy as jnp
 
+from dfim.config.errors import FieldError
 from dfim.core import grouping
 
 Array = jax.Array
@@ -70,7 +71,7 @@ def prefix_distance(x: Array, others: Array, discount: float = 1.0) -> Array:
     ValueError: a discount outside [0, 1].
   """
   if not 0.0 <= discount <= 1.0:
-    raise ValueError(f"discount={discount}: set it in [0, 1].")
+    raise FieldError("discount", discount, "set it in [0, 1].")
   each = _distance(*(grouping.token_clouds(a, len(a))[0] for a in (x, others)))
   age = jnp.arange(len(each))[:, None] - 1 - jnp.arange(len(each))[None]
   share = jnp.where(age < 0, 0.0, discount ** jnp.maximum(age, 0)).astype(each.dtype)
@@ -80,7 +81,7 @@ def prefix_distance(x: Array, others: Array, discount: float = 1.0) -> Array:
 def check_inverse_bandwidth(inverse_bandwidth: float) -> None:
   """Refuses a negative one: the least similar pairs would count most."""
   if inverse_bandwidth < 0.0:
-    raise ValueError(f"inverse_bandwidth={inverse_bandwidth}: set it to 0 or more.")
+    raise FieldError("inverse_bandwidth", inverse_bandwidth, "set it to 0 or more.")
 
 
 def _distance(a: Array, b: Array) -> Array:

@@ -11,6 +11,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from dfim.config.errors import FieldError
 from dfim.core import interpolants, patterns
 
 Array = jax.Array
@@ -158,7 +159,7 @@ def dyadic(
   check_ends(t_max, t_min)
   levels = finest.bit_length() - 1
   if finest < 2 or finest != 2**levels:
-    raise ValueError(f"finest={finest}: set it to a power of 2, 2 or more.")
+    raise FieldError("finest", finest, "set it to a power of 2, 2 or more.")
   key_t, key_steps = jax.random.split(key)
   drawn, active = pattern(key_t, shape, t_max=t_max, t_min=t_min)
   coarse = 2 ** jax.random.randint(key_steps, drawn.shape, 0, levels)
@@ -184,25 +185,26 @@ def check_ends(t_max: float, t_min: float) -> None:
     ValueError: naming both fields.
   """
   if not 0.0 <= t_min < t_max <= 1.0:
-    raise ValueError(f"t_min={t_min}, t_max={t_max}: set 0 <= t_min < t_max <= 1.")
+    raise FieldError("t_min", t_min, f"with t_max={t_max}: set 0 <= t_min < t_max <= 1.")
 
 
 def _check(shape: tuple[int, ...], group_size: int, t_max: float, t_min: float, gap: float) -> None:
   check_ends(t_max, t_min)
   if not 0.0 < gap < t_max - t_min:
-    raise ValueError(f"gap={gap}: set 0 < gap < t_max - t_min = {t_max - t_min:g}.")
+    raise FieldError("gap", gap, f"set 0 < gap < t_max - t_min = {t_max - t_min:g}.")
   if group_size < 1 or shape[0] % group_size:
-    raise ValueError(
-      f"group_size={group_size} does not divide batch_size={shape[0]}: groups hold whole"
-      " particles; change one of the two."
+    raise FieldError(
+      "group_size",
+      group_size,
+      f"does not divide batch_size={shape[0]}: groups hold whole particles; change one of the two.",
     )
 
 
 def _check_rates(mapping: Mapping | None, **rates: float) -> None:
   for name, rate in rates.items():
     if not 0.0 <= rate <= 1.0:
-      raise ValueError(f"{name}={rate}: a probability lies in [0, 1].")
+      raise FieldError(name, rate, "a probability lies in [0, 1].")
   if rates["p_one_step"] and mapping is None:
-    raise ValueError(
-      f"p_one_step={rates['p_one_step']}: there is no r without a mapping; leave it at 0."
+    raise FieldError(
+      "p_one_step", rates["p_one_step"], "there is no r without a mapping; leave it at 0."
     )

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from dfim.config.errors import FieldError
 from dfim.core import conditioning, grouping as grouping_lib, posterior as posterior_lib
 
 Array = jax.Array
@@ -46,11 +47,13 @@ class TwoStream(OneStream):
 
   def __post_init__(self):
     if self.reference < 1:
-      raise ValueError(f"reference={self.reference}: set it to 1 or more.")
+      raise FieldError("reference", self.reference, "set it to 1 or more.")
     if self.reference > 1 and self.posterior is posterior_lib.conditional:
-      raise ValueError(
-        f"reference={self.reference}: core.posterior.conditional reads none of it; set it to 1, or"
-        " posterior.name=core.posterior.minibatch_mean."
+      raise FieldError(
+        "reference",
+        self.reference,
+        "core.posterior.conditional reads none of it; set it to 1, or "
+        "posterior.name=core.posterior.minibatch_mean.",
       )
 
 
@@ -79,7 +82,7 @@ def lay_out(
   if mask is not None:
     check_mask(mask, batch["x"].shape)
   if streams not in (1, 2):
-    raise ValueError(f"streams={streams}: set it to 1, or to 2 for a context that is held fixed.")
+    raise FieldError("streams", streams, "set it to 1, or to 2 for a context that is held fixed.")
   if streams == 1:
     return apply, batch
   if mask is not None:  # may be shared by all tokens

@@ -10,6 +10,7 @@ Simple diffusion 2 (2410.19324) for `sigmoid`; Dreamer 4 (2509.24527) for `linea
 import jax
 import jax.numpy as jnp
 
+from dfim.config.errors import FieldError
 from dfim.core import interpolants
 
 Array = jax.Array
@@ -83,7 +84,7 @@ def fused_snr(
   """
   del s
   if not 0.0 <= decay < 1.0:
-    raise ValueError(f"decay={decay}: set it in [0, 1).")
+    raise FieldError("decay", decay, "set it in [0, 1).")
   signal, noise = _powers(path, t, clip)
   clear = signal / jnp.maximum(signal, clip * noise)
   past = decay * _past_mean(clear, decay)
@@ -107,15 +108,17 @@ def sigmoid(
 def _powers(path: Path, t: Array, clip: float) -> tuple[Array, Array]:
   """alpha^2 and sigma^2 of a path that preserves variance."""
   if clip <= 0.0:
-    raise ValueError(f"clip={clip}: set it above 0, to an SNR such as 5.")
+    raise FieldError("clip", clip, "set it above 0, to an SNR such as 5.")
   with jax.ensure_compile_time_eval():
     middle = jnp.full(1, 0.5)
     power = jnp.square(path.alpha(middle)) + jnp.square(path.sigma(middle))
     preserved = abs(float(power[0]) - 1.0) < 1e-3
   if not preserved:
-    raise ValueError(
-      f"path={path}: a weight by SNR takes one with alpha^2 + sigma^2 = 1, such as"
-      " core.interpolants.DiscreteVP or Cosine; or choose core.weights.uniform or sigmoid."
+    raise FieldError(
+      "path",
+      path,
+      "a weight by SNR takes one with alpha^2 + sigma^2 = 1, such as core.interpolants.DiscreteVP "
+      "or Cosine; or choose core.weights.uniform or sigmoid.",
     )
   return jnp.square(path.alpha(t)), jnp.square(path.sigma(t))
 
@@ -131,5 +134,5 @@ def _past_mean(value: Array, decay: float) -> Array:
 
 def _of(target: str | None, **by_target: Array) -> Array:
   if target not in by_target:
-    raise ValueError(f"target={target!r}: choose one of {', '.join(by_target)}.")
+    raise FieldError("target", target, f"choose one of {', '.join(by_target)}.")
   return by_target[target]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dfim.config.errors import FieldError
 from dfim.data.series import forecasting, ridge
 from dfim.io import inputs
 from dfim.metrics import crps
@@ -146,7 +147,7 @@ def _known(series: forecasting.Series, origin: np.ndarray, horizon: int) -> fore
     needed = f"baselines of season={season} and horizon={horizon} need {least} training steps"
     fix = "forecast a later part, or set baselines=False"
     found = f"before the first forecast, not {train_end}"
-    raise ValueError(f"series.cuts={series['cuts']}: {needed} {found}; {fix}")
+    raise FieldError("series.cuts", series["cuts"], f"{needed} {found}; {fix}")
   return series | dict(cuts=(train_end, first, first + horizon))
 
 

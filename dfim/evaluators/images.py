@@ -5,6 +5,7 @@ from typing import Any
 from absl import logging
 import numpy as np
 
+from dfim.config.errors import FieldError
 from dfim.evaluators import references
 from dfim.evaluators.references import Data, Draw, Found
 from dfim.io import inputs
@@ -84,7 +85,7 @@ def check_scores(
   sampler draws, if it draws any.
   """
   if not dataset or set(dataset) & set("/\\"):
-    raise ValueError(f"dataset={dataset!r}: give a name that can be part of a file's name.")
+    raise FieldError("dataset", dataset, "give a name that can be part of a file's name.")
   least = precision_recall.LEAST_POINTS
   x, y = (
     references.examples(data, field, 4, least=least)
@@ -110,7 +111,7 @@ def check_scores(
   try:
     classifier.check_cache(folder, dataset, reference["x"], given, steps=training_steps)
   except ValueError as error:
-    raise ValueError(f"cache={cache}: {error}.") from None
+    raise FieldError("cache", cache, f"{error}.") from None
 
 
 def _check_copies(x: np.ndarray, y: np.ndarray) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from dfim.config.errors import FieldError
 from dfim.evaluators import points, references
 from dfim.evaluators.references import Data, Draw, Found
 from dfim.io import inputs
@@ -69,7 +70,7 @@ def check_rollout(*, reference: Data, tokens: int = 3, any_length: bool = True, 
   """
   x = references.examples(reference, "reference", 3, least=3)
   if inputs.whole(tokens, "tokens", low=1) > x.shape[1]:
-    raise ValueError(f"tokens={tokens}: the sequences of reference have {x.shape[1]}; give fewer.")
+    raise FieldError("tokens", tokens, f"the sequences of reference have {x.shape[1]}; give fewer.")
   if not any_length:
     raise ValueError(
       "rollout: needs a sampler of any length; set sampler.rollout, without sampler.rollout.length."

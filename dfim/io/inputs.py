@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from dfim.config.errors import FieldError
+
 _AXES = {  # of examples, by their rank
   1: ("row",),
   2: ("row", "column"),
@@ -79,15 +81,16 @@ def _array(
   try:
     array = np.asarray(value)
   except ValueError:
-    raise ValueError(f"{field}: rows of different lengths; give numbers [{wanted}].") from None
+    fix = f"give numbers [{wanted}]."
+    raise FieldError(field, value, fix, ": rows of different lengths; ") from None
   if not _is_number(array.dtype, whole) or value is None:
     kind = "integers" if whole else "numbers"
     untyped = array.dtype.kind == "O" and not isinstance(value, np.ndarray)
     found = type(value).__name__ if untyped else array.dtype
-    raise ValueError(f"{field} of {found}: give {kind} [{wanted}].")
+    raise FieldError(field, value, f"give {kind} [{wanted}].", f" of {found}: ")
   matches = lambda found: all(n in (None, m) for n, m in zip(shape, found, strict=True))
   if array.ndim != len(shape) or not matches(array.shape):
-    raise ValueError(f"{field} of shape {array.shape}: give [{wanted}].")
+    raise FieldError(field, value, f"give [{wanted}].", f" of shape {array.shape}: ")
   return array
 
 
@@ -106,7 +109,7 @@ def floats(
   """
   found = np.asarray(value).dtype
   if not _is_number(found, whole=False) or _is_number(found, whole=True):
-    raise ValueError(f"{field} of {found}: give floating-point numbers.")
+    raise FieldError(field, value, "give floating-point numbers.", f" of {found}: ")
   array = numbers(value, field, shape, axes=axes, dtype=dtype, finite=False)
   refuse_where(~np.isfinite(array), array, field, axes, "make or fetch the file anew")
   return array
@@ -143,9 +146,10 @@ def examples(
   limits = {} if largest is None else dict(low=-largest, high=largest)
   array = numbers(value, field, (None,) * rank, axes=axes, dtype=dtype, **limits)
   if len(array) < least:
-    raise ValueError(f"{field} of {len(array)} {axes[0]}s: give {least} or more.")
+    raise FieldError(field, value, f"give {least} or more.", f" of {len(array)} {axes[0]}s: ")
   if not array.size:
-    raise ValueError(f"{field} of shape {array.shape}: holds no numbers; give some.")
+    said = f" of shape {array.shape}: "
+    raise FieldError(field, value, "holds no numbers; give some.", said)
   return array
 
 
@@ -165,7 +169,7 @@ def refuse_where(
     index = tuple(int(n) for n in np.unravel_index(int(bad.argmax()), bad.shape))
     there = index if rows is None else (int(rows[index[0]]), *index[1:])
     place = ", ".join(f"{axis} {n}" for axis, n in zip(axes, there, strict=True))
-    raise ValueError(f"{field}: {array[index]} at {place}; {fix}.")
+    raise FieldError(field, array[index], f"{fix}.", f": {array[index]} at {place}; ")
 
 
 def whole(value: Any, field: str, *, low: int | None = None, high: int | None = None) -> int:
@@ -175,11 +179,11 @@ def whole(value: Any, field: str, *, low: int | None = None, high: int | None = 
     ValueError: it is of another type (a float or a boolean, say), or out of range.
   """
   if isinstance(value, bool) or not isinstance(value, int | np.integer):
-    raise ValueError(f"{field}={value!r}: give a whole number.")
+    raise FieldError(field, value, "give a whole number.")
   if low is not None and value < low:
-    raise ValueError(f"{field}={value}: give {low} or more.")
+    raise FieldError(field, value, f"give {low} or more.")
   if high is not None and value > high:
-    raise ValueError(f"{field}={value}: give {high} or less.")
+    raise FieldError(field, value, f"give {high} or less.")
   return int(value)
 
 
@@ -193,11 +197,11 @@ def number(
   """
   kinds = int | float | np.integer | np.floating
   if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
-    raise ValueError(f"{field}={value!r}: give a finite number.")
+    raise FieldError(field, value, "give a finite number.")
   if low is not None and value < low:
-    raise ValueError(f"{field}={value}: give {low} or more.")
+    raise FieldError(field, value, f"give {low} or more.")
   if above is not None and value <= above:
-    raise ValueError(f"{field}={value}: give more than {above}.")
+    raise FieldError(field, value, f"give more than {above}.")
   return float(value)
 
 
@@ -208,11 +212,11 @@ def path(value: Any, field: str) -> pathlib.Path:
     ValueError: it is no path, empty, or in the folder of an unknown user.
   """
   if not isinstance(value, str | os.PathLike) or not value:
-    raise ValueError(f"{field}={value!r}: give a path.")
+    raise FieldError(field, value, "give a path.")
   try:
     return pathlib.Path(value).expanduser()
   except RuntimeError:
-    raise ValueError(f"{field}={value}: there is no such user; give another path.") from None
+    raise FieldError(field, value, "there is no such user; give another path.") from None
 
 
 def _is_number(dtype: np.dtype, whole: bool) -> bool:

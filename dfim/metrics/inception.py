@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dfim.config.errors import FieldError
 from dfim.io import inputs
 from dfim.metrics import features as features_lib
 
@@ -58,7 +59,7 @@ def check(params: Any, field: str) -> None:
 def check_resize(resize: str) -> None:
   """Raises ValueError where `features` knows no such way."""
   if resize not in tuple(_FROM_PIXELS):
-    raise ValueError(f"resize={resize!r}: give one of {', '.join(_FROM_PIXELS)}")
+    raise FieldError("resize", resize, f"give one of {', '.join(_FROM_PIXELS)}")
 
 
 def pool3(params: Params, x: Array) -> Array:

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dfim.config.errors import FieldError
 from dfim.core import interpolants
 from dfim.io import inputs
 
@@ -89,7 +90,7 @@ def _check(y: Array, grid: Array, sigma_data: float) -> None:
     wanted = f"[rows, tokens] or [rows, B, tokens], two rows or more, of y's {y.shape[1]} tokens"
     raise ValueError(f"grid of shape {shape}: give {wanted}.")
   if not 0.0 < sigma_data < math.inf:
-    raise ValueError(f"sigma_data={sigma_data}: give a number above 0.")
+    raise FieldError("sigma_data", sigma_data, "give a number above 0.")
   if not isinstance(y, jax.core.Tracer):
     inputs.examples(y, "y")
   if not isinstance(grid, jax.core.Tracer):

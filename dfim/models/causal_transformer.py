@@ -12,6 +12,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from dfim.config.errors import FieldError
 from dfim.core import conditioning
 from dfim.models.layers import adaln, attention, embeddings, linear, norms
 
@@ -143,13 +144,13 @@ class CausalTransformer(nn.Module):
   def _check(self, x: Array, s: Array, t: Array, cache: Cache | None, streams: int) -> None:
     embeddings.check_sequence(x, s, t)
     if self.width % (2 * self.heads):
-      raise ValueError(
-        f"model.width={self.width} is no multiple of 2 x heads = {2 * self.heads}: change either"
+      raise FieldError(
+        "model.width", self.width, f"is no multiple of 2 x heads = {2 * self.heads}: change either"
       )
     if self.vocabulary < 1:
-      raise ValueError(f"model.vocabulary={self.vocabulary}: set it to 1 or more")
+      raise FieldError("model.vocabulary", self.vocabulary, "set it to 1 or more")
     if self.window is not None and self.window < 1:
-      raise ValueError(f"model.window={self.window}: set it to 1 or more, or None for all tokens")
+      raise FieldError("model.window", self.window, "set it to 1 or more, or None for all tokens")
     if cache is not None and not self.causal:
       raise ValueError("model.causal=False: only a causal network can keep a cache of its past")
     if streams == 2 and (cache is not None or not self.causal):

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dfim.config.errors import FieldError
 from dfim.core import conditioning
 from dfim.models.layers import attention, embeddings, linear
 
@@ -77,8 +78,8 @@ class ReleasedTransformer(nn.Module):
       if a.ndim != 3:
         raise ValueError(f"cond.{name} of {conditioning.describe(a)}: give floating [B, T, C].")
     if self.width % self.heads or self.width % 4:
-      raise ValueError(
-        f"width={self.width} is no multiple of heads={self.heads} and of 4: change either"
+      raise FieldError(
+        "width", self.width, f"is no multiple of heads={self.heads} and of 4: change either"
       )
 
 

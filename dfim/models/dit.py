@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dfim.config.errors import FieldError
 from dfim.core import conditioning
 from dfim.models.layers import adaln, attention, embeddings, linear, norms
 
@@ -79,12 +80,12 @@ class DiT(nn.Module):
 
   def _check_sizes(self, x: Array) -> None:
     if x.shape[1] % self.patch or x.shape[2] % self.patch:
-      raise ValueError(
-        f"patch={self.patch} does not divide x of shape {x.shape}: pad x, or change patch"
+      raise FieldError(
+        "patch", self.patch, f"does not divide x of shape {x.shape}: pad x, or change patch"
       )
     if self.width % self.heads or self.width % 4:
-      raise ValueError(
-        f"width={self.width} is no multiple of heads={self.heads} and of 4: change either"
+      raise FieldError(
+        "width", self.width, f"is no multiple of heads={self.heads} and of 4: change either"
       )
 
 

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dfim.config.errors import FieldError
 from dfim.core import conditioning
 from dfim.models.layers import attention as attention_lib, embeddings, linear, norms
 
@@ -58,13 +59,17 @@ class UNet(nn.Module):
   def _sizes(self, x: Array) -> list[str]:
     """The size of every level's feature maps, "16x16", finest first."""
     if min(self.multipliers, default=0) < 1:
-      raise ValueError(f"multipliers={self.multipliers}: give one a level, each 1 or more")
+      raise FieldError("multipliers", self.multipliers, "give one a level, each 1 or more")
     if any(self.channels * m % self.heads for m in self.multipliers):
-      raise ValueError(f"heads={self.heads} does not divide the channels of every level: change it")
+      raise FieldError(
+        "heads", self.heads, "does not divide the channels of every level: change it"
+      )
     levels = range(len(self.multipliers))
     if x.shape[1] % 2 ** levels[-1] or x.shape[2] % 2 ** levels[-1]:
-      raise ValueError(
-        f"multipliers={self.multipliers} halve x of shape {x.shape} too often: give fewer, or pad x"
+      raise FieldError(
+        "multipliers",
+        self.multipliers,
+        f"halve x of shape {x.shape} too often: give fewer, or pad x",
       )
     return [f"{x.shape[1] >> level}x{x.shape[2] >> level}" for level in levels]
 
@@ -84,9 +89,10 @@ class UNet(nn.Module):
     """`cond["augment"]` `[B, A]` to `[B, 1, 1, channels]`; no bias, so that zeros mean none."""
     label = (cond or {}).get("augment", jnp.zeros((1, self.augment_dim)))
     if label.shape[1:] != (self.augment_dim,):
-      raise ValueError(
-        f"model.augment_dim={self.augment_dim}: cond.augment of shape {label.shape} is not"
-        " [B, augment_dim]; change it, or data.augment."
+      raise FieldError(
+        "model.augment_dim",
+        self.augment_dim,
+        f"cond.augment of shape {label.shape} is not [B, augment_dim]; change it, or data.augment.",
       )
     if self.augment_dim == 0:
       return jnp.zeros((1, 1, 1, 1))

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dfim.config.errors import FieldError
 from dfim.core import (
   conditioning,
   interpolants,
@@ -48,7 +49,7 @@ def loss(
   x, cond = batch["x"], batch.get("cond")
   first = round(share * len(x))
   if not 0 < first < len(x):
-    raise ValueError(f"share={share} of a batch of {len(x)}: bootstrap some of it, not all.")
+    raise FieldError("share", share, f"of a batch of {len(x)}: bootstrap some of it, not all.")
   key_times, key_noise, key_drop, key_net = jax.random.split(key, 4)
   times = sample_times(key_times, x.shape, path=f.path, bootstrapped=first)
   s, r, t = times.s, times.r, times.t

@@ -16,7 +16,7 @@ import numpy as np
 
 from dfim import parallel
 from dfim.checkpoints import checkpoint, checksums, workdir as workdir_lib
-from dfim.config.errors import config_errors, ConfigError
+from dfim.config.errors import config_errors, FieldError
 from dfim.io import atomic
 from dfim.training import (
   experiment as experiment_lib,
@@ -130,9 +130,10 @@ def _local(a: jax.Array) -> np.ndarray:
 def _batch(experiment: experiment_lib.Experiment, bundle: pathlib.Path) -> dict[str, Any]:
   path = bundle / f"batch_{jax.process_index()}.npz"
   if not path.is_file():
-    raise ConfigError(
-      f"workdir={bundle}: no {path.name} there; pass the bundle of a run, and as many processes as"
-      " it had."
+    raise FieldError(
+      "workdir",
+      bundle,
+      f"no {path.name} there; pass the bundle of a run, and as many processes as it had.",
     )
   with config_errors(str(path)), np.load(path, allow_pickle=False) as rows:
     names = list(checksums.named(experiment.batch))

@@ -15,6 +15,7 @@ import zlib
 
 import numpy as np
 
+from dfim.config.errors import FieldError
 from dfim.data import base
 from dfim.data.series import ridge
 from dfim.io import inputs
@@ -368,14 +369,14 @@ class _View:
 
 def _wholes(value: Any, field: str) -> tuple[int, ...]:
   if not isinstance(value, Iterable):
-    raise ValueError(f"{field}={value!r}: give whole numbers, such as (24, 168).")
+    raise FieldError(field, value, "give whole numbers, such as (24, 168).")
   return tuple(inputs.whole(n, field) for n in value)
 
 
 def _cuts(value: Any, field: str, rows: int) -> tuple[int, int, int]:
   cuts = _wholes(value, field)
   if len(cuts) != 3 or not 0 < cuts[0] <= cuts[1] < cuts[2] <= rows:
-    raise ValueError(f"{field}={cuts}: give 0 < train_end <= test_start < test_end <= {rows} rows")
+    raise FieldError(field, cuts, f"give 0 < train_end <= test_start < test_end <= {rows} rows")
   return cuts
 
 

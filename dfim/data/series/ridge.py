@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dfim.config.errors import FieldError
 from dfim.io import inputs
 
 Array = np.ndarray
@@ -21,7 +22,7 @@ _BLOCK = 2**22  # numbers that are made of a series at once: 32 MB of float64
 def choice(value: Any, field: str, most: int) -> tuple[int, float]:
   """Order, `most` at most, and ridge of an autoregression; `field` names them in errors."""
   if not isinstance(value, tuple | list) or len(value) != 2:
-    raise ValueError(f"{field}={value!r}: give an order and a ridge, such as (1, 100.0).")
+    raise FieldError(field, value, "give an order and a ridge, such as (1, 100.0).")
   order = inputs.whole(value[0], f"{field}: order", low=1, high=most)
   return order, inputs.number(value[1], f"{field}: ridge", above=0)
 

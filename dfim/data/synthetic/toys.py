@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dfim.config.errors import FieldError
 from dfim.data import base
 from dfim.io import inputs
 
@@ -54,7 +55,7 @@ def checkerboard(
   """The black fields of a board of `squares` (an even number) times `squares`, each uniform."""
   inputs.number(half_width, "data.half_width")
   if inputs.whole(squares, "data.squares", low=2) % 2:
-    raise ValueError(f"data.squares={squares}: give an even number, so that columns are alike")
+    raise FieldError("data.squares", squares, "give an even number, so that columns are alike")
 
   def draw(key: Array) -> Array:
     k1, k2 = jax.random.split(key)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dfim.config.errors import FieldError
 from dfim.core import conditioning
 from dfim.models.layers import linear
 
@@ -46,7 +47,7 @@ def check_sequence(x: Array, s: Array, t: Array) -> None:
 def network_times(s: Array, t: Array, second_time: str, time_scale: float) -> tuple[Array, Array]:
   """c_noise of t and of the second time, in float32 at least: bfloat16 cannot tell r from t."""
   if second_time not in ("s", "t-s"):
-    raise ValueError(f"second_time={second_time!r} is unknown: use 's' or 't-s'")
+    raise FieldError("second_time", second_time, "is unknown: use 's' or 't-s'")
   s, t = (u.astype(linear.at_least_float32(u)) for u in (s, t))
   return time_scale * t, time_scale * (s if second_time == "s" else t - s)
 
