@@ -99,7 +99,7 @@ def test_each_sample_comes_once_an_epoch_in_an_order_of_the_seed_alone(unbroken)
 @pytest.mark.parametrize(
   "count, workers",
   [(1, 1), (2, 0), (4, 0)]
-  + [pytest.param(n, workers, marks=pytest.mark.slow) for n in (1, 2, 4) for workers in (1, 4)],
+  + [pytest.param(*n, marks=pytest.mark.slow) for n in [(1, 4), (2, 1), (2, 4), (4, 1), (4, 4)]],
 )
 def test_hosts_and_their_workers_read_one_stream_together(data_dir, unbroken, count, workers):
   how = dict(stop=22, workers=workers)
