@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 import os
 
 import jax
+import numpy as np
 import pytest
 
 from dfim.config import annotations
@@ -27,7 +28,7 @@ PATH, NUMBER = str | os.PathLike, float | jax.Array
     (dict[str, float], [{}, dict(a=1)], [dict(a="x"), print, (1,)], "a dict of numbers"),
     (Mapping[str, int], [dict(a=1)], [dict(a=1.5)], "a dict of ints"),
     (Callable[..., int], [print], ["print", 3], "a dict with the name of a function"),
-    (os.PathLike, [object()], ["x"], "a path"),  # any named object may be of a class
+    (os.PathLike, [np.zeros(1)], ["x"], "a path"),  # any named object may be of a class
   ],
   ids=str,
 )
