@@ -44,9 +44,9 @@ class FieldError(ConfigError):
     return FieldError(whole, self.value, self.fix, self.said)
 
 
-def suggest(word: str, known: Any) -> str:
-  """', did you mean ...?' with the nearest of the known words, or '' if none is near."""
-  match = difflib.get_close_matches(word, [k for k in known if not k.startswith("_")], 1)
+def suggest(name: str, known: Any) -> str:
+  """', did you mean ...?' with the nearest of the known names, or '' if none is near."""
+  match = difflib.get_close_matches(name, [k for k in known if not k.startswith("_")], 1)
   return f"; did you mean {match[0]!r}" if match else ""
 
 
