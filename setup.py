@@ -41,8 +41,6 @@ setuptools.setup(
     "tfds": ["array_record>=0.8", "grain>=0.2.16", "importlib_resources>=6"],
     # preparing the official tfds sets, and clu's own TensorBoard writers
     "tensorflow": ["tensorflow-cpu>=2.18", "tensorboard>=2.18"],
-    # what our training step is timed beside, in benchmarks/torch_step.py alone
-    "torch": ["torch>=2.6"],
     # figures of the benchmarks and of the Colabs
     "plot": ["matplotlib>=3.8"],
     # the test suite: runner, time limits, two processes at a time, executed notebooks, hostile

@@ -76,7 +76,7 @@ def test_smoke_has_the_fields_of_the_full_recipe(name):
 def test_the_sampler_follows_training_unless_set(name):
   config = importlib.import_module(f"configs.{name}").get_config()
   pairs = [(config.objective.sample_times, config.sampler.grid, end) for end in ("t_max", "t_min")]
-  rollout = config.sampler.get("rollout") or config.sampler.get("method") or {}
+  rollout = config.sampler.get("rollout") or {}
   pairs += [(config.model, rollout, "window")]
   pairs = [pair for pair in pairs if pair[2] in pair[1]]
   for leader, follower, field in pairs:
