@@ -407,12 +407,6 @@ BAD = {
     "set model.name=",
   ),
   "two streams both ways": (F, {"model.causal": False}, "streams=2", "model.causal=True"),
-  "two streams in two": (
-    F,
-    {f"{times}pattern.moving": named("core.patterns.two_stream")},
-    f"{times}pattern.moving=two_stream",
-    "choose another",
-  ),
   "noise that is no share": (F, {f"{times}pattern.noisy": 2.0}, f"{times}pattern.noisy=2.0", "set"),
   "particles of examples for tokens": (
     F,
