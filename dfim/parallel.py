@@ -1,4 +1,4 @@
-"""Where arrays live: one mesh, batches cut along it, states replicated or cut by one rule."""
+"""One mesh: batches are cut along it, states replicated or cut by one rule."""
 
 from typing import Any
 
@@ -13,11 +13,8 @@ Array = jax.Array
 def make_mesh(devices: Any = None, fsdp: int = 1) -> jax.sharding.Mesh:
   """All devices, or those given, as `[data, fsdp]`: batches are cut along both axes.
 
-  A state is cut along the second, over `fsdp` devices, or all with -1. Auto axes: networks stay
-  single-device programs and the compiler places their arrays.
-
-  Raises:
-    ValueError: `fsdp` does not divide the devices.
+  A state is cut along the second, over `fsdp` devices, or all with -1. Axes are automatic:
+  networks are single-device programs, whose arrays the compiler places.
   """
   devices = np.asarray(jax.devices() if devices is None else devices)
   fsdp = len(devices) if fsdp == -1 else fsdp
@@ -25,8 +22,8 @@ def make_mesh(devices: Any = None, fsdp: int = 1) -> jax.sharding.Mesh:
     raise FieldError(
       "fsdp", fsdp, f"{len(devices)} devices; set it to a number that divides them, or -1 for all."
     )
-  kinds = (jax.sharding.AxisType.Auto,) * 2
-  return jax.sharding.Mesh(devices.reshape(-1, fsdp), ("data", "fsdp"), axis_types=kinds)
+  types = (jax.sharding.AxisType.Auto,) * 2
+  return jax.sharding.Mesh(devices.reshape(-1, fsdp), ("data", "fsdp"), axis_types=types)
 
 
 def of_rows(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
@@ -38,7 +35,7 @@ def of_state(tree: Any, mesh: jax.sharding.Mesh) -> Any:
   """A sharding for each array of `tree`, by one rule for every network.
 
   Cut along the largest axis that the mesh's "fsdp" divides, and replicated along "data"; arrays of
-  fewer than 2^16 numbers stay whole, for moving them costs more than it saves.
+  fewer than 2^16 numbers stay whole.
   """
   count = mesh.shape["fsdp"]
 
@@ -59,38 +56,30 @@ def put_batch(batch: Any, mesh: jax.sharding.Mesh) -> Any:
 
 
 def micro_batches(batch: Any, count: int, group_size: int) -> Any:
-  """`[B, ...]` to `[count, B / count, ...]`, whole groups dealt out in turn like cards.
+  """`[B, ...]` to `[count, B / count, ...]`, group n to micro-batch n mod `count`.
 
-  Every device keeps its rows, which consecutive micro-batches would not: the first would be the
-  first device's. The deal does not depend on the devices, so neither does the step.
+  So every device keeps its rows, and the step does not depend on the devices.
   """
-
-  def deal(a: Array) -> Array:
-    hands = a.reshape(-1, count, group_size, *a.shape[1:]).swapaxes(0, 1)
-    return hands.reshape(count, -1, *a.shape[1:])
-
-  return jax.tree.map(deal, batch)
+  by_group = lambda a: a.reshape(-1, count, group_size, *a.shape[1:]).swapaxes(0, 1)
+  return jax.tree.map(lambda a: by_group(a).reshape(count, -1, *a.shape[1:]), batch)
 
 
 def check_batch(
   batch_size: int, group_size: int, mesh: jax.sharding.Mesh, accumulate: int = 1
 ) -> None:
-  """Refuses groups of particles that are empty, or that would straddle devices or micro-batches.
-
-  Raises:
-    ValueError: naming the fields and a batch size that fits.
-  """
+  """Refuses groups of particles that are empty, or that straddle devices or micro-batches."""
   if group_size < 1:
     raise FieldError("objective.group_size", group_size, "set it to 1 or more.")
-  sizes = {"objective.group_size": group_size, "devices": mesh.size}
-  if accumulate > 1:
-    sizes["accumulate"] = accumulate
   shares = mesh.size * accumulate
   unit = group_size * shares
   if batch_size % unit:
-    fits = f"batch_size={max(batch_size // unit, 1) * unit}"
+    fix = f"batch_size={max(batch_size // unit, 1) * unit}"
     divisors = [m for m in range(1, group_size) if batch_size % (m * shares) == 0]
     if divisors:
-      fits = f"objective.group_size={divisors[-1]} or {fits}"
-    product = f"{' x '.join(sizes)} = {' x '.join(map(str, sizes.values()))}"
-    raise FieldError("batch_size", batch_size, f"not a multiple of {product}; set {fits}.")
+      fix = f"objective.group_size={divisors[-1]} or {fix}"
+    raise FieldError(
+      "batch_size",
+      batch_size,
+      f"not a multiple of objective.group_size x devices x accumulate = {group_size} x {mesh.size} "
+      f"x {accumulate}; set {fix}.",
+    )

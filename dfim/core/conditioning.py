@@ -52,15 +52,9 @@ def describe(array: Any) -> str:
 
 
 def check(cond: Condition, shape: tuple[int, ...], *, reads: Collection[str] | None = None) -> None:
-  """Refuses a condition of no kind, or that does not fit `x`, by shape and dtype.
+  """Refuses a condition of no kind, or that does not fit x of `shape`, by shape and dtype.
 
-  Args:
-    cond: arrays of NumPy or JAX, traced or not.
-    shape: of x, `[B, T, ...]`.
-    reads: the names that a network reads in addition to `label`; None is all.
-
-  Raises:
-    ValueError: naming the condition, its shape and its dtype.
+  `reads` are the names that a network reads in addition to `label`; None is all.
   """
   if not isinstance(cond, Mapping | None):
     raise ValueError(f"cond of {type(cond).__name__}: give a dict of arrays by name.")
@@ -105,9 +99,6 @@ def hide(cond: Condition, mask: Array | None) -> Condition:
 
   Those shared by all tokens are absent where an example is all padding. `mask` is bool
   `[B, T, 1, ...]`, of x's rank; None is no padding.
-
-  Raises:
-    ValueError: a condition of another number of tokens.
   """
   if mask is None:
     return cond

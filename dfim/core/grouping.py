@@ -29,16 +29,8 @@ def by_prefix(key: Array, x: Array, *, group_size: int) -> Array:
   number of groups has a factor 3, and so on.) The assignment of token i depends on the clean prefix
   alone, which is held fixed: moment matching stays exact.
 
-  Args:
-    key: one key.
-    x: data of two streams, `[B, 2 T, ...]`, context first.
-    group_size: M, which divides B.
-
-  Returns:
-    The assignment, int `[B, 2 T]`. Examples keep their slots for the context.
-
-  Raises:
-    ValueError: groups that do not divide the batch.
+  `x` is data of two streams, `[B, 2 T, ...]`, context first. Returns the assignment, int
+  `[B, 2 T]`, in which examples keep their slots for the context.
   """
   batch, tokens = x.shape[0], x.shape[1] // 2
   if batch % group_size:
@@ -88,10 +80,7 @@ def token_clouds(a: Array, group_size: int) -> Array:
 
 def _prime_factors(number: int) -> list[int]:
   """2, 2, 3 of 12."""
-  factors, divisor = [], 2
-  while number > 1:
-    while number % divisor == 0:
-      factors.append(divisor)
-      number //= divisor
-    divisor += 1
-  return factors
+  if number == 1:
+    return []
+  factor = next(n for n in range(2, number + 1) if number % n == 0)
+  return [factor, *_prime_factors(number // factor)]

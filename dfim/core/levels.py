@@ -40,11 +40,7 @@ def at(levels: Array, times: Array) -> Array:
 
 
 def check_levels(levels: np.ndarray, steps: int, tokens: int) -> None:
-  """Refuses a level matrix that does not take `tokens` tokens from noise to clean.
-
-  Raises:
-    ValueError: naming the fault and its place.
-  """
+  """Refuses a level matrix that does not take `tokens` tokens from noise to clean."""
   levels = np.asarray(levels)
   if levels.ndim != 2 or not np.issubdtype(levels.dtype, np.integer) or len(levels) < 2:
     raise ValueError(

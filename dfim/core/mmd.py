@@ -12,15 +12,7 @@ def grams(y: Array, z: Array, kernel: Kernel, scale: Array) -> tuple[Array, Arra
   """The Gram matrices k(y, y'), k(z, z') and k(y, z') of M particles, `[..., M, M]` each.
 
   MMD^2 is the mean of k_yy + k_zz - 2 k_yz over all pairs: a V-statistic, which has the diagonals.
-
-  Args:
-    y: `[..., M, D]`.
-    z: `[..., M, D]`.
-    kernel: `(x, y, scale) -> k`.
-    scale: inverse bandwidth, broadcast against `[..., M, M]`.
+  `y` and `z` are `[..., M, D]`; `scale`, an inverse bandwidth, broadcasts against the pairs.
   """
-
-  def gram(a: Array, b: Array) -> Array:
-    return kernel(a[..., :, None, :], b[..., None, :, :], scale)
-
+  gram = lambda a, b: kernel(a[..., :, None, :], b[..., None, :, :], scale)
   return gram(y, y), gram(z, z), gram(y, z)

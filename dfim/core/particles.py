@@ -42,22 +42,16 @@ class Clouds:
 def example(
   y: Array, z: Array, x_t: Array, w: Array, times: Times, f: Parameterization, *, group_size: int
 ) -> Clouds:
-  """A point is a whole example; a group is `group_size` consecutive ones (IMM eq. 67).
+  """A point is a whole example: clouds `[G, M, D]` (IMM eq. 67).
 
   Args:
     y: `[B, ...]`, outputs of the trained model.
     z: `[B, ...]`, outputs of the frozen model.
-    x_t: `[B, ...]`, unused: nothing is conditioned on.
+    x_t: `[B, ...]`, of which some rules take the context.
     w: weights, of the times' shape.
     times: `[B, 1, ...]`, equal within a group.
     f: gives the kernel's bandwidth, |c_out(s, t)| times the number of scalars of a point.
     group_size: M.
-
-  Returns:
-    Clouds `[G, M, D]`.
-
-  Raises:
-    ValueError: times of tokens, or of particles.
   """
   del x_t
   _check_times("example", times, whole=True)
@@ -103,9 +97,9 @@ def token(
   """
   del x_t
   _check_times("token", times)
-  of_token = _of_tokens(y.shape[1], group_size)
   points = (grouping.token_clouds(a, group_size) for a in (y, z))
-  return _clouds(*points, lambda a: of_token(a)[..., None, None], w, times, f)
+  of_pairs = lambda a: _of_tokens(a, group_size, y.shape[1])[..., None, None]
+  return _clouds(*points, of_pairs, w, times, f)
 
 
 def prefix(
@@ -127,14 +121,9 @@ def prefix(
   as in `token`; `times` has the assignment of the slots.
   """
   _check_times("prefix", times)
-  similarity = prefix_kernel.prefix_similarity(
-    x_t,
-    group_size=group_size,
-    inverse_bandwidth=inverse_bandwidth,
-    averaged=averaged,
-    streams=times.streams,
-    assignment=times.assignment,
-  )
+  given = dict(group_size=group_size, inverse_bandwidth=inverse_bandwidth, averaged=averaged)
+  slots = dict(streams=times.streams, assignment=times.assignment)
+  similarity = prefix_kernel.prefix_similarity(x_t, **given, **slots)
   return token(y, z, x_t, w, times, f, group_size=group_size).replace(similarity=similarity)
 
 
@@ -153,9 +142,6 @@ def sequence(
 
   An active token is in units of its |c_out|, a context token in units of 1 / `inverse_bandwidth`;
   0 leaves the context out. Weights are averaged over active tokens. Arguments as in `token`.
-
-  Raises:
-    ValueError: two streams, per-particle times, or a negative inverse_bandwidth.
   """
   _check_times("sequence", times)
   if times.streams == 2:
@@ -164,7 +150,7 @@ def sequence(
       " set objective.particles.name=core.particles.prefix, or objective.conditioning=None."
     )
   prefix_kernel.check_inverse_bandwidth(inverse_bandwidth)
-  of_tokens = _of_tokens(y.shape[1], group_size)
+  of_tokens = lambda a: _of_tokens(a, group_size, y.shape[1])
   active, size = of_tokens(times.active), math.prod(y.shape[2:])
   unit = 1.0 / of_tokens(_c_out(times, f))
   scalars = size * jnp.sum(active | (inverse_bandwidth > 0.0), axis=-1)
@@ -179,23 +165,13 @@ def sequence(
     mean = jnp.sum(of_tokens(a) * active, axis=-1) / jnp.maximum(jnp.sum(active, axis=-1), 1)
     return mean[:, None, None]
 
-  return Clouds(
-    y=points(y),
-    z=points(z),
-    scale=1.0 / jnp.maximum(scalars, 1)[:, None, None],
-    weight=mean(w),
-    active=jnp.any(active, axis=-1)[:, None, None],
-    t=mean(times.t),
-  )
+  scale = 1.0 / jnp.maximum(scalars, 1)[:, None, None]
+  some = jnp.any(active, axis=-1)[:, None, None]
+  return Clouds(points(y), points(z), scale, weight=mean(w), active=some, t=mean(times.t))
 
 
 def _clouds(
-  y: Array,
-  z: Array,
-  of_pairs: Callable[[Array], Array],
-  w: Array,
-  times: Times,
-  f: Parameterization,
+  y: Array, z: Array, of_pairs: Callable[..., Array], w: Array, times: Times, f: Parameterization
 ) -> Clouds:
   """Clouds of points `[..., M, D]`; `of_pairs` brings arrays of the times' shape to pairs."""
   scale = 1.0 / (of_pairs(_c_out(times, f)) * y.shape[-1])
@@ -225,14 +201,10 @@ def _examples(a: Array, group_size: int) -> Array:
   return a.reshape(-1, group_size, a[0].size)
 
 
-def _of_tokens(tokens: int, group_size: int) -> Callable[[Array], Array]:
+def _of_tokens(a: Array, group_size: int, tokens: int) -> Array:
   """From the times' shape, with values equal within a group, to `[G, T]`."""
-
-  def of_tokens(a: Array) -> Array:
-    first = a.reshape(-1, group_size, a.shape[1])[:, 0]
-    return jnp.broadcast_to(first, (len(first), tokens))
-
-  return of_tokens
+  first = a.reshape(-1, group_size, a.shape[1])[:, 0]
+  return jnp.broadcast_to(first, (len(first), tokens))
 
 
 def _c_out(times: Times, f: Parameterization) -> Array:

@@ -72,20 +72,11 @@ def next_token(key: Array, shape: Shape, *, t_max: float, t_min: float, mask: Ar
   return jnp.where(position < at, t_min, jnp.where(position > at, t_max, t)), position == at
 
 
-def two_stream(
-  key: Array,
-  shape: Shape,
-  *,
-  t_max: float,
-  t_min: float,
-  noisy: float = 0.0,
-  moving: Pattern = token,
-  mask: Array | None = None,
-):
+def two_stream(key: Array, shape: Shape, *, t_max: float, t_min: float, noisy: float = 0.0):
   """A sequence twice (`core.two_stream`), `shape[1] = 2 T`: T tokens of context, T active ones.
 
-  A context token is at a level of its own with probability `noisy`, uniform on [t_min, t_max], and
-  clean, at t_min, otherwise. `moving` is the pattern of the active stream.
+  An active token has an independent t. A context token is at a level of its own with probability
+  `noisy`, uniform on [t_min, t_max], and clean, at t_min, otherwise.
   """
   if shape[1] % 2:
     raise ValueError(
@@ -94,13 +85,9 @@ def two_stream(
     )
   if not 0.0 <= noisy <= 1.0:
     raise FieldError("noisy", noisy, "set it in [0, 1].")
-  if getattr(moving, "func", moving) is two_stream:
-    raise ValueError("moving=two_stream: active tokens have one stream; choose another pattern.")
   half = (shape[0], shape[1] // 2, *shape[2:])
-  key_moving, key_noisy, key_level = jax.random.split(key, 3)
-  real = None if mask is None else mask[:, half[1] :]
-  drawn = draw(moving, key_moving, half, real, t_max=t_max, t_min=t_min)
-  t, active = (jnp.broadcast_to(a, (*half[:2], *a.shape[2:])) for a in drawn)
+  key_active, key_noisy, key_level = jax.random.split(key, 3)
+  t, active = token(key_active, half, t_max=t_max, t_min=t_min)
   level, _ = token(key_level, half, t_max=t_max, t_min=t_min)
   context = jnp.where(jax.random.bernoulli(key_noisy, noisy, t.shape), level, t_min)
   fixed = jnp.zeros_like(active)
@@ -119,7 +106,7 @@ def mixture(
 ):
   """Each example, or group, follows one of `patterns`, as often as `shares` says by name."""
   if any(getattr(pattern, "func", pattern) is two_stream for pattern in patterns.values()):
-    raise ValueError("mixture of two_stream: mix the patterns of its `moving` instead.")
+    raise ValueError("mixture of two_stream: it has its own tokens; mix patterns of one stream.")
   odds = [shares.get(name, -1.0) for name in patterns]
   if set(patterns) != set(shares) or min(odds, default=-1.0) < 0.0 or sum(odds) <= 0.0:
     raise FieldError(

@@ -47,21 +47,9 @@ def minibatch_mean(
   the x_r of the first: Heun's rule, of second order in t - r (Karras et al. 2022, arXiv 2206.00364,
   algorithm 1). With the first alone Gaussian data shrink by 4 % in 64 steps.
 
-  Args:
-    x: data of two streams, `[B, 2 T, ...]`, context first.
-    eps: noise of the deviation f.sigma_data, of x's shape.
-    x_t: of x's shape.
-    times: `[B, 2 T, 1, ...]`.
-    f: gives the path and sigma_data.
-    reference: its `x`, `[N, 2 T, ...]`, contains all of `x`; it has no conditions.
-    inverse_bandwidth: of the similarity of prefixes, 0 or more.
-    discount: see `prefix_kernel.prefix_distance`. Below 1 more prefixes are similar.
-
-  Returns:
-    Data and noise, as `x` and `eps`, on whose path x_t lies.
-
-  Raises:
-    ValueError: conditions, a negative inverse_bandwidth, or a discount outside [0, 1].
+  `x` is data of two streams, `[B, 2 T, ...]`, context first; `reference`, `[N, 2 T, ...]` without
+  conditions, contains it. `inverse_bandwidth` is 0 or more; with a `discount` below 1 more prefixes
+  are similar.
   """
   if reference.get("cond") is not None:
     raise ValueError(

@@ -1,7 +1,4 @@
-"""A kernel of prefixes, the tokens before token i: particles are compared given their past.
-
-Source: docs/moment_forcing.md.
-"""
+"""A kernel of prefixes, the tokens before token i. Source: docs/moment_forcing.md."""
 
 import jax
 import jax.numpy as jnp
@@ -26,17 +23,8 @@ def prefix_similarity(
   d = sum_{j<i} |x^j - x'^j| / D for tokens of D numbers. The similarity falls with the length of
   the prefix, unless d is averaged, and rises with D: wide tokens need a larger `inverse_bandwidth`.
   Conditions are not compared: the distributions are mixtures over them.
-
-  Args:
-    x_t: `[B, T, ...]`; the first of two `streams` holds the prefixes of both.
-    group_size: M.
-    inverse_bandwidth: 0 or more, in units of 1 / d.
-    averaged: divide d by the length of the prefix.
-    streams: 1 or 2, see `two_stream`.
-    assignment: `[B, T]`, see `grouping`; the first stream's rows of x_t are in their own slots.
-
-  Raises:
-    ValueError: a negative `inverse_bandwidth`.
+  `x_t` is `[B, T, ...]`; the first of two `streams` has the prefixes of both, and examples in its
+  rows, also with an `assignment` (`grouping`). `averaged` divides d by the length of the prefix.
   """
   check_inverse_bandwidth(inverse_bandwidth)
   tokens = x_t.shape[1] // streams
@@ -62,13 +50,8 @@ def prefix_similarity(
 def prefix_distance(x: Array, others: Array, discount: float = 1.0) -> Array:
   """sum_{j<i} discount^(i-1-j) |x^j - x'^j| / D of two batches, `[T, M, N]`.
 
-  Args:
-    x: `[M, T, ...]`.
-    others: `[N, T, ...]`.
-    discount: weight of a token relative to the next, in [0, 1].
-
-  Raises:
-    ValueError: a discount outside [0, 1].
+  `x` is `[M, T, ...]` and `others` `[N, T, ...]`; `discount`, in [0, 1], is the weight of a token
+  relative to the next.
   """
   if not 0.0 <= discount <= 1.0:
     raise FieldError("discount", discount, "set it in [0, 1].")

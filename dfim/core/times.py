@@ -68,13 +68,9 @@ def sample(
       target: the base case of the induction, which a uniform s rarely samples.
     reach: the greatest t - s. A schedule may grow it, see `config.schedules.at_step`.
     mask: bool, of x's rank; False is padding, at t_max and not active.
-
-  Raises:
-    ValueError: naming the field, before anything is compiled.
   """
-  ends = dict(t_max=t_max, t_min=t_min)
-  _check(shape, group_size, **ends, gap=gap)
-  _check_rates(mapping, p_endpoint=p_endpoint, p_one_step=p_one_step)
+  ends, rates = dict(t_max=t_max, t_min=t_min), dict(p_endpoint=p_endpoint, p_one_step=p_one_step)
+  _check(shape, group_size, mapping, gap, ends, rates)
   key_t, *keys = jax.random.split(key, 3)
   sharing = 1 if per_particle_times else group_size
   rows, real = (shape[0] // sharing, *shape[1:]), _of_groups(mask, shape, sharing)
@@ -84,7 +80,7 @@ def sample(
   if isinstance(path, interpolants.DiscreteVP):
     t = jnp.minimum(path.snap(t), t_max)
   to_r = None if mapping is None else functools.partial(mapping, path, **ends)
-  s = jnp.where(active, _draw_s(keys, t, to_r, t_min, span, reach, p_endpoint, p_one_step), t)
+  s = jnp.where(active, _draw_s(keys, t, to_r, t_min, span, reach, **rates), t)
   r = jnp.where(active, t if to_r is None else to_r(s, t), t)
   s, r, t, active = (jnp.repeat(a, sharing, axis=0) for a in (s, r, t, active))
   times = Times(s, r, t, active, per_particle_times=per_particle_times)
@@ -140,20 +136,8 @@ def dyadic(
   """Times of shortcut models: t on a grid of 1, 2, 4 .. `finest` steps, s the next point below it.
 
   The first `bootstrapped` examples have 1 .. finest / 2 steps, and r half-way between s and t. The
-  others have the finest grid, and r = t: nothing is bootstrapped.
-
-  Args:
-    key: one key.
-    shape: of the data, `[B, ...]`.
-    path: unused.
-    pattern: `patterns.*`; its t are rounded up to the grid.
-    bootstrapped: how many examples.
-    finest: steps of the finest grid, a power of 2.
-    t_max: the highest time, in (0, 1].
-    t_min: the lowest time, in [0, t_max).
-
-  Raises:
-    ValueError: naming the field, before anything is compiled.
+  others have the finest grid, and r = t: nothing is bootstrapped. The t of `pattern` are rounded
+  up. Other arguments as in `sample`.
   """
   del path
   check_ends(t_max, t_min)
@@ -179,32 +163,24 @@ def mean_of_active(values: Array, active: Array) -> Array:
 
 
 def check_ends(t_max: float, t_min: float) -> None:
-  """Refuses times, of training or of sampling, that do not span a part of [0, 1].
-
-  Raises:
-    ValueError: naming both fields.
-  """
+  """Refuses times, of training or of sampling, that do not span a part of [0, 1]."""
   if not 0.0 <= t_min < t_max <= 1.0:
     raise FieldError("t_min", t_min, f"with t_max={t_max}: set 0 <= t_min < t_max <= 1.")
 
 
-def _check(shape: tuple[int, ...], group_size: int, t_max: float, t_min: float, gap: float) -> None:
-  check_ends(t_max, t_min)
-  if not 0.0 < gap < t_max - t_min:
-    raise FieldError("gap", gap, f"set 0 < gap < t_max - t_min = {t_max - t_min:g}.")
-  if group_size < 1 or shape[0] % group_size:
+def _check(
+  shape: tuple[int, ...], size: int, mapping: Mapping | None, gap: float, ends: dict, rates: dict
+) -> None:
+  check_ends(**ends)
+  length = ends["t_max"] - ends["t_min"]
+  if not 0.0 < gap < length:
+    raise FieldError("gap", gap, f"set 0 < gap < t_max - t_min = {length:g}.")
+  if size < 1 or shape[0] % size:
     raise FieldError(
-      "group_size",
-      group_size,
-      f"does not divide batch_size={shape[0]}: groups hold whole particles; change one of the two.",
+      "group_size", size, f"does not divide batch_size={shape[0]}: change one of the two."
     )
-
-
-def _check_rates(mapping: Mapping | None, **rates: float) -> None:
   for name, rate in rates.items():
     if not 0.0 <= rate <= 1.0:
       raise FieldError(name, rate, "a probability lies in [0, 1].")
-  if rates["p_one_step"] and mapping is None:
-    raise FieldError(
-      "p_one_step", rates["p_one_step"], "there is no r without a mapping; leave it at 0."
-    )
+  if (rate := rates["p_one_step"]) and mapping is None:
+    raise FieldError("p_one_step", rate, "there is no r without a mapping; leave it at 0.")

@@ -38,9 +38,6 @@ class TwoStream(OneStream):
     posterior: `core.posterior.*`, the datum and noise of x_r given x_t.
     reference: rows read for each row that the network sees; the others are data for `posterior`
       (Stable Target Field's reference batch, Xu et al. 2023).
-
-  Raises:
-    ValueError: a reference batch below 1, or one that the posterior does not read.
   """
 
   streams: ClassVar[int] = 2
@@ -71,10 +68,6 @@ def lay_out(
   Of two, the network has its `streams` bound, and the batch (`x` `[B, T, ...]`, optionally `mask`
   and `cond`) has all arrays of tokens twice, `[B, 2 T, ...]`, context first. `padded` objectives
   take a mask.
-
-  Raises:
-    ValueError: another number of streams, or a mask that the objective does not take or that does
-      not match x.
   """
   mask = batch.get("mask")
   if mask is not None and not padded:
@@ -93,11 +86,7 @@ def lay_out(
 
 
 def check_mask(mask: Array, shape: tuple[int, ...]) -> None:
-  """Refuses a mask that does not match `x` of `shape`.
-
-  Raises:
-    ValueError: naming its shape and dtype.
-  """
+  """Refuses a mask that does not match `x` of `shape`."""
   shared = all(n in (1, m) for n, m in zip(mask.shape[:2], shape[:2], strict=False))
   ones = len(mask.shape) == len(shape) and set(mask.shape[2:]) <= {1}
   if not (shared and ones and mask.dtype == bool):

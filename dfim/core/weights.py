@@ -15,22 +15,17 @@ from dfim.core import interpolants
 
 Array = jax.Array
 Path = interpolants.Path
+Target = str | None
 
 
-def uniform(path: Path, s: Array, t: Array, *, target: str | None = None) -> Array:
+def uniform(path: Path, s: Array, t: Array, *, target: Target = None) -> Array:
   """w = 1."""
   del path, s, target
   return jnp.ones_like(t)
 
 
 def linear(
-  path: Path,
-  s: Array,
-  t: Array,
-  *,
-  clean: float = 1.0,
-  noise: float = 0.1,
-  target: str | None = None,
+  path: Path, s: Array, t: Array, *, clean: float = 1.0, noise: float = 0.1, target: Target = None
 ) -> Array:
   """From `clean` at t = 0 to `noise` at t = 1; the defaults are Dreamer 4's ramp."""
   del path, s, target
@@ -38,7 +33,7 @@ def linear(
 
 
 def imm(
-  path: Path, s: Array, t: Array, *, a: float = 1.0, b: float = 4.0, target: str | None = None
+  path: Path, s: Array, t: Array, *, a: float = 1.0, b: float = 4.0, target: Target = None
 ) -> Array:
   """IMM's weight (eq. 13): sigmoid(b - lambda) (-dlambda/dt) / 2 * alpha^a / (alpha^2 + sigma^2).
 
@@ -55,9 +50,7 @@ def imm(
   return turn * sigma * alpha ** (a - 1.0) / (noise * norm)
 
 
-def min_snr(
-  path: Path, s: Array, t: Array, *, clip: float = 5.0, target: str | None = None
-) -> Array:
+def min_snr(path: Path, s: Array, t: Array, *, clip: float = 5.0, target: Target = None) -> Array:
   """min(SNR, clip) of a clean sample's error, on a path that preserves variance."""
   del s
   signal, noise = _powers(path, t, clip)
@@ -67,13 +60,7 @@ def min_snr(
 
 
 def fused_snr(
-  path: Path,
-  s: Array,
-  t: Array,
-  *,
-  clip: float = 5.0,
-  decay: float = 0.96,
-  target: str | None = None,
+  path: Path, s: Array, t: Array, *, clip: float = 5.0, decay: float = 0.96, target: Target = None
 ) -> Array:
   """Min-SNR that counts the signal in the tokens before, axis 1, as the released program does.
 
@@ -95,9 +82,7 @@ def fused_snr(
   return _of(target, eps=of_noise, x0=clip * fused, v=clip * fused * noise / (total + noise))
 
 
-def sigmoid(
-  path: Path, s: Array, t: Array, *, bias: float = -1.0, target: str | None = None
-) -> Array:
+def sigmoid(path: Path, s: Array, t: Array, *, bias: float = -1.0, target: Target = None) -> Array:
   """sigmoid(bias - log SNR) of the noise's error."""
   del s
   signal, noise = jnp.square(path.alpha(t)), jnp.square(path.sigma(t))
@@ -132,7 +117,7 @@ def _past_mean(value: Array, decay: float) -> Array:
   return jnp.moveaxis(before.at[0].set(0.0), 0, 1)
 
 
-def _of(target: str | None, **by_target: Array) -> Array:
+def _of(target: Target, **by_target: Array) -> Array:
   if target not in by_target:
     raise FieldError("target", target, f"choose one of {', '.join(by_target)}.")
   return by_target[target]

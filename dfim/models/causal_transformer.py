@@ -1,6 +1,6 @@
-"""A transformer over tokens that each carry their own noise level, with a cache of keys and values.
+"""A transformer over tokens with a noise level each, and its cache of keys and values.
 
-Pre-norm blocks modulated per token (adaLN-Zero, as History-Guided Video Diffusion 2502.06764 does),
+Pre-norm blocks modulated per token (adaLN-Zero, as in History-Guided Video Diffusion 2502.06764),
 rotary positions, causal attention over the last `window` tokens.
 """
 
@@ -64,9 +64,9 @@ class CausalTransformer(nn.Module):
   ) -> Array | tuple[Array, Cache]:
     """`x [B, T, D]`, times `[B, T, 1]` -> G in float32, or float64 where x is.
 
-    With a cache, `x` are the tokens that follow those in it, and the cache with theirs added is
-    returned too, without its oldest tokens. With two streams, `x [B, 2 T, D]` is a sequence as
-    context, then as active tokens (`core.two_stream`), both at positions 0 .. T - 1.
+    With a cache, `x` follows its tokens, and the cache with x and without its oldest tokens is
+    returned too. With two streams, `x [B, 2 T, D]` is a sequence as context, then as active tokens
+    (`core.two_stream`), both at positions 0 .. T - 1.
     """
     self._check(x, s, t, cache, streams)
     conditioning.check(cond, x.shape)
@@ -90,11 +90,7 @@ class CausalTransformer(nn.Module):
     return out if cache is None else (out, _extended(cache, fresh, x.shape[1]))
 
   def empty_cache(self, batch: int, size: int | None = None, dtype: str = "float32") -> Cache:
-    """A cache without tokens, of `size` slots: by default all that a `window` can see.
-
-    Raises:
-      ValueError: without a size and a window.
-    """
+    """A cache without tokens, of `size` slots: by default all that a `window` can see."""
     if size is None and self.window is None:
       raise ValueError("model.window=None: give the cache a size, or the network a window.")
     size = self.window - 1 if size is None else size
@@ -115,17 +111,12 @@ class CausalTransformer(nn.Module):
     """`[..., W]` of vectors `[..., C]` or of values `[...]`, of which -1 becomes 0."""
     if not conditioning.is_discrete(array):
       return nn.Dense(self.width, name=name)(array)
-    value = conditioning.as_index(array)
-    init = nn.initializers.normal(0.02)  # as labels have
+    value, init = conditioning.as_index(array), nn.initializers.normal(0.02)  # as of labels
     table = nn.Embed(self.vocabulary, self.width, embedding_init=init, name=name)
     return jnp.where(value[..., None] < 0, 0.0, table(jnp.maximum(value, 0)))
 
   def _with_null(self, x: Array, cond: embeddings.Cond) -> dict[str, Array]:
-    """The conditions without the label, and null for those that are left out.
-
-    Raises:
-      ValueError: one that the network was not initialised with.
-    """
+    """The conditions without the label, and null for those that are left out."""
     given = {name: array for name, array in (cond or {}).items() if name != "label"}
     if self.is_initializing():
       return given

@@ -1,7 +1,7 @@
 """The transformer of the released Diffusion Forcing (v1.5), for planning and other sequences.
 
-Source: Chen et al., "Diffusion Forcing" (arXiv 2407.01392), its program of 2024: norms
-after the residual sum, ReLU, sinusoidal positions. Planning has width 128, depth 12, 4 heads.
+Source: Chen et al., "Diffusion Forcing" (arXiv 2407.01392), its program of 2024. Planning has width
+128, depth 12, 4 heads.
 """
 
 import flax.linen as nn
@@ -62,8 +62,8 @@ class ReleasedTransformer(nn.Module):
     given = [array for _, array in sorted((cond or {}).items())]
     if self.is_initializing():
       return given
-    read = self.variables["params"]["input0"]["kernel"].shape[0]
-    size = read - x.shape[-1] - self.width // 2
+    inputs = self.variables["params"]["input0"]["kernel"].shape[0]
+    size = inputs - x.shape[-1] - self.width // 2
     if given and sum(a.shape[-1] for a in given) != size:
       shapes = ", ".join(f"cond.{name} of shape {a.shape}" for name, a in sorted(cond.items()))
       raise ValueError(

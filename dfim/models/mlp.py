@@ -36,14 +36,9 @@ class MLP(nn.Module):
       return self(flat(x), flat(s), flat(t), cond, train=train).reshape(x.shape)
     embeddings.check_times(x, s, t, (-1,))
     conditioning.check(cond, x.shape, reads=())
+    init = nn.initializers.lecun_normal()  # DiT's 0.02 would silence a narrow network's times
     emb = embeddings.Conditioning(
-      self.width,
-      self.num_classes,
-      self.second_time,
-      self.time_scale,
-      sinusoids=64,
-      init=nn.initializers.lecun_normal(),  # DiT's 0.02 would silence a narrow network's times
-      name="conditioning",
+      self.width, self.num_classes, self.second_time, self.time_scale, 64, init, name="conditioning"
     )(s, t, cond)
     h = nn.Dense(self.width, dtype=self.dtype, name="input")(x)
     for i in range(self.depth):

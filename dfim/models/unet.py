@@ -176,14 +176,9 @@ class Block(nn.Module):
 
 
 def _conv(features: int, size: int, dtype: str | None, name: str, gain: float = 1.0) -> nn.Conv:
-  return nn.Conv(
-    features,
-    (size, size),
-    kernel_init=linear.xavier(gain),
-    dtype=dtype,
-    conv_general_dilated=_pointwise if size == 1 else None,
-    name=name,
-  )
+  how = dict(conv_general_dilated=_pointwise) if size == 1 else {}
+  init = linear.xavier(gain)
+  return nn.Conv(features, (size, size), kernel_init=init, dtype=dtype, name=name, **how)
 
 
 def _pointwise(x: Array, kernel: Array, *args: Any, **kwargs: Any) -> Array:

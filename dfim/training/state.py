@@ -1,4 +1,4 @@
-"""What changes from step to step, and nothing else: arrays only, saved whole."""
+"""The state of training: arrays only, saved whole."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 Array = jax.Array
+Transformation = optax.GradientTransformation
 
 
 @flax.struct.dataclass
@@ -24,21 +25,16 @@ class TrainState:
 
   @property
   def seen(self) -> Array:
-    """Batches seen: what numbers checkpoints, samples and scores, and keys each step."""
+    """Batches seen: the number of checkpoints, samples, scores, and of each step's key."""
     return self.step + self.skipped
 
 
 def init(
-  params: Any,
-  tx: optax.GradientTransformation,
-  *,
-  ema: Sequence[float] = (0.999,),
-  refresh_every: int = 1,
+  params: Any, tx: Transformation, *, ema: Sequence[float] = (0.999,), refresh_every: int = 1
 ) -> TrainState:
   """The state at step 0. Every tree is a copy: donated buffers must not be aliased.
 
-  `frozen` is kept as a tree only when it is refreshed less often than every step: the weights
-  before the update are already theta_{n-1}, and a third copy would cost memory for nothing.
+  `frozen` is None if it is refreshed every step: the weights before the update are theta_{n-1}.
   """
   copy = lambda: jax.tree.map(jnp.copy, params)
   return TrainState(
@@ -52,17 +48,12 @@ def init(
 
 
 def advance(
-  state: TrainState,
-  grads: Any,
-  finite: Array,
-  *,
-  tx: optax.GradientTransformation,
-  refresh_every: int = 1,
+  state: TrainState, grads: Any, finite: Array, *, tx: Transformation, refresh_every: int = 1
 ) -> TrainState:
   """One optimizer step, or the same state with one more step `skipped`.
 
   A step is skipped where `finite`, of the loss and the gradient, is False, and where the update is
-  not finite: an optimizer may divide by 0 or overflow although its gradient does not.
+  not finite.
   """
   new = proposed(state, grads, tx=tx, refresh_every=refresh_every)
   finite &= _stays_finite((new.params, new.opt_state), (state.params, state.opt_state))
@@ -71,7 +62,7 @@ def advance(
 
 
 def proposed(
-  state: TrainState, grads: Any, *, tx: optax.GradientTransformation, refresh_every: int = 1
+  state: TrainState, grads: Any, *, tx: Transformation, refresh_every: int = 1
 ) -> TrainState:
   """The state after one optimizer step, whatever its numbers are."""
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
@@ -88,9 +79,5 @@ def proposed(
 def _stays_finite(new: Any, old: Any) -> Array:
   """Whether every number that was finite still is; some optimizers start from infinity."""
   pairs = zip(jax.tree.leaves(new), jax.tree.leaves(old), strict=True)
-  kept = [
-    jnp.all(jnp.isfinite(a) | ~jnp.isfinite(b))
-    for a, b in pairs
-    if jnp.issubdtype(a.dtype, jnp.inexact)
-  ]
-  return jnp.all(jnp.stack(kept))
+  floating = [(a, b) for a, b in pairs if jnp.issubdtype(a.dtype, jnp.inexact)]
+  return jnp.all(jnp.stack([jnp.all(jnp.isfinite(a) | ~jnp.isfinite(b)) for a, b in floating]))

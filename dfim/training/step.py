@@ -15,6 +15,7 @@ from dfim.training import experiment as experiment_lib, state as train_state
 
 Array = jax.Array
 Loss = Callable[..., tuple[Array, dict[str, Array]]]
+Gradient = Callable[[dict[str, Any], Array], tuple[Any, Any]]
 
 
 def make_step(
@@ -28,14 +29,10 @@ def make_step(
 ) -> Callable[..., tuple[train_state.TrainState, dict[str, Array]]]:
   """Builds `step(state, batch, root) -> (state, metrics)`, compiled once; donates the state.
 
-  Args:
-    apply: the network's `apply`.
-    loss: an objective with its hyper-parameters bound, as `resolve` returns it; schedules among
-      them, see `schedules.at_step`, are taken at the number of batches seen.
-    tx: the optimizer.
-    refresh_every: steps between copies of the weights into `frozen`.
-    accumulate: micro-batches whose gradients make one step, see `accumulated`.
-    shardings: the state's shardings, kept from step to step; None leaves them to the compiler.
+  `loss` is an objective with its hyper-parameters bound, as `resolve` returns it; its schedules
+  (`schedules.at_step`) are evaluated at the number of batches seen. The weights are copied into
+  `frozen` every `refresh_every` steps; `accumulate` micro-batches make one step; `shardings` are the
+  state's shardings, or None for the compiler's.
   """
   gradient = make_gradient(apply, loss, accumulate=accumulate)
 
@@ -43,10 +40,10 @@ def make_step(
   def step(state: train_state.TrainState, batch: dict[str, Any], root: Array):
     (value, metrics), grads = gradient(state, batch, root)
     norm = optax.global_norm(grads)
-    finite = jnp.isfinite(value) & jnp.isfinite(norm)  # of the update: see `advance`
+    finite = jnp.isfinite(value) & jnp.isfinite(norm)  # `advance` checks the update
     new = train_state.advance(state, grads, finite, tx=tx, refresh_every=refresh_every)
-    moved = optax.global_norm(jax.tree.map(jnp.subtract, new.params, state.params))
-    return new, {**metrics, "grad_norm": norm, "update_norm": moved, "skipped": new.skipped}
+    update = optax.global_norm(jax.tree.map(jnp.subtract, new.params, state.params))
+    return new, {**metrics, "grad_norm": norm, "update_norm": update, "skipped": new.skipped}
 
   return step
 
@@ -54,10 +51,7 @@ def make_step(
 def make_gradient(
   apply: Callable[..., Array], loss: Loss, *, accumulate: int = 1
 ) -> Callable[..., tuple[tuple[Array, dict[str, Array]], Any]]:
-  """Builds `gradient(state, batch, root) -> ((loss, metrics), gradient)` of the state's next step.
-
-  Arguments as in `make_step`.
-  """
+  """Builds `gradient(state, batch, root) -> ((loss, metrics), gradient)`; see `make_step`."""
   train_apply = functools.partial(apply, train=True)
   group_size = getattr(loss, "keywords", {}).get("group_size", 1)
 
@@ -73,18 +67,13 @@ def make_gradient(
 
 
 def accumulated(
-  gradient: Callable[[dict[str, Any], Array], tuple[Any, Any]],
-  batch: dict[str, Any],
-  key: Array,
-  count: int,
-  group_size: int,
+  gradient: Gradient, batch: dict[str, Any], key: Array, count: int, group_size: int
 ) -> tuple[Any, Any]:
   """`gradient(batch, key)`, or its mean over `count` micro-batches, taken one after another.
 
-  Each draws its times and noise from its own key, so the draws depend on `count`, and their
-  distribution does not. Two things do: `core.grouping` and `core.posterior` read one micro-batch,
-  and each micro-batch has the same weight, whatever the number of its active tokens. Sums are in
-  float32 at least. An accelerator holds one micro-batch's activations at a time; a CPU, all.
+  Each has its own key, reads its own rows alone in `core.grouping` and `core.posterior`, and has
+  the same weight, whatever the number of its active tokens. Sums are in float32 at least. An
+  accelerator holds one micro-batch's activations at a time; a CPU, all.
   """
   if count == 1:
     return gradient(batch, key)
@@ -96,8 +85,8 @@ def accumulated(
     return jax.tree.map(jnp.add, total, gradient(part, jax.random.fold_in(key, n))), None
 
   zero = lambda a: jnp.zeros(a.shape, jnp.promote_types(a.dtype, jnp.float32))
-  # No loop on a CPU, where it slows the gradient of a convolution: a small U-Net takes 0.6 s a step
-  # without micro-batches or with four unrolled, 8.5 s with four in a loop.
+  # A loop slows the gradient of a convolution on a CPU: a small U-Net takes 0.6 s a step with four
+  # micro-batches unrolled, 8.5 s in a loop.
   unroll = count if jax.default_backend() == "cpu" else 1
   start = jax.tree.map(zero, like), (jnp.arange(count), parts)
   total, _ = jax.lax.scan(add, *start, unroll=unroll)
@@ -107,12 +96,11 @@ def accumulated(
 def flops(experiment: experiment_lib.Experiment) -> float:
   """Operations of one step's gradient over the whole batch, as XLA counts them.
 
-  Of the network without the layers' loop, whose body XLA would count once, and without what
-  rematerialization does twice: the count by which a share of the peak is usually told. Traces and
-  lowers; compiles nothing.
+  Without rematerialization, and without the layers' loop, whose body XLA would count once. Traces
+  and lowers; compiles nothing.
   """
   net = experiment.net
-  plain = net.clone(**{field: False for field in ("scan", "remat") if hasattr(net, field)})
-  one = dataclasses.replace(experiment, net=plain, apply=plain.apply)
+  unrolled = net.clone(**{field: False for field in ("scan", "remat") if hasattr(net, field)})
+  one = dataclasses.replace(experiment, net=unrolled, apply=unrolled.apply)
   gradient = make_gradient(one.apply, one.loss)
   return jax.jit(gradient).lower(one.shapes, one.batch, one.root()).cost_analysis()["flops"]

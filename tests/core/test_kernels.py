@@ -17,10 +17,10 @@ CONDITIONAL = {kernels.energy, kernels.pseudo_huber}  # positive definite on sum
 one = jnp.ones(())
 
 
-def mmd2(y, z, kernel, scale, factor=1.0):
+def mmd2(y, z, kernel, scale):
   """Of groups `[G, M, D]`, with a scale each."""
   k_yy, k_zz, k_yz = mmd.grams(y, z, kernel, scale[..., None, None])
-  return jnp.mean(factor * (k_yy + k_zz - 2.0 * k_yz), axis=(-1, -2))
+  return jnp.mean(k_yy + k_zz - 2.0 * k_yz, axis=(-1, -2))
 
 
 @pytest.fixture(params=KERNELS, ids=lambda f: f.__name__)
@@ -53,34 +53,23 @@ def test_gradient_is_finite_where_particles_meet(kernel):
   np.testing.assert_array_equal(grad, 0.0)
 
 
-def test_mmd_of_a_group_with_itself_is_zero(kernel, key):
-  y = jax.random.normal(key, (5, 4, 3))
-  distance, grad = jax.value_and_grad(lambda y, z: mmd2(y, z, kernel, jnp.ones(5)).sum())(y, y)
-  assert abs(distance) < 1e-5
-  np.testing.assert_allclose(grad, 0.0, atol=1e-6)
-  np.testing.assert_allclose(mmd2(y, y[:, ::-1], kernel, jnp.ones(5)), 0.0, atol=1e-5)
-
-
-def test_mmd_is_not_negative(kernel, key):
+def test_mmd_of_a_group_with_itself_is_zero_and_of_others_not_negative(kernel, key):
   y, z = jax.random.normal(key, (2, 200, 4, 3))
+  of = lambda y, z: mmd2(y, z, kernel, jnp.full(200, 0.3)).sum()
+  distance, grad = jax.value_and_grad(of)(y, y)
+  assert abs(distance) < 1e-4
+  np.testing.assert_allclose(grad, 0.0, atol=1e-6)
+  np.testing.assert_allclose(mmd2(y, y[:, ::-1], kernel, jnp.ones(200)), 0.0, atol=1e-5)
   assert jnp.all(mmd2(y, 0.5 + z, kernel, jnp.full(200, 0.3)) > -1e-6)
 
 
-@pytest.mark.parametrize("conditioned", [False, True])
-def test_mmd_matches_a_plain_double_sum(kernel, conditioned, key):
+def test_mmd_matches_a_plain_double_sum(kernel, key):
   k1, k2 = jax.random.split(key)
   y, z = np.asarray(jax.random.normal(k1, (2, 1, 4, 3)))
-  label = np.arange(4) % 2
-  factor = (label[:, None] == label[None]).astype(np.float32) if conditioned else np.ones((4, 4))
   scale = jax.random.uniform(k2, (1,))
-
-  def mean(a, b):
-    terms = [factor[i, j] * kernel(a[i], b[j], scale[0]) for i in range(4) for j in range(4)]
-    return float(np.mean(terms))
-
+  mean = lambda a, b: np.mean([kernel(i, j, scale[0]) for i in a for j in b])
   expected = mean(y[0], y[0]) + mean(z[0], z[0]) - 2 * mean(y[0], z[0])
-  ours = mmd2(y, z, kernel, scale, factor=jnp.asarray(factor)[None])
-  np.testing.assert_allclose(ours[0], expected, atol=1e-5)
+  np.testing.assert_allclose(mmd2(y, z, kernel, scale)[0], expected, atol=1e-5)
 
 
 def test_energy_kernel_sees_the_mean_alone(key):
@@ -92,12 +81,6 @@ def test_energy_kernel_sees_the_mean_alone(key):
   np.testing.assert_allclose(
     mmd2(y[:, :1], z[:, :1], **exact), 2 * jnp.sum((y - z)[:, 0] ** 2, -1), rtol=1e-5
   )
-
-
-def test_laplace_sees_what_the_mean_does_not(key):
-  y = jax.random.normal(key, (1, 64, 1))
-  wide = 3.0 * y
-  assert mmd2(y - y.mean(), wide - wide.mean(), kernels.laplace, jnp.ones(1))[0] > 0.05
 
 
 def pull(kernel, y, *, far, p):
@@ -114,23 +97,19 @@ def pull(kernel, y, *, far, p):
 @pytest.mark.parametrize("far", [0.5, 1.0, 2.0])
 def test_a_wide_laplace_kernel_lets_a_particle_leave_at_a_share_nearer_to_half(m, far):
   """A particle near 0 whose pairs lie at 0, and at `far` in a share p of cases."""
-
   kernel = functools.partial(kernels.laplace, bandwidth_multiplier=m)
-  just_beside = functools.partial(pull, kernel, 1e-3, far=far)
+  near_0 = functools.partial(pull, kernel, 1e-3, far=far)
   turning = 1 / (1 + np.exp(-far / m))
-  assert just_beside(p=turning - 0.01) < 0.0 < just_beside(p=turning + 0.01)
+  assert near_0(p=turning - 0.01) < 0.0 < near_0(p=turning + 0.01)
 
 
 def test_a_round_bottom_draws_a_particle_to_the_mean_of_its_pairs_and_a_sharp_one_to_their_median():
   """What small jumps learn: the mean is the flow of the data, the median is not."""
   far, round_, sharp = 0.05, functools.partial(kernels.pseudo_huber, c=1.0), kernels.laplace
   for p in (0.2, 0.5, 0.8):
-    assert (
-      pull(round_, (p - 0.1) * far, far=far, p=p)
-      > 0.0
-      > pull(round_, (p + 0.1) * far, far=far, p=p)
-    )
+    below, above = (pull(round_, (p + d) * far, far=far, p=p) for d in (-0.1, 0.1))
+    assert below > 0.0 > above
   for y in (0.2 * far, 0.5 * far, 0.8 * far):
     assert pull(sharp, y, far=far, p=0.2) < -1.0 and pull(sharp, y, far=far, p=0.8) > 1.0
-    # two pairs as likely leave it anywhere between them: what it began with stays
+    # two equally likely pairs leave it anywhere between them
     assert abs(pull(sharp, y, far=far, p=0.5)) < 0.1 * abs(pull(sharp, y, far=far, p=0.2))

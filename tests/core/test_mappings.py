@@ -33,16 +33,6 @@ def test_s_below_r_below_t(mapping, path, k, key):
 
 @on_paths
 @mapped
-def test_r_grows_with_t(mapping, path, float64):
-  t = jnp.linspace(0.02, 0.994, 500)
-  r = mapping(path, jnp.full_like(t, 0.006), t, k=8.0, **ENDS)
-  assert jnp.all(jnp.diff(r) >= 0)
-  free = r > 0.006
-  assert jnp.all(jnp.diff(r[free]) > 0), "and has an inverse where s does not hold it"
-
-
-@on_paths
-@mapped
 def test_two_to_the_k_steps_lead_from_one_end_to_the_other(mapping, path, float64):
   t, s = jnp.full(1, ENDS["t_max"]), jnp.full(1, ENDS["t_min"])
   for _ in range(2**5 - 1):
@@ -65,12 +55,6 @@ def test_eta_decrement_against_the_closed_form(float64):
   t = jnp.array([0.1, 0.5, 0.9, 0.99, 0.994])
   gap = t - decrement(jnp.zeros_like(t), t, k=12.0)
   np.testing.assert_allclose(gap, [0.0339988, 0.0103202, 4.061e-4, 4.046e-6, 1.456e-6], rtol=5e-4)
-
-
-def test_eta_decrement_on_the_cosine_path(float64):
-  t = jnp.array([0.1, 0.5, 0.9])
-  r = mappings.eta_decrement(COSINE, jnp.zeros_like(t), t, t_max=0.996, t_min=0.0, k=12.0)
-  np.testing.assert_allclose(r, [0.0757351, 0.4873885, 0.8993910], atol=1e-7)
 
 
 @on_paths
@@ -99,9 +83,3 @@ def test_to_target_lands_on_s():
 def test_an_infinite_measure_is_refused(mapping, ends, field):
   with pytest.raises(ValueError, match=f"{mapping.__name__} with .*{field}.*set"):
     mapping(FM, jnp.zeros(1), jnp.ones(1) * 0.5, k=5.0, **ends)
-
-
-def test_decrements_in_time_reach_the_very_ends():
-  t = jnp.ones(1)
-  r = mappings.time_decrement(FM, jnp.zeros(1), t, t_max=1.0, t_min=0.0, k=2.0)
-  np.testing.assert_allclose(r, 0.75)

@@ -1,4 +1,4 @@
-"""Jumps: every parameterization is a DDIM step with its own reading of the network's output."""
+"""Jumps: every parameterization is a DDIM step from its reading of the network's output."""
 
 import functools
 
@@ -66,15 +66,8 @@ def test_input_has_unit_variance(f, key):
   np.testing.assert_allclose(std, 1.0, atol=0.01)
 
 
-@pytest.mark.parametrize("f", [pz.SimpleEDM(FM), pz.SimpleEDM(COSINE), pz.EulerFlow(FM)], ids=repr)
-def test_velocities_have_unit_variance(f, key):
-  x, eps = 0.5 * jax.random.normal(key, (2, 100_000, 1))
-  if not isinstance(f, pz.EulerFlow):  # the straight velocity eps - x has twice the variance
-    np.testing.assert_allclose(f.target(x, eps, jnp.full((1, 1), 0.4)).std(), 1.0, atol=0.01)
-
-
 @fs
-def test_clean_tells_the_network_s_is_t(f, key):
+def test_clean_evaluates_the_network_at_s_equal_t(f, key):
   t = jnp.full((4, 1), 0.4)
   seen = []
   net = lambda params, x, s, t, cond: seen.append((s, t)) or x
@@ -95,25 +88,9 @@ def test_worked_values():
     np.testing.assert_allclose([f.c_skip(s, t)[0], f.c_out(s, t)[0]], [skip, out], rtol=1e-5)
 
 
-def test_simple_edm_on_the_cosine_path_is_a_rotation(float64):
-  s, t = jnp.linspace(0.0, 0.4, 9), jnp.linspace(0.4, 1.0, 9)
-  f = pz.SimpleEDM(COSINE)
-  np.testing.assert_allclose(f.c_skip(s, t), jnp.cos(jnp.pi / 2 * (t - s)), atol=1e-12)
-  np.testing.assert_allclose(f.c_out(s, t), -0.5 * jnp.sin(jnp.pi / 2 * (t - s)), atol=1e-12)
-
-
 def test_the_straight_step_needs_the_straight_path():
   with pytest.raises(ValueError, match="EulerFlow with path=Cosine.*SimpleEDM"):
     pz.EulerFlow(COSINE)
-
-
-def test_gaussian_data_has_a_perfect_jump(float64):
-  """For N(0, .25) data the flow scales x_t; straight, .8 -> .3, G is .3058... x_t."""
-  f, x_t = pz.EulerFlow(FM), jnp.ones((1, 1))
-  s, t = jnp.full((1, 1), 0.3), jnp.full((1, 1), 0.8)
-  x_s = f(lambda *_: 0.3058074192688047 * x_t, None, x_t, s, t)
-  norm = lambda u: jnp.sqrt((1 - u) ** 2 + u**2)
-  np.testing.assert_allclose(x_s, norm(s) / norm(t), rtol=1e-12)
 
 
 @pytest.mark.parametrize("schedule,path", [("fm", FM), ("vp_cosine", COSINE)])

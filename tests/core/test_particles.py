@@ -1,4 +1,4 @@
-"""Particles of sequences: plain double sums, and which mistake each rule can see."""
+"""Particles: plain double sums, and which mistake each rule can see."""
 
 import functools
 
@@ -121,9 +121,9 @@ def test_sequences_equal_a_plain_double_sum(bandwidth, float64):
     for i in range(TOKENS):
       for part, a in zip(parts, (y, z), strict=True):
         rows = slice(g * M, (g + 1) * M)
-        moved = a[rows, i].reshape(M, SIZE) / (0.5 * max(t[g, i] - s[g, i], 1e-9))
-        still = bandwidth * x_t[rows, i].reshape(M, SIZE)
-        part.append(moved if active[g, i] else still)
+        output = a[rows, i].reshape(M, SIZE) / (0.5 * max(t[g, i] - s[g, i], 1e-9))
+        fixed = bandwidth * x_t[rows, i].reshape(M, SIZE)
+        part.append(output if active[g, i] else fixed)
     counted = SIZE * (TOKENS if bandwidth else max(active[g].sum(), 1))
     gram = lambda d: laplace(d, 1 / counted)  # noqa: B023
     whole = (np.concatenate(part, axis=-1) for part in parts)
@@ -150,48 +150,15 @@ def test_a_time_that_tokens_share_is_the_time_of_each(name):
   np.testing.assert_allclose(shared, of_each, rtol=1e-6)
 
 
-def test_a_prefix_without_bandwidth_is_a_token():
-  y, z, x_t = clouds()
-  prefix, token = compiled("prefix", inverse_bandwidth=0.0), compiled("token")
-  found, expected = (of(y, z, x_t, some_times()[0]) for of in (prefix, token))
-  np.testing.assert_allclose(found, expected, rtol=1e-6)
-
-
-@pytest.mark.parametrize("name", ["prefix", "averaged"])
-def test_a_prefix_of_great_bandwidth_compares_a_particle_with_itself(name, float64):
-  given = (*clouds(), some_times()[0])
-  found = compiled(name, inverse_bandwidth=1e5)(*given)
-  alone = compiled(name, inverse_bandwidth=1e5, group_size=1)(*given).reshape(GROUPS, M, TOKENS)
-  np.testing.assert_allclose(found[:, 1:], alone.mean(1)[:, 1:] / M, rtol=1e-9, atol=1e-14)
-  np.testing.assert_allclose(found[:, 0], compiled("token")(*given)[:, 0], rtol=1e-9)
-
-
 def test_context_is_no_discrepancy_and_has_no_gradient(name):
   y, z, x_t = clouds()
   times, *_, active = some_times()
   found, back = jax.vjp(lambda y: compiled(name)(y, z, x_t, times), jnp.asarray(y, jnp.float32))
   (slope,) = back(jnp.ones_like(found))
-  still = ~active if found.ndim == 2 else ~active.any(axis=1)
-  np.testing.assert_array_equal(np.asarray(found) == 0.0, still)
-  moved = np.any(np.asarray(slope) != 0.0, axis=(2, 3))
-  np.testing.assert_array_equal(moved, np.repeat(active, M, axis=0))
-
-
-def test_particles_may_be_permuted_within_their_group(name):
-  y, z, x_t = clouds()
-  order = np.concatenate([M * g + np.random.default_rng(g).permutation(M) for g in range(GROUPS)])
-  found = compiled(name)(y, z, x_t, some_times()[0])
-  permuted = compiled(name)(y[order], z[order], x_t[order], some_times()[0])
-  np.testing.assert_allclose(permuted, found, rtol=1e-4, atol=1e-6)
-
-
-def test_groups_keep_to_themselves(name):
-  y, z, x_t = clouds()
-  found = compiled(name)(y, z, x_t, some_times()[0])
-  y[: M // 2], x_t[: M // 2] = y[: M // 2] + 1.0, x_t[: M // 2] - 1.0
-  changed = compiled(name)(y, z, x_t, some_times()[0])
-  np.testing.assert_array_equal(changed[1:], found[1:])
-  assert np.any(np.abs(changed[0] - found[0]) > 1e-3)
+  fixed = ~active if found.ndim == 2 else ~active.any(axis=1)
+  np.testing.assert_array_equal(np.asarray(found) == 0.0, fixed)
+  trained = np.any(np.asarray(slope) != 0.0, axis=(2, 3))
+  np.testing.assert_array_equal(trained, np.repeat(active, M, axis=0))
 
 
 LARGE, LOT = 300, 4  # particles of a group, groups
@@ -234,16 +201,6 @@ def test_each_rule_sees_what_it_is_for(wrong):
     assert (found > 3 * floor) if rule in SEES[wrong] else (found < 1.5 * floor), (rule, found)
 
 
-@pytest.mark.parametrize(
-  "streams,value,said",
-  [(2, 1.0, "takes one.*set objective.particles"), (1, -1.0, "^inverse_bandwidth=-1.0:")],
-)
-def test_a_sequence_takes_one_stream_and_no_negative_bandwidth(streams, value, said):
-  times, *_ = some_times(streams)
-  with pytest.raises(ValueError, match=said):
-    particles.sequence(*clouds(), times.t, times, F, group_size=M, inverse_bandwidth=value)
-
-
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("t", [0.006 + 2e-5, 0.5, 0.994])
 def test_gradients_are_finite_where_particles_meet(name, dtype, t):
@@ -274,7 +231,7 @@ def weighted(rule, y, z, times, w, group_size, **given):
   return jnp.mean(c.weight * terms(c))
 
 
-own_loss = functools.partial(weighted, "per_particle_times")
+per_particle = functools.partial(weighted, "per_particle_times")
 
 
 def test_per_particle_times_weigh_each_pair_by_the_similarity_of_its_times(float64):
@@ -292,26 +249,21 @@ def test_per_particle_times_weigh_each_pair_by_the_similarity_of_its_times(float
       far = abs(u(t[j]) - u(t[k])) + abs(u(s[j]) - u(s[k])) / 2
       factor = np.sqrt(weight[j] * weight[k]) * np.exp(-bandwidth * far)
       total += factor * (pair(y, y) + pair(z, z) - 2 * pair(y, z)) / 6
-  np.testing.assert_allclose(
-    own_loss(y, z, times, w, 3, inverse_bandwidth=bandwidth), total, rtol=1e-9
-  )
+  found = per_particle(y, z, times, w, 3, inverse_bandwidth=bandwidth)
+  np.testing.assert_allclose(found, total, rtol=1e-9)
 
 
-def test_per_particle_times_that_are_equal_are_those_of_examples(float64):
+def test_equal_per_particle_times_are_those_of_examples_and_unlike_ones_of_single_particles(
+  float64,
+):
   y, z, times = whole_examples()
   shared = jax.tree.map(lambda a: np.repeat(a[::3], 3, axis=0), times)
   w = np.repeat([[1.0], [2.0]], 3, axis=0).reshape(6, 1, 1, 1)
   expected = 3 * weighted("example", y, z, shared.replace(per_particle_times=False), w, 3)
-  np.testing.assert_allclose(own_loss(y, z, shared, w, 3), expected, rtol=1e-9)
-
-
-def test_per_particle_times_at_a_great_bandwidth_are_those_of_single_particles(float64):
-  y, z, times = whole_examples()
-  w = np.linspace(1.0, 2.0, 6).reshape(6, 1, 1, 1)
+  np.testing.assert_allclose(per_particle(y, z, shared, w, 3), expected, rtol=1e-9)
   expected = weighted("example", y, z, times.replace(per_particle_times=False), w, 1)
-  np.testing.assert_allclose(
-    own_loss(y, z, times, w, 3, inverse_bandwidth=1e6), expected, rtol=1e-9
-  )
+  alone = per_particle(y, z, times, w, 3, inverse_bandwidth=1e6)
+  np.testing.assert_allclose(alone, expected, rtol=1e-9)
 
 
 def test_per_particle_times_count_active_pairs_alone():
@@ -328,15 +280,24 @@ def test_per_particle_times_count_active_pairs_alone():
 def test_gradients_of_per_particle_times_are_finite_where_particles_meet(dtype):
   """Every particle twice, y on z, and a jump no longer than the gap."""
   y, _, times = whole_examples()
-  y = jnp.asarray(np.repeat(y[::2], 2, axis=0), dtype)
-  t = times.t.astype(np.float32)
+  y, t = jnp.asarray(np.repeat(y[::2], 2, axis=0), dtype), times.t.astype(np.float32)
   times = times.replace(s=t - np.float32(1e-5), t=t)
   for z in (y, -y):
-    slope = jax.grad(lambda y_: jnp.sum(own_loss(y_, z, times, t, 6)))(y)  # noqa: B023
+    slope = jax.grad(lambda y_: jnp.sum(per_particle(y_, z, times, t, 6)))(y)  # noqa: B023
     assert slope.dtype == dtype and np.all(np.isfinite(np.asarray(slope, np.float32)))
 
 
-def test_per_particle_times_take_no_negative_bandwidth():
-  y, z, times = whole_examples()
-  with pytest.raises(ValueError, match="^inverse_bandwidth=-1.0: set it to 0 or more"):
-    own_loss(y, z, times, np.ones((6, 1, 1, 1)), 3, inverse_bandwidth=-1.0)
+@pytest.mark.parametrize(
+  "rule, times, given, message",
+  [
+    ("sequence", some_times(2)[0], {}, "sequence with two streams"),
+    ("sequence", some_times()[0], dict(inverse_bandwidth=-1.0), "^inverse_bandwidth=-1.0"),
+    ("example", some_times()[0], {}, "particles.example with times of shape"),
+    ("example", whole_examples()[2], {}, "example with per_particle_times=True"),
+    ("per_particle_times", whole_examples()[2].replace(per_particle_times=False), {}, "=False"),
+    ("per_particle_times", whole_examples()[2], dict(inverse_bandwidth=-1.0), "=-1.0"),
+  ],
+)
+def test_times_and_bandwidths_that_a_rule_does_not_take_are_refused(rule, times, given, message):
+  with pytest.raises(ValueError, match=message):
+    getattr(particles, rule)(*clouds(), times.t, times, F, group_size=M, **given)

@@ -29,7 +29,6 @@ WITH_CONTEXT = [
   patterns.pivot,
   patterns.next_token,
   patterns.two_stream,
-  functools.partial(patterns.two_stream, moving=patterns.pivot),
   mixture(one=patterns.example, past=patterns.pivot),
 ]
 every_pattern = pytest.mark.parametrize(
@@ -79,26 +78,12 @@ def test_next_token_is_teacher_forcing(key):
   assert np.all(t[position < at] == T_MIN) and np.all(t[position > at] == T_MAX)
 
 
-@pytest.mark.parametrize("moving", [patterns.token, patterns.example, patterns.pivot])
-def test_two_streams_are_a_fixed_context_and_the_active_pattern(moving, key):
-  seen = {}
-
-  def spy(key, shape, **ends):
-    assert shape == (64, 5, 3) and ends == ENDS
-    seen["active"] = moving(key, shape, **ends)
-    return seen["active"]
-
-  t, active = patterns.two_stream(key, (64, 10, 3), moving=spy, **ENDS)
-  assert t.shape == active.shape == (64, 10, 1)
-  assert not jnp.any(active[:, :5])
-  for found, drawn in zip((t, active), seen["active"], strict=True):
-    np.testing.assert_array_equal(found[:, 5:], jnp.broadcast_to(drawn, (64, 5, 1)))
-
-
 @pytest.mark.parametrize("noisy", [0.0, 0.25, 1.0])
-def test_the_context_of_two_streams_is_clean_or_noisy_at_its_rate(noisy, key):
-  t, _ = patterns.two_stream(key, (4000, 10, 1), noisy=noisy, **ENDS)
+def test_two_streams_are_a_context_noisy_at_its_rate_and_active_tokens(noisy, key):
+  t, is_active = patterns.two_stream(key, (4000, 10, 1), noisy=noisy, **ENDS)
+  assert jnp.all(is_active[:, 5:]) and not jnp.any(is_active[:, :5])
   context, active = np.split(np.asarray(t[..., 0]), 2, axis=1)
+  assert len(np.unique(active)) > 0.99 * active.size
   clean = context == T_MIN
   assert abs(np.mean(clean) - (1 - noisy)) < 0.015
   if noisy:
@@ -143,7 +128,6 @@ def test_a_group_follows_one_pattern_of_a_mixture(key):
     ("uniform_future", dict(past=6), "past=6"),
     ("context", dict(rate=1.0), "rate=1.0"),
     ("two_stream", dict(noisy=1.5), "noisy=1.5"),
-    ("two_stream", dict(moving=patterns.two_stream), "moving=two_stream"),
     ("mixture", dict(patterns=PARTS, shares=dict(one=1.0)), "shares="),
     ("mixture", dict(patterns=PARTS, shares=dict(one=1.0, many=1.0, two=1.0)), "shares="),
     ("mixture", dict(patterns=PARTS, shares=dict(one=-1.0, many=2.0, next=0.0)), "shares="),
@@ -198,7 +182,7 @@ def random_masks(seed, examples, tokens=6, prefix=True):
   [
     (patterns.pivot, 1),
     (patterns.next_token, 1),
-    (functools.partial(patterns.two_stream, moving=patterns.next_token), 2),
+    (patterns.two_stream, 2),
     (mixture(next=patterns.next_token, past=patterns.pivot), 1),
   ],
 )

@@ -1,4 +1,4 @@
-"""Where the frozen model starts: the variance of x_r given x_t, and the posterior mean."""
+"""The posterior mean: closed forms, a plain loop, and the flow that it carries."""
 
 import itertools
 
@@ -13,51 +13,25 @@ F = parameterization.SimpleEDM(path=interpolants.FlowMatching(), sigma_data=0.5)
 
 
 def noised(x, t, *, active=True, key=None):
-  """Two streams of `x` `[B, T, D]` with clean context, the second at t: what a rule is given."""
+  """A rule's arguments: two streams of `x` `[B, T, D]` with clean context, the second at t."""
   both = jnp.concatenate([x, x], axis=1)
   at = jnp.concatenate([jnp.zeros(x.shape[1]), jnp.broadcast_to(t, x.shape[1])])
   at = jnp.broadcast_to(at[None, :, None], (len(x), 2 * x.shape[1], 1))
-  moves = (at > 0.0) & active
+  active = (at > 0.0) & active
   eps = 0.5 * jax.random.normal(jax.random.key(1) if key is None else key, both.shape)
   x_t = interpolants.interpolate(F.path, both, eps, at)
-  return both, eps, x_t, times_lib.Times(s=0 * at, r=at, t=at, active=moves)
+  return both, eps, x_t, times_lib.Times(s=0 * at, r=at, t=at, active=active)
 
 
-def means(given, **how):
-  """The data of the moving half that `minibatch_mean` finds."""
-  datum, _ = posterior.minibatch_mean(*given, F, dict(x=given[0]), **how)
-  return datum[:, datum.shape[1] // 2 :]
-
-
-def test_the_first_token_has_the_posterior_mean_in_closed_form():
-  x = jnp.tile(jnp.array([-1.0, 1.0]), 32).reshape(64, 1, 1)
-  given = noised(x, 0.7)
-  expected = jnp.tanh(0.3 * given[2][:, 1:] / (0.7 * 0.5) ** 2)
-  np.testing.assert_allclose(means(given, inverse_bandwidth=5.0), expected, atol=1e-5)
-
-
-def test_a_prefix_tells_what_the_next_token_may_be():
-  side = jnp.tile(jnp.array([-1.0, 1.0]), 32)
-  given = noised(jnp.stack([side, side], axis=1)[..., None], 0.7)
-  near, all_ = (means(given, inverse_bandwidth=b)[:, 1, 0] for b in (100.0, 0.0))
-  np.testing.assert_allclose(near, side, atol=1e-5)
-  np.testing.assert_allclose(all_, jnp.tanh(0.3 * given[2][:, 3, 0] / 0.35**2), atol=1e-5)
-  fading = means(given, inverse_bandwidth=1.0)[
-    :, 1, 0
-  ]  # half-way: exp(-1 * 2 / 1) for the other side
-  far = 2.0 * side * 0.3 * given[2][:, 3, 0] / 0.35**2
-  np.testing.assert_allclose(fading, side * (1.0 - 2.0 * jax.nn.sigmoid(-2.0 - far)), atol=1e-4)
-
-
-def test_x_t_lies_on_the_path_of_what_comes_back():
+def test_x_t_is_on_the_path_of_the_result():
   given = noised(jax.random.normal(jax.random.key(0), (32, 3, 2)), jnp.array([0.2, 0.5, 0.9]))
   pair = posterior.minibatch_mean(*given, F, dict(x=given[0]), inverse_bandwidth=5.0)
   back = interpolants.interpolate(F.path, *pair, given[3].t)
   np.testing.assert_allclose(back, given[2], atol=1e-5)
 
 
-def test_every_term_of_the_mean_is_where_it_belongs():
-  """Times that differ by example and token, three tokens of two numbers, a larger batch."""
+def test_the_mean_equals_a_plain_loop():
+  """A plain loop: times by example and token, three tokens of two numbers, a larger batch."""
   rng = np.random.default_rng(3)
   whole, x_t = (rng.normal(0, 0.5, (n, 6, 2)).astype(np.float32) for n in (9, 6))
   whole[:, :3] = whole[:, 3:]
@@ -105,7 +79,7 @@ def carried(x, eps, x_t, times, steps, end, whole=None):
 
 
 def test_the_error_of_the_steps_is_of_second_order():
-  """Data at -1 and 1: twice the steps, a quarter of what is missing."""
+  """Data at -1 and 1: twice the steps, a quarter of the error."""
   given = noised(jnp.tile(jnp.array([-1.0, 1.0]), 32).reshape(64, 1, 1), 0.9)
   exact = carried(*given, 512, 0.3)
   off = [float(jnp.max(jnp.abs(carried(*given, n, 0.3) - exact))) for n in (8, 16, 32)]
@@ -113,8 +87,8 @@ def test_the_error_of_the_steps_is_of_second_order():
 
 
 @pytest.mark.parametrize("size, of", [(1, 1), (2, 2), (16, 16), (1, 4), (4, 16)])
-def test_the_law_is_carried_down_whatever_the_size_of_the_batch(size, of):
-  """Gaussian data of the deviation .5, which x_t has at t = .5 times the root of .5."""
+def test_the_distribution_is_carried_down_whatever_the_size_of_the_batch(size, of):
+  """Gaussian data of the deviation 0.5, which x_t has at t = 0.5 times the root of 0.5."""
 
   def drawn(key):
     whole = 0.5 * jax.random.normal(key, (of, 1, 1))
@@ -125,15 +99,15 @@ def test_the_law_is_carried_down_whatever_the_size_of_the_batch(size, of):
   np.testing.assert_allclose(jnp.std(found), 0.5 * 0.5**0.5, rtol=0.012)
 
 
-def test_context_keeps_its_own_datum():
+def test_context_keeps_its_datum():
   given = noised(jax.random.normal(jax.random.key(0), (16, 2, 2)), 0.8)
   datum, noise = posterior.minibatch_mean(*given, F, dict(x=given[0]), inverse_bandwidth=1.0)
   np.testing.assert_array_equal(datum[:, :2], given[0][:, :2])
   np.testing.assert_array_equal(noise[:, :2], given[1][:, :2])
   assert np.all(np.any(datum[:, 2:] != given[0][:, 2:], axis=-1))
-  still = noised(given[0][:, :2], 0.8, active=False)
-  datum, _ = posterior.minibatch_mean(*still, F, dict(x=still[0]), inverse_bandwidth=1.0)
-  np.testing.assert_array_equal(datum, still[0])
+  fixed = noised(given[0][:, :2], 0.8, active=False)
+  datum, _ = posterior.minibatch_mean(*fixed, F, dict(x=fixed[0]), inverse_bandwidth=1.0)
+  np.testing.assert_array_equal(datum, fixed[0])
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,9 @@ def test_similarity_is_a_kernel_of_prefixes(averaged, streams, float64):
   assert np.all((found > 0) & (found <= 1)) and np.any(found[:, 1] < 1)
   np.testing.assert_array_equal(found, np.swapaxes(found, 2, 3))
   assert np.min(np.linalg.eigvalsh(found)) > -1e-12
+  if streams == 2:  # the first is the prefix of both
+    first = similarity(sequences()[:, : TOKENS // 2], averaged=averaged)
+    np.testing.assert_array_equal(found, np.tile(first, (1, 2, 1, 1)))
 
 
 def test_similarity_falls_with_length_unless_averaged(float64):
@@ -39,12 +42,6 @@ def test_similarity_falls_with_length_unless_averaged(float64):
   total, mean = (-np.log(similarity(x, averaged=a)[0, :, 0, 1]) for a in (False, True))
   np.testing.assert_allclose(total, np.arange(TOKENS) * total[1], rtol=1e-6)
   np.testing.assert_allclose(mean[1:], total[1], rtol=1e-6)
-
-
-def test_the_first_of_two_streams_is_the_prefix_of_both():
-  x = sequences()
-  first = similarity(x[:, : TOKENS // 2])
-  np.testing.assert_array_equal(similarity(x, streams=2), np.tile(first, (1, 2, 1, 1)))
 
 
 def test_similarity_is_of_the_examples_in_the_slots_of_a_group(key):

@@ -1,7 +1,7 @@
 """Why the prefix must be held fixed, in closed form: docs/moment_forcing.md.
 
 Two tokens of unit variance and correlation RHO on the straight path; all is Gaussian, every map
-linear, and the frozen network's answer perfect. The first token is the prefix of the second.
+linear, and the frozen network perfect. The first token is the prefix of the second.
 """
 
 import numpy as np
@@ -42,9 +42,9 @@ def given_prefix(w, at, t, fresh=False):
 def pushed(w, r, t, fresh=False):
   """The linear jump from x_t whose distribution given its prefix is the target's, `w . x_r`."""
   slope, variance = given_prefix(w, r, t, fresh)
-  own_slope, own_variance = given_prefix(np.array([0.0, 1.0]), t, t)
-  gain = np.sqrt(variance / own_variance)
-  return np.array([slope - gain * own_slope, gain])
+  slope_t, variance_t = given_prefix(np.array([0.0, 1.0]), t, t)
+  gain = np.sqrt(variance / variance_t)
+  return np.array([slope - gain * slope_t, gain])
 
 
 def perfect(s, u, r):
@@ -58,8 +58,8 @@ def clean_slope(slope, u):
 
 
 @pytest.mark.parametrize("u", PREFIX_LEVELS)
-def test_frozen_prefix_leaves_the_law_of_the_target_exact(u):
-  """At every level: .855 = (1 - s) RHO on the clean estimate, and the right spread."""
+def test_a_fixed_prefix_leaves_the_distribution_of_the_target_exact(u):
+  """At every level: 0.855 = (1 - s) RHO on the clean estimate, and the right spread."""
   slope, variance = given_prefix(perfect(S, u, 0.6), (u, 0.6), (u, 0.65))
   with_prefix, power = (1 - S) * RHO * (1 - u), (1 - u) ** 2 + u**2
   np.testing.assert_allclose(slope, with_prefix / power, rtol=1e-12)
@@ -79,16 +79,16 @@ def test_groups_by_the_clean_prefix_are_exact_where_the_context_is_clean(u, apar
 
 
 def test_moving_prefix_steepens_the_target():
-  """x_t of the prefix holds news of x that x_r has lost: from .5 to .45, .898 for .855."""
+  """The prefix's x_t has information on x that x_r has not: from 0.5 to 0.45, 0.898 for 0.855."""
   slope, variance = given_prefix(perfect(S, 0.45, 0.6), (0.45, 0.6), (0.5, 0.65))
   np.testing.assert_allclose(clean_slope(slope, 0.5), 0.898, atol=5e-4)
-  np.testing.assert_allclose(slope, 0.898, atol=5e-4)  # at .5 the estimate is x_t itself
+  np.testing.assert_allclose(slope, 0.898, atol=5e-4)  # at 0.5 the estimate is x_t itself
   _, right = given_prefix(np.array([0.0, 1.0]), (0.5, S), (0.5, 0.65))
-  assert variance < 0.99 * right, "and too sure"
+  assert variance < 0.99 * right
 
 
 def induction(prefix_moves, steps=425, fresh=False):
-  """Slope on x_t of the prefix after token 2 has gone from s to t = .9 in equal steps."""
+  """Slope on x_t of the prefix after token 2 has gone from s to t = 0.9 in equal steps."""
   w, levels = np.array([0.0, 1.0]), np.linspace(S, 0.9, steps + 1)
   at = lambda u: (u if prefix_moves else 0.9, u)
   for r, t in zip(levels[:-1], levels[1:], strict=True):
@@ -96,19 +96,15 @@ def induction(prefix_moves, steps=425, fresh=False):
   return given_prefix(w, at(0.9), at(0.9))[0]
 
 
-def test_frozen_prefix_carried_through_the_induction_stays_exact():
+def test_induction_is_exact_with_a_fixed_prefix_and_far_off_with_a_moving_one():
+  """Both tokens jump together, in steps of 0.002: 0.558 for 0.104; no step is small enough.
+
+  With fresh noise a moving prefix is exact: x_t has no information that x_r has not.
+  """
   np.testing.assert_allclose(induction(False), (1 - S) * RHO * 0.1 / 0.82, rtol=1e-9)
   np.testing.assert_allclose(induction(False), 0.104, atol=5e-4)
-
-
-def test_moving_prefix_carried_through_the_induction_ends_far_off():
-  """Both tokens move together, in steps of .002: .558 for .104; no step is small enough."""
   np.testing.assert_allclose(induction(True), 0.558, atol=5e-4)
   np.testing.assert_allclose(induction(True, steps=8500), 0.560, atol=5e-4)
-
-
-def test_moving_prefix_of_fresh_noise_is_exact():
-  """Then x_t of the prefix says nothing that x_r does not: it is the shared noise that tells."""
   np.testing.assert_allclose(induction(True, fresh=True), induction(False), rtol=1e-9)
 
 
@@ -118,7 +114,7 @@ SLOPES = np.array([-0.9, -0.5, 0.0, 0.5, 0.8, 0.9, 0.95])
 
 
 def prefix_mmd2(a, b, inverse_bandwidth):
-  """Of the laws N(a x, 1 - a^2) and N(b x, 1 - b^2) given x, Gaussian kernel, by quadrature."""
+  """Of N(a x, 1 - a^2) and N(b x, 1 - b^2) given x, Gaussian kernel, by quadrature."""
   factor = np.exp(-inverse_bandwidth * np.abs(GRID[:, None] - GRID[None]))
 
   def mean(a, b):
@@ -142,22 +138,22 @@ def test_no_prefix_loss_is_the_right_conditional_and_no_sequence_loss_the_right_
     found = np.array([loss(a) for a in SLOPES])
     np.testing.assert_allclose(found[SLOPES == RHO], 0.0, atol=1e-14)
     assert np.all(found[SLOPES != RHO] > 1e-5)
-    assert np.all(np.diff(found[SLOPES <= RHO]) < 0), "the less, the nearer"
+    assert np.all(np.diff(found[SLOPES <= RHO]) < 0)
   np.testing.assert_allclose([prefix_mmd2(a, RHO, 0.0) for a in SLOPES], 0.0, atol=1e-6)
 
 
 @pytest.mark.parametrize("rule", ["prefix", "sequence"])
 def test_the_rules_tend_to_their_population_values(rule):
-  """1,500 particles; a cloud's own diagonal adds less than 2 / 1,500."""
+  """1,500 particles; a cloud's diagonal adds less than 2 / 1,500."""
   rng, size = np.random.default_rng(0), 1500
   x = rng.normal(size=(2, size)) if rule == "sequence" else np.tile(rng.normal(size=size), (2, 1))
   second = lambda a, x: a * x + np.sqrt(1 - a**2) * rng.normal(size=size)
   y, z = (
     np.stack([x, second(a, x)], axis=1)[..., None] for a, x in zip((-0.5, RHO), x, strict=True)
   )
-  moves = np.array([rule == "sequence", True])[None, :, None] & np.ones((size, 1, 1), bool)
-  t = moves.astype(float)
-  times = times_lib.Times(np.zeros_like(t), t, t, moves)
+  active = np.array([rule == "sequence", True])[None, :, None] & np.ones((size, 1, 1), bool)
+  t = active.astype(float)
+  times = times_lib.Times(np.zeros_like(t), t, t, active)
   f = pz.EulerFlow(interpolants.FlowMatching(), sigma_data=1.0)  # |c_out| = t - s = 1
   c = getattr(particles, rule)(y, z, y, times.t, times, f, group_size=size)
   k_yy, k_zz, k_yz = mmd.grams(c.y, c.z, kernels.rbf, c.scale)

@@ -1,4 +1,4 @@
-"""Moment matching: worked numbers, and what the loss must not depend on."""
+"""Moment matching: worked numbers, gradients, conditions, and sequences in two streams."""
 
 import functools
 import itertools
@@ -66,46 +66,6 @@ def test_golden_losses(case, float64):
   name, a, b = case
   value = worked_loss(jnp.array(Y), jnp.array(Z), getattr(pz, name)(FM), float(a), float(b))
   np.testing.assert_allclose(value, GOLDEN[case], rtol=1e-10)
-
-
-def test_both_passes_see_the_augmentation():
-  seen = []
-
-  def apply(params, x, s, t, cond, *, rngs):
-    seen.append(cond)
-    return params * x
-
-  batch = dict(x=jnp.ones((4, 2)), cond=dict(label=jnp.arange(4), augment=jnp.ones((4, 9))))
-  sample_times = functools.partial(
-    times_lib.sample,
-    pattern=patterns.example,
-    mapping=mappings.eta_decrement,
-    t_max=0.994,
-    t_min=0.006,
-  )
-  moment_matching.loss(
-    apply,
-    jnp.ones(()),
-    jnp.ones(()),
-    batch,
-    jax.random.key(0),
-    f=pz.SimpleEDM(FM),
-    sample_times=sample_times,
-    particles=particles.example,
-    kernel=kernels.laplace,
-    weight=weights.imm,
-    group_size=2,
-    drop_rate=1.0,
-  )
-  assert len(seen) == 2
-  for cond in seen:
-    np.testing.assert_array_equal(cond["augment"], batch["cond"]["augment"])
-    np.testing.assert_array_equal(cond["label"], -1)
-
-
-def test_golden_loss_in_float32():
-  value = worked_loss(jnp.array(Y), jnp.array(Z), pz.EulerFlow(FM), 2.0, 4.0)
-  np.testing.assert_allclose(value, 0.80845445, rtol=1e-6)
 
 
 def test_golden_gradient(float64):
@@ -187,17 +147,22 @@ def test_both_passes_share_one_dropout_mask(batch):
 
 
 @pytest.mark.parametrize("in_target", [True, False])
-def test_dropped_labels_reach_the_target_only_if_asked(in_target, batch):
+def test_dropped_labels_reach_the_target_only_if_asked_and_augmentation_both_passes(
+  in_target, batch
+):
   seen = []
+  batch["cond"]["augment"] = jnp.ones((32, 9))
 
   def spy(params, x, s, t, cond=None, *, rngs=None):
-    seen.append(np.asarray(cond["label"]))
+    seen.append(cond)
     return apply(params, x, s, t, cond, rngs=rngs)
 
   loss(PARAMS, PARAMS, batch, apply=spy, drop_rate=0.5, drop_in_target=in_target)
-  trained, target = seen
+  trained, target = (np.asarray(cond["label"]) for cond in seen)
   assert 0 < np.mean(trained == -1) < 1
   np.testing.assert_array_equal(target, trained if in_target else batch["cond"]["label"])
+  for cond in seen:
+    np.testing.assert_array_equal(cond["augment"], 1.0)
 
 
 def test_the_consistency_model_is_one_particle_and_the_energy_kernel(batch):
@@ -221,7 +186,7 @@ def test_the_consistency_model_is_one_particle_and_the_energy_kernel(batch):
   scale = 1 / (jnp.abs(f.c_out(times.s, times.t)) * 3)
   expected = jnp.mean(2 * scale[:, 0] * jnp.sum((y - z) ** 2, -1))
   np.testing.assert_allclose(value, expected, rtol=1e-3)
-  assert metrics["mmd2"] > 0
+  assert set(metrics) == {"loss", "mmd2"}, "no other particle, no kernel of two"
 
 
 @pytest.mark.parametrize("group_size,m", [(2, 1.0), (4, 1.0), (4, 3.0)])
@@ -239,8 +204,8 @@ def test_the_kernel_of_different_particles_is_logged_by_time(batch, group_size, 
   found = [[] for _ in range(4)]
   for g in range(0, 32, group_size):
     pairs = itertools.permutations(range(g, g + group_size), 2)
-    own = 1e-4  # the floor of a distance, which a particle has from itself
-    values = [np.exp(-scale[g] / m * (np.linalg.norm(y[i] - y[j]) - own)) for i, j in pairs]
+    floor = 1e-4  # of a distance, which a particle has from itself
+    values = [np.exp(-scale[g] / m * (np.linalg.norm(y[i] - y[j]) - floor)) for i, j in pairs]
     found[int(4 * times.t[g, 0])].append(np.mean(values))
   expected = [np.mean(v) if v else np.inf for v in found]
   logged = [float(v) for name, v in metrics.items() if name.startswith("kernel_t_")]
@@ -248,22 +213,18 @@ def test_the_kernel_of_different_particles_is_logged_by_time(batch, group_size, 
   assert len(set(logged)) > 1
 
 
-def test_one_particle_has_no_other(batch):
-  _, metrics = loss(PARAMS, PARAMS, batch, group_size=1)
-  assert set(metrics) == {"loss", "mmd2"}
-
-
 def test_per_particle_times_go_from_one_particle_to_many(batch):
-  """Alone at a great bandwidth, with the same draws; with others' pulls at a small one."""
-  own = functools.partial(
-    loss, PARAMS, PARAMS, batch, sample_times=sample_times(per_particle_times=True), group_size=16
-  )
-  rule = lambda b: functools.partial(particles.per_particle_times, inverse_bandwidth=b)
-  alone, metrics = own(particles=rule(1e6))
-  one, _ = loss(PARAMS, PARAMS, batch, group_size=1)
+  """Alone at a large inverse bandwidth, with the same draws; with others' pulls at a small one."""
+
+  def at(inverse_bandwidth):
+    rule = functools.partial(particles.per_particle_times, inverse_bandwidth=inverse_bandwidth)
+    times = sample_times(per_particle_times=True)
+    return loss(PARAMS, PARAMS, batch, sample_times=times, group_size=16, particles=rule)
+
+  (alone, metrics), (one, _) = at(1e6), loss(PARAMS, PARAMS, batch, group_size=1)
   np.testing.assert_allclose(alone, one, rtol=1e-5)
   assert set(metrics) == {"loss", "mmd2"}
-  assert abs(own(particles=rule(1.0))[0] / one - 1) > 0.05
+  assert abs(at(1.0)[0] / one - 1) > 0.05
 
 
 def test_the_naive_objective_meets_data(batch):
@@ -276,33 +237,8 @@ def test_the_naive_objective_meets_data(batch):
   assert one > 0
 
 
-def test_particles_may_be_permuted_within_their_group(key):
-  y, z = jax.random.normal(key, (2, 8, 3))
-  repeat = lambda *u: jnp.repeat(jnp.array(u), 4)[:, None]
-  times = times_lib.Times(repeat(0.1, 0.2), repeat(0.3, 0.5), repeat(0.4, 0.6), repeat(True, True))
-  order = jnp.array([2, 0, 3, 1, 7, 6, 4, 5])
-  of = lambda y, z: particles.example(y, z, None, times.t, times, pz.EulerFlow(FM), group_size=4)
-  c, permuted = of(y, z), of(y[order], z[order])
-  found, expected = (mmd2(c.y, c.z, kernels.laplace, c.scale) for c in (permuted, c))
-  np.testing.assert_allclose(found, expected, rtol=1e-5)
-  np.testing.assert_allclose(c.weight[:, 0, 0], [0.4, 0.6])
-
-
-def test_context_is_finite_and_weighs_nothing(batch):
-  """s = r = t would make the kernel's scale infinite; the gradient must stay finite too."""
-
-  def first_group_fixed(key, shape, *, t_max, t_min):
-    t, active = patterns.example(key, shape, t_max=t_max, t_min=t_min)
-    return t, active.at[0].set(False)
-
-  value, grad = jax.value_and_grad(
-    lambda p: loss(p, PARAMS, batch, sample_times=sample_times(pattern=first_group_fixed))[0]
-  )(PARAMS)
-  assert jnp.isfinite(value) and all(jnp.isfinite(g) for g in jax.tree.leaves(grad))
-
-
 def test_value_at_initialisation():
-  """G = 0 and Gaussian data of std .5 at CIFAR-10's size, the sheet's Monte-Carlo value: .0035."""
+  """G = 0 and Gaussian data of std 0.5 at CIFAR-10's size: 0.0035, by Monte Carlo."""
   x = 0.5 * jax.random.normal(jax.random.key(1), (2048, 3072))
   zero = lambda params, x, s, t, cond, rngs: jnp.zeros_like(x)
   times = sample_times(mapping=functools.partial(mappings.eta_decrement, k=15.0))
@@ -363,7 +299,6 @@ def test_the_value_is_the_mean_over_active_clouds_and_its_gradient_of_params(rul
 
 
 def test_in_two_streams_active_tokens_are_matched_given_the_context_before_them_alone():
-  """In the loss itself: who depends on the data of whom, what context costs, what is trained."""
   net = causal_transformer.CausalTransformer(width=16, depth=1, heads=2)
   rng = np.random.default_rng(3)
   draw = lambda *shape: jnp.asarray(rng.normal(0, 0.5, shape), jnp.float32)
@@ -412,16 +347,21 @@ def two_streams(x, net, params=None, particles=particles.prefix, **given):
   return loss(params, params, dict(x=x), net, **how)[0]
 
 
+X = jnp.asarray(np.random.default_rng(4).normal(0, 0.5, (16, 4, 2)), jnp.float32)
+
+
+def sines(params, x, s, t, cond, *, streams, rngs):
+  return jnp.sin(params * x + t) * (1.0 + s)
+
+
 def test_contiguous_groups_change_nothing_and_others_share_their_times():
-  x = jnp.asarray(np.random.default_rng(4).normal(0, 0.5, (16, 4, 2)), jnp.float32)
-  net = lambda params, x, s, t, cond, *, streams, rngs: jnp.sin(3.0 * x + t) * (1.0 + s)
   seen = {}
 
   def spy(y, z, x_t, w, times, f, **given):
     seen.update(times=times)
     return particles.prefix(y, z, x_t, w, times, f, **given)
 
-  value = lambda rule: two_streams(x, net, {}, spy, grouping=rule)
+  value = lambda rule: two_streams(X, sines, 3.0, spy, grouping=rule)
   in_rows = lambda key, x, **_: jnp.tile(jnp.arange(16)[:, None], (1, 8))
   np.testing.assert_allclose(value(in_rows), value(grouping.contiguous), rtol=1e-6)
   assert np.isfinite(value(grouping.by_prefix))
@@ -442,45 +382,39 @@ def test_the_frozen_model_alone_starts_from_the_datum_of_the_posterior():
     np.testing.assert_allclose(x_t, interpolants.interpolate(FM, x, eps, times.t), atol=1e-6)
     return x + 1.0, eps
 
-  x = jnp.asarray(np.random.default_rng(4).normal(0, 0.5, (16, 4, 2)), jnp.float32)
-  net = lambda params, x, s, t, cond, *, streams, rngs: jnp.sin(3.0 * x + t) * (1.0 + s)
   for rule in (posterior.conditional, moved):
-    two_streams(x, net, {}, spy, posterior=rule)
+    two_streams(X, sines, 3.0, spy, posterior=rule)
   (y, z), (same, other) = seen
   np.testing.assert_array_equal(y, same)
   assert np.all(z[:, 4:] != other[:, 4:])
 
 
 def test_the_posterior_mean_lowers_the_loss():
-  x = jnp.asarray(np.random.default_rng(4).normal(0, 0.5, (16, 4, 2)), jnp.float32)
-  net = lambda params, x, s, t, cond, *, streams, rngs: jnp.sin(params * x + t) * (1.0 + s)
   value = lambda params, rule: two_streams(
-    x, net, params, grouping=grouping.by_prefix, posterior=rule
+    X, sines, params, grouping=grouping.by_prefix, posterior=rule
   )
   mean = functools.partial(posterior.minibatch_mean, inverse_bandwidth=2.0)
   found, slope = jax.value_and_grad(value)(3.0, mean)
-  own, own_slope = jax.value_and_grad(value)(3.0, posterior.conditional)
-  assert np.isfinite(slope) and slope != own_slope
-  assert 0.0 < found < own, "targets of less variance are nearer"
+  other, other_slope = jax.value_and_grad(value)(3.0, posterior.conditional)
+  assert np.isfinite(slope) and slope != other_slope
+  assert 0.0 < found < other, "targets of less variance are nearer"
 
 
 def test_the_network_sees_the_first_of_each_few_rows_and_the_posterior_all():
-  x = jnp.asarray(np.random.default_rng(4).normal(0, 0.5, (16, 4, 2)), jnp.float32)
-  net = lambda params, x, s, t, cond, *, streams, rngs: jnp.sin(3.0 * x + t) * (1.0 + s)
-  own = lambda x, eps, *_: (x, eps)
+  same = lambda x, eps, *_: (x, eps)
 
   def of_all(x, eps, x_t, times, f, reference):
     np.testing.assert_array_equal(x, reference["x"][::2])
     return x + jnp.mean(reference["x"]), eps
 
-  value = lambda x, rule, count: two_streams(x, net, {}, posterior=rule, reference=count)
-  expected, other = value(x[::2], own, 1), x.at[1::2].add(1.0)
-  assert value(x, own, 2) == expected == value(other, own, 2)
-  assert value(x, of_all, 2) != value(other, of_all, 2)
+  value = lambda x, rule, count: two_streams(x, sines, 3.0, posterior=rule, reference=count)
+  expected, other = value(X[::2], same, 1), X.at[1::2].add(1.0)
+  assert value(X, same, 2) == expected == value(other, same, 2)
+  assert value(X, of_all, 2) != value(other, of_all, 2)
 
 
 class Plain(pz.Identity):
-  """A jump is what the network says."""
+  """A jump to the network's output."""
 
   def c_skip(self, s, t):
     return jnp.zeros_like(t)
@@ -490,7 +424,7 @@ class Plain(pz.Identity):
 
 
 def test_a_rule_gets_the_outputs_of_the_examples_in_its_slots(key):
-  """A network whose output says whose it is, and from when it starts."""
+  """A network whose output is its label and the time from which it starts."""
   batch = dict(x=jax.random.normal(key, (24, 4, 2)), cond=dict(label=jnp.arange(24)))
   seen = {}
 
@@ -508,11 +442,11 @@ def test_a_rule_gets_the_outputs_of_the_examples_in_its_slots(key):
     particles=spy,
     conditioning=two_stream.TwoStream(grouping=grouping.by_prefix),
   )
-  y, z, order = seen["y"][:, 4:, 0], seen["z"][:, 4:, 0], seen["times"].assignment[:, 4:]
+  y, z, examples = seen["y"][:, 4:, 0], seen["z"][:, 4:, 0], seen["times"].assignment[:, 4:]
   s, r, t = (u[:, 4:, 0] for u in (seen["times"].s, seen["times"].r, seen["times"].t))
   jumps = np.asarray(r > s)  # a jump of no length is no output of the network
-  assert 0.1 < np.mean(jumps) and np.any(order != np.arange(24)[:, None])
-  np.testing.assert_array_equal(np.floor(y), order)
+  assert 0.1 < np.mean(jumps) and np.any(examples != np.arange(24)[:, None])
+  np.testing.assert_array_equal(np.floor(y), examples)
   np.testing.assert_allclose(y % 1, t, atol=1e-5)
-  np.testing.assert_array_equal(np.floor(z)[jumps], order[jumps])
+  np.testing.assert_array_equal(np.floor(z)[jumps], examples[jumps])
   np.testing.assert_allclose((z % 1)[jumps], r[jumps], atol=1e-5)

@@ -21,13 +21,8 @@ class Modulation(nn.Module):
   @nn.compact
   def __call__(self, emb: Array) -> list[Array]:
     """`[..., E]` to `count` arrays `[..., width]`."""
-    dense = nn.Dense(
-      self.count * self.width,
-      kernel_init=nn.initializers.zeros,
-      dtype=self.dtype,
-      dot_general=linear.as_rows,
-      name="linear",
-    )
+    given = dict(kernel_init=nn.initializers.zeros, dtype=self.dtype, dot_general=linear.as_rows)
+    dense = nn.Dense(self.count * self.width, name="linear", **given)
     return jnp.split(dense(nn.silu(emb)), self.count, axis=-1)
 
 
