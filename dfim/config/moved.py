@@ -56,7 +56,7 @@ _FIELDS = {  # of a part, by its name of today: where each is now, from the same
   "": dict(reach="objective.sample_times.reach"),  # of the whole config
   "core.kernels.laplace": dict(width="bandwidth_multiplier"),
   "core.particles.per_particle_times": dict(bandwidth="inverse_bandwidth"),
-  "core.particles.prefix": dict(bandwidth="inverse_bandwidth"),
+  "core.particles.prefix": dict(averaged="mean", bandwidth="inverse_bandwidth"),
   "core.particles.sequence": dict(bandwidth="inverse_bandwidth"),
   "core.posterior.minibatch_mean": dict(bandwidth="inverse_bandwidth"),
   "core.times.sample": dict(

@@ -59,6 +59,9 @@ def by_prefix(key: Array, x: Array, *, group_size: int) -> Array:
   return jnp.concatenate([context, active.T], axis=1)
 
 
+by_prefix.clean_context = True  # which it compares
+
+
 def gather_slots(tree: Any, assignment: Array | None) -> Any:
   """Arrays `[B, T, ...]` of the examples, in the order of the slots."""
   if assignment is None:

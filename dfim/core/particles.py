@@ -112,7 +112,7 @@ def prefix(
   *,
   group_size: int,
   inverse_bandwidth: float = 3.0,
-  averaged: bool = False,
+  mean: bool = False,
 ) -> Clouds:
   """A point is one token, compared where the tokens before it are similar: `[G, T, M, D]`.
 
@@ -121,7 +121,7 @@ def prefix(
   as in `token`; `times` has the assignment of the slots.
   """
   _check_times("prefix", times)
-  given = dict(group_size=group_size, inverse_bandwidth=inverse_bandwidth, averaged=averaged)
+  given = dict(group_size=group_size, inverse_bandwidth=inverse_bandwidth, mean=mean)
   slots = dict(streams=times.streams, assignment=times.assignment)
   similarity = prefix_kernel.prefix_similarity(x_t, **given, **slots)
   return token(y, z, x_t, w, times, f, group_size=group_size).replace(similarity=similarity)

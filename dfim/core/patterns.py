@@ -94,6 +94,14 @@ def two_stream(key: Array, shape: Shape, *, t_max: float, t_min: float, noisy: f
   return jnp.concatenate([context, t], axis=1), jnp.concatenate([fixed, active], axis=1)
 
 
+two_stream.streams = 2  # that the network and the objective must have
+
+
+def streams(pattern: Pattern) -> int:
+  """The streams that a pattern, bound or not, is of."""
+  return getattr(getattr(pattern, "func", pattern), "streams", 1)
+
+
 def mixture(
   key: Array,
   shape: Shape,
@@ -105,7 +113,7 @@ def mixture(
   mask: Array | None = None,
 ):
   """Each example, or group, follows one of `patterns`, as often as `shares` says by name."""
-  if any(getattr(pattern, "func", pattern) is two_stream for pattern in patterns.values()):
+  if any(streams(pattern) == 2 for pattern in patterns.values()):
     raise ValueError("mixture of two_stream: it has its own tokens; mix patterns of one stream.")
   odds = [shares.get(name, -1.0) for name in patterns]
   if set(patterns) != set(shares) or min(odds, default=-1.0) < 0.0 or sum(odds) <= 0.0:

@@ -78,3 +78,6 @@ def minibatch_mean(
   datum = jnp.where(below, 0.5 * (datum + estimate(x_r, r)), datum)
   noise = (x_t - f.path.alpha(t) * datum) / f.path.sigma(t)
   return jnp.where(here, datum, x), jnp.where(here, noise, eps)
+
+
+minibatch_mean.clean_context = True  # which it compares

@@ -14,17 +14,17 @@ def prefix_similarity(
   *,
   group_size: int,
   inverse_bandwidth: float,
-  averaged: bool = False,
+  mean: bool = False,
   streams: int = 1,
   assignment: Array | None = None,
 ) -> Array:
   """exp(-inverse_bandwidth d) of all pairs of a group, in (0, 1], `[G, T, M, M]`.
 
   d = sum_{j<i} |x^j - x'^j| / D for tokens of D numbers. The similarity falls with the length of
-  the prefix, unless d is averaged, and rises with D: wide tokens need a larger `inverse_bandwidth`.
+  the prefix, unless d is a mean, and rises with D: wide tokens need a larger `inverse_bandwidth`.
   Conditions are not compared: the distributions are mixtures over them.
   `x_t` is `[B, T, ...]`; the first of two `streams` has the prefixes of both, and examples in its
-  rows, also with an `assignment` (`grouping`). `averaged` divides d by the length of the prefix.
+  rows, also with an `assignment` (`grouping`). `mean` divides d by the length of the prefix.
   """
   check_inverse_bandwidth(inverse_bandwidth)
   tokens = x_t.shape[1] // streams
@@ -42,7 +42,7 @@ def prefix_similarity(
   else:  # a token has its own groups
     each = jax.lax.map(of_token, (jnp.arange(tokens), assignment[:, -tokens:].T))
     distance = jnp.moveaxis(each, 0, 1)
-  if averaged:
+  if mean:
     distance = distance / jnp.maximum(position, 1)
   return jnp.tile(jnp.exp(-inverse_bandwidth * distance), (1, streams, 1, 1))
 

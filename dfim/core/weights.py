@@ -82,6 +82,9 @@ def fused_snr(
   return _of(target, eps=of_noise, x0=clip * fused, v=clip * fused * noise / (total + noise))
 
 
+fused_snr.streams = 1  # two streams would take the context for the past
+
+
 def sigmoid(path: Path, s: Array, t: Array, *, bias: float = -1.0, target: Target = None) -> Array:
   """sigmoid(bias - log SNR) of the noise's error."""
   del s

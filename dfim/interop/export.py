@@ -175,7 +175,7 @@ def describe(generator: generator_lib.Generator, step: int) -> dict[str, Any]:
 def _check_new(field: str, folder: str) -> None:
   path = pathlib.Path(folder)
   if path.is_file() or path.is_dir() and any(path.iterdir()):
-    raise FieldError(field, folder, "stands there already; pass a new folder.")
+    raise FieldError(field, folder, "already exists; pass a new folder.")
 
 
 def _ours(spec: Any, package: str) -> Any:

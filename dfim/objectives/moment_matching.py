@@ -84,6 +84,9 @@ def loss(
   return value, {"loss": value, "mmd2": mmd2, **kernel_by_time(k_yy, c)}
 
 
+loss.jumps = True  # so that it needs signal at t_max
+
+
 def kernel_by_time(gram: Array, clouds: particles_lib.Clouds, bins: int = 4) -> dict[str, Array]:
   """The mean kernel value of two different particles of a group, by bins of t, as metrics.
 

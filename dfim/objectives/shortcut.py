@@ -71,3 +71,6 @@ def loss(
   w = jnp.where(active, weight(f.path, s, t, target=f.prediction), 0.0)
   value, mse = (times_lib.mean_of_active(a, where) for a in (w * error, error))
   return value, {"loss": value, "mse": mse}
+
+
+loss.jumps = True  # so that it needs signal at t_max

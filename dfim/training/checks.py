@@ -14,9 +14,8 @@ import numpy as np
 
 from dfim.config import errors, resolve as resolve_lib
 from dfim.config.errors import FieldError
-from dfim.core import conditioning, grouping, patterns, posterior, two_stream, weights
+from dfim.core import conditioning, patterns, two_stream
 from dfim.io import inputs
-from dfim.objectives import moment_matching, shortcut
 from dfim.samplers import given as given_lib
 
 ConfigError = errors.ConfigError
@@ -32,7 +31,7 @@ def network(net: Any) -> None:
   for field, low in least.items():
     value = getattr(net, field, low)
     if isinstance(value, int) and value < low:
-      raise ConfigError(f"model.{field}={value}: set it to {low} or more.")
+      raise FieldError(f"model.{field}", value, f"set it to {low} or more.")
   if not 0.0 <= (getattr(net, "dropout", None) or 0.0) < 1.0:
     raise FieldError("model.dropout", net.dropout, "set it in [0, 1), a share of the features.")
   if isinstance(getattr(net, "time_scale", None), int | float) and net.time_scale <= 0.0:
@@ -51,27 +50,24 @@ def _is_floating(dtype: Any) -> bool:
 def objective(loss: Any, net: Any) -> None:
   """Refuses an objective that lacks a part, or would train on something else than it says."""
   given, function = getattr(loss, "keywords", {}), _function(loss)
-  for p in inspect.signature(function).parameters.values():
-    if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name not in given:
-      raise ConfigError(f"objective.{p.name}: missing; {function.__module__} needs it.")
   sample_times = given.get("sample_times")
   fields = getattr(sample_times, "keywords", {})
   if fields.get("pattern") is None:
     raise ConfigError("objective.sample_times: give it a name, a pattern, t_max and t_min.")
-  if function is moment_matching.loss and fields.get("mapping") is None:
-    raise ConfigError(
-      "objective.sample_times.mapping: missing, and without it r = t and nothing is learnt; name"
-      " one of core.mappings.*"
-    )
-  if function in (moment_matching.loss, shortcut.loss):
-    _jumps_from_noise(given["f"], fields.get("t_max", 1.0))
+  if getattr(function, "jumps", False):
+    _check_jumps(given["f"], sample_times)
   if given.get("drop_rate", 0.0) == 1.0:
-    raise ConfigError("objective.drop_rate=1.0: drops every condition; set it below 1.")
+    raise FieldError("objective.drop_rate", 1.0, "drops every condition; set it below 1.")
   _streams(function, given, fields["pattern"], net)
 
 
-def _jumps_from_noise(f: Any, t_max: float) -> None:
-  """Refuses jumps of a network that predicts noise from where there is no signal: 0 / 0."""
+def _check_jumps(f: Any, sample_times: Any) -> None:
+  """Refuses jumps of no length, and of a network that predicts noise from pure noise: 0 / 0."""
+  given, field = sample_times.keywords, "objective.sample_times.mapping"
+  if "mapping" in inspect.signature(sample_times).parameters and given.get("mapping") is None:
+    fix = "without it r = t and nothing is learnt; name one of core.mappings.*"
+    raise FieldError(field, None, fix)
+  t_max = given.get("t_max", 1.0)
   with jax.ensure_compile_time_eval():
     if f.prediction == "eps" and f.path.alpha(t_max) <= 0.0:
       raise FieldError(
@@ -83,7 +79,7 @@ def _jumps_from_noise(f: Any, t_max: float) -> None:
 
 def _streams(function: Any, given: dict[str, Any], pattern: Any, net: Any) -> None:
   """Refuses two streams without their pattern, network or clean context, and the reverse."""
-  spec, of_two = two_stream.of(given), _function(pattern) is patterns.two_stream
+  spec, of_two = two_stream.of(given), patterns.streams(pattern) == 2
   field, value = "objective.streams", given.get("streams", 1)
   one, two = "1", "2"
   if "conditioning" in inspect.signature(function).parameters:
@@ -105,7 +101,7 @@ def _streams(function: Any, given: dict[str, Any], pattern: Any, net: Any) -> No
     )
   noisy = getattr(inspect.signature(pattern).parameters.get("noisy"), "default", 0.0)
   for rule in map(_function, (spec.grouping, spec.posterior)):
-    if rule in (grouping.by_prefix, posterior.minibatch_mean) and noisy > 0.0:
+    if getattr(rule, "clean_context", False) and noisy > 0.0:
       raise FieldError(
         "objective.sample_times.pattern.noisy",
         noisy,
@@ -119,9 +115,10 @@ def _streams(function: Any, given: dict[str, Any], pattern: Any, net: Any) -> No
       f"{type(net).__name__} has one stream; set "
       "model.name=models.causal_transformer.CausalTransformer.",
     )
-  if spec.streams == 2 and _function(given.get("weight")) is weights.fused_snr:
-    raise ConfigError(
-      "objective.weight: fused_snr would take the context for the past; use another."
+  weight = _function(given.get("weight"))
+  if spec.streams == 2 and getattr(weight, "streams", 2) == 1:
+    raise FieldError(
+      "objective.weight", weight, "would take the context for the past; use another."
     )
 
 

@@ -31,8 +31,8 @@ def make_step(
 
   `loss` is an objective with its hyper-parameters bound, as `resolve` returns it; its schedules
   (`schedules.at_step`) are evaluated at the number of batches seen. The weights are copied into
-  `frozen` every `refresh_every` steps; `accumulate` micro-batches make one step; `shardings` are the
-  state's shardings, or None for the compiler's.
+  `frozen` every `refresh_every` steps; `accumulate` micro-batches make one step; `shardings` are
+  those of the state, or None for the compiler's.
   """
   gradient = make_gradient(apply, loss, accumulate=accumulate)
 

@@ -22,7 +22,7 @@ SIZE = 4
 RULES = dict(
   token=particles.token,
   prefix=particles.prefix,
-  averaged=functools.partial(particles.prefix, averaged=True),
+  averaged=functools.partial(particles.prefix, mean=True),
   sequence=particles.sequence,
 )
 

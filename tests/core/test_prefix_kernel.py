@@ -25,7 +25,7 @@ def similarity(x, **given):
 @pytest.mark.parametrize("streams", [1, 2])
 @pytest.mark.parametrize("averaged", [True, False])
 def test_similarity_is_a_kernel_of_prefixes(averaged, streams, float64):
-  found = similarity(sequences(), averaged=averaged, streams=streams)
+  found = similarity(sequences(), mean=averaged, streams=streams)
   assert found.shape == (GROUPS, TOKENS, M, M)
   np.testing.assert_array_equal(np.diagonal(found, axis1=2, axis2=3), 1.0)
   np.testing.assert_array_equal(found[:, 0], 1.0)
@@ -33,7 +33,7 @@ def test_similarity_is_a_kernel_of_prefixes(averaged, streams, float64):
   np.testing.assert_array_equal(found, np.swapaxes(found, 2, 3))
   assert np.min(np.linalg.eigvalsh(found)) > -1e-12
   if streams == 2:  # the first is the prefix of both
-    first = similarity(sequences()[:, : TOKENS // 2], averaged=averaged)
+    first = similarity(sequences()[:, : TOKENS // 2], mean=averaged)
     np.testing.assert_array_equal(found, np.tile(first, (1, 2, 1, 1)))
 
 
