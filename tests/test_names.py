@@ -8,7 +8,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 FORMER = set(  # identifiers of before, whose meaning a reader could not guess
-  """apart_before as_they_came ask at_places averaged batch_mean claim datum draw_each fits groups
+  """apart_before as_they_came ask at_places averaged batch_mean claim datum draw_each fits
   held kept kinds law like_prefixes likeness look looks near own own_times places plain restored
   rival s_at_r s_at_t_min sheet still_due takes told word""".split()
 )

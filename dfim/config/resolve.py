@@ -50,7 +50,6 @@ def _build(name: str, kwargs: dict[str, Any], field: str) -> Any:
   if inspect.isclass(target) or _is_complete(signature, kwargs):
     return call(target, kwargs, field)
   check_arguments(target, kwargs, field)
-  _check_missing(target, kwargs, field, keyword_only=True)  # a caller gives the others
   return functools.partial(target, **kwargs) if kwargs else target
 
 
@@ -61,14 +60,15 @@ def call(target: Callable[..., Any], kwargs: dict[str, Any], field: str) -> Any:
     FieldError: naming the argument that is unknown, missing, or has a wrong type or value.
   """
   check_arguments(target, kwargs, field)
-  _check_missing(target, kwargs, field)
+  check_missing(target, kwargs, field)
   with config_errors(field, kwargs):
     return target(**kwargs)
 
 
-def _check_missing(
+def check_missing(
   target: Callable[..., Any], kwargs: dict[str, Any], field: str, *, keyword_only: bool = False
 ) -> None:
+  """Refuses to leave out an argument without a default; with `keyword_only` the others may."""
   for name, parameter in inspect.signature(target).parameters.items():
     required = parameter.default is parameter.empty and parameter.kind not in _VARIABLE
     looked_at = parameter.kind is parameter.KEYWORD_ONLY or not keyword_only

@@ -50,6 +50,7 @@ def _is_floating(dtype: Any) -> bool:
 def objective(loss: Any, net: Any) -> None:
   """Refuses an objective that lacks a part, or would train on something else than it says."""
   given, function = getattr(loss, "keywords", {}), _function(loss)
+  resolve_lib.check_missing(function, given, "objective", keyword_only=True)
   sample_times = given.get("sample_times")
   fields = getattr(sample_times, "keywords", {})
   if fields.get("pattern") is None:

@@ -39,7 +39,7 @@ def test_similarity_is_a_kernel_of_prefixes(averaged, streams, float64):
 
 def test_similarity_falls_with_length_unless_averaged(float64):
   x = np.tile(sequences()[:, :1], (1, TOKENS, 1, 1))  # every token at the same distance
-  total, mean = (-np.log(similarity(x, averaged=a)[0, :, 0, 1]) for a in (False, True))
+  total, mean = (-np.log(similarity(x, mean=a)[0, :, 0, 1]) for a in (False, True))
   np.testing.assert_allclose(total, np.arange(TOKENS) * total[1], rtol=1e-6)
   np.testing.assert_allclose(mean[1:], total[1], rtol=1e-6)
 

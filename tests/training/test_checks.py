@@ -11,9 +11,10 @@ import ml_collections
 import numpy as np
 import pytest
 
-from dfim import evaluate, train
+from dfim import train
 from dfim.config.errors import ConfigError
 from dfim.training import checks, experiment, monitor, process
+from tests.test_evaluate import evaluators_of
 
 NAN, INF = float("nan"), float("inf")
 ABSENT = "absent"  # the field is taken out of the config
@@ -58,7 +59,7 @@ BAD = [
   (D, "objective.f.path", ABSENT),
   (D, f"{TIMES}.t_max", ABSENT),
   (D, f"{TIMES}.mapping", ABSENT),
-  (W, f"{TIMES}.pattern", named("core.patterns.uniform_future"), f"{TIMES}.pattern.past"),
+  (W, f"{TIMES}.pattern", named("core.patterns.uniform_future"), "objective: uniform_future()"),
   (D, "sampler.step", named("samplers.jump.Ancestral"), "sampler.step.eta"),
   (D, f"{IMAGES}.reference", ABSENT, IMAGES),
   (T, "optimizer", named("optax.adam")),
@@ -238,7 +239,7 @@ def test_a_batch_that_no_network_reads_is_refused(batch):
 def test_scores_against_other_data_are_refused(name, field, value, shape):
   start = field.removesuffix(".stack")
   with pytest.raises(ConfigError, match=f"^{start}: examples of shape"):
-    evaluate.build(config_of(name, field, value), shape)
+    evaluators_of(config_of(name, field, value), shape)
 
 
 def test_a_profile_beyond_the_end_and_processes_without_a_cluster_are_refused():
