@@ -65,6 +65,7 @@ def lower_bound(
   _check(y, grid, sigma_data)
   rows = jnp.asarray(grid, y.dtype).reshape(len(grid), -1, y.shape[1], *[1] * (y.ndim - 2))
   key, apart = jax.random.split(key)
+  each = tuple(range(1, y.ndim))  # the axes of an example
   noise = sigma_data * interpolants.noise_like(apart, y)
   y = jnp.where(rows[-1] == jnp.max(rows), noise, y)
 
@@ -73,9 +74,9 @@ def lower_bound(
     eps = sigma_data * interpolants.noise_like(jax.random.fold_in(key, n), y)
     x_t = _signal(path, rows[-1], t) * y + jnp.sqrt(_noise(path, rows[-1], t)) * eps
     cost = _step_cost(path, sigma_data, y, x_t, clean(x_t, t), rows[-1], s, t)
-    return total - _per_example(cost), None
+    return total - cost.sum(each), None
 
-  start = -_per_example(_start_cost(path, sigma_data, y, rows[-1], rows[0]))
+  start = -_start_cost(path, sigma_data, y, rows[-1], rows[0]).sum(each)
   return jax.lax.scan(body, start, (jnp.arange(len(rows) - 1), rows[1:], rows[:-1]))[0]
 
 
@@ -142,7 +143,3 @@ def _noise(path: Path, s: Array, t: Array) -> Array:
 def _norm(path: Path, t: Array) -> Array:
   """The variance of x_t for white data, in units of sigma_data^2."""
   return jnp.square(path.alpha(t)) + jnp.square(path.sigma(t))
-
-
-def _per_example(a: Array) -> Array:
-  return a.sum(range(1, a.ndim))

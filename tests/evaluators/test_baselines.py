@@ -118,20 +118,6 @@ def test_naive_errors_are_whole_blocks_of_training_at_the_same_phase():
   assert len(np.unique(day_of[:, 0, 0])) > 15
 
 
-def test_a_season_of_one_step_repeats_the_last_value():
-  values = np.cumsum(np.random.default_rng(0).normal(size=(500, 2)), 0)
-  series = dict(
-    values=values, calendar=np.zeros((500, 0), np.float32), season=1, cuts=(400, 400, 500)
-  )
-  windows = forecasting.load(series=series, context=10, horizon=5)
-  found = baselines.seasonal_naive(series, windows, 4000)
-  spread = found.std(0) / np.sqrt(4000)
-  last = values[windows["origin"] - 1, None]
-  starts = np.arange(1, 396)
-  bias = (values[starts[:, None] + np.arange(5)] - values[starts - 1, None]).mean(0)
-  assert np.all(np.abs(found.mean(0) - last - bias) < 5 * spread)
-
-
 @pytest.mark.parametrize(
   "change, place",
   [
@@ -211,22 +197,6 @@ def test_a_constant_dimension_is_forecast_as_it_is(series, constant):
   expected = baselines.seasonal_naive(others, forecasting.load(series=others, **SIZES, count=3), 20)
   found = baselines.seasonal_naive(still, windows, 20)
   np.testing.assert_array_equal(found[..., [0, 2]], expected)
-
-
-def test_integers_are_forecast_as_their_values(series):
-  exact = series | dict(values=np.round(10 * series["values"]))
-  narrow = exact | dict(values=exact["values"].astype(np.int16))
-  windows = forecasting.load(series=exact, **SIZES, count=3)
-  ridge_var = functools.partial(baselines.ridge_var, choice=(2, 1.0))
-  for forecast in (baselines.seasonal_naive, ridge_var):
-    found = forecast(narrow, windows, 4)
-    np.testing.assert_array_equal(found, forecast(exact, windows, 4))
-
-
-def test_an_order_that_the_past_does_not_hold_is_refused(series, windows):
-  for choice in ((0, 1.0), (3600, 1.0)):
-    with refused("choice: "):
-      baselines.ridge_var(series, windows, 4, choice=choice)
 
 
 def test_the_choice_is_made_on_validation_windows_alone(series, windows):

@@ -17,13 +17,6 @@ def test_pixels_are_rounded_and_clipped_and_grey_is_repeated():
     np.testing.assert_array_equal(found[..., channel].ravel(), [0, 0, 128, 255, 255, 128])
 
 
-def test_pixels_of_uint8_come_back():
-  images = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), np.uint8)
-  for low, high in (LIMITS, (-2 / 3, 2 / 3)):
-    x = (low + (high - low) * (images / 255)).astype(np.float32)
-    np.testing.assert_array_equal(adm.pixels(x, (low, high)), images)
-
-
 @pytest.mark.parametrize(
   "x, place",
   [

@@ -186,7 +186,6 @@ def placed(array, value, *place):
     (Y[0, 0], GRID, SIGMA, "y of float32 (2,)"),
     (placed(Y, np.nan, 1, 2, 0), GRID, SIGMA, "y: nan at sequence 1, token 2, dimension 0"),
     (Y, GRID[:, :3], SIGMA, "grid of shape (3, 3)"),
-    (Y, GRID[:1], SIGMA, "grid of shape (1, 4)"),
     (Y, GRID[:, None].repeat(2, 1), SIGMA, "grid of shape (3, 2, 4)"),
     (Y, placed(GRID, np.nan, 1, 2), SIGMA, "grid: nan at row 1, token 2"),
     (Y, placed(GRID, 1.5, 0, 1), SIGMA, "grid: 1.5 at row 0, token 1"),
@@ -205,7 +204,6 @@ def test_arguments_that_have_no_bound_are_refused(y, grid, sigma_data, line):
   "ends, place",
   [
     ([1.0, 2.0, 0.0], "ends of float64"),
-    ([1, 2], "ends of shape (2,)"),
     ([1, 3, 0], "ends: 3 at token 1"),
     ([-1, 0, 0], "ends: -1 at token 0"),
   ],
