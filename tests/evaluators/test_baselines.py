@@ -63,7 +63,7 @@ def test_paths_are_keyed_by_the_seed(series, windows, forecast):
   assert len(np.unique(a[:, 0, 0, 0])) == 4
 
 
-def test_order_in_the_embedded_series_is_oracle_ridge_naive(series, windows):
+def test_order_in_the_made_up_series_is_oracle_ridge_naive(series, windows):
   score = {
     forecast.__name__: crps.scores(forecast(series, windows), windows["target"])["crps_sum"]
     for forecast in (baselines.oracle, baselines.ridge_var, baselines.seasonal_naive)
@@ -125,17 +125,12 @@ def test_naive_errors_are_whole_blocks_of_training_at_the_same_phase():
     (dict(season=1200), "series.cuts=(3600, 4800, 6000)"),
     (dict(values=None), "series.values"),
     (dict(cuts=(4790, 4800, 6000)), "series.cuts: 10 steps"),
-    *[(dict(distribution=v), "series.distribution") for v in (None, dict(mean=np.zeros((0, 3))))],
   ],
 )
 def test_a_series_that_cannot_be_forecast_is_refused_without_a_draw(series, windows, change, place):
-  if isinstance(change.get("distribution"), dict):
-    change = dict(distribution=series["distribution"] | change["distribution"])
-  with refused(place):
-    baselines.check(series | change, windows)
-  forecast = baselines.oracle if "distribution" in change else baselines.ridge_var
-  with refused(place):
-    forecast(series | change, windows, 4)
+  for call in (baselines.check, baselines.ridge_var):
+    with refused(place):
+      call(series | change, windows)
 
 
 def test_what_can_be_forecast_passes_the_check(series, windows):
@@ -166,13 +161,13 @@ def test_forecasts_outside_the_series_are_refused(series, windows, forecast, ori
 
 
 @pytest.mark.parametrize(
-  "change",
-  [dict(mean=np.zeros((24, 2))), dict(covariance=-np.eye(3)), dict(matrix=np.full((3, 3), np.nan))],
+  "change", [dict(mean=np.zeros((0, 3))), dict(covariance=-np.eye(3)), dict(matrix=np.eye(2))]
 )
 def test_a_wrong_distribution_is_refused(series, windows, change):
   bad = series | dict(distribution=series["distribution"] | change)
-  with refused(f"series.distribution.{next(iter(change))}"):
-    baselines.check(bad, windows)
+  for call in (baselines.check, baselines.oracle):
+    with refused(f"series.distribution.{next(iter(change))}"):
+      call(bad, windows)
 
 
 @pytest.mark.parametrize("constant", [0.1, -7e5])

@@ -173,16 +173,6 @@ def test_the_last_block_alone_takes_the_maximum(monkeypatch):
   assert pools == [inception._average, inception._maximum]
 
 
-@pytest.mark.parametrize("size", [8, 299, 500])
-@pytest.mark.parametrize("half", [True, False])
-def test_resizing_is_linear_interpolation(size, half):
-  """pytorch-fid's at half pixels, TensorFlow's from the first pixel on."""
-  x = np.random.default_rng(3).uniform(size=size)
-  at = ((np.arange(299) + half / 2) * size / 299 - half / 2).clip(0, size - 1)
-  found = inception._interpolation(size, 299, half) @ x
-  np.testing.assert_allclose(found, np.interp(at, np.arange(size), x), atol=1e-5)
-
-
 @pytest.mark.parametrize(
   "resize, centre, scale", [("tensorflow", 128, 128), ("pytorch", 127.5, 127.5)]
 )

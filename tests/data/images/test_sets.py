@@ -29,48 +29,39 @@ def png(pixels):
   return file.getvalue()
 
 
-class Thin(tfds.core.GeneratorBasedBuilder):
-  """Grey pictures one pixel wide, `PIXELS[i, :, :1, :1]`; some splits have no labels."""
+class Noise(tfds.core.GeneratorBasedBuilder):
+  """The left upper corners of `PIXELS`, with the labels of each split."""
 
-  VERSION = tfds.core.Version("1.0.0")
   skip_registration = True
-  LABELS = dict(train=[0, 2, 1], test=[-1, -1, -1], some=[0, -1, 1], first=[-1, 0, 1])
 
   def _info(self):
-    features = dict(
-      image=tfds.features.Image(shape=(6, 1, 1)), label=tfds.features.ClassLabel(num_classes=4)
-    )
+    label = tfds.features.ClassLabel(num_classes=self.CLASSES)
+    features = dict(image=tfds.features.Image(shape=self.SHAPE), label=label)
     return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
   def _split_generators(self, dl_manager):
-    return {split: self._generate_examples(labels) for split, labels in self.LABELS.items()}
+    return {split: self._generate_examples(labels) for split, labels in self.SPLITS.items()}
 
   def _generate_examples(self, labels):
+    height, width, channels = self.SHAPE
     for i, label in enumerate(labels):
-      yield i, dict(image=png(PIXELS[i, :, :1, 0]), label=label)
+      image = PIXELS[i, :height, :width, :channels]
+      yield i, dict(image=png(image.squeeze(-1) if channels == 1 else image), label=int(label))
 
 
-class Cifar10(tfds.core.GeneratorBasedBuilder):
-  """The official set's name, version and features; 6x6 pictures of noise."""
+class Thin(Noise):
+  """Grey pictures one pixel wide; some splits have no labels."""
+
+  VERSION, CLASSES, SHAPE = tfds.core.Version("1.0.0"), 4, (6, 1, 1)
+  SPLITS = dict(train=[0, 2, 1], test=[-1, -1, -1], some=[0, -1, 1], first=[-1, 0, 1])
+
+
+class Cifar10(Noise):
+  """The official set's name and version."""
 
   name = "cifar10"
-  VERSION = tfds.core.Version("3.0.2")
-  skip_registration = True
-
-  def _info(self):
-    features = dict(
-      id=tfds.features.Text(),
-      image=tfds.features.Image(shape=(6, 6, 3)),
-      label=tfds.features.ClassLabel(num_classes=10),
-    )
-    return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-  def _split_generators(self, dl_manager):
-    return dict(train=self._generate_examples(30), test=self._generate_examples(8))
-
-  def _generate_examples(self, count):
-    for i in range(count):
-      yield i, dict(id=f"{i}", image=png(PIXELS[i]), label=int(LABELS[i]))
+  VERSION, CLASSES, SHAPE = tfds.core.Version("3.0.2"), 10, (6, 6, 3)
+  SPLITS = dict(train=LABELS, test=LABELS[:8])
 
 
 @pytest.fixture(scope="module")
