@@ -7,7 +7,7 @@ row, each token noised by itself, and q the path's own way from y to more noise.
 
   ln p(y) >= - KL(q(x_top | y) | noise) - sum of E KL(q(x_s | x_t, y) | p(x_s | x_t))
 
-over all steps of all tokens; in a token's last step, where s = k, ln p(y | x_t) stands for - KL.
+over all steps of all tokens; in a token's last step, where s = k, ln p(y | x_t) replaces - KL.
 
 The variance of p is that of x_s given x_t for white data of standard deviation sigma_data: DDPM's
 beta on a variance-preserving path. It stays positive at k = 0, where p needs a density. With the

@@ -1,4 +1,4 @@
-"""Baselines: nothing of the future enters, and what they draw is what they say."""
+"""Baselines: nothing of the future enters, and their draws have the right distribution."""
 
 import functools
 
@@ -35,7 +35,7 @@ def spoiled(series, row, value=np.nan):
 
 @ALL
 def test_the_future_never_enters(series, forecast):
-  """Nor by what is fitted or chosen; at the last window, all before it may be known."""
+  """Nor by the fit or the choice; at the last window, all before it may be known."""
   windows = forecasting.load(series=series, **SIZES, count=2)
   expected = forecast(series, windows, 8, 0)
   found = forecast(spoiled(series, windows["origin"][-1]), windows, 8, 0)
@@ -133,7 +133,7 @@ def test_a_series_that_cannot_be_forecast_is_refused_without_a_draw(series, wind
       call(series | change, windows)
 
 
-def test_what_can_be_forecast_passes_the_check(series, windows):
+def test_sound_series_pass_the_check(series, windows):
   baselines.check(series, windows)
   baselines.check(series | dict(cuts=(4800, 4800, 6000)), windows)  # nothing lies between
   baselines.check(spoiled(series, 5990), forecasting.load(series=spoiled(series, 5990), **SIZES))
@@ -178,19 +178,19 @@ def test_a_constant_dimension_is_forecast_as_it_is(series, constant):
   known["matrix"][1] = known["covariance"][1] = known["covariance"][:, 1] = 0
   values = series["values"].copy()
   values[:, 1] = constant
-  still = series | dict(values=values, distribution=known)
-  windows = forecasting.load(series=still, **SIZES, count=3)
-  baselines.check(still, windows)
+  constant_one = series | dict(values=values, distribution=known)
+  windows = forecasting.load(series=constant_one, **SIZES, count=3)
+  baselines.check(constant_one, windows)
   ridge_var = functools.partial(baselines.ridge_var, choice=(2, 1.0))
   for forecast in (baselines.seasonal_naive, ridge_var, baselines.oracle):
-    found = forecast(still, windows, 20)
+    found = forecast(constant_one, windows, 20)
     assert np.all(found[..., 1] == constant) and np.isfinite(found).all()
     scores = crps.scores(found, windows["target"])
     alone = crps.scores(found[..., [0, 2]], windows["target"][..., [0, 2]])
     assert scores["crps"] == pytest.approx(alone["crps"] * 2 / 3)  # of three, one is 0
   others = series | dict(values=values[:, [0, 2]])
   expected = baselines.seasonal_naive(others, forecasting.load(series=others, **SIZES, count=3), 20)
-  found = baselines.seasonal_naive(still, windows, 20)
+  found = baselines.seasonal_naive(constant_one, windows, 20)
   np.testing.assert_array_equal(found[..., [0, 2]], expected)
 
 

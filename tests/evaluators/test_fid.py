@@ -1,4 +1,4 @@
-"""FID from files, with a network that stands in for Inception where only the bookkeeping counts."""
+"""FID from files, with a small network in place of Inception where only the bookkeeping counts."""
 
 import re
 
@@ -36,7 +36,7 @@ def draw(params, count, steps, first=0):
 NETWORK = dict(scale=np.ones(()))
 
 
-def test_data_score_zero_and_what_is_off_scores_more(small, tmp_path):
+def test_data_score_zero_and_shifted_samples_more(small, tmp_path):
   path = tmp_path / "stats.npz"
   digest = fid.write_statistics(path, NETWORK, DATA)
   how = dict(network=NETWORK, reference=frechet.load(path), samples=40, steps=(1, 4))

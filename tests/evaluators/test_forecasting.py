@@ -1,4 +1,4 @@
-"""Scores of forecasts: each path meets its own window, and what cannot be scored is refused."""
+"""Scores of forecasts: each path meets its own window, and hopeless series are refused."""
 
 import sys
 

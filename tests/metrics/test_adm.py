@@ -1,4 +1,4 @@
-"""ADM's file of samples: what its suite reads, and a killed export that goes on."""
+"""The file of samples for ADM's suite, and a killed export that goes on."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_pixels_are_rounded_and_clipped_and_grey_is_repeated():
     (np.full((1, 2, 2, 3), np.nan), "nan at image 0, row 0, column 0, channel 0"),
   ],
 )
-def test_refuses_what_are_no_images(x, place):
+def test_refuses_other_arrays_than_images(x, place):
   with refused(place):
     adm.pixels(x, LIMITS)
 

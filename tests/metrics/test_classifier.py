@@ -65,7 +65,7 @@ BAD[5] = np.nan
     (FEW[0], FEW[1] + np.int64(2**40), "labels: "),
   ],
 )
-def test_refuses_what_are_not_labelled_images(x, labels, place, rough):
+def test_refuses_wrong_images_and_labels(x, labels, place, rough):
   with refused(place):
     classifier.train(x, labels, steps=1)
   with refused(place):

@@ -82,7 +82,7 @@ def test_bad_shapes_are_refused(paths, target, place):
 
 
 @pytest.mark.parametrize("score", [crps.exact, crps.quantile, crps.scores, crps.along])
-def test_what_is_not_finite_is_refused_with_its_place(score):
+def test_numbers_that_are_not_finite_are_refused_with_their_place(score):
   paths, target = normal(0, 9, 4, 5, 3), normal(1, 4, 5, 3)
   spoiled = paths.copy()
   spoiled[8, 3, 0, 2] = np.nan

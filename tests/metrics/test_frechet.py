@@ -24,7 +24,7 @@ def test_moments_are_numpys_in_float64():
 
 
 @pytest.mark.parametrize("x", [np.zeros((1, 3)), np.zeros(5), np.full((4, 2), np.nan)])
-def test_moments_refuse_what_has_none(x):
+def test_moments_refuse_other_arrays(x):
   with refused("features"):
     frechet.moments(x)
 
@@ -82,7 +82,7 @@ def test_saved_moments_come_back(tmp_path):
     np.testing.assert_array_equal(a, b)
 
 
-def test_load_refuses_what_holds_no_moments(tmp_path):
+def test_load_names_missing_files_and_arrays(tmp_path):
   path = tmp_path / "a.npz"
   with refused(path, "docs/scores.md", kind=FileNotFoundError):
     frechet.load(path)
@@ -111,7 +111,7 @@ MEAN, COV = np.arange(3.0), np.diag([1.0, 2.0, 3.0])
     (dict(sigma=changed(COV, (0, 0), -1)), "sigma: an eigenvalue is negative"),
   ],
 )
-def test_load_refuses_what_are_no_moments(wrong, place, tmp_path):
+def test_load_refuses_wrong_moments(wrong, place, tmp_path):
   path = tmp_path / "a.npz"
   np.savez(path, **(dict(mu=MEAN, sigma=COV) | wrong))
   with refused(path, place):

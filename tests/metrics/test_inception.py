@@ -156,7 +156,7 @@ def block_by_hand(name, u):
     ("e2", lambda u, x: inception._block_e(u, x, inception._maximum)),
   ],
 )
-def test_a_block_is_what_a_few_small_convolutions_give_by_hand(name, block):
+def test_a_block_equals_small_convolutions_by_hand(name, block):
   ours, by_hand = Units(False), Units(True)
   expected = np.concatenate(block_by_hand(name, by_hand), -1)
   scale = np.abs(expected).max()

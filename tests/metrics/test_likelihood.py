@@ -76,7 +76,7 @@ def gap(path, order, quarters, steps, *, a=0.9, t_max=1.0, t_min=0.01, factor=1.
   cov, grid = covariance(a), make_grid(order, steps, quarters, t_max, t_min)
   y, there = draw(path, cov, grid[-1]), np.array(quarters) < 4
   exact = log_density(moments(path, cov, grid[-1])[np.ix_(there, there)], y[:, there])
-  y = np.where(there, y, 1e3)  # what is given for a token that is left out does not matter
+  y = np.where(there, y, 1e3)  # values of tokens that are left out do not matter
   clean = denoiser(path, cov, causal=order == "autoregressive", factor=factor)
   apart = exact - bound(path, clean, y, grid)
   return apart.mean(), apart.std() / np.sqrt(len(apart))
@@ -122,7 +122,7 @@ def test_a_worse_denoiser_has_a_lower_bound(factor, float64):
 
 
 def test_a_denoiser_blind_to_other_tokens_reaches_the_product_of_marginals(float64):
-  """Its bound falls short by what the tokens tell of each other, -1/2 ln det of the correlation."""
+  """Its bound falls short by the tokens' mutual information, -1/2 ln det of the correlation."""
   path, cov = ip.Cosine(), covariance(0.9)
   grid = make_grid("full", 32, CLEAN, 1.0, 0.01)
   y = draw(path, cov, grid[-1])

@@ -77,7 +77,7 @@ def test_a_link_back_is_named_and_not_followed(place, target, root, tmp_path, ca
     assert levels(data) == [10, 20, 30, 30] and data["label"].tolist() == [0, 1, 2, 3]
 
 
-def test_what_is_no_picture_is_named_in_one_warning(root, caplog):
+def test_other_files_are_named_in_one_warning(root, caplog):
   for name in ("labels.csv", "ants/a.heic", "ants/a\nb.txt"):
     (root / name).write_text("")
   os.mkfifo(root / "ants/pipe.png")  # to open it would wait for ever

@@ -213,7 +213,7 @@ def test_arrays_by_other_names_are_named_in_a_warning(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("path, kind", [(None, ValueError), ("no.npz", FileNotFoundError)])
-def test_what_is_no_file_is_named(path, kind):
+def test_a_missing_file_is_named(path, kind):
   with refused("data.path", path, kind=kind):
     sets.load_npz(path)
 

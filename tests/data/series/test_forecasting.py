@@ -19,7 +19,7 @@ SIZES = dict(context=48, horizon=24)
 LAGS = (24, 168)
 ANCHORS = pytest.mark.parametrize("anchor", ["last", "mean", "train", "ridge"])
 
-# What every data source promises, of the source below.
+# The contract of every data source, of the source below.
 test_starting_at_n_equals_skipping_n = contract.test_starting_at_n_equals_skipping_n
 test_processes_hold_parts_of_one_batch = contract.test_processes_hold_contiguous_parts_of_one_batch
 test_batches_differ_by_seed_and_number = contract.test_batches_differ_by_seed_and_number
@@ -64,7 +64,7 @@ def ramp(length, dims=2):
 
 @ANCHORS
 @pytest.mark.parametrize("split", ["test", "validation"])
-def test_nothing_of_the_horizon_reaches_what_a_forecaster_is_given(series, anchor, split):
+def test_nothing_of_the_horizon_reaches_a_forecaster(series, anchor, split):
   options = dict(**SIZES, lags=LAGS, anchor=anchor, stack=2, split=split, count=5)
   whole = forecasting.load(series=series, **options)
   known = whole["context"]
@@ -416,7 +416,7 @@ def test_exchange_rates_equal_those_of_gluonts():
     *[("season", v) for v in (0, -24, 24.0)],
   ],
 )
-def test_what_is_no_series_is_refused(series, field, value):
+def test_other_things_than_a_series_are_refused(series, field, value):
   with refused(f"data.series.{field}"):
     forecasting.checked(series | {field: value})
 
