@@ -52,7 +52,7 @@ def _digest(examples: Any) -> str:
 
 
 def _coarse(a: np.ndarray) -> np.ndarray:
-  """int64 `[...]`: how many sixteenths of the standard deviation, rounded to a power of 2."""
+  """int64 `[...]`: sixteenths of the standard deviation, rounded to a power of 2."""
   a = np.where(np.isfinite(a), a, 0.0)
   std = a.std()
   unit = 2.0 ** np.round(np.log2(std)) / 16 if std > 0 else 1.0

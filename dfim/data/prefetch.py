@@ -27,8 +27,8 @@ def ahead(make: Callable[[], Read], start: int, *, threads: int = 0, workers: in
   """Batches `start`, `start + 1`, ... in this order, read ahead.
 
   Args:
-    make: opens the data and returns the function that reads a batch. It is called here, once, and
-      in each worker, and so must pickle: functions and values, no open files.
+    make: opens the data and returns the function that reads a batch. It is called here and in each
+      worker, and so must pickle.
     start: the number of the first batch.
     threads: that read ahead, in this process or in each worker.
     workers: processes that read ahead. They never use an accelerator, and end with the iterator

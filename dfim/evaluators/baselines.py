@@ -27,7 +27,7 @@ def check(series: forecasting.Series, windows: Windows) -> None:
     _distribution(series)
   truth = forecasting.targets(series, origin, horizon)
   if not np.array_equal(truth, windows["target"], equal_nan=True):
-    raise ValueError("series: is not what the windows of data were cut from; name the same one")
+    raise ValueError("series: the windows of data were cut from another one; name that")
 
 
 def seasonal_naive(

@@ -106,22 +106,15 @@ def check_scores(
   inputs.refuse_where(known >= classes, known, "held_out.label", ("image",), fix)
   inputs.whole(samples, "samples", low=least)
   inputs.whole(energy_images, "energy_images", low=3)
-  _check_copies(x, y)
+  fresh = np.isin(subsets.keys(y), subsets.keys(x), invert=True)
+  if np.median(fresh) == 0:  # the unit of `nearest`
+    count = f"{len(y) - fresh.sum()} of its {len(y)} images are in reference too"
+    raise ValueError(f"held_out: {count}; give images that are not trained on, as a test split's.")
   folder = inputs.path(cache, "cache")
   try:
     classifier.check_cache(folder, dataset, reference["x"], given, steps=training_steps)
   except ValueError as error:
     raise FieldError("cache", cache, f"{error}.") from None
-
-
-def _check_copies(x: np.ndarray, y: np.ndarray) -> None:
-  """Refuses held-out images whose median distance to the reference, a unit, is 0."""
-  fresh = np.isin(subsets.keys(y), subsets.keys(x), invert=True)
-  if np.median(fresh) == 0:
-    count = f"{len(y) - fresh.sum()} of its {len(y)} images are in reference too"
-    raise ValueError(
-      f"held_out: {count}; give images that are not trained on, such as a test split"
-    )
 
 
 class _Space:

@@ -14,13 +14,10 @@ LEAST_EXAMPLES = 6  # of fresh data: a distance takes three or more from each ha
 def scores(
   draw: Draw, params: Any, *, reference: Data, steps: tuple[int, ...] = (1, 2, 4, 8)
 ) -> Found:
-  """Unbiased energy distance (Szekely and Rizzo 2013) of samples to as many points of `reference`.
+  """`energy`, `distances.energy_distance` of samples to `reference`, and its standard error.
 
-  `draw` is `sample.make_draw`'s, `reference` is fresh data with `x [N, D]`.
-
-  Returns:
-    `energy` and its standard error for each number of `steps`, and between random halves of the
-    reference, whose distance is 0 on average. No figures.
+  For each number of `steps` as many samples as `reference`, fresh data `x [N, D]`, has are compared
+  with it, and random halves of it with each other. No figures.
   """
   found = pairs(draw, params, reference["x"], steps)
   rows = {name: distances.energy_distance(*pair) for name, pair in found.items()}

@@ -15,12 +15,10 @@ from dfim.viz import images as pictures
 def scores(
   draw: Draw, params: Any, *, reference: Data, steps: tuple[int, ...] = (1, 2, 4, 8)
 ) -> Found:
-  """Compares as many samples as `reference`, fresh data `x [N, T, D]`, has with it.
+  """`joint` and, of points of the plane, `turn` of `metrics.sequences`, with standard errors.
 
-  Returns:
-    `joint` and, of points of the plane, `turn` of `metrics.sequences`, with standard errors, for
-    each number of `steps` of `draw`, which is `sample.make_draw`'s, and between random halves of
-    the reference, whose distance is 0 on average. No figures.
+  For each number of `steps` as many samples as `reference`, fresh data `x [N, T, D]`, has are
+  compared with it, and random halves of it with each other. No figures.
   """
   pairs = points.pairs(draw, params, reference["x"], steps)
   return {name: _row(*pair) for name, pair in pairs.items()}, {}

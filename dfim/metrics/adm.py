@@ -54,9 +54,8 @@ def write(
 ) -> None:
   """Writes an .npz atomically; a file that exists stays as it is.
 
-  Images are kept in `path` + ".part" meanwhile, so that the same call resumes a killed one at the
-  first incomplete image. `images` gives, from the index of the first one, uint8 `[n, H, W, 3]` at a
-  time; `shape` is `(N, H, W, 3)`.
+  `images(first)` gives uint8 `[n, H, W, 3]` at a time, kept in `path` + ".part", so that the same
+  call resumes a killed one; `shape` is `(N, H, W, 3)`.
   """
   path = pathlib.Path(path)
   if path.exists():

@@ -89,7 +89,7 @@ def cached(
   if path.exists():
     return load(path, _shapes(x, labels))
   params = train(x, labels, steps=steps)
-  save(path, params)
+  atomic.replace(path, lambda file: np.savez(file, **params))
   return params
 
 
@@ -122,13 +122,8 @@ def _shapes(x: np.ndarray, labels: np.ndarray) -> Params:
   return jax.eval_shape(lambda key: _init(key, x.shape[1:], classes), jax.random.key(0))
 
 
-def save(path: str | os.PathLike, params: Params) -> None:
-  """Writes an .npz atomically."""
-  atomic.replace(path, lambda file: np.savez(file, **params))
-
-
 def load(path: str | os.PathLike, like: Params) -> Params:
-  """Reads what `save` wrote, never a pickle; every array must have the shape and type in `like`."""
+  """The weights in an .npz; every array must have the shape and type in `like`."""
   try:
     params = npz.read_npz(path)
   except ValueError as error:

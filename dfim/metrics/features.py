@@ -1,4 +1,4 @@
-"""What feature spaces share: a network over many images, and a name for its weights."""
+"""Shared by feature spaces: a network over many images, and a name for its weights."""
 
 from collections.abc import Callable
 import functools

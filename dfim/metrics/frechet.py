@@ -1,7 +1,7 @@
 """Frechet distance between two clouds of features, taken for Gaussians.
 
 Source: M. Heusel et al., GANs Trained by a Two Time-Scale Update Rule, arXiv 1706.08500. It is FID
-only where the features are those of the Inception network; name yours beside the number.
+only where the features are those of the Inception network.
 """
 
 import os

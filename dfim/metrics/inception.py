@@ -121,7 +121,7 @@ def _checked(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]
 
 
 def _single(array: np.ndarray, field: str) -> np.ndarray:
-  """In float32; refuses what that cannot hold."""
+  """In float32; refuses numbers that overflow."""
   axes = tuple(f"axis {n}, place" for n in range(array.ndim))
   return inputs.numbers(array, field, array.shape, axes=axes, dtype=np.float32)
 

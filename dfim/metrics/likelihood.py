@@ -7,7 +7,7 @@ row, each token noised by itself, and q the path's own way from y to more noise.
 
   ln p(y) >= - KL(q(x_top | y) | noise) - sum of E KL(q(x_s | x_t, y) | p(x_s | x_t))
 
-over all steps of all tokens; in a token's last step, where s = k, ln p(y | x_t) stands for - KL.
+over all steps of all tokens; in a token's last step, where s = k, ln p(y | x_t) replaces - KL.
 
 The variance of p is that of x_s given x_t for white data of standard deviation sigma_data: DDPM's
 beta on a variance-preserving path. It stays positive at k = 0, where p needs a density. With the
@@ -66,6 +66,7 @@ def lower_bound(
   _check(y, grid, sigma_data)
   rows = jnp.asarray(grid, y.dtype).reshape(len(grid), -1, y.shape[1], *[1] * (y.ndim - 2))
   key, apart = jax.random.split(key)
+  each = tuple(range(1, y.ndim))  # the axes of an example
   noise = sigma_data * interpolants.noise_like(apart, y)
   y = jnp.where(rows[-1] == jnp.max(rows), noise, y)
 
@@ -74,9 +75,9 @@ def lower_bound(
     eps = sigma_data * interpolants.noise_like(jax.random.fold_in(key, n), y)
     x_t = _signal(path, rows[-1], t) * y + jnp.sqrt(_noise(path, rows[-1], t)) * eps
     cost = _step_cost(path, sigma_data, y, x_t, clean(x_t, t), rows[-1], s, t)
-    return total - _per_example(cost), None
+    return total - cost.sum(each), None
 
-  start = -_per_example(_start_cost(path, sigma_data, y, rows[-1], rows[0]))
+  start = -_start_cost(path, sigma_data, y, rows[-1], rows[0]).sum(each)
   return jax.lax.scan(body, start, (jnp.arange(len(rows) - 1), rows[1:], rows[:-1]))[0]
 
 
@@ -143,7 +144,3 @@ def _noise(path: Path, s: Array, t: Array) -> Array:
 def _norm(path: Path, t: Array) -> Array:
   """The variance of x_t for white data, in units of sigma_data^2."""
   return jnp.square(path.alpha(t)) + jnp.square(path.sigma(t))
-
-
-def _per_example(a: Array) -> Array:
-  return a.sum(range(1, a.ndim))

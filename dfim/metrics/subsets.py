@@ -1,7 +1,6 @@
-"""Random parts of a set that do not depend on the order of its rows.
+"""Random parts of a set that do not depend on the order of its rows, for files are often sorted.
 
-Files are often sorted, by class or by time. A part that is chosen here is a function of the seed
-and of the rows' content alone: the same set in another order has the same part.
+A part is a function of the seed and of the rows' content alone.
 """
 
 import math
@@ -23,10 +22,7 @@ def shuffle(rows: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def keys(rows: np.ndarray) -> np.ndarray:
-  """A float64 number `[N]` for each of `rows` `[N, ...]`: equal rows have equal numbers.
-
-  It is the projection on one random direction.
-  """
+  """The projections `[N]` of `rows` `[N, ...]` on one random direction, equal for equal rows."""
   size = math.prod(rows.shape[1:])
   direction = np.random.default_rng(0).normal(size=size)
   block = max(1, _NUMBERS // size)

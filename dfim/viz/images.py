@@ -81,10 +81,9 @@ def density(x: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
 def tracks(
   x: np.ndarray, limits: tuple[float, float], columns: int = 20, side: int = 48
 ) -> np.ndarray:
-  """Sequences `[N, T, D]`, a tile each: uint8 `[H, W, 1]`.
+  """Sequences `[N, T, D]`, a tile each: uint8 `[H, W, 1]`; values beyond `limits` lie outside.
 
-  Points of the plane, D = 2, are joined to a path, whose first point is ringed; any other D are
-  lines over time. Values beyond `limits` lie outside of the tile.
+  Points of the plane, D = 2, are joined to a path, its first point ringed; others are lines.
   """
   low, high = _checked(limits)
   unit = (inputs.examples(x, "sequences", 3) - low) / (high - low)

@@ -1,4 +1,4 @@
-"""What tests of data sets share."""
+"""Shared by tests of data sets."""
 
 import contextlib
 

@@ -1,4 +1,4 @@
-"""What every data source promises; a new public source of these modules is tested for free."""
+"""The contract of every data source; a new public source of these modules is tested for free."""
 
 import inspect
 import itertools

@@ -1,4 +1,4 @@
-"""Baselines: nothing of the future enters, and what they draw is what they say."""
+"""Baselines: nothing of the future enters, and their draws have the right distribution."""
 
 import functools
 
@@ -35,7 +35,7 @@ def spoiled(series, row, value=np.nan):
 
 @ALL
 def test_the_future_never_enters(series, forecast):
-  """Nor by what is fitted or chosen; at the last window, all before it may be known."""
+  """Nor by the fit or the choice; at the last window, all before it may be known."""
   windows = forecasting.load(series=series, **SIZES, count=2)
   expected = forecast(series, windows, 8, 0)
   found = forecast(spoiled(series, windows["origin"][-1]), windows, 8, 0)
@@ -63,7 +63,7 @@ def test_paths_are_keyed_by_the_seed(series, windows, forecast):
   assert len(np.unique(a[:, 0, 0, 0])) == 4
 
 
-def test_order_in_the_embedded_series_is_oracle_ridge_naive(series, windows):
+def test_order_in_the_made_up_series_is_oracle_ridge_naive(series, windows):
   score = {
     forecast.__name__: crps.scores(forecast(series, windows), windows["target"])["crps_sum"]
     for forecast in (baselines.oracle, baselines.ridge_var, baselines.seasonal_naive)
@@ -118,20 +118,6 @@ def test_naive_errors_are_whole_blocks_of_training_at_the_same_phase():
   assert len(np.unique(day_of[:, 0, 0])) > 15
 
 
-def test_a_season_of_one_step_repeats_the_last_value():
-  values = np.cumsum(np.random.default_rng(0).normal(size=(500, 2)), 0)
-  series = dict(
-    values=values, calendar=np.zeros((500, 0), np.float32), season=1, cuts=(400, 400, 500)
-  )
-  windows = forecasting.load(series=series, context=10, horizon=5)
-  found = baselines.seasonal_naive(series, windows, 4000)
-  spread = found.std(0) / np.sqrt(4000)
-  last = values[windows["origin"] - 1, None]
-  starts = np.arange(1, 396)
-  bias = (values[starts[:, None] + np.arange(5)] - values[starts - 1, None]).mean(0)
-  assert np.all(np.abs(found.mean(0) - last - bias) < 5 * spread)
-
-
 @pytest.mark.parametrize(
   "change, place",
   [
@@ -139,20 +125,15 @@ def test_a_season_of_one_step_repeats_the_last_value():
     (dict(season=1200), "series.cuts=(3600, 4800, 6000)"),
     (dict(values=None), "series.values"),
     (dict(cuts=(4790, 4800, 6000)), "series.cuts: 10 steps"),
-    *[(dict(distribution=v), "series.distribution") for v in (None, dict(mean=np.zeros((0, 3))))],
   ],
 )
 def test_a_series_that_cannot_be_forecast_is_refused_without_a_draw(series, windows, change, place):
-  if isinstance(change.get("distribution"), dict):
-    change = dict(distribution=series["distribution"] | change["distribution"])
-  with refused(place):
-    baselines.check(series | change, windows)
-  forecast = baselines.oracle if "distribution" in change else baselines.ridge_var
-  with refused(place):
-    forecast(series | change, windows, 4)
+  for call in (baselines.check, baselines.ridge_var):
+    with refused(place):
+      call(series | change, windows)
 
 
-def test_what_can_be_forecast_passes_the_check(series, windows):
+def test_sound_series_pass_the_check(series, windows):
   baselines.check(series, windows)
   baselines.check(series | dict(cuts=(4800, 4800, 6000)), windows)  # nothing lies between
   baselines.check(spoiled(series, 5990), forecasting.load(series=spoiled(series, 5990), **SIZES))
@@ -180,13 +161,13 @@ def test_forecasts_outside_the_series_are_refused(series, windows, forecast, ori
 
 
 @pytest.mark.parametrize(
-  "change",
-  [dict(mean=np.zeros((24, 2))), dict(covariance=-np.eye(3)), dict(matrix=np.full((3, 3), np.nan))],
+  "change", [dict(mean=np.zeros((0, 3))), dict(covariance=-np.eye(3)), dict(matrix=np.eye(2))]
 )
 def test_a_wrong_distribution_is_refused(series, windows, change):
   bad = series | dict(distribution=series["distribution"] | change)
-  with refused(f"series.distribution.{next(iter(change))}"):
-    baselines.check(bad, windows)
+  for call in (baselines.check, baselines.oracle):
+    with refused(f"series.distribution.{next(iter(change))}"):
+      call(bad, windows)
 
 
 @pytest.mark.parametrize("constant", [0.1, -7e5])
@@ -197,36 +178,20 @@ def test_a_constant_dimension_is_forecast_as_it_is(series, constant):
   known["matrix"][1] = known["covariance"][1] = known["covariance"][:, 1] = 0
   values = series["values"].copy()
   values[:, 1] = constant
-  still = series | dict(values=values, distribution=known)
-  windows = forecasting.load(series=still, **SIZES, count=3)
-  baselines.check(still, windows)
+  constant_one = series | dict(values=values, distribution=known)
+  windows = forecasting.load(series=constant_one, **SIZES, count=3)
+  baselines.check(constant_one, windows)
   ridge_var = functools.partial(baselines.ridge_var, choice=(2, 1.0))
   for forecast in (baselines.seasonal_naive, ridge_var, baselines.oracle):
-    found = forecast(still, windows, 20)
+    found = forecast(constant_one, windows, 20)
     assert np.all(found[..., 1] == constant) and np.isfinite(found).all()
     scores = crps.scores(found, windows["target"])
     alone = crps.scores(found[..., [0, 2]], windows["target"][..., [0, 2]])
     assert scores["crps"] == pytest.approx(alone["crps"] * 2 / 3)  # of three, one is 0
   others = series | dict(values=values[:, [0, 2]])
   expected = baselines.seasonal_naive(others, forecasting.load(series=others, **SIZES, count=3), 20)
-  found = baselines.seasonal_naive(still, windows, 20)
+  found = baselines.seasonal_naive(constant_one, windows, 20)
   np.testing.assert_array_equal(found[..., [0, 2]], expected)
-
-
-def test_integers_are_forecast_as_their_values(series):
-  exact = series | dict(values=np.round(10 * series["values"]))
-  narrow = exact | dict(values=exact["values"].astype(np.int16))
-  windows = forecasting.load(series=exact, **SIZES, count=3)
-  ridge_var = functools.partial(baselines.ridge_var, choice=(2, 1.0))
-  for forecast in (baselines.seasonal_naive, ridge_var):
-    found = forecast(narrow, windows, 4)
-    np.testing.assert_array_equal(found, forecast(exact, windows, 4))
-
-
-def test_an_order_that_the_past_does_not_hold_is_refused(series, windows):
-  for choice in ((0, 1.0), (3600, 1.0)):
-    with refused("choice: "):
-      baselines.ridge_var(series, windows, 4, choice=choice)
 
 
 def test_the_choice_is_made_on_validation_windows_alone(series, windows):

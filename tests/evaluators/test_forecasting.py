@@ -1,4 +1,4 @@
-"""Scores of forecasts: each path meets its own window, and what cannot be scored is refused."""
+"""Scores of forecasts: each path meets its own window, and hopeless series are refused."""
 
 import sys
 
@@ -8,7 +8,6 @@ import pytest
 from dfim import evaluate
 from dfim.data.series import forecasting
 from dfim.evaluators import forecasting as evaluator
-from dfim.metrics import crps
 from tests.data.helpers import refused
 
 pytest.importorskip("matplotlib")
@@ -63,18 +62,6 @@ def test_each_path_meets_its_own_window_in_raw_units(series, data):
   )
   assert set(found) == {"windows", "paths", "2 steps"}
   assert max(found["2 steps"].values()) < 1e-6  # of float32
-
-
-def test_scores_are_those_of_the_metric(series, data):
-  found, _ = evaluator.scores(
-    noisy, 1.0, data=data, series=series, steps=(1,), paths=7, baselines=False
-  )
-  n = len(data["x"])
-  repeat = lambda a: np.repeat(a, 7, axis=0)
-  cond = dict(covariates=repeat(data["cond"]["covariates"]))
-  x = noisy(1.0, 7 * n, 1, context=repeat(data["x"][:, :12]), cond=cond, length=6)[:, 12:]
-  steps = x.reshape(n, 7, 24, 5).swapaxes(0, 1) * data["scale"] + data["location"][:, -24:]
-  assert found["1 steps"] == pytest.approx(crps.scores(steps, data["target"]))
 
 
 def test_a_missing_matplotlib_is_named_before_anything_is_drawn(series, data, monkeypatch):
@@ -155,26 +142,6 @@ def test_a_draw_that_is_not_finite_is_refused(series, data):
     evaluator.scores(draw, None, data=data, series=series, steps=(1,), paths=2, baselines=False)
   with refused("paths: nan at path 0"):
     evaluator.rollout(draw, None, data=data, steps=1, paths=2)
-
-
-def test_a_constant_column_scores_0_by_every_baseline(series):
-  """Where the draw meets it too, and the other columns are scored as without it."""
-  values = series["values"][:, :2].copy()
-  values[:, 1] = 3.0
-  still = {k: v for k, v in series.items() if k != "distribution"} | dict(values=values)
-  rest = still | dict(values=values[:, :1])
-
-  def last(params, count, steps, *, context, cond, length):
-    return np.concatenate([context, np.repeat(context[:, -1:], length, axis=1)], 1)
-
-  load = lambda s: dict(series=s, data=forecasting.load(series=s, context=24, horizon=24))
-  found, expected = (
-    evaluator.scores(last, None, **load(s), steps=(1,), paths=5)[0] for s in (still, rest)
-  )
-  for row in ("1 steps", "seasonal naive"):
-    assert found[row]["crps"] == pytest.approx(expected[row]["crps"] / 2, rel=1e-6)
-  rows = [row for row in found.values() if isinstance(row, dict)]
-  assert len(rows) == 3 and np.isfinite([list(row.values()) for row in rows]).all()
 
 
 def test_the_error_along_a_long_rollout(series):

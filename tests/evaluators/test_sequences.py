@@ -1,4 +1,4 @@
-"""Scores of sequences: fresh data score 0, and what is wrong scores more, where it is wrong."""
+"""Scores of sequences: fresh data score 0, and faults score more, where they are."""
 
 import numpy as np
 import pytest

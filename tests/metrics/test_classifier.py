@@ -60,15 +60,12 @@ BAD[5] = np.nan
   "x, labels, place",
   [
     (FEW[0][..., 0], FEW[1], "x of shape (64, 8, 8)"),
-    (FEW[0][:0], FEW[1][:0], "x of 0 images"),
     (BAD, FEW[1], "x: nan at image 5"),
     (FEW[0], FEW[1][:3], "labels of shape (3,)"),
-    (FEW[0], FEW[1] / 2, "labels of float"),
-    (FEW[0], FEW[1] - 1, "labels: -1 at image"),
     (FEW[0], FEW[1] + np.int64(2**40), "labels: "),
   ],
 )
-def test_refuses_what_are_not_labelled_images(x, labels, place, rough):
+def test_refuses_wrong_images_and_labels(x, labels, place, rough):
   with refused(place):
     classifier.train(x, labels, steps=1)
   with refused(place):
@@ -76,15 +73,6 @@ def test_refuses_what_are_not_labelled_images(x, labels, place, rough):
   if place.startswith("x"):
     with refused(place):
       classifier.features(rough, x)
-
-
-def test_takes_pixels_of_any_type(rough):
-  x, labels = np.round(127 * (FEW[0] + 1)), FEW[1]
-  expected = classifier.features(rough, x.astype(np.float32))
-  for dtype in (np.uint8, np.int64, np.float64):
-    np.testing.assert_array_equal(classifier.features(rough, x.astype(dtype)), expected)
-  expected = classifier.accuracy(rough, x, labels.astype(np.uint8))
-  assert classifier.accuracy(rough, x.astype(np.uint8), labels) == expected
 
 
 def test_the_cache_returns_the_weights_that_it_kept(tmp_path, monkeypatch):
@@ -105,10 +93,10 @@ def test_the_cache_tells_data_and_steps_apart(tmp_path):
 def test_load_refuses_other_networks_and_flipped_bits(tmp_path, rough):
   path = tmp_path / "a.npz"
   for change in (dict(hidden=rough["hidden"][:-1]), dict(hidden=rough["hidden"] * np.nan)):
-    classifier.save(path, rough | change)
+    np.savez(path, **rough | change)
     with refused(path, "another network"):
       classifier.load(path, rough)
-  classifier.save(path, rough)
+  np.savez(path, **rough)
   whole = path.read_bytes()
   path.write_bytes(whole.replace(whole[2000:2004], b"abcd"))
   with refused(path, "damaged"):

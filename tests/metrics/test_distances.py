@@ -116,37 +116,6 @@ def test_kernel_error_is_not_smaller_than_the_spread_of_repetitions():
   assert 0.8 < runs[:, 1].mean() / runs[:, 0].std() < 1.6
 
 
-@BOTH
-def test_images_are_flattened_and_bad_sets_refused(distance):
-  x, y = normal(0, 8, 2, 2, 1), normal(1, 8, 2, 2, 1)
-  assert distance(x, y) == distance(x.reshape(8, 4), y.reshape(8, 4))
-  bad = y.copy()
-  bad[6, 1, 0] = np.inf
-  for others, place in (
-    (normal(1, 8, 3), "y of 3 numbers each"),
-    (y[:2], "y of 2 images"),
-    (y[:, :0], "y of shape"),
-    (np.full((8, 4), "1"), "y of <U1"),
-    (bad, "y: inf at image 6, row 1, column 0"),
-  ):
-    with refused(f"distance: {place}"):
-      distance(x, others)
-
-
-@BOTH
-@pytest.mark.parametrize("dtype", [np.uint8, np.float16])
-def test_numbers_of_any_type_have_the_same_distance(distance, dtype):
-  x, y = np.random.default_rng(0).integers(0, 128, (2, 20, 3))
-  assert distance(x.astype(dtype), y.astype(dtype)) == distance(x.astype(float), y.astype(float))
-
-
-@BOTH
-def test_the_order_of_points_changes_nothing(distance):
-  x, y = normal(0, 90, 4), normal(1, 70, 4) + 0.5
-  by_size = lambda a: a[np.argsort(a[:, 0])]
-  assert distance(by_size(x), by_size(y)) == pytest.approx(distance(x, y), rel=1e-9)
-
-
 @pytest.mark.parametrize(
   "distance, how",
   [
@@ -158,9 +127,3 @@ def test_counts_that_would_divide_by_zero_are_refused(distance, how):
   ((name, value),) = how.items()
   with refused(f"{name}={value}"):
     distance(normal(0, 9, 2), normal(1, 10, 2), **how)
-
-
-@pytest.mark.slow
-def test_energy_of_20_000_points_fits():
-  value, error = distances.energy_distance(normal(0, 20_000, 12), normal(1, 20_000, 12))
-  assert abs(value) < 4 * error < 0.01

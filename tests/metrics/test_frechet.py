@@ -24,7 +24,7 @@ def test_moments_are_numpys_in_float64():
 
 
 @pytest.mark.parametrize("x", [np.zeros((1, 3)), np.zeros(5), np.full((4, 2), np.nan)])
-def test_moments_refuse_what_has_none(x):
+def test_moments_refuse_other_arrays(x):
   with refused("features"):
     frechet.moments(x)
 
@@ -45,12 +45,6 @@ def test_moments_that_do_not_fit_are_refused(change, place):
     frechet.frechet_distance(**same | change)
 
 
-def test_integers_have_their_moments():
-  x = np.random.default_rng(0).integers(0, 256, (50, 3), np.uint8)
-  for found, expected in zip(frechet.moments(x), frechet.moments(x.astype(float)), strict=True):
-    np.testing.assert_array_equal(found, expected)
-
-
 def test_diagonal_gaussians_in_closed_form():
   m1, m2, s1, s2 = np.random.default_rng(0).uniform(0.1, 3, (4, 6))
   expected = np.sum((m1 - m2) ** 2 + (s1 - s2) ** 2)
@@ -64,12 +58,6 @@ def test_agrees_with_scipys_square_root():
   overlap = np.trace(scipy.linalg.sqrtm(c1 @ c2).real)
   expected = np.sum((m1 - m2) ** 2) + np.trace(c1 + c2) - 2 * overlap
   np.testing.assert_allclose(frechet.frechet_distance(m1, c1, m2, c2), expected, rtol=1e-9)
-
-
-def test_is_zero_on_itself_and_symmetric():
-  x, y = cloud(1, 100, 16), cloud(2, 100, 16)
-  assert distance(x, x) < 1e-9
-  np.testing.assert_allclose(distance(x, y), distance(y, x), rtol=1e-12)
 
 
 def test_covariances_without_full_rank_are_right():
@@ -94,7 +82,7 @@ def test_saved_moments_come_back(tmp_path):
     np.testing.assert_array_equal(a, b)
 
 
-def test_load_refuses_what_holds_no_moments(tmp_path):
+def test_load_names_missing_files_and_arrays(tmp_path):
   path = tmp_path / "a.npz"
   with refused(path, "docs/scores.md", kind=FileNotFoundError):
     frechet.load(path)
@@ -115,19 +103,15 @@ MEAN, COV = np.arange(3.0), np.diag([1.0, 2.0, 3.0])
 @pytest.mark.parametrize(
   "wrong, place",
   [
-    (dict(mu=np.array(["a", "b", "c"])), "mu of <U1"),
-    (dict(mu=MEAN + 1j), "mu of complex128"),
     (dict(mu=MEAN.astype(int)), "mu of int64"),
-    (dict(mu=MEAN[:, None]), "mu of shape (3, 1)"),
     (dict(mu=changed(MEAN, 2, -np.inf)), "mu: -inf at feature 2"),
     (dict(sigma=COV[:2]), "sigma of shape (2, 3)"),
     (dict(sigma=changed(COV, (2, 1), np.nan)), "sigma: nan at row 2, column 1"),
     (dict(sigma=changed(COV, (1, 2), 0.1)), "sigma: 0.1 at row 1, column 2"),
     (dict(sigma=changed(COV, (0, 0), -1)), "sigma: an eigenvalue is negative"),
-    (dict(sigma=COV - 1.5), "sigma: an eigenvalue is negative"),
   ],
 )
-def test_load_refuses_what_are_no_moments(wrong, place, tmp_path):
+def test_load_refuses_wrong_moments(wrong, place, tmp_path):
   path = tmp_path / "a.npz"
   np.savez(path, **(dict(mu=MEAN, sigma=COV) | wrong))
   with refused(path, place):

@@ -156,7 +156,7 @@ def block_by_hand(name, u):
     ("e2", lambda u, x: inception._block_e(u, x, inception._maximum)),
   ],
 )
-def test_a_block_is_what_a_few_small_convolutions_give_by_hand(name, block):
+def test_a_block_equals_small_convolutions_by_hand(name, block):
   ours, by_hand = Units(False), Units(True)
   expected = np.concatenate(block_by_hand(name, by_hand), -1)
   scale = np.abs(expected).max()
@@ -171,16 +171,6 @@ def test_the_last_block_alone_takes_the_maximum(monkeypatch):
   )
   inception.kernels.__wrapped__()  # traces the whole network
   assert pools == [inception._average, inception._maximum]
-
-
-@pytest.mark.parametrize("size", [8, 299, 500])
-@pytest.mark.parametrize("half", [True, False])
-def test_resizing_is_linear_interpolation(size, half):
-  """pytorch-fid's at half pixels, TensorFlow's from the first pixel on."""
-  x = np.random.default_rng(3).uniform(size=size)
-  at = ((np.arange(299) + half / 2) * size / 299 - half / 2).clip(0, size - 1)
-  found = inception._interpolation(size, 299, half) @ x
-  np.testing.assert_allclose(found, np.interp(at, np.arange(size), x), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -218,10 +208,8 @@ WEIGHT = np.zeros((64, 192, 1, 1))
   "name, value, place",
   [
     (NAME, None, f"no parameter {NAME}"),
-    (NAME, np.zeros((64, 192, 3, 3)), f"{NAME} of shape (64, 192, 3, 3)"),
     (NAME, WEIGHT + np.nan, f"{NAME}: nan at output 0, input 0, row 0, column 0"),
     (NAME, WEIGHT + 1e300, "Mixed_5b.branch1x1.kernel: inf at "),
-    (NAME, np.full((64, 192, 1, 1), "1"), f"{NAME} of <U1"),
     ("Conv2d_1a_3x3.bn.running_var", -np.ones(32), "running_var: -1.0 at channel 0"),
   ],
 )

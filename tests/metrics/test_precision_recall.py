@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from dfim.metrics import precision_recall
-from tests.data.helpers import refused
 
 
 def normal(seed, *shape):
@@ -87,26 +86,3 @@ def test_memory_is_of_blocks_not_of_all_pairs():
   peak = tracemalloc.get_traced_memory()[1]
   tracemalloc.stop()
   assert peak < 6 * 2**20 < 3000 * 3000 * 4
-
-
-def test_images_are_flattened_and_unsigned_integers_do_not_wrap():
-  x, y = np.random.default_rng(0).integers(0, 256, (2, 40, 2, 2, 1), np.uint8)
-  flat = precision_recall.scores(x.reshape(40, 4).astype(float), y.reshape(40, 4).astype(float))
-  assert precision_recall.scores(x, y) == flat
-
-
-@pytest.mark.parametrize(
-  "x, y, place",
-  [
-    (normal(0, 9, 3), normal(1, 9, 2), "samples of 2 numbers each"),
-    (normal(0, 9, 3), np.full((9, 3), np.nan), "samples: nan at row 0, column 0"),
-    (np.full((9, 3), np.inf), normal(0, 9, 3), "reference: inf at row 0, column 0"),
-    (normal(0, 9, 0), normal(1, 9, 0), "reference of shape (9, 0)"),
-    (normal(0, 9, 3), 1e25 * normal(1, 9, 3), "overflow in float32"),
-    (normal(0, 5, 3), normal(1, 9, 3), "reference of 5 rows"),
-    (normal(0, 9, 3), normal(1, 3, 3), "samples of 3 rows"),
-  ],
-)
-def test_refuses_what_has_no_neighbours(x, y, place):
-  with refused("precision_recall", place):
-    precision_recall.scores(x, y)

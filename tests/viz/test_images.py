@@ -1,4 +1,4 @@
-"""Pictures: where each image lies, what is clipped, and that files are whole."""
+"""Pictures: where each image lies, which values are clipped, and that files are whole."""
 
 import numpy as np
 from PIL import Image
@@ -85,7 +85,7 @@ PICTURES = dict(
 
 
 @pytest.mark.parametrize("draw, shape", PICTURES.values(), ids=PICTURES.keys())
-def test_what_is_not_finite_has_no_picture(draw, shape):
+def test_numbers_that_are_not_finite_have_no_picture(draw, shape):
   x = np.zeros(shape, np.float32)
   assert draw(x, (-1.0, 1.0)).dtype == np.uint8
   x[(-1,) * len(shape)] = -np.inf

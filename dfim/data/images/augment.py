@@ -1,8 +1,8 @@
 """EDM's augmentation of small images, on which the network is conditioned: samples stay plain.
 
 Source: Karras et al., arXiv 2206.00364, section 5 and appendix F.2 (table 6): one combined
-geometric transformation of eight random parameters, and a condition of nine numbers made of them.
-All zeros mean an untransformed image, which is what sampling asks for.
+geometric transformation of eight random parameters, and a condition of nine numbers made of them,
+which is zero for an untransformed image.
 """
 
 from concurrent import futures

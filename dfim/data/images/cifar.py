@@ -1,8 +1,8 @@
 """CIFAR-10 in one file: an .npz of lossless WebP pictures, a third of the size of the originals.
 
 Of each split, "train" (50,000) and "test" (10,000), it holds `<split>_bytes`, uint8, all pictures
-end to end; `<split>_offsets` `[N + 1]`, where each begins, and the end; `<split>_labels` `[N]`. No
-registry carries the pictures; `pack` makes the file from a prepared tfds set:
+end to end; `<split>_offsets` `[N + 1]`, where each begins, and the end; `<split>_labels` `[N]`.
+`pack` makes the file from a prepared tfds set:
 
   python -c "from dfim.data.images import cifar; cifar.pack('cifar10.npz', '~/tensorflow_datasets')"
 

@@ -1,8 +1,7 @@
-"""What image sets share: from uint8 rows, in memory or read when they are needed, to batches.
+"""Shared by image sets: from uint8 rows, in memory or read when they are needed, to batches.
 
-A set is `dict(x=uint8 [N, H, W, C], label=int32 [N])`, the label where there is one. The coins of
-`flip` and the parameters of `augment` are drawn for the whole batch n from (seed, n), whatever the
-number of processes.
+A set is `dict(x=uint8 [N, H, W, C], label=int32 [N])`, the label where there is one. Random numbers
+are drawn for the whole batch n from (seed, n), whatever the number of processes.
 """
 
 from collections.abc import Callable

@@ -34,10 +34,7 @@ def blocks(rows: Array, width: int) -> list[Array]:
 
 
 def is_constant(std: Array, values: Array) -> Array:
-  """Whether a std `[D]` is no more than the rounding of `values [N, D]`: 1e-10 of the largest.
-
-  Below that fewer than six digits of float64 are left of the variation.
-  """
+  """Whether a std `[D]` is no more than the rounding of `values [N, D]`: 1e-10 of the largest."""
   return std <= 1e-10 * np.abs(values).max(0)
 
 
@@ -52,8 +49,8 @@ def root(covariance: Array) -> Array:
 def fit(series: Series, end: int, order: int, ridge: float) -> Regression:
   """Least squares on rows before `end`; the ridge spares the intercept and the calendar.
 
-  A constant dimension is forecast as that constant, and helps to forecast no other. Columns of the
-  calendar that depend on the others have weight 0.
+  A constant dimension is forecast as that constant. Columns of the calendar that depend on the
+  others have weight 0.
   """
   values = series["values"][:end]
   std = values.std(0)

@@ -1,16 +1,14 @@
 """EDM's augmentation: exact where it can be, part of the condition, the same for (seed, n)."""
 
 import dataclasses
-import itertools
 
 import numpy as np
 import pytest
 
-from dfim.data.images import augment, sets
-from tests.data.helpers import assert_equal, refused
+from dfim.data.images import augment
+from tests.data.helpers import refused
 
 ALL = augment.EDM(rate=1.0)
-NOTHING = augment.EDM(rate=0.0, x_flip=False)
 X_FLIP, Y_FLIP, SCALE, TURN, AXIS, SQUEEZE, RIGHT, DOWN = range(8)
 
 
@@ -144,28 +142,3 @@ def test_threads_change_nothing_nor_do_the_images_given(x):
 def test_a_wrong_field_is_named(field, value):
   with refused(f"data.augment.{field}={value}"):
     augment.EDM(**{field: value})
-
-
-class TestSource:
-  @pytest.fixture
-  def source(self, tmp_path):
-    """(batch_size, seed, start, *, augment, process) -> iterator, over twenty labelled pictures."""
-    pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
-    np.savez(tmp_path / "a.npz", x=pixels, y=np.arange(20))
-    return lambda *args, **more: sets.npz(*args, path=tmp_path / "a.npz", flip=True, **more)
-
-  def test_resuming_and_processes_see_the_same_batches(self, source):
-    third = next(itertools.islice(source(12, 3, augment=ALL), 2, 3))
-    assert third["x"].dtype == third["cond"]["augment"].dtype == np.float32
-    assert third["cond"]["augment"].shape == (12, 9) and third["cond"]["label"].shape == (12,)
-    assert_equal(third, next(source(12, 3, 2, augment=ALL)))
-    parts = [next(source(12, 3, 2, augment=ALL, process=(i, 3))) for i in range(3)]
-    for get in (lambda b: b["x"], lambda b: b["cond"]["augment"], lambda b: b["cond"]["label"]):
-      np.testing.assert_array_equal(get(third), np.concatenate([get(p) for p in parts]))
-    other = next(source(12, 4, 2, augment=ALL))
-    assert np.any(other["cond"]["augment"] != third["cond"]["augment"])
-
-  def test_nothing_to_do_leaves_the_flipped_images(self, source):
-    plain, same = next(source(12, 3)), next(source(12, 3, augment=NOTHING))
-    np.testing.assert_array_equal(plain["x"], same["x"])
-    np.testing.assert_array_equal(same["cond"]["augment"], np.zeros((12, 9)))

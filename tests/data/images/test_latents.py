@@ -90,8 +90,6 @@ def test_a_missing_array_is_named(path, missing):
     (dict(std=np.ones((N, 4, 4, 3), np.float16)), "[24, 4, 4, 3]"),
     (dict(mean=np.ones((N, 4, 4, 4), np.uint8)), "uint8"),
     (dict(label=np.arange(7)), "label.npy of shape (7,)"),
-    (dict(label=np.ones(N)), "label.npy of float64"),
-    (dict(label=np.arange(N) - 1), "label.npy: -1 at example 0"),
     (dict(label=np.arange(N) + 2**31 - 5), "label.npy: 2147483648 at example 5"),
   ],
 )
@@ -106,7 +104,6 @@ def test_arrays_that_do_not_belong_together_are_refused(path, wrong, place):
   [
     (dict(channel_std=(1.0, 1.0, 1.0)), "data.channel_std of shape (3,)"),
     (dict(channel_std=(1.0, 0.0, 1.0, 1.0)), "data.channel_std: 0.0 at channel 1"),
-    (dict(channel_std=(1.0, 1.0, np.nan, 1.0)), "data.channel_std: nan at channel 2"),
     (dict(channel_mean=(1.0, np.inf, 1.0, 1.0)), "data.channel_mean: inf at channel 1"),
     (dict(channel_mean=None), "data.channel_mean of NoneType"),
     (dict(channel_std=(1.0, 1.0, 1e-40, 1.0)), "data.channel_std: "),  # it overflows
