@@ -22,7 +22,7 @@ import numpy as np
 
 from dfim import sample
 from dfim.config.errors import config_errors, ConfigError, FieldError
-from dfim.config.resolve import resolve
+from dfim.config.resolve import check_call, resolve
 from dfim.io import atomic, inputs
 from dfim.training import checks, generator as generator_lib
 from dfim.viz import images as pictures
@@ -59,7 +59,7 @@ def build(generator: generator_lib.Generator) -> dict[str, Evaluator]:
   for name, evaluator in built.items():
     if not callable(evaluator):
       raise ConfigError(f"evaluators.{name}: give a dict with the name of an evaluator.")
-    checks.check_call(evaluator, 2, f"evaluators.{name}")
+    check_call(evaluator, 2, f"evaluators.{name}")
     given = getattr(evaluator, "keywords", {})
     _check_numbers(evaluator, f"evaluators.{name}")
     _check_shapes(given, f"evaluators.{name}", shape)

@@ -207,7 +207,7 @@ CASES = {
   "a cache below a file": (
     DIGITS,
     dict(images=dict(cache="/dev/null/a")),
-    "evaluators.images.cache=/dev/null/a: ",
+    "evaluators.images.cache='/dev/null/a': ",
   ),
   "too few samples": (DIGITS, dict(images=dict(samples=4)), "evaluators.images.samples=4: give 6"),
   "too few points": (
@@ -230,7 +230,7 @@ CASES = {
     dict(rollout=dict(tokens=99)),
     "evaluators.rollout.tokens=99: the sequences of reference have 24",
   ),
-  "an evaluator's own check": (DIGITS, own("strict", bins=9), "evaluators.mine.bins=9: images"),
+  "an evaluator's own check": (DIGITS, own("strict", bins=9), "evaluators.mine: bins=9: images"),
   "a count that is a float": (
     DIGITS,
     own("counts", count=2.0),

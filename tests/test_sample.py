@@ -69,7 +69,10 @@ def test_labels_count_through_the_classes_and_guidance_uses_them():
       dict(method=dict(name="core.grids.uniform")),
       "^sampler.method=.*moved to sampler.step",
     ),
-    (dict(grid=dict(name="core.grids.uniform", t_max=0.1, t_min=0.9)), "t_min=0.9, t_max=0.1"),
+    (
+      dict(grid=dict(name="core.grids.uniform", t_max=0.1, t_min=0.9)),
+      "sampler.grid.t_min=0.9: ",
+    ),
     (dict(steps=(0,)), "sampler.steps=.0,.: give 1 or more"),
     (dict(adm=-1), "sampler.adm=-1: give 0 or more"),
   ],

@@ -121,6 +121,20 @@ def check_arguments(target: Any, kwargs: dict[str, Any], field: str) -> None:
     check(value, hints.get(key, Any), f"{field}.{key}", target.__name__)
 
 
+def check_call(function: Callable[..., Any], count: int, field: str) -> None:
+  """Refuses a function that cannot be called with `count` values and nothing else.
+
+  Raises:
+    FieldError: naming `field`.
+  """
+  try:
+    inspect.signature(function).bind(*range(count))
+  except TypeError as error:
+    raise FieldError(field, function, f"does not fit here, {error}.") from None
+  except ValueError:  # a builtin without a signature
+    pass
+
+
 def check(value: Any, hint: Any, field: str, whose: str) -> None:
   """Refuses a value of `field` that does not match `hint`, an annotation in `whose` signature.
 

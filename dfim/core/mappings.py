@@ -24,7 +24,7 @@ def eta_decrement(
 ) -> Array:
   """eta(r) = eta(t) - 2^-k (eta(t_max) - eta(t_min)): IMM's default. Needs t_max < 1."""
   if t_max >= 1.0:
-    raise ValueError(f"eta_decrement with t_max={t_max}: eta(1) is infinite; set t_max < 1.")
+    raise FieldError("t_max", t_max, "eta(1) is infinite; set it below 1, or name another mapping.")
   eta = functools.partial(interpolants.eta, path)
   return _decrement(eta, path.time, s, t, (t_max, t_min), k, min_gap)
 
@@ -37,10 +37,8 @@ def log_snr_decrement(
   The paper prints a minus, which would step towards noise: lambda = -2 log(eta) falls with t.
   """
   if t_min <= 0.0 or t_max >= 1.0:
-    raise ValueError(
-      f"log_snr_decrement with t_min={t_min}, t_max={t_max}: log-SNR is infinite at 0 and 1;"
-      " set 0 < t_min and t_max < 1."
-    )
+    wrong = ("t_max", t_max) if t_max >= 1.0 else ("t_min", t_min)
+    raise FieldError(*wrong, "log-SNR is infinite at 0 and 1; set 0 < t_min and t_max < 1.")
   eta = functools.partial(interpolants.eta, path)  # through log and exp r would round to t
   return _decrement(eta, path.time, s, t, (t_max, t_min), k, min_gap, geometric=True)
 
@@ -58,9 +56,7 @@ def inverse_eta_increment(
 ) -> Array:
   """1 / eta(r) = 1 / eta(t) + 2^-k (1 / eta(t_min) - 1 / eta(t_max)). Needs t_min > 0."""
   if t_min <= 0.0:
-    raise ValueError(
-      f"inverse_eta_increment with t_min={t_min}: 1 / eta(0) is infinite; set t_min > 0."
-    )
+    raise FieldError("t_min", t_min, "1 / eta(0) is infinite; set it above 0.")
   inverse_eta = lambda t: path.alpha(t) / path.sigma(t)
   return _decrement(inverse_eta, lambda u: path.time(1.0 / u), s, t, (t_max, t_min), k, min_gap)
 

@@ -19,6 +19,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from dfim.config.errors import FieldError
 from dfim.core import grouping, parameterization, prefix_kernel, times as times_lib
 
 Array = jax.Array
@@ -185,10 +186,8 @@ def _check_times(
 ) -> None:
   """Refuses times that the rule does not take: of tokens, or shared in a group or not."""
   if times.per_particle_times != per_particle:
-    raise ValueError(
-      f"{rule} with per_particle_times={times.per_particle_times}: the rule"
-      " core.particles.per_particle_times needs True, the others False; change one of the two."
-    )
+    fix = f"{rule} needs {per_particle}; change it, or name another rule of core.particles."
+    raise FieldError("sample_times.per_particle_times", times.per_particle_times, fix)
   if whole and any(size != 1 for size in times.t.shape[1:]):
     raise ValueError(
       f"particles.{rule} with times of shape {times.t.shape}: give one time an example; choose"

@@ -70,7 +70,7 @@ def sample(
     mask: bool, of x's rank; False is padding, at t_max and not active.
   """
   ends, rates = dict(t_max=t_max, t_min=t_min), dict(p_endpoint=p_endpoint, p_one_step=p_one_step)
-  _check(shape, group_size, mapping, gap, ends, rates)
+  _check(shape, group_size, mapping, gap, reach, ends, rates)
   key_t, *keys = jax.random.split(key, 3)
   sharing = 1 if per_particle_times else group_size
   rows, real = (shape[0] // sharing, *shape[1:]), _of_groups(mask, shape, sharing)
@@ -169,12 +169,20 @@ def check_ends(t_max: float, t_min: float) -> None:
 
 
 def _check(
-  shape: tuple[int, ...], size: int, mapping: Mapping | None, gap: float, ends: dict, rates: dict
+  shape: tuple[int, ...],
+  size: int,
+  mapping: Mapping | None,
+  gap: float,
+  reach: float | Array,
+  ends: dict[str, float],
+  rates: dict[str, float],
 ) -> None:
   check_ends(**ends)
   length = ends["t_max"] - ends["t_min"]
   if not 0.0 < gap < length:
     raise FieldError("gap", gap, f"set 0 < gap < t_max - t_min = {length:g}.")
+  if isinstance(reach, int | float) and not 0.0 < reach <= 1.0:
+    raise FieldError("reach", reach, "set it in (0, 1], or to a schedule.")
   if size < 1 or shape[0] % size:
     raise FieldError(
       "group_size", size, f"does not divide batch_size={shape[0]}: change one of the two."

@@ -27,7 +27,8 @@ def check(series: forecasting.Series, windows: Windows) -> None:
     _distribution(series)
   truth = forecasting.targets(series, origin, horizon)
   if not np.array_equal(truth, windows["target"], equal_nan=True):
-    raise ValueError("series: the windows of data were cut from another one; name that")
+    fix = "the windows of data were cut from another one; name that."
+    raise FieldError("series", series, fix, ": ")
 
 
 def seasonal_naive(

@@ -109,7 +109,8 @@ def check_scores(
   fresh = np.isin(subsets.keys(y), subsets.keys(x), invert=True)
   if np.median(fresh) == 0:  # the unit of `nearest`
     count = f"{len(y) - fresh.sum()} of its {len(y)} images are in reference too"
-    raise ValueError(f"held_out: {count}; give images that are not trained on, as a test split's.")
+    fix = "give images that are not trained on, as a test split's."
+    raise FieldError("held_out", held_out, fix, f": {count}; ")
   folder = inputs.path(cache, "cache")
   try:
     classifier.check_cache(folder, dataset, reference["x"], given, steps=training_steps)

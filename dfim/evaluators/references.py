@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from dfim.config.errors import FieldError
 from dfim.io import inputs
 
 Data = dict[str, np.ndarray]  # of a loader
@@ -21,5 +22,5 @@ def examples(data: Any, field: str, rank: int | None = None, *, least: int) -> n
 def part(data: Any, field: str, name: str) -> Any:
   """One array of a loader's data."""
   if not isinstance(data, Mapping) or data.get(name) is None:
-    raise ValueError(f"{field}: has no {name}; name a loader that returns one.")
+    raise FieldError(field, data, "name a loader that returns one.", f": has no {name}; ")
   return data[name]

@@ -31,7 +31,8 @@ def check_scores(*, reference: Data, shape: tuple[int, ...] | None = None, **_: 
   """
   x = references.examples(reference, "reference", 3, least=points.LEAST_EXAMPLES)
   if shape is not None and x.shape[1:] != shape:
-    raise ValueError(f"reference.x: sequences of shape {x.shape[1:]}, samples are of {shape}.")
+    said = f": sequences of shape {x.shape[1:]}, samples are of {shape}; "
+    raise FieldError("reference.x", x, "name the same data.", said)
   if x.shape[2] == 2 and x.shape[1] < 2:
     raise ValueError("reference.x: sequences of 1 point of the plane, which has no turn; give 2.")
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from dfim.config.errors import FieldError
-from dfim.config.resolve import call, resolve
+from dfim.config.resolve import call, check_call, resolve
 from dfim.core import interpolants, parameterization
 from dfim.io import inputs
 from dfim.samplers import guidance as guidance_lib, jump, nfe, rollout as rollout_lib
@@ -59,6 +59,8 @@ class Sampler:
       raise FieldError("steps", self.steps, "give 1 or more.")
     if not self.limits[0] < self.limits[1]:
       raise FieldError("limits", self.limits, "give the value of black, then white's above it.")
+    if self.decode:
+      check_call(self.decode, 1, "decode")
     if self.rollout and self.rollout.cached and self.guidance != 1.0:
       raise FieldError(
         "rollout.cached",

@@ -213,16 +213,6 @@ def limits(field: str, given: Any) -> None:
     raise FieldError(field, tuple(given), "give the value of black, then white's above it.")
 
 
-def check_call(function: Any, count: int, field: str) -> None:
-  """Refuses a function that cannot be called with `count` values and nothing else."""
-  try:
-    inspect.signature(function).bind(*range(count))
-  except TypeError as error:
-    raise ConfigError(f"{field}: {_name(function)} does not fit here, {error}.") from None
-  except ValueError:  # a builtin that does not tell
-    pass
-
-
 def _function(part: Any) -> Any:
   """What a part of the config names, whatever arguments it has been given."""
   return getattr(part, "func", part)

@@ -20,6 +20,7 @@ NAN, INF = float("nan"), float("inf")
 ABSENT = "absent"  # the field is taken out of the config
 D, W, S, F, T = "imm_digits", "forcing_walk", "forcing_series", "moment_forcing_walk", "imm_toy"
 TIMES, IMAGES = "objective.sample_times", "evaluators.images"
+PER_PARTICLE = f"{TIMES}.per_particle_times=False"
 
 
 def named(name, **fields):
@@ -57,14 +58,19 @@ BAD = [
   (D, "model", {}),
   (D, "objective.f", ABSENT),
   (D, "objective.f.path", ABSENT),
-  (D, f"{TIMES}.t_max", ABSENT),
+  (D, f"{TIMES}.t_max", ABSENT, "objective: sample()"),
   (D, f"{TIMES}.mapping", ABSENT),
   (W, f"{TIMES}.pattern", named("core.patterns.uniform_future"), "objective: uniform_future()"),
   (D, "sampler.step", named("samplers.jump.Ancestral"), "sampler.step.eta"),
   (D, f"{IMAGES}.reference", ABSENT, IMAGES),
   (T, "optimizer", named("optax.adam")),
   (T, "optimizer", named("optax.constant_schedule", value=1.0)),
-  (T, "optimizer.learning_rate", named("optax.cosine_decay_schedule", init_value=1e-3)),
+  (
+    T,
+    "optimizer.learning_rate",
+    named("optax.cosine_decay_schedule", init_value=1e-3),
+    "optimizer",
+  ),
   (D, "objective.kernel", named("core.weights.uniform")),
   (D, "data", named("data.images.digits.load")),
   # types
@@ -103,22 +109,22 @@ BAD = [
   (D, f"{TIMES}.t_max", 0.001, f"{TIMES}.t_min"),
   (D, f"{TIMES}.t_max", 1.5, f"{TIMES}.t_min"),
   (D, f"{TIMES}.t_min", -0.1),
-  (D, f"{TIMES}.t_max", 1.0, f"{TIMES}.mapping"),
+  (D, f"{TIMES}.t_max", 1.0),
   (D, f"{TIMES}.gap", 0.0),
   (W, f"{TIMES}.p_one_step", 0.5),
   (D, f"{TIMES}.mapping.k", -1.0),
   (D, f"{TIMES}.mapping.min_gap", 2.0),
   (D, f"{TIMES}.pattern", named("core.patterns.token"), "objective"),
   (F, f"{TIMES}.pattern.noisy", 2.0),
-  (D, f"{TIMES}.per_particle_times", True, "objective.particles"),
-  (D, "objective.particles", named("core.particles.per_particle_times")),
+  (D, f"{TIMES}.per_particle_times", True),
+  (D, "objective.particles", named("core.particles.per_particle_times"), PER_PARTICLE),
   (D, f"{TIMES}.reach", 0.0),
   (D, "reach", 0.5),
   # groups, devices, kernels, weights, paths
   (D, "objective.group_size", 0),
   (T, "batch_size", 36),  # on 8 devices
   (D, "fsdp", 3),
-  (D, "objective.kernel.scale", 2.0, "objective.kernel"),
+  (D, "objective.kernel.scale", 2.0, "objective: laplace()"),
   (F, "objective.kernel", named("core.kernels.laplace", bandwidth_multiplier=FALLING), "objective"),
   (D, "objective.kernel", named("core.kernels.pseudo_huber", c=-1.0), "objective.kernel.c"),
   (D, "objective", dict(f=NOISE, weight=named("core.weights.min_snr", clip=-1.0))),

@@ -114,7 +114,7 @@ def test_the_kernel_follows_its_schedule_and_the_conditioning_stays():
 @pytest.mark.parametrize(
   "field,value,message",
   [
-    ("objective.weight", dict(name="core.weights.fused_snr"), "^objective.weight: fused_snr"),
+    ("objective.weight", dict(name="core.weights.fused_snr"), "^objective.weight=fused_snr"),
     (
       "model",
       dict(name="models.df_transformer.ReleasedTransformer"),
@@ -160,7 +160,7 @@ def test_classes_without_labels_are_refused(tmp_path):
 def test_classes_that_the_data_lack_are_never_sampled(occurring, tmp_path, caplog):
   config = images(tmp_path, labels=np.resize(np.array(occurring), 64))
   built = experiment.build(config, devices=jax.devices()[:1])
-  assert built.labels == occurring
+  assert built.examples.labels == occurring
   assert "samples are of these alone" in caplog.text
 
 
