@@ -7,6 +7,7 @@ from typing import Any
 
 import ml_collections
 
+_PARTS = ("data", "model", "objective", "optimizer", "sampler", "evaluators")  # of a config
 _NESTED = (tuple, list, dict, ml_collections.ConfigDict)
 
 
@@ -31,16 +32,14 @@ class FieldError(ConfigError):
 
   def within(self, field: str, spec: Any) -> "FieldError":
     """The error by its path from `field` on, whose value is `spec`."""
-    inner = self.field.removeprefix(field)
-    if not field or (inner != self.field and inner[:1] in ("", ".", ":")):
-      return self
-    named = self.field.replace(".", "").isidentifier()  # no path of a file
-    whole = f"{field}.{self.field}" if named else f"{field}: {self.field}"
-    for path, value in _fields(spec, field):
-      same = isinstance(value, _NESTED) or str(value) == str(self.value)
-      if path.endswith(f".{self.field}") and same:
-        whole = path
-        break
+    first, inner = self.field.partition(".")[0], self.field.removeprefix(field)
+    of_another_part = first in _PARTS and first not in (spec or ())
+    if not field or of_another_part or (inner != self.field and inner[:1] in ("", ".", ":")):
+      return self  # it is whole
+    same = lambda value: isinstance(value, _NESTED) or str(value) == str(self.value)
+    paths = (path for path, value in _fields(spec, field) if same(value))
+    between = "." if self.field.replace(".", "").isidentifier() else ": "  # of a file's path
+    whole = next((p for p in paths if p.endswith(f".{self.field}")), field + between + self.field)
     return FieldError(whole, self.value, self.fix, self.said)
 
 
