@@ -1,15 +1,13 @@
 """Scores of a run's averaged weights: `eval/<step>.json`, a table in the log, pictures.
 
-Those are of training; `--mode=eval` writes `eval/<step>_<n>.json`, n from 1 on. The file is
-replaced after each evaluator. A score is null where it has no value, and where it is not finite;
-the latter is logged, and ends the run with an error.
+`--mode=eval` writes `eval/<step>_<n>.json`, the smallest free n. A score is null if it has no value
+or is not finite; the latter ends the run with an error.
 """
 
 from collections.abc import Callable, Iterable
 import functools
 import inspect
 import json
-import math
 import pathlib
 import sys
 import typing
@@ -24,7 +22,7 @@ from dfim import sample
 from dfim.config.errors import config_errors, ConfigError, FieldError
 from dfim.config.resolve import check_call, resolve
 from dfim.io import atomic, inputs
-from dfim.training import checks, generator as generator_lib
+from dfim.training import generator as generator_lib
 from dfim.viz import images as pictures
 
 Evaluator = Callable[[sample.Draw, Any], tuple[dict[str, Any], dict[str, np.ndarray]]]
@@ -34,7 +32,6 @@ class ScoreError(RuntimeError):
   """Evaluators that failed, or found scores that are not finite, in one line."""
 
   def __init__(self, message: str, found: dict[str, Any]):
-    """`found` holds the scores of all evaluators that did not raise."""
     super().__init__(message)
     self.found = found
 
@@ -42,13 +39,10 @@ class ScoreError(RuntimeError):
 def build(generator: generator_lib.Generator) -> dict[str, Evaluator]:
   """The evaluators that `config.evaluators` names: `(draw, params) -> (values, figures)`.
 
-  Where the module of an evaluator `scores` has a function `check_scores`, that is called with the
+  If the module of an evaluator `scores` has a function `check_scores`, that is called with the
   evaluator's keyword arguments, to raise ValueError for those that cannot work. It may also ask for
-  `shape`, of an example, `labels`, the classes of the samples, and `any_length`, whether the
-  sampler draws sequences of any length.
-
-  Raises:
-    ConfigError: naming the field.
+  `shape`, of an example, `labels`, of the samples, and `any_length`, whether the sampler draws
+  sequences of any length.
   """
   config, sampler = generator.config, generator.sampler
   shape = generator.batch["x"].shape[1:]
@@ -88,13 +82,9 @@ def _check_numbers(evaluator: Evaluator, field: str) -> None:
   for name, value in given.items():
     low = _least(parameters.get(name), 0 if name == "seed" else 1, value)
     if low is not None:
-      with config_errors(field):
-        inputs.whole(value, f"{field}.{name}", low=low)
-    leaves = jax.tree.leaves(value) if isinstance(value, list | tuple | float) else ()
-    if not all(math.isfinite(leaf) for leaf in leaves if isinstance(leaf, float)):
-      raise ConfigError(f"{field}.{name}={value!r}: give finite numbers.")
+      inputs.whole(value, f"{field}.{name}", low=low)
   if "limits" in given:
-    checks.limits(f"{field}.limits", given["limits"])
+    inputs.limits(given["limits"], f"{field}.limits")
 
 
 def _least(parameter: inspect.Parameter | None, least: int, value: Any) -> int | None:
@@ -115,10 +105,8 @@ def _check_shapes(given: dict[str, Any], field: str, shape: tuple[int, ...]) -> 
     x = value.get("x") if isinstance(value, dict) and name != "images" else None  # FID's are RGB
     found = getattr(x, "shape", None)
     if found and (len(found), found[1 + free :]) != (1 + len(shape), shape[free:]):
-      raise ConfigError(
-        f"{field}.{name}: examples of shape {found[1:]} beside samples of shape {shape}; name"
-        " the same data."
-      )
+      there = f"examples of shape {found[1:]}, samples of shape {shape}"
+      raise ConfigError(f"{field}.{name}: {there}; name the same data.")
 
 
 def _check_steps(evaluator: Evaluator, field: str, generator: generator_lib.Generator) -> None:
@@ -136,27 +124,16 @@ def _check_steps(evaluator: Evaluator, field: str, generator: generator_lib.Gene
 
 
 def evaluate(
-  config: ml_collections.ConfigDict,
-  workdir: str,
-  *,
-  step: int | None = None,
-  devices: Any = None,
+  config: ml_collections.ConfigDict, workdir: str, *, step: int | None = None, devices: Any = None
 ) -> dict[str, Any]:
   """Scores the newest checkpoint of `workdir`, or `step`'s (`--mode=eval`); values by name.
 
-  Writes `eval/<step>_<n>.json`, n from 1 on so that nothing is overwritten, and figures.
-
-  Raises:
-    ConfigError: naming the field, before anything is drawn.
-    ScoreError: see `run`.
+  Writes `eval/<step>_<n>.json`, with the smallest free n, and figures. Raises as `run`.
   """
   generator = generator_lib.build(config, workdir, devices=devices)
   evaluators = build(generator)
   if not evaluators:
-    raise ConfigError(
-      "evaluators={}: the config names none; add one, see configs/imm_digits.py,"
-      " docs/scores.md for FID."
-    )
+    raise ConfigError("evaluators={}: name one, as configs/imm_digits.py; docs/scores.md has FID.")
   draw, state = sample.restore(generator, workdir, ("model", "objective", "data"), step)
   seen, params = int(state.seen), generator.ema_params(state)
   return run(evaluators, draw, params, atomic.numbered(path_of(workdir, seen)), seen)
@@ -181,21 +158,21 @@ def run(
   """Runs all `evaluators` on `params`, the averaged weights of `step`; returns their values.
 
   Writes `path`, which is replaced after each evaluator, and its figures in the same folder. An
-  evaluator that fails is logged, and the others follow; of several processes, which would wait for
-  the one that failed, none does.
-
-  Raises:
-    ScoreError: at the end, if an evaluator raised or found scores that are not finite.
+  evaluator that fails is logged, and the others follow, except of several processes, which wait.
+  Failures, and scores that are not finite, are a ScoreError at the end.
   """
-  found, failures = {}, {}
+  found, failures, first = {}, {}, jax.process_index() == 0
   for name, evaluator in evaluators.items():
     try:
       values, figures = evaluator(draw, params)
-      _write(path, found | {name: values})
+      if first:
+        atomic.replace_json(path, found | {name: values})
       found[name] = values
       failures |= _not_finite(name, values)
       logging.info("%s at step %d\n%s", name, step, table(values))
-      _save(path, {f"{name}_{title}": figure for title, figure in figures.items()})
+      for title, figure in figures.items() if first else ():
+        pictures.save_png(path.with_name(f"{path.stem}_{name}_{title}.png"), figure)
+
     except Exception as error:
       logging.exception("The evaluator %s failed at step %d.", name, step)
       failures[name] = " ".join(f"{type(error).__name__}: {error}".split())
@@ -206,16 +183,6 @@ def run(
     written = f"{path} holds the other scores" if found else "no score was found"
     raise ScoreError(f"evaluators failed at step {step}: {lines}; {written}.", found)
   return found
-
-
-def _write(path: pathlib.Path, found: dict[str, Any]) -> None:
-  if jax.process_index() == 0:
-    atomic.replace_json(path, found)
-
-
-def _save(path: pathlib.Path, figures: dict[str, np.ndarray]) -> None:
-  for title, figure in figures.items() if jax.process_index() == 0 else ():
-    pictures.save_png(path.with_name(f"{path.stem}_{title}.png"), figure)
 
 
 def _not_finite(name: str, values: dict[str, Any]) -> dict[str, str]:

@@ -11,17 +11,12 @@ Array = jax.Array
 
 
 def make_mesh(devices: Any = None, fsdp: int = 1) -> jax.sharding.Mesh:
-  """All devices, or those given, as `[data, fsdp]`: batches are cut along both axes.
-
-  A state is cut along the second, over `fsdp` devices, or all with -1. Axes are automatic:
-  networks are single-device programs, whose arrays the compiler places.
-  """
+  """All devices, or those given, as `[data, fsdp]`; a state is cut over `fsdp`, or all (-1)."""
   devices = np.asarray(jax.devices() if devices is None else devices)
   fsdp = len(devices) if fsdp == -1 else fsdp
   if fsdp < 1 or len(devices) % fsdp:
-    raise FieldError(
-      "fsdp", fsdp, f"{len(devices)} devices; set it to a number that divides them, or -1 for all."
-    )
+    fix = f"{len(devices)} devices; set it to a number that divides them, or -1 for all."
+    raise FieldError("fsdp", fsdp, fix)
   types = (jax.sharding.AxisType.Auto,) * 2
   return jax.sharding.Mesh(devices.reshape(-1, fsdp), ("data", "fsdp"), axis_types=types)
 
@@ -34,8 +29,7 @@ def of_rows(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
 def of_state(tree: Any, mesh: jax.sharding.Mesh) -> Any:
   """A sharding for each array of `tree`, by one rule for every network.
 
-  Cut along the largest axis that the mesh's "fsdp" divides, and replicated along "data"; arrays of
-  fewer than 2^16 numbers stay whole.
+  It is cut along the largest axis that "fsdp" divides, if it has 2^16 numbers or more.
   """
   count = mesh.shape["fsdp"]
 
@@ -75,11 +69,6 @@ def check_batch(
   if batch_size % unit:
     fix = f"batch_size={max(batch_size // unit, 1) * unit}"
     divisors = [m for m in range(1, group_size) if batch_size % (m * shares) == 0]
-    if divisors:
-      fix = f"objective.group_size={divisors[-1]} or {fix}"
-    raise FieldError(
-      "batch_size",
-      batch_size,
-      f"not a multiple of objective.group_size x devices x accumulate = {group_size} x {mesh.size} "
-      f"x {accumulate}; set {fix}.",
-    )
+    fix = f"objective.group_size={divisors[-1]} or {fix}" if divisors else fix
+    product = f"group_size x devices x accumulate = {group_size} x {mesh.size} x {accumulate}"
+    raise FieldError("batch_size", batch_size, f"not a multiple of {product}; set {fix}.")

@@ -16,11 +16,14 @@ import numpy as np
 from dfim import parallel
 from dfim.checkpoints import checkpoint, workdir as workdir_lib
 from dfim.config.errors import config_errors, FieldError
-from dfim.core import conditioning, two_stream
+from dfim.core import conditioning, interpolants, two_stream
 from dfim.io import atomic, inputs
 from dfim.metrics import adm
-from dfim.samplers import given as given_lib, sampler as sampler_lib
-from dfim.training import generator as generator_lib, nonfinite, state as train_state
+from dfim.samplers import given as given_lib, jump, rollout
+from dfim.samplers.sampler import Sampler
+from dfim.training import nonfinite
+from dfim.training.generator import build, Generator
+from dfim.training.state import TrainState
 from dfim.viz import images as pictures
 
 Array = jax.Array
@@ -28,23 +31,19 @@ Draw = Callable[..., np.ndarray]
 _INT32 = 2**30  # samples and tokens are numbered by int32
 
 
-def make_draw(generator: generator_lib.Generator) -> Draw:
+def make_draw(generator: Generator) -> Draw:
   """Builds `draw(params, count, steps, first=0, *, context, cond, length, lengths, position)`.
 
-  From `config.sampler`; it returns `[count, ...]`. Sample i is a function of the weights, the
-  sampler's seed and i alone: its noise is keyed by i, and its label is number i of the classes
-  that the data have, over and over. Each number of steps is one XLA program, for chunks of a fixed
-  size.
+  It returns samples of `config.sampler`, `[count, ...]`. Sample i depends on the weights, the
+  sampler's seed and i alone; its label is number i of the data's classes, over and over. Each
+  number of steps is one XLA program, for chunks of a fixed size.
 
-  Sequences may be given `context` `[count, C, D]`, which comes back in front of the drawn tokens,
-  conditions `cond` of `[count, ...]` each, a `length` to draw beyond the context, by default as
-  much as the training data have, and `lengths` `[count]` of sequences that end before. A token's
-  noise is keyed by its position, so that calls of one token each draw what one call draws: give all
-  tokens so far as the context, or the last of them and `position`, how many were cut off. What does
-  not fit is refused with a ValueError, and samples that are not finite raise a NonFiniteError.
-
-  Raises:
-    ConfigError: naming the field, before anything is compiled.
+  Sequences may have a `context` `[count, C, D]`, which comes back in front of the drawn tokens,
+  conditions `cond` of `[count, ...]` each, a `length` to draw, by default up to that of the data,
+  and `lengths` `[count]` of sequences that end before. A token's noise is keyed by its position:
+  calls of one token each draw what one call draws, if each is given all tokens so far as context,
+  or the last of them and `position`, how many were cut off. `draw` raises ValueError for arguments
+  that do not fit, and NonFiniteError for samples that are not finite.
   """
   sampler = generator.sampler
   draw_rows = _draw_rows(generator, sampler)
@@ -80,23 +79,40 @@ def make_draw(generator: generator_lib.Generator) -> Draw:
   return draw
 
 
-def _draw_rows(
-  generator: generator_lib.Generator, sampler: sampler_lib.Sampler
-) -> Callable[..., Array]:
-  """`samplers.sampler.draw` of a generator, compiled for each number of steps and length."""
-  mesh, f, rows = generator.mesh, generator.f, parallel.of_rows(generator.mesh)
+def _draw_rows(generator: Generator, sampler: Sampler) -> Callable[..., Array]:
+  """Draws samples number `indices` `[B]`; compiled for each number of steps and length."""
+  mesh, f, net, how = generator.mesh, generator.f, generator.net, sampler.rollout
   shape, labels = generator.batch["x"].shape[1:], generator.examples.labels
-  network = dict(net=generator.net, apply=generator.apply, f=f)
-  draw = functools.partial(sampler_lib.draw, sampler=sampler, shape=shape, labels=labels, **network)
 
-  def draw_rows(params: Any, indices: Array, *args: Any, **kwargs: Any) -> Array:
+  def draw_rows(
+    params: Any, indices: Array, given: Any, position: Any, *, steps: int, length: int | None = None
+  ) -> Array:
     if len(indices) % mesh.size == 0:  # each device draws its share
-      indices = jax.lax.with_sharding_constraint(indices, rows)
-    return draw(params, indices, *args, **kwargs)
+      indices = jax.lax.with_sharding_constraint(indices, parallel.of_rows(mesh))
+    root = jax.random.key(sampler.seed)
+    keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(root, i)))(indices)
+    x = jnp.zeros((len(indices), *shape))
+    label = dict(label=jnp.asarray(labels)[indices % len(labels)]) if labels else {}
+    cond = {**label, **given.get("cond", {})} or None
+    times, model_of = sampler.times(f.path, steps), sampler.model_of(generator.apply, params, f)
+    if how is None:
+      noise = f.sigma_data * interpolants.noise_like(keys[:, 0], x)
+      return jump.scan(model_of(cond), keys[:, 1], noise, times, step=sampler.step)
+    if how.cached and not hasattr(net, "empty_cache"):
+      raise FieldError("rollout.cached", True, "the network has no cache; set it to False.")
+    context = given.get("context", x[:, :0])
+    options = dict(
+      step=sampler.step,
+      length=length or how.length or shape[0] - context.shape[1],
+      lengths=given.get("lengths"),
+      position=position,
+      cache=net.empty_cache(len(indices)) if how.cached else None,
+      report=None if length is None else _report,  # of rollouts that may take long
+    )
+    return rollout.rollout(model_of, keys[:, 1], context, cond, times, how, **options)
 
   with config_errors("sampler", generator.config.sampler):
-    _check_start(f, sampler)
-    _check_conditions(generator, sampler)
+    _check_sampler(generator, sampler)
     cond = conditioning.per_token(generator.batch.get("cond"))
     like = dict(cond={k: jnp.zeros((2, *a.shape[1:]), a.dtype) for k, a in cond.items()})
     for steps in sampler.steps:
@@ -106,46 +122,37 @@ def _draw_rows(
   return jax.jit(draw_rows, static_argnames=("steps", "length"), out_shardings=everywhere)
 
 
-def _check_start(f: Any, sampler: sampler_lib.Sampler) -> None:
-  """Refuses to start where a network that predicts noise has no signal to find the data by."""
-  if f.prediction != "eps":
-    return
+def _report(chunks: Array, of: int) -> None:
+  logging.log_every_n_seconds(logging.INFO, "Rollout: chunk %d of %d", 10, int(chunks), of)
+
+
+def _check_sampler(generator: Generator, sampler: Sampler) -> None:
+  """Refuses a start, tokens or guidance that the network was not trained for."""
+  f, given, weight = generator.f, generator.loss.keywords, sampler.guidance
   with jax.ensure_compile_time_eval():
-    first = sampler.times(f.path, sampler.steps[0])[0]
-    if f.path.alpha(first) <= 0.0:
-      fix = "the grid starts at pure noise, which core.parameterization.Noise divides by; lower it."
+    first = sampler.times(f.path, sampler.steps[0])[0] if f.prediction == "eps" else None
+    if first is not None and f.path.alpha(first) <= 0.0:
+      fix = "pure noise, which core.parameterization.Noise divides by; lower it."
       raise FieldError("sampler.grid.t_max", float(first), fix)
-
-
-def _check_conditions(generator: generator_lib.Generator, sampler: sampler_lib.Sampler) -> None:
-  """Refuses tokens, or guidance, that the network was not trained for."""
-  given, weight = generator.loss.keywords, sampler.guidance
   chunk = sampler.rollout.chunk if sampler.rollout else None
   if two_stream.of(given).streams == 2 and chunk != 1:
-    raise FieldError(
-      "sampler.rollout.chunk", chunk, "two streams are trained token by token; set it to 1."
-    )
+    raise FieldError("sampler.rollout.chunk", chunk, "two streams need 1.")
   labelled = getattr(generator.net, "num_classes", 0) > 0
   if weight != 1.0 and not (labelled or conditioning.per_token(generator.batch.get("cond"))):
     raise FieldError("sampler.guidance", weight, "the network has no condition; set it to 1.0.")
   if weight != 1.0 and given.get("drop_rate", 0.0) == 0.0:
-    fix = (
-      "with objective.drop_rate=0.0 the network was never trained without its condition; set it to"
-      " 1.0, or train with a drop_rate such as 0.1."
-    )
+    fix = "set it to 1.0, or train with objective.drop_rate above 0.0, such as 0.1."
     raise FieldError("sampler.guidance", weight, fix)
 
 
 def _check_rollout(
-  sampler: sampler_lib.Sampler, context: Any, length: Any, lengths: Any, position: Any
+  sampler: Sampler, context: Any, length: Any, lengths: Any, position: Any
 ) -> None:
   """Refuses a rollout's arguments for whole examples, and numbers out of range."""
   offered = dict(context=context, length=length, lengths=lengths, position=position or None)
   named = [name for name, value in offered.items() if value is not None]
   if sampler.rollout is None and named:
-    raise ValueError(
-      f"{named[0]}: only a rollout goes on from a context or to a length; set sampler.rollout."
-    )
+    raise ValueError(f"{named[0]}: only a rollout goes on from a context; set sampler.rollout.")
   inputs.whole(position, "position", low=0, high=_INT32)
   if length is not None:
     inputs.whole(length, "length", low=1)
@@ -170,58 +177,46 @@ class _Repeats:
     if self._before.setdefault(key, last) != last and not self._logged:
       self._logged = True
       logging.warning(
-        "draw: the noise is that of the call before, whose context was another one: pass position=,"
-        " the number of tokens cut off before the context, or first= for other samples."
+        "draw: the noise of the last call, with another context: pass position=, the tokens cut off"
+        " before the context, or first= for other samples."
       )
 
 
 def _finite(x: np.ndarray, first: int, steps: int) -> np.ndarray:
-  """Samples, none of which holds NaN or infinity.
-
-  Raises:
-    NonFiniteError: naming the first that does.
-  """
+  """`x`; raises NonFiniteError, naming the first sample that holds NaN or infinity."""
   bad = np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(axis=1))
   if len(bad):
     raise nonfinite.NonFiniteError(
-      f"samples: {len(bad)} of {len(x)} in {steps} steps are not finite, the first is number"
-      f" {first + bad[0]}; look at the weights, or at sampler.guidance and sampler.grid."
+      f"samples: {len(bad)} of {len(x)} in {steps} steps are not finite, first number"
+      f" {first + bad[0]}; look at the weights, sampler.guidance and sampler.grid."
     )
   return x
 
 
 def load(workdir: str, *, step: int | None = None, devices: Any = None) -> tuple[Draw, Any]:
-  """`draw` of `make_draw` and the averaged weights of a run, newest or after `step`.
-
-  Raises:
-    ConfigError: the folder holds no run.
-  """
+  """`draw` of `make_draw` and the averaged weights of a run, newest or after `step`."""
   config = workdir_lib.load_config(workdir)
-  generator = generator_lib.build(config, workdir, devices=devices)
+  generator = build(config, workdir, devices=devices)
   draw, state = restore(generator, workdir, step=step)
   return draw, generator.ema_params(state)
 
 
 def restore(
-  generator: generator_lib.Generator,
+  generator: Generator,
   workdir: str,
   fields: Sequence[str] = ("model", "objective"),
   step: int | None = None,
-) -> tuple[Draw, train_state.TrainState]:
-  """How to draw, and the average and the numbers of steps of the newest state, or `step`'s.
+) -> tuple[Draw, TrainState]:
+  """`draw`, and the average and the numbers of steps of the newest state, or `step`'s.
 
-  Raises:
-    ConfigError: if there is none, or of a run that differs in `fields`, see `workdir.check`.
+  A run that differs from the config in `fields` is refused, see `workdir.check`.
   """
   draw = make_draw(generator)
   workdir_lib.check(workdir, generator.config, fields)
-  average = generator.abstract_average()
-  return draw, checkpoint.restore(workdir, average, step=step, partial=True)
+  return draw, checkpoint.restore(workdir, generator.abstract_average(), step=step, partial=True)
 
 
-def draw_samples(
-  generator: generator_lib.Generator, draw: Draw, state: train_state.TrainState
-) -> dict[int, np.ndarray]:
+def draw_samples(generator: Generator, draw: Draw, state: TrainState) -> dict[int, np.ndarray]:
   """`config.sampler.count` samples of the same noise in each number of steps.
 
   Sequences have no context, and conditions per token are those of training examples.
@@ -233,7 +228,7 @@ def draw_samples(
   return {steps: draw(params, sampler.count, steps, **given) for steps in sampler.steps}
 
 
-def sample_grid(generator: generator_lib.Generator, drawn: dict[int, np.ndarray]) -> np.ndarray:
+def sample_grid(generator: Generator, drawn: dict[int, np.ndarray]) -> np.ndarray:
   """One picture of the samples of `draw_samples`, each number of steps under its NFE."""
   sampler = generator.sampler
   each = " a token" if sampler.rollout else ""
@@ -244,20 +239,15 @@ def sample_grid(generator: generator_lib.Generator, drawn: dict[int, np.ndarray]
 
 
 def sample(
-  config: ml_collections.ConfigDict,
-  workdir: str,
-  *,
-  step: int | None = None,
-  devices: Any = None,
+  config: ml_collections.ConfigDict, workdir: str, *, step: int | None = None, devices: Any = None
 ) -> pathlib.Path:
   """Draws `config.sampler.count` samples from the newest checkpoint, or `step`'s (`--mode=sample`).
 
-  Writes `samples/<step>_<n>.png`, n from 1 on so that nothing is overwritten, and beside it an
-  `.npz` with an array `[count, ...]` for each number of steps, through `config.sampler.decode` if
-  there is one; returns the picture's path. And what `write_adm` writes, if `config.sampler.adm`
-  says so. Of several processes the first writes; the others return the folder.
+  Writes `samples/<step>_<n>.png`, with the smallest free n, and an `.npz` with an array of each
+  number of steps, through `config.sampler.decode` if there is one; and see `write_adm`. Returns the
+  picture's path. Of several processes the first writes; the others return the folder.
   """
-  generator = generator_lib.build(config, workdir, devices=devices)
+  generator = build(config, workdir, devices=devices)
   sampler = generator.sampler
   if sampler.adm:
     with config_errors("sampler.adm"):
@@ -280,17 +270,13 @@ def sample(
 
 
 def write_adm(
-  generator: generator_lib.Generator,
-  draw: Draw,
-  state: train_state.TrainState,
-  folder: pathlib.Path,
+  generator: Generator, draw: Draw, state: TrainState, folder: pathlib.Path
 ) -> list[pathlib.Path]:
   """`config.sampler.adm` images for each number of steps, as ADM's evaluation suite reads them.
 
-  `adm_<step>_<steps>_steps_<count>_<sampler>.npz` in `folder`: uint8 `[count, H, W, 3]`, a single
-  channel repeated, and labels where the network has classes. The last part of the name is a hash of
-  the sampler's fields that a sample depends on. What is there stays; what a killed run has drawn is
-  kept, and the same command goes on. Returns the paths, none where `adm` is 0.
+  `adm_<step>_<steps>_steps_<count>_<sampler>.npz` in `folder`, uint8 `[count, H, W, 3]`, and labels
+  where there are classes; `<sampler>` is a hash of the fields that a sample depends on. Files that
+  exist stay, and a killed run goes on from its last image. Returns the paths.
   """
   sampler = generator.sampler
   count, classes = sampler.adm, np.asarray(generator.examples.labels)

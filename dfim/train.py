@@ -31,17 +31,14 @@ def train(
 ) -> TrainState:
   """Trains by `config` from the newest checkpoint of `workdir`, if any; returns the last state.
 
-  The same call again resumes, bit for bit, also after a kill. Uses all devices, or those given.
-  `profile` are the first and the last step to profile. `new_data` accepts other data than those
-  that the run was trained on.
+  The same call again resumes, bit for bit, also after a kill. `profile` are the first and the last
+  step to profile. `new_data` accepts other data than those that the run was trained on.
 
   Raises:
     ConfigError: before anything is compiled or written.
-    NonFiniteError: after ten failed steps in a row, or where every step of the run has failed; it
-      names the bundle that replays the last.
+    NonFiniteError: after ten failed steps in a row, or if all have failed; names a replay bundle.
     PreemptedError: a signal asked to stop; all is saved.
-    SaveError: a checkpoint could not be written.
-    ReadError: one could not be read.
+    SaveError, ReadError: a checkpoint could not be written, or read.
   """
   with _open(config, workdir, devices, profile, new_data) as run:
     experiment, config, state = run.experiment, run.experiment.config, run.state
@@ -87,18 +84,11 @@ class _Run(NamedTuple):
 
 @contextlib.contextmanager
 def _open(
-  config: ml_collections.ConfigDict,
-  workdir: str,
-  devices: Any,
-  profile: tuple[int, int] | None,
-  new_data: bool,
+  config: ml_collections.ConfigDict, workdir: str, devices: Any, profile: Any, new_data: bool
 ) -> Iterator[_Run]:
-  """Checks all that `train` needs, then opens the folder; see there."""
-  with (
-    monitor.Compilations() as compilations,
-    preemption.watch() as notice,
-    contextlib.ExitStack() as stack,
-  ):
+  with contextlib.ExitStack() as stack:
+    compilations = stack.enter_context(monitor.Compilations())
+    notice = stack.enter_context(preemption.watch())
     experiment = experiment_lib.build(config, devices=devices)
     config = experiment.config
     monitor.check_window(profile, config.steps)
@@ -118,37 +108,23 @@ def _open(
     log = monitor.make_log(experiment, writer, progress, compilations)
     if notice.early(seen):
       raise preemption.PreemptedError(f"stopped by a signal before step {seen + 1}.")
-    _log_start(experiment, workdir, state)
+    size = sum(a.size for a in jax.tree.leaves(state.params)) / 1e6
+    machine = f"{experiment.mesh.size} x {experiment.mesh.local_devices[0].device_kind}"
+    text = "%s: %.3g million parameters, %s, from step %d; the first step is slow, it compiles."
+    logging.info(text, workdir, size, machine, seen)
     if pending:
       evaluation.run(seen, state, writer, evaluation.overdue(seen))
-    yield _Run(
-      experiment, state, notice, checkpoints, progress, writer, profiler.before, log, evaluation
-    )
-
-
-def _log_start(experiment: experiment_lib.Experiment, workdir: str, state: TrainState) -> None:
-  logging.info(
-    "%s: %.3g million parameters, %d x %s, from step %d; the first step is slow, it compiles.",
-    workdir,
-    sum(a.size for a in jax.tree.leaves(state.params)) / 1e6,
-    experiment.mesh.size,
-    experiment.mesh.local_devices[0].device_kind,
-    int(state.seen),
-  )
+    hooks = progress, writer, profiler.before, log, evaluation
+    yield _Run(experiment, state, notice, checkpoints, *hooks)
 
 
 def step_of(
   experiment: experiment_lib.Experiment,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
   """The training step of an experiment, see `make_step`."""
-  return make_step(
-    experiment.apply,
-    experiment.loss,
-    experiment.tx,
-    refresh_every=experiment.config.refresh_every,
-    accumulate=experiment.config.accumulate,
-    shardings=experiment.shardings(),
-  )
+  config, parts = experiment.config, (experiment.apply, experiment.loss, experiment.tx)
+  options = dict(refresh_every=config.refresh_every, accumulate=config.accumulate)
+  return make_step(*parts, **options, shardings=experiment.shardings())
 
 
 def start_state(experiment: experiment_lib.Experiment, workdir: str) -> tuple[TrainState, bool]:
@@ -168,11 +144,6 @@ class Evaluation:
   """The samples and scores of a run, each with steps of its own."""
 
   def __init__(self, experiment: experiment_lib.Experiment, workdir: str):
-    """Builds the sampler and the evaluators of the config.
-
-    Raises:
-      ConfigError: one of them cannot work.
-    """
     self._experiment, self._workdir = experiment, workdir
     self._draw = sample.make_draw(experiment)
     self._evaluators = evaluate.build(experiment)
@@ -193,8 +164,8 @@ class Evaluation:
   def run(self, n: int, state: TrainState, writer: Writer, due: Sequence[bool]) -> None:
     """Draws and scores the state after step n, each if it is `due`.
 
-    Failures are logged and training continues, except after the last step, where the first is
-    raised once both are done, and with several processes, which would wait for the one that failed.
+    Failures are logged and training continues, except after the last step or with several
+    processes, where they are raised.
     """
     errors, parts = [], dict(samples=self._draw_samples, scores=self._score)
     for name, make in itertools.compress(parts.items(), due):

@@ -36,15 +36,9 @@ class Checkpoints:
   DELAY = nonfinite.Guard.AHEAD  # steps that the host runs ahead of the devices
 
   def __init__(
-    self,
-    workdir: str,
-    config: ml_collections.ConfigDict,
-    data: Mapping[str, Any] | None = None,
+    self, workdir: str, config: ml_collections.ConfigDict, data: Mapping[str, Any] | None = None
   ):
-    """Saves as often, and keeps as many, as `config` says; milestones kept so far stay.
-
-    `config` and `data` go into every manifest.
-    """
+    """Saves and keeps as `config` says; milestones kept so far stay. Both go into manifests."""
     orbax_workarounds.apply()
     self._config, self._data = config.to_dict(), data
     self._copied = None  # a copy not yet written: step, state, checksums, `pending`
@@ -85,12 +79,9 @@ class Checkpoints:
     """Copies `state` to the host if a save is due; called after every step.
 
     The copy is written, in the background, by the call `DELAY` steps later, so that the devices
-    have work while Orbax starts. `force` saves this state, and starts to write it at once. So does
-    `pending`, which goes into the manifest: samples and scores due after `step` come next, and may
-    take long.
-
-    Raises:
-      SaveError: this save, or one before it, has failed.
+    have work meanwhile. `force` saves this state, and starts to write at once; so does `pending`,
+    noted in the manifest: samples or scores due after `step` come next. A SaveError is of this save
+    or one before.
     """
     if self._writing and not self._manager.is_saving_in_progress():
       self._finish()
@@ -142,11 +133,7 @@ def folder(workdir: str) -> pathlib.Path:
 
 
 def steps(workdir: str) -> list[int]:
-  """The saved steps, ascending; an unfinished save has another name.
-
-  Raises:
-    ReadError: the disk fails.
-  """
+  """The saved steps, ascending; an unfinished save has another name."""
   try:
     names = [entry.name for entry in os.scandir(folder(workdir)) if entry.is_dir()]
   except (FileNotFoundError, NotADirectoryError):
@@ -173,23 +160,18 @@ def restore(
   """The newest whole state, or that after `step`, with the shapes and shardings of `abstract`.
 
   A damaged checkpoint is logged and skipped; with `set_aside` it moves to `<workdir>/damaged`, so
-  that training can save that step again. With `partial` the fields of `abstract` that
-  are None are not read.
+  that training can save that step again. With `partial`, fields that are None are not read.
 
   Raises:
     ConfigError: there is none, all are damaged, or the newest whole one is of another network.
     ReadError: the disk fails: a run must not go on from an older checkpoint then.
-    ValueError: `abstract` has no shardings.
   """
   if any(a.sharding is None for a in jax.tree.leaves(abstract)):
     raise ValueError("abstract: has no shardings; pass those of `Experiment.abstract_state()`.")
   saved, damaged = steps(workdir), {}
   if not saved:
-    raise FieldError(
-      "workdir",
-      workdir,
-      f"no checkpoint in {folder(workdir)}; train first, or pass another --workdir.",
-    )
+    fix = f"no checkpoint in {folder(workdir)}; train first, or pass another --workdir."
+    raise FieldError("workdir", workdir, fix)
   if step is not None and step not in saved:
     there = f"{folder(workdir)}; there are {', '.join(map(str, saved))}"
     raise FieldError("--step", step, f"no checkpoint of it in {there}.")
@@ -202,18 +184,15 @@ def restore(
     damaged[path] = why
   else:
     newest, why = next(iter(damaged.items()))
-    which, other = f"the checkpoint of --step={step}", "step"
-    if step is None:
-      which, other = "every checkpoint", "workdir to start anew"
-    raise FieldError(
-      "workdir",
-      workdir,
-      f"{which} is damaged ({newest}: {why}); nothing was changed. Restore {folder(workdir)} from a"
-      f" copy, or pass another --{other}.",
-    )
-  if set_aside and jax.process_index() == 0:
-    for path in damaged:
-      _move_aside(path, pathlib.Path(workdir).absolute() / "damaged")
+    which = "every checkpoint" if step is None else f"the checkpoint of --step={step}"
+    fix = "restore it from a copy, or pass another --workdir or --step."
+    raise FieldError("workdir", workdir, f"{which} is damaged ({newest}: {why}); {fix}")
+  aside = pathlib.Path(workdir).absolute() / "damaged"
+  for path in damaged if set_aside and jax.process_index() == 0 else ():
+    aside.mkdir(exist_ok=True)
+    target = atomic.free(aside / path.name)
+    path.rename(target)
+    logging.error("%s is kept as %s; training goes on from before it.", path, target)
   return state
 
 
@@ -226,11 +205,7 @@ def manifest(workdir: str, step: int | None = None) -> Mapping[str, Any] | None:
 
 
 def _load(path: pathlib.Path, abstract: Any, partial: bool) -> tuple[Any, str]:
-  """The state and "", or None and the damage, the same choice in all processes.
-
-  Raises:
-    ConfigError, ReadError: as `restore`.
-  """
+  """The state and "", or None and the damage, the same in all processes; raises as `restore`."""
 
   def read() -> Any:
     wanted, context = abstract, ocp.Context()
@@ -247,8 +222,10 @@ def _load(path: pathlib.Path, abstract: Any, partial: bool) -> tuple[Any, str]:
   manifest, why = _agreed(path, lambda: _read_manifest(path))
   if why:
     return None, why
-  _refuse_another(path, manifest, abstract, partial)  # errors in these two are not damage
-  _warn_of_other_code(path, manifest)
+  _refuse_another(path, manifest, abstract, partial)  # no damage
+  for name, now in manifest_lib.versions().items():  # later steps may differ in rounding
+    if manifest[name] != now:
+      logging.warning("%s was saved by %s %s; this is %s.", path, name, manifest[name], now)
   state, why = _agreed(path, read)
   if not why:
     logging.info("Restored %s", path)
@@ -256,11 +233,7 @@ def _load(path: pathlib.Path, abstract: Any, partial: bool) -> tuple[Any, str]:
 
 
 def _agreed(path: pathlib.Path, read: Callable[[], Any]) -> tuple[Any, str]:
-  """The result of `read` and "", or None and the error of any process; one process tries twice.
-
-  Raises:
-    ReadError: the disk fails or memory is short, neither of which is damage.
-  """
+  """The result of `read` and "", or None and its damage in any process; one process tries twice."""
   found, why, disk = None, "", ""
   for _ in range(1 if jax.process_count() > 1 else 2):
     try:
@@ -277,18 +250,13 @@ def _agreed(path: pathlib.Path, read: Callable[[], Any]) -> tuple[Any, str]:
     elsewhere = ["in another process" if any_failed else "" for any_failed in failed.any(axis=0)]
     why, disk = why or elsewhere[0], disk or elsewhere[1]
   if disk:
-    raise ReadError(
-      f"{path} could not be read: {disk}. Nothing was changed; once that is fixed the same command"
-      " goes on. To go on from the checkpoint before, move this one away."
-    )
+    fix = "the same command goes on once that is fixed, or from before once this is moved away"
+    raise ReadError(f"{path} could not be read: {disk}. Nothing was changed; {fix}.")
   return (None if why else found), why
 
 
 def _disk_error(path: pathlib.Path) -> str:
-  """The system's error for a file below `path` that exists and cannot be read, or "".
-
-  The libraries that read a checkpoint do not distinguish this from damage, or ignore it.
-  """
+  """The system's error for a file below `path`, which Orbax takes for damage or ignores, or ""."""
 
   def fail(error: OSError) -> None:
     raise error
@@ -313,41 +281,19 @@ def _read_manifest(path: pathlib.Path) -> Mapping[str, Any]:
   return manifest
 
 
-def _refuse_another(
-  path: pathlib.Path, manifest: Mapping[str, Any], abstract: Any, partial: bool
-) -> None:
+def _refuse_another(path: pathlib.Path, manifest: Any, abstract: Any, partial: bool) -> None:
   """Refuses a checkpoint with other names or shapes, before any array is read."""
   wanted = manifest_lib.shapes_of(abstract)
-  trees = {_tree(name) for name in wanted}
-  saved = {
-    name: shape
-    for name, (shape, *_) in manifest["arrays"].items()
-    if not partial or _tree(name) in trees
-  }
+  trees = set(map(_tree, wanted))
+  arrays = {name: shape for name, (shape, *_) in manifest["arrays"].items()}
+  saved = {n: shape for n, shape in arrays.items() if not partial or _tree(n) in trees}
   for name in [*wanted, *saved]:
-    if saved.get(name) != wanted.get(name):
-      raise ConfigError(
-        f"{path} holds another network or optimizer: {name} is {saved.get(name, 'absent')}"
-        f" there and {wanted.get(name, 'absent')} in this config; pass another --workdir or"
-        " the config that it was trained with."
-      )
+    there, here = saved.get(name, "absent"), wanted.get(name, "absent")
+    if there != here:
+      found = f"{path} holds another network or optimizer: {name} is {there}, {here} in this config"
+      raise ConfigError(f"{found}; pass another --workdir or its config.")
 
 
 def _tree(name: str) -> str:
   """The tree of a state that an array belongs to, such as "params" or "ema/0.999"."""
   return "/".join(name.split("/")[: 2 if name.startswith("ema/") else 1])
-
-
-def _warn_of_other_code(path: pathlib.Path, manifest: Mapping[str, Any]) -> None:
-  """Logs other versions: the state is the same, later steps may differ in rounding."""
-  for name, now in manifest_lib.versions().items():
-    if manifest[name] != now:
-      logging.warning("%s was saved by %s %s; this is %s.", path, name, manifest[name], now)
-
-
-def _move_aside(path: pathlib.Path, where: pathlib.Path) -> None:
-  """Moves a checkpoint into the folder `where`, under a name that is free."""
-  where.mkdir(exist_ok=True)
-  target = atomic.free(where / path.name)
-  path.rename(target)
-  logging.error("%s is kept as %s; training goes on from before it.", path, target)

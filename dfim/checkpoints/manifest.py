@@ -29,8 +29,7 @@ def make(
 ) -> dict[str, Any]:
   """The manifest of `state`, whose checksums are `sums`, as JSON; waits for the checksums.
 
-  `data` identifies the data of the run, see `data.identity`. `pending`: samples and scores that
-  were due after `step` have not been made yet.
+  `data` is the data's identity. `pending`: samples or scores of `step` have not been made yet.
   """
   shapes, sums = shapes_of(state), jax.device_get(sums)
   manifest = dict(

@@ -21,34 +21,25 @@ def apply() -> None:
   orbax.checkpoint.utils.reached_preemption = _not_reached
   if tuple(map(int, metadata.version("tensorstore").split(".")[:2])) < _TENSORSTORE:
     tensorstore.KvStore.Spec.to_json = cached(tensorstore.KvStore.Spec.to_json)
-    collect = tensorstore.experimental_collect_matching_metrics
-    tensorstore.experimental_collect_matching_metrics = functools.wraps(collect)(_no_metrics)
+    # These metrics are never freed; Orbax collects them for a line of its log, 10 KB a save.
+    wrapped = functools.wraps(tensorstore.experimental_collect_matching_metrics)
+    tensorstore.experimental_collect_matching_metrics = wrapped(lambda *_, **__: [])
 
 
 def _not_reached(step: int) -> bool:
-  """`orbax.checkpoint.utils.reached_preemption`, without a question to JAX.
+  """JAX lets all processes stop one step after the last that any has asked about.
 
-  JAX lets all processes stop one step after the last that any has asked about. Orbax asks about the
-  step that it writes, which lies behind: a signal would then name a step that is over.
+  Orbax asks about the step that it writes, so that a signal would name a step that is over.
   """
   del step
   return False
 
 
-def _no_metrics(*args: Any, **kwargs: Any) -> list[Any]:
-  """`tensorstore.experimental_collect_matching_metrics`, whose results are never freed.
-
-  Orbax collects them twice a save for a line of its log, 10 KB.
-  """
-  del args, kwargs
-  return []
-
-
 def cached(to_json: Callable[..., Any]) -> Callable[..., Any]:
   """`tensorstore.KvStore.Spec.to_json` with a cache of its last result.
 
-  TensorStore never frees the strings and numbers that it turns from JSON into Python. Orbax asks
-  for the folder's specification once for each array: 60 KB a save.
+  TensorStore never frees the strings and numbers in it, which Orbax asks for once for each array:
+  60 KB a save.
   """
   last = {}
 

@@ -27,13 +27,10 @@ FREE = "data.path data.data_dir data.workers data.threads data.augment.threads".
 def check(workdir: str, config: ml_collections.ConfigDict, fields: Sequence[str] = FIXED) -> None:
   """Refuses a URL, a file, and the folder of a run that differs in `fields`, except in `FREE`.
 
-  Raises:
-    ConfigError: the first field that differs, and the field that it follows, if any.
+  The error names the first field that differs, and the field that it follows, if any.
   """
   if "://" in workdir:
-    raise FieldError(
-      "workdir", workdir, "give a folder; mount a bucket first, as launch/README.md shows."
-    )
+    raise FieldError("workdir", workdir, "give a folder; mount a bucket as in launch/README.md.")
   if pathlib.Path(workdir).is_file():
     raise FieldError("workdir", workdir, "is a file; pass the path of a folder.")
   if not checkpoint.steps(workdir):
@@ -49,22 +46,12 @@ def check(workdir: str, config: ml_collections.ConfigDict, fields: Sequence[str]
       steps, wanted = saved.get("steps"), given.get("steps")
       if not why and steps != wanted:  # a schedule's length may follow the steps
         why = f" (steps={steps} there and {wanted} here, which it may follow)"
-      raise FieldError(
-        "workdir",
-        workdir,
-        f"holds a run with {field}={before!r}, and this config has {now!r}{why}: pass another "
-        "--workdir, or the old value.",
-      )
+      fix = f"holds a run with {field}={before!r}, and this config has {now!r}{why}"
+      raise FieldError("workdir", workdir, f"{fix}: pass another --workdir, or the old value.")
 
 
 def check_data(workdir: str, found: Mapping[str, Any], *, accept: bool = False) -> None:
-  """Refuses other data than the run was trained on, see `data.identity`; `accept` only warns.
-
-  A checkpoint without an identity of its data, such as one of an older dfim, is accepted.
-
-  Raises:
-    ConfigError: the data differ.
-  """
+  """Refuses other data than the run was trained on, if that is known; `accept` only warns."""
   manifest = checkpoint.manifest(workdir)
   if manifest is None or manifest.get("data") == found:
     return
@@ -72,10 +59,8 @@ def check_data(workdir: str, found: Mapping[str, Any], *, accept: bool = False) 
   if before is None:
     logging.info("%s does not say which data it was trained on; this run notes them.", workdir)
     return
-  line = (
-    f"workdir={workdir}: the run was trained on {identity.describe(before)}, and data gives"
-    f" {identity.describe(found)}"
-  )
+  was, now = identity.describe(before), identity.describe(found)
+  line = f"workdir={workdir}: the run was trained on {was}, and data gives {now}"
   if not accept:
     raise ConfigError(f"{line}; restore the former data, or pass --new_data to go on with these.")
   logging.warning("%s, which --new_data accepts.", line)
@@ -91,11 +76,8 @@ def write_config(workdir: str, config: ml_collections.ConfigDict) -> None:
 def lock(workdir: str) -> Iterator[None]:
   """Locks the folder, made if needed, against a second trainer, in the first process.
 
-  The lock ends with this process, however it ends, but on a network's disk it may outlive a machine
-  that was taken away. So a lock of another machine is logged and does not stop the run.
-
-  Raises:
-    ConfigError: another process of this machine trains in the folder.
+  The lock ends with this process, but on a network's disk it may outlive a machine that was taken
+  away: a lock of another machine only warns.
   """
   if jax.process_index() != 0:
     yield
@@ -110,9 +92,8 @@ def lock(workdir: str) -> Iterator[None]:
       file.seek(0)
       where = file.read().strip()
       if where == socket.gethostname():
-        raise FieldError(
-          "workdir", workdir, "a process trains there; let it end, or pass another --workdir."
-        ) from error
+        fix = "a process trains there; let it end, or pass another --workdir."
+        raise FieldError("workdir", workdir, fix) from error
       logging.warning("%s is locked from %s; two trainers would spoil it.", workdir, where)
     except OSError as error:
       logging.warning("%s: no lock against a second trainer: %s.", workdir, error.strerror)
@@ -120,12 +101,7 @@ def lock(workdir: str) -> Iterator[None]:
 
 
 def load(workdir: str) -> dict[str, Any]:
-  """The config of a folder's run, from `config.json` or the newest checkpoint.
-
-  Raises:
-    ConfigError: the folder has none.
-    ReadError: the disk fails.
-  """
+  """The config of a folder's run, from `config.json` or the newest checkpoint."""
   path = pathlib.Path(workdir) / "config.json"
   try:
     return moved.translated(json.loads(path.read_text()))

@@ -36,11 +36,7 @@ flags.DEFINE_integer("process_id", None, "With --coordinator.")
 
 
 def parse(argv: list[str]) -> list[str]:
-  """Reads the flags and loads the config; returns the arguments that are not flags.
-
-  Raises:
-    ConfigError: an unknown flag, or a config file that cannot be read.
-  """
+  """Reads the flags and loads the config; returns the arguments that are not flags."""
   path, mode = _config_file(argv)
   if path and not path.is_file():
     now = moved.config_file(str(path))
@@ -96,12 +92,7 @@ def _check_shared_values(config: ml_collections.ConfigDict) -> None:
 
 
 def values(arguments: list[str], names: Sequence[str]) -> dict[str, Any]:
-  """The values of the flags `names`, all that a mode takes.
-
-  Raises:
-    ConfigError: `arguments`, the command line without its flags, has some; --config is missing, or
-      --step is given to a mode that does not take it.
-  """
+  """The values of the flags `names`, all that a mode takes; `arguments` are without the flags."""
   if len(arguments) > 1:
     raise ConfigError(f"{arguments[1]}: not a flag; flags look like --workdir=runs/mine.")
   if _CONFIG.value is None and "config" in names:

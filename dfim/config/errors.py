@@ -53,9 +53,7 @@ def suggest(name: str, known: Any) -> str:
 def config_errors(field: str = "", spec: Any = None) -> Iterator[None]:
   """Turns errors of a config's functions, raised while they are set up, into `ConfigError`s.
 
-  Args:
-    field: whose functions they are.
-    spec: the field's value, in which the argument that a `FieldError` names is found.
+  `field` is theirs, and `spec` its value, in which the argument of a `FieldError` is found.
   """
   try:
     yield

@@ -2,13 +2,16 @@
 
 from typing import Any
 
-_NAMES = {  # dotted paths as configs write them; the longest that matches counts
-  "core.grids.at": "core.levels.at",
-  "core.grids.autoregressive": "core.levels.autoregressive",
-  "core.grids.check_levels": "core.levels.check_levels",
-  "core.grids.full_sequence": "core.levels.full_sequence",
-  "core.grids.pyramid": "core.levels.pyramid",
-  "core.grids.trapezoid": "core.levels.trapezoid",
+_MODULES = [  # the module before and now of names that stay
+  ("core.grids", "core.levels", "at autoregressive check_levels full_sequence pyramid trapezoid"),
+  ("core.times", "core.patterns", "context example mixture next_token pivot token two_stream"),
+  ("core.times", "core.patterns", "uniform_future"),
+  ("data", "data.images", "cifar digits idx latents"),
+  ("data", "data.synthetic", "toys walk"),
+  ("data.images", "data.images.sets", "folder load_folder load_npz load_tfds npz tfds"),
+]
+_NAMES = {f"{a}.{name}": f"{b}.{name}" for a, b, names in _MODULES for name in names.split()}
+_NAMES |= {  # dotted paths as configs write them; the longest that matches counts
   "core.grouping.as_they_came": "core.grouping.contiguous",
   "core.grouping.like_prefixes": "core.grouping.by_prefix",
   "core.groups": "core.grouping",
@@ -19,28 +22,8 @@ _NAMES = {  # dotted paths as configs write them; the longest that matches count
   "core.particles.own_times": "core.particles.per_particle_times",
   "core.posterior.batch_mean": "core.posterior.minibatch_mean",
   "core.posterior.own": "core.posterior.conditional",
-  "core.times.context": "core.patterns.context",
-  "core.times.example": "core.patterns.example",
-  "core.times.mixture": "core.patterns.mixture",
-  "core.times.next_token": "core.patterns.next_token",
-  "core.times.pivot": "core.patterns.pivot",
-  "core.times.token": "core.patterns.token",
-  "core.times.two_stream": "core.patterns.two_stream",
-  "core.times.uniform_future": "core.patterns.uniform_future",
   "data.augment.EDM": "data.images.augment.EDM",
-  "data.cifar": "data.images.cifar",
-  "data.digits": "data.images.digits",
   "data.forecasting": "data.series.forecasting",
-  "data.idx": "data.images.idx",
-  "data.images.folder": "data.images.sets.folder",
-  "data.images.load_folder": "data.images.sets.load_folder",
-  "data.images.load_npz": "data.images.sets.load_npz",
-  "data.images.load_tfds": "data.images.sets.load_tfds",
-  "data.images.npz": "data.images.sets.npz",
-  "data.images.tfds": "data.images.sets.tfds",
-  "data.latents": "data.images.latents",
-  "data.toys": "data.synthetic.toys",
-  "data.walk": "data.synthetic.walk",
   "models.released_transformer": "models.df_transformer",
   "samplers.guidance.near": "samplers.guidance.near_point",
   "samplers.jump.ancestral": "samplers.jump.Ancestral",
@@ -50,8 +33,6 @@ _NAMES = {  # dotted paths as configs write them; the longest that matches count
   "samplers.jump.restart": "samplers.jump.Restart",
   "samplers.jump.restart_step": "samplers.jump.Restart",
 }
-
-
 _FIELDS = {  # of a part, by its name of today: where each is now, from the same part
   "": dict(reach="objective.sample_times.reach"),  # of the whole config
   "core.kernels.laplace": dict(width="bandwidth_multiplier"),
@@ -73,8 +54,6 @@ _FIELDS = {  # of a part, by its name of today: where each is now, from the same
   ),
 }
 _STREAMS = {1: None, 2: "core.two_stream.TwoStream"}  # `conditioning.name` by the old `streams`
-
-
 _FILES = {"configs/dfim_walk.py": "configs/moment_forcing_walk.py"}
 
 
@@ -132,11 +111,7 @@ def _translated_part(config: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _translated_sampler(
-  method: dict[str, Any],
-  step: Any = None,
-  cached: bool = False,
-  stabilise: Any = None,
-  **others: Any,
+  method: Any, step: Any = None, cached: bool = False, stabilise: Any = None, **others: Any
 ) -> dict[str, Any]:
   """The sampler of an older config, whose method was a step or a rollout."""
   if step is None:

@@ -23,14 +23,9 @@ _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def resolve(spec: Any, field: str = "config") -> Any:
-  """Returns the object that `spec` names; a value without a name as it is.
+  """The object that `spec`, a value or a dict (a `ConfigDict` too) with a `name`, describes.
 
-  Args:
-    spec: a value, or a dict (a `ConfigDict` too) with a `name`.
-    field: its path in the config, for error messages.
-
-  Raises:
-    FieldError: for an unknown name or argument, with the nearest match, or a wrong type.
+  A FieldError names the field, from `field` on, with an unknown name or argument or a wrong type.
   """
   if isinstance(spec, ml_collections.ConfigDict):
     spec = spec.to_dict()
@@ -47,18 +42,15 @@ def _build(name: str, kwargs: dict[str, Any], field: str) -> Any:
   target = find(name, field)
   with config_errors(f"{field}.name={name!r}"):
     signature = inspect.signature(target)
-  if inspect.isclass(target) or _is_complete(signature, kwargs):
+  given = lambda p: p.name in kwargs or p.default is not p.empty or p.kind in _VARIABLE
+  if inspect.isclass(target) or all(map(given, signature.parameters.values())):
     return call(target, kwargs, field)
   check_arguments(target, kwargs, field)
   return functools.partial(target, **kwargs) if kwargs else target
 
 
 def call(target: Callable[..., Any], kwargs: dict[str, Any], field: str) -> Any:
-  """`target(**kwargs)`, whose arguments are those at `field`.
-
-  Raises:
-    FieldError: naming the argument that is unknown, missing, or has a wrong type or value.
-  """
+  """`target(**kwargs)`, whose arguments are those at `field`."""
   check_arguments(target, kwargs, field)
   check_missing(target, kwargs, field)
   with config_errors(field, kwargs):
@@ -103,11 +95,7 @@ def _refuse_moved(name: str, field: str) -> None:
 
 
 def check_arguments(target: Any, kwargs: dict[str, Any], field: str) -> None:
-  """Refuses keyword arguments that `target` does not take, or takes in another type.
-
-  Raises:
-    FieldError: naming the field.
-  """
+  """Refuses keyword arguments that `target` does not take, or takes in another type."""
   parameters = inspect.signature(target).parameters
   if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
     return
@@ -122,11 +110,7 @@ def check_arguments(target: Any, kwargs: dict[str, Any], field: str) -> None:
 
 
 def check_call(function: Callable[..., Any], count: int, field: str) -> None:
-  """Refuses a function that cannot be called with `count` values and nothing else.
-
-  Raises:
-    FieldError: naming `field`.
-  """
+  """Refuses a function that cannot be called with `count` values and nothing else."""
   try:
     inspect.signature(function).bind(*range(count))
   except TypeError as error:
@@ -136,18 +120,6 @@ def check_call(function: Callable[..., Any], count: int, field: str) -> None:
 
 
 def check(value: Any, hint: Any, field: str, whose: str) -> None:
-  """Refuses a value of `field` that does not match `hint`, an annotation in `whose` signature.
-
-  Raises:
-    FieldError: naming the field.
-  """
+  """Refuses a value of `field` that does not match `hint`, an annotation in `whose` signature."""
   if not annotations.matches(value, hint):
     raise FieldError(field, value, f"{whose} wants {annotations.describe(hint)}.")
-
-
-def _is_complete(signature: inspect.Signature, kwargs: dict[str, Any]) -> bool:
-  """Whether nothing is left that only a caller could give."""
-  return all(
-    p.name in kwargs or p.default is not p.empty or p.kind in _VARIABLE
-    for p in signature.parameters.values()
-  )

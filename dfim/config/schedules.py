@@ -14,10 +14,8 @@ from dfim.config import annotations
 def at_step(part: Any, step: Any) -> Any:
   """`part` with the schedules among its arguments, and among those of its own parts, at `step`.
 
-  A part is a bound function or a dataclass. A schedule is a function that a config gives where the
-  annotation says `float | Array`, such as that of `objective.kernel.bandwidth_multiplier` or
-  `objective.sample_times.reach`. At a step that is an int its value is
-  a float, so that the part can check its range.
+  A part is a bound function or a dataclass. A schedule is a function where the annotation says
+  `float | Array`. At a step that is an int its value is a float, so that the part can check it.
   """
   if isinstance(part, functools.partial):
     arguments, hints = part.keywords, annotations.of_arguments(part.func)

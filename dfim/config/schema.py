@@ -9,27 +9,10 @@ import ml_collections
 from dfim.config import moved, resolve as resolve_lib
 from dfim.config.errors import FieldError, suggest
 
-FIELDS = dict(
-  seed=int,
-  steps=int,
-  batch_size=int,
-  data=dict,
-  model=dict,
-  objective=dict,
-  optimizer=dict,
-  ema=tuple,
-  refresh_every=int,
-  accumulate=int,
-  fsdp=int,
-  sampler=dict,
-  evaluators=dict,
-  log_every=int,
-  checkpoint_every=int,
-  keep_checkpoints=int,
-  keep_every=int,
-  sample_every=int,
-  eval_every=int,
-)
+_PARTS = "data model objective optimizer sampler evaluators".split()
+_COUNTS = """seed steps batch_size refresh_every accumulate fsdp log_every checkpoint_every
+  keep_checkpoints keep_every sample_every eval_every""".split()
+FIELDS = {**dict.fromkeys(_COUNTS, int), **dict.fromkeys(_PARTS, dict), "ema": tuple}
 DEFAULTS = dict(
   refresh_every=1,
   accumulate=1,
@@ -64,11 +47,7 @@ KINDS = {  # where dfim keeps each part: ours stand for no other kind, others' a
 
 
 def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """A copy with defaults filled in.
-
-  Raises:
-    FieldError: a field is unknown, missing, of another type or out of range.
-  """
+  """A copy with defaults filled in; a FieldError names a field that is wrong."""
   given = config.to_dict()
   for field, value in given.items():
     if field not in FIELDS:
@@ -106,11 +85,7 @@ def _check_ranges(values: dict[str, Any]) -> None:
 
 
 def check_kinds(config: ml_collections.ConfigDict) -> None:
-  """Refuses a part without a name, and one of ours in the place of another kind.
-
-  Raises:
-    FieldError: naming the part.
-  """
+  """Refuses a part without a name, and one of ours in the place of another kind."""
   for field, home in KINDS.items():
     name = functools.reduce(_get, [*field.split("."), "name"], config)
     if "." not in field and name is None:

@@ -13,7 +13,7 @@ from typing import Any
 from absl import logging
 import jax
 import jax.numpy as jnp
-import ml_collections
+from ml_collections import ConfigDict
 
 from dfim import parallel
 from dfim.checkpoints import checkpoint, checksums, workdir as workdir_lib
@@ -33,20 +33,9 @@ FREE = {"parent", "name", "remat", "scan", "dtype", "dropout"}
 
 
 def export_run(
-  config: ml_collections.ConfigDict,
-  workdir: str,
-  out: str | None,
-  *,
-  step: int | None = None,
-  devices: Any = None,
+  config: ConfigDict, workdir: str, out: str | None, *, step: int | None = None, devices: Any = None
 ) -> pathlib.Path:
-  """Writes the averaged weights of `workdir` to a new folder `out` (`--mode=export`).
-
-  The newest, or those after `step`.
-
-  Raises:
-    ConfigError: if there is no checkpoint, or another network's, or if `out` is not new.
-  """
+  """Writes the newest averaged weights, or `step`'s, to a new folder `out` (`--mode=export`)."""
   if out is None:
     raise ConfigError("out: missing; pass the folder to write, such as --out=exported.")
   _check_new("out", out)
@@ -59,9 +48,8 @@ def export_run(
   folder = pathlib.Path(out)
   bad = [name for name, a in checksums.named(params).items() if not bool(jnp.isfinite(a).all())]
   if bad:
-    raise nonfinite.NonFiniteError(
-      f"{bad[0]} of step {int(state.seen)} is not finite; nothing written."
-    )
+    line = f"{bad[0]} of step {int(state.seen)} is not finite; nothing written."
+    raise nonfinite.NonFiniteError(line)
   if jax.process_index() == 0:
     safetensors.write(folder / WEIGHTS, names.to_arrays(params))
     examples_lib.write(folder, generator.examples, generator.sampler.count)
@@ -71,7 +59,7 @@ def export_run(
 
 
 def import_weights(
-  config: ml_collections.ConfigDict,
+  config: ConfigDict,
   workdir: str,
   weights: str | None,
   *,
@@ -81,11 +69,8 @@ def import_weights(
 ) -> train_state.TrainState:
   """Makes a new `workdir` whose checkpoint of step 0 has `weights` (`--mode=import`).
 
-  They are the parameters and all their averages, so that the other modes score and draw from them,
-  or train on. `weights` is a file, see `weights.load`, or a folder that `export_run` wrote.
-
-  Raises:
-    ConfigError: before anything is written, for weights that are not of the config's network.
+  They are the parameters and all their averages. `weights` is a file, see `weights.load`, or a
+  folder that `export_run` wrote; those of another network are refused before anything is written.
   """
   if weights is None:
     raise ConfigError("weights: missing; pass a file or an exported folder, --weights=...")
@@ -117,11 +102,7 @@ def import_weights(
 
 
 def load(folder: str | os.PathLike) -> tuple[Any, parameterization.Parameterization, Any]:
-  """The network, f and parameters of an exported folder: `f(net.apply, params, x_t, s, t)`.
-
-  Raises:
-    ConfigError: one line, also if its config.json names what is not of dfim.
-  """
+  """The network, f and parameters of an exported folder: `f(net.apply, params, x_t, s, t)`."""
   net, f, wanted = network(folder)
   with config_errors():
     return net, f, weights_lib.load(pathlib.Path(folder) / WEIGHTS, wanted)
@@ -132,12 +113,14 @@ def network(folder: str | os.PathLike) -> tuple[Any, parameterization.Parameteri
   path = pathlib.Path(folder) / CONFIG
   if not path.is_file():
     raise FieldError("weights", folder, f"no {CONFIG} there; pass an exported folder or a file.")
+  is_example = lambda node: isinstance(node, dict) and set(node) == {"shape", "dtype"}
+  example = lambda node: jax.ShapeDtypeStruct((1, *node["shape"]), node["dtype"])  # a batch of one
   with config_errors(str(path)):
     try:
       described = moved.translated(json.loads(path.read_text()))
       net = resolve(_ours(described["model"], "models."), f"{path}: model")
       f = resolve(_ours(described["f"], "core."), f"{path}: f")
-      inputs = jax.tree.map(_example, described["inputs"], is_leaf=_is_example)
+      inputs = jax.tree.map(example, described["inputs"], is_leaf=is_example)
     except (KeyError, AttributeError, RecursionError) as error:
       raise ValueError(f"not as an export writes it, {error!r}") from None
     if not hasattr(net, "init") or not isinstance(f, parameterization.Parameterization):
@@ -188,32 +171,19 @@ def _ours(spec: Any, package: str) -> Any:
   if "name" in spec:
     name = str(spec["name"]).removeprefix("dfim.")
     if not name.startswith(package):
-      raise FieldError(
-        "name", name[:80], f"is not of dfim.{package}*; import its weights with a config of yours"
-      )
+      fix = f"is not of dfim.{package}*; import its weights with your own config."
+      raise FieldError("name", name[:80], fix)
     spec["name"] = f"dfim.{name}"
   return spec
-
-
-def _is_example(node: Any) -> bool:
-  return isinstance(node, dict) and set(node) == {"shape", "dtype"}
-
-
-def _example(described: dict[str, Any]) -> jax.ShapeDtypeStruct:
-  """A batch of one, by shape alone."""
-  return jax.ShapeDtypeStruct((1, *described["shape"]), described["dtype"])
 
 
 def _check_same(folder: pathlib.Path, there: Any, here: Any) -> None:
   """Refuses weights of a network or f that would take them for something else."""
   for label, a, b in zip(("model", "objective.f"), there, here, strict=True):
     if type(a) is not type(b):
-      raise ValueError(
-        f"{label}: {type(b).__name__} in this config, {type(a).__name__} in {folder}."
-      )
+      here, there = type(b).__name__, type(a).__name__
+      raise ValueError(f"{label}: {here} in this config, {there} in {folder}.")
     for field in (field.name for field in dataclasses.fields(b) if field.name not in FREE):
       if getattr(a, field) != getattr(b, field):
-        raise ValueError(
-          f"{label}.{field}={getattr(b, field)!r} in this config, {getattr(a, field)!r} in"
-          f" {folder}: set it to that, or import the file with the weights alone."
-        )
+        fix = f"{getattr(a, field)!r} in {folder}; set it to that, or import the file alone."
+        raise ValueError(f"{label}.{field}={getattr(b, field)!r} in this config, {fix}")

@@ -51,17 +51,9 @@ def to_params(arrays: Mapping[str, np.ndarray], wanted: Any, *, prefix: str = ""
   """The parameters of one of our networks, from a released program's or from `to_arrays`.
 
   Args:
-    arrays: by name, floating, finite in the types of `wanted`; released ones are in torch's layouts
-      `[O, I, H, W]` and `[O, I]`.
+    arrays: by name; released ones are in torch's layouts `[O, I, H, W]` and `[O, I]`.
     wanted: the network's tree of shapes and types, as `jax.eval_shape(net.init, ...)` gives it.
     prefix: the start of the parameters' names; arrays without it are ignored.
-
-  Returns:
-    Arrays in a tree like `wanted`, of its types.
-
-  Raises:
-    ValueError: one line, with the first parameter that is missing, left over, of another shape or
-      type, or not finite; or with a constant of the released network that ours does not share.
   """
   leaves = flax.traverse_util.flatten_dict(wanted["params"])
   shapes = {".".join(p): s for path, leaf in leaves.items() for p, s in _unstacked(path, leaf)}
@@ -135,9 +127,7 @@ def _ours(old: str, value: np.ndarray) -> tuple[str, np.ndarray]:
   return f"{module}.kernel", value
 
 
-def _check_names(
-  found: Mapping[str, Any], shapes: Mapping[str, Any], arrays: Mapping[str, Any], prefix: str
-) -> None:
+def _check_names(found: Mapping, shapes: Mapping, arrays: Mapping, prefix: str) -> None:
   first = lambda names: names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
   if missing := [name for name in shapes if name not in found]:
     hint = _other_prefix(arrays, shapes, prefix)

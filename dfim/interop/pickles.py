@@ -45,11 +45,7 @@ class Module:
 
 
 def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
-  """The arrays of a pickle or a PyTorch file, by their paths: keys joined by dots.
-
-  Raises:
-    ValueError: one line, for a name that is not on the allow-list, damage, or another format.
-  """
+  """The arrays of a pickle or a PyTorch file, by path, keys joined by dots; else a ValueError."""
   room = _Room(os.path.getsize(path))
   try:
     if zipfile.is_zipfile(path):
@@ -96,15 +92,11 @@ class _Unpickler(pickle.Unpickler):
   """A pickle's data; `storage(dtype, key, count)` finds the numbers of tensors outside of it."""
 
   def __init__(
-    self,
-    file: IO[bytes],
-    room: _Room,
-    storage: Callable[[np.dtype, str, int], np.ndarray] | None = None,
+    self, file: IO[bytes], room: _Room, storage: Callable[..., np.ndarray] | None = None
   ):
     _check_sizes(file)
     super().__init__(file, encoding="latin1")
-    self._room = room
-    self._storage = storage
+    self._room, self._storage = room, storage
 
   def find_class(self, module: str, name: str) -> Any:
     """The constructor of a name in the file; nothing is imported."""
@@ -121,10 +113,8 @@ class _Unpickler(pickle.Unpickler):
       return _Constructor(lambda data: _stream(io.BytesIO(data), self._room))
     if full in _CONSTRUCTORS:
       return _Constructor(functools.partial(self._call, _CONSTRUCTORS[full]))
-    raise Refused(
-      f"it asks for {full[:80]!a}, and only arrays are read from pickles: where you trust the file,"
-      " save its arrays as npz or safetensors with the program that it comes from."
-    )
+    fix = "only arrays are read; where you trust the file, save them as npz or safetensors."
+    raise Refused(f"it asks for {full[:80]!a}: {fix}")
 
   def _call(self, function: Callable[..., Any], *args: Any) -> Any:
     made = function(*args)
@@ -206,10 +196,9 @@ def _old_torch(file: io.BytesIO, room: _Room) -> Any:
 
 
 def _rebuild_tensor(
-  storage: np.ndarray, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *rest: Any
+  storage: np.ndarray, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any
 ) -> np.ndarray:
   """A view of a storage; one that would reach out of it, or repeat it, is refused."""
-  del rest  # requires_grad, hooks, metadata
   numbers = (offset, *shape, *strides)
   whole = isinstance(storage, np.ndarray) and all(type(n) is int and n >= 0 for n in numbers)
   if not whole or len(shape) != len(strides) or math.prod(shape) > storage.size:
@@ -231,8 +220,7 @@ def _reconstruct_persistent_obj(meta: Any) -> Module:
 class _Dtype:
   """numpy.dtype's pickle: a name such as "f4", then its byte order."""
 
-  def __init__(self, name: Any, *rest: Any):
-    del rest  # align, copy
+  def __init__(self, name: Any, *_: Any):
     self.dtype = np.dtype(name) if isinstance(name, str) else None
     if self.dtype is None or self.dtype.kind not in "biuf" or self.dtype.fields:
       raise Refused(f"arrays of {str(name)[:40]}; numbers alone are read.")
@@ -245,8 +233,7 @@ class _Dtype:
 class _Array:
   """numpy.ndarray's pickle: version, shape, type, order, bytes."""
 
-  def __init__(self, *args: Any):
-    del args  # class, empty shape, type code
+  def __init__(self, *_: Any):
     self.value = None
 
   def __setstate__(self, state: Any) -> None:

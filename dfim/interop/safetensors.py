@@ -17,11 +17,7 @@ from dfim.io import atomic
 
 
 def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
-  """The arrays of a file, by name.
-
-  Raises:
-    ValueError: one line, for a file that is cut short or whose header is false.
-  """
+  """The arrays of a file, by name; ValueError if it is cut short or its header is false."""
   try:
     arrays = safetensors.numpy.load_file(path)
     with open(path, "rb") as file:
@@ -41,11 +37,7 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def write(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
-  """Writes `arrays`, in one move.
-
-  Raises:
-    ValueError: an array of a type that the format lacks.
-  """
+  """Writes `arrays`, in one move."""
   try:
     content = safetensors.numpy.save({n: np.asarray(a, order="C") for n, a in arrays.items()})
   except (safetensors.SafetensorError, KeyError) as error:

@@ -13,18 +13,13 @@ PICKLES = (".pkl", ".pickle", ".pt", ".pth")
 
 
 def read(path: str | os.PathLike, *, allow_pickle: bool = False) -> dict[str, np.ndarray]:
-  """The arrays of an `.npz`, a `.safetensors` file or, if allowed, a pickle, by name.
-
-  Raises:
-    FileNotFoundError, ValueError: one line with the path and what to do.
-  """
+  """The arrays of an `.npz`, a `.safetensors` file or, if allowed, a pickle, by name."""
   path = inputs.path(path, "weights")
   if not path.is_file():
     raise FileNotFoundError(f"weights={path}: no such file; pass the path of a file of weights.")
   if path.suffix in PICKLES and not allow_pickle:
     raise ValueError(
-      f"weights={path}: a pickle; pass allow_pickle to read the arrays in it (no code of it is"
-      " run), or save them as npz or safetensors."
+      f"weights={path}: a pickle; pass allow_pickle to read its arrays, not its code."
     )
   readers = {".npz": _npz, ".safetensors": safetensors.read, **dict.fromkeys(PICKLES, pickles.read)}
   if path.suffix not in readers:
@@ -38,9 +33,6 @@ def load(
   """The parameters of one of our networks, shaped like `wanted`, from a file of weights.
 
   Arguments as of `read` and `names.to_params`; most EDM-style pickles have prefix "ema.model.".
-
-  Raises:
-    FileNotFoundError, ValueError: one line with the path, the parameter and what to do.
   """
   arrays = read(path, allow_pickle=allow_pickle)
   try:

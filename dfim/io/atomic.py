@@ -55,11 +55,7 @@ def replace_json(path: str | os.PathLike, value: Any) -> None:
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
-  """`value`, with numbers and arrays of NumPy and JAX, as JSON; NaN and infinity become null.
-
-  Raises:
-    TypeError: a part has no form in JSON.
-  """
+  """`value`, with numbers and arrays of NumPy and JAX, as JSON; NaN and infinity become null."""
   return json.dumps(_plain(value), indent=indent, allow_nan=False)
 
 

@@ -1,7 +1,6 @@
 """Arrays and numbers from outside, checked once for type, shape, finiteness and range.
 
-Files, series, arrays given to `draw`, weights and statistics all pass here. An error is one line
-with the field, the place and the fix.
+An error is a ValueError of one line with the field, the place and the fix.
 """
 
 import math
@@ -13,6 +12,8 @@ import numpy as np
 
 from dfim.config.errors import FieldError
 
+Axes = tuple[str, ...]  # names in the singular, such as ("row", "column")
+Shape = tuple[int | None, ...]  # None is any size
 _AXES = {  # of examples, by their rank
   1: ("row",),
   2: ("row", "column"),
@@ -25,9 +26,9 @@ _AXES = {  # of examples, by their rank
 def numbers(
   value: Any,
   field: str,
-  shape: tuple[int | None, ...],
+  shape: Shape,
   *,
-  axes: tuple[str, ...],
+  axes: Axes,
   dtype: Any = np.float64,
   low: float | None = None,
   high: float | None = None,
@@ -39,22 +40,17 @@ def numbers(
   Args:
     value: an array of NumPy or JAX, or nested lists of numbers.
     field: its name in the error.
-    shape: the size of each axis; None takes any.
-    axes: the name of each axis in the singular, such as ("row", "column").
-    dtype: a floating type, which takes floating numbers, integers and booleans, or an integer type,
-      which takes integers and booleans in its range.
-    low: the least value allowed.
-    high: the greatest value allowed.
+    shape, axes: sizes and names of the axes.
+    dtype: an integer type takes integers and booleans; a floating one, floating numbers too.
+    low, high: the least and the greatest value allowed.
     finite: whether to refuse NaN and infinity, also of numbers beyond the range of `dtype`.
     rows: if `value` is part of a larger array, the index there of each of its rows.
-
-  Raises:
-    ValueError: a wrong type, rank or shape, or a value out of range, with its place.
   """
   whole = np.issubdtype(dtype, np.integer)
   array = _array(value, field, shape, axes, whole)
+  refuse = lambda bad, fix: refuse_where(bad, array, field, axes, fix, rows)
   if np.ma.is_masked(value):  # the number under a mask is no value
-    refuse_where(np.ma.getmaskarray(value), array, field, axes, "it is masked; fill it", rows)
+    refuse(np.ma.getmaskarray(value), "it is masked; fill it")
   if whole:
     limits = np.iinfo(dtype)
     low = limits.min if low is None else max(low, limits.min)
@@ -63,26 +59,22 @@ def numbers(
     with np.errstate(over="ignore"):  # infinity, which is refused below
       array = array.astype(dtype)  # also bfloat16, which NumPy's own functions do not take
     if finite:
-      fix = "fill it, or leave that part out"
-      refuse_where(~np.isfinite(array), array, field, axes, fix, rows)
+      refuse(~np.isfinite(array), "fill it, or leave that part out")
   if low is not None:
-    refuse_where(array < low, array, field, axes, f"give {low} or more", rows)
+    refuse(array < low, f"give {low} or more")
   if high is not None:
-    refuse_where(array > high, array, field, axes, f"give {high} or less", rows)
+    refuse(array > high, f"give {high} or less")
   return array.astype(dtype)
 
 
-def _array(
-  value: Any, field: str, shape: tuple[int | None, ...], axes: tuple[str, ...], whole: bool
-) -> np.ndarray:
+def _array(value: Any, field: str, shape: Shape, axes: Axes, whole: bool) -> np.ndarray:
   """`value` as an array of numbers, of integers if `whole`, and of a size that matches `shape`."""
   sizes = zip(shape, axes, strict=True)
   wanted = ", ".join(f"{axis}s" if n is None else f"{n} {axis}s" for n, axis in sizes)
   try:
     array = np.asarray(value)
   except ValueError:
-    fix = f"give numbers [{wanted}]."
-    raise FieldError(field, value, fix, ": rows of different lengths; ") from None
+    raise FieldError(field, value, f"give [{wanted}].", ": rows of different lengths; ") from None
   if not _is_number(array.dtype, whole) or value is None:
     kind = "integers" if whole else "numbers"
     untyped = array.dtype.kind == "O" and not isinstance(value, np.ndarray)
@@ -95,18 +87,9 @@ def _array(
 
 
 def floats(
-  value: Any,
-  field: str,
-  shape: tuple[int | None, ...],
-  *,
-  axes: tuple[str, ...],
-  dtype: Any = np.float64,
+  value: Any, field: str, shape: Shape, *, axes: Axes, dtype: Any = np.float64
 ) -> np.ndarray:
-  """As `numbers`, of an array that is floating already: weights or statistics in a file.
-
-  Raises:
-    ValueError: another type, integers too; otherwise as `numbers`.
-  """
+  """As `numbers`, of an array that is floating already: weights or statistics in a file."""
   found = np.asarray(value).dtype
   if not _is_number(found, whole=False) or _is_number(found, whole=True):
     raise FieldError(field, value, "give floating-point numbers.", f" of {found}: ")
@@ -126,16 +109,7 @@ def examples(
 ) -> np.ndarray:
   """As `numbers`, of points, sequences, images or videos `[N, ...]`, of any size.
 
-  Args:
-    value: an array or nested lists.
-    field: its name in the error.
-    rank: the only rank allowed, such as 4 for images; any from 1 on by default.
-    least: the smallest N.
-    largest: the greatest absolute value allowed.
-    dtype: as in `numbers`.
-
-  Raises:
-    ValueError: fewer than `least`, or no numbers in them; otherwise as `numbers`.
+  They are at least `least`, of that `rank` if given; absolute values are at most `largest`.
   """
   if rank is None:
     try:
@@ -148,23 +122,14 @@ def examples(
   if len(array) < least:
     raise FieldError(field, value, f"give {least} or more.", f" of {len(array)} {axes[0]}s: ")
   if not array.size:
-    said = f" of shape {array.shape}: "
-    raise FieldError(field, value, "holds no numbers; give some.", said)
+    raise FieldError(field, value, "holds no numbers; give some.", f" of shape {array.shape}: ")
   return array
 
 
 def refuse_where(
-  bad: np.ndarray,
-  array: np.ndarray,
-  field: str,
-  axes: tuple[str, ...],
-  fix: str,
-  rows: np.ndarray | None = None,
+  bad: np.ndarray, array: np.ndarray, field: str, axes: Axes, fix: str, rows: Any = None
 ) -> None:
-  """Raises ValueError with the first place, counted from 0, at which `bad` is True.
-
-  `axes` and `rows` as in `numbers`.
-  """
+  """Raises ValueError with the first place where `bad` is True; see `numbers`."""
   if bad.any():
     index = tuple(int(n) for n in np.unravel_index(int(bad.argmax()), bad.shape))
     there = index if rows is None else (int(rows[index[0]]), *index[1:])
@@ -173,11 +138,7 @@ def refuse_where(
 
 
 def whole(value: Any, field: str, *, low: int | None = None, high: int | None = None) -> int:
-  """`value` as an int.
-
-  Raises:
-    ValueError: it is of another type (a float or a boolean, say), or out of range.
-  """
+  """`value` as an int; a float or a boolean is refused."""
   if isinstance(value, bool) or not isinstance(value, int | np.integer):
     raise FieldError(field, value, "give a whole number.")
   if low is not None and value < low:
@@ -190,11 +151,7 @@ def whole(value: Any, field: str, *, low: int | None = None, high: int | None = 
 def number(
   value: Any, field: str, *, low: float | None = None, above: float | None = None
 ) -> float:
-  """`value`, an int or a float of Python or NumPy, as a float.
-
-  Raises:
-    ValueError: it is of another type, not finite, less than `low`, or not above `above`.
-  """
+  """`value`, an int or a finite float of Python or NumPy, as a float."""
   kinds = int | float | np.integer | np.floating
   if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
     raise FieldError(field, value, "give a finite number.")
@@ -205,12 +162,15 @@ def number(
   return float(value)
 
 
-def path(value: Any, field: str) -> pathlib.Path:
-  """`value` as a path, with `~` as the user's folder.
+def limits(value: tuple[float, float], field: str) -> tuple[float, float]:
+  """`value`, of black and of white in pictures, in this order."""
+  if not -math.inf < value[0] < value[1] < math.inf:
+    raise FieldError(field, value, "give the value of black, then white's above it.")
+  return value
 
-  Raises:
-    ValueError: it is no path, empty, or in the folder of an unknown user.
-  """
+
+def path(value: Any, field: str) -> pathlib.Path:
+  """`value` as a path, with `~` as the user's folder."""
   if not isinstance(value, str | os.PathLike) or not value:
     raise FieldError(field, value, "give a path.")
   try:

@@ -2,7 +2,6 @@
 
 import math
 import os
-from typing import IO
 import zipfile
 
 import numpy as np
@@ -17,10 +16,7 @@ _HEADERS = {
 def read_npz(path: str | os.PathLike, *names: str) -> dict[str, np.ndarray]:
   """The arrays of a file by name: those of `names` that it has, or all without `names`.
 
-  The sizes in the headers are compared with the file's own before memory is allocated.
-
-  Raises:
-    ValueError: one line without the path, for pickled objects, damage and false headers.
+  Sizes are checked before memory is allocated. Any fault is a ValueError without the path.
   """
   try:
     with zipfile.ZipFile(path) as archive:
@@ -36,11 +32,7 @@ def read_npz(path: str | os.PathLike, *names: str) -> dict[str, np.ndarray]:
 
 
 def names(path: str | os.PathLike) -> list[str]:
-  """The names of the arrays of a file, in its order, without reading any.
-
-  Raises:
-    ValueError: one line without the path, for damage.
-  """
+  """The names of the arrays of a file, in its order, without reading any; raises as above."""
   try:
     with zipfile.ZipFile(path) as archive:
       return [name.removesuffix(".npy") for name in archive.namelist()]
@@ -49,11 +41,7 @@ def names(path: str | os.PathLike) -> list[str]:
 
 
 def map_npy(path: str | os.PathLike) -> np.ndarray:
-  """The array of an .npy file, mapped and not read into memory.
-
-  Raises:
-    ValueError: one line without the path, for pickled objects, damage and false headers.
-  """
+  """The array of an .npy file, mapped and not read into memory; raises as above."""
   try:
     with open(path, "rb") as file:
       head = file.read(12)
@@ -75,20 +63,15 @@ def _check(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int) -> None:
   if not info.compress_size <= size or info.file_size > ratio * info.compress_size:
     raise ValueError(f"{name} says that it is larger than the file")
   with archive.open(info) as file:
-    shape, dtype = _header(file)
+    kind = np.lib.format.read_magic(file)
+    if kind not in _HEADERS:
+      raise ValueError(f"version {kind} of numpy's format, not 1 or 2")
+    shape, _, dtype = _HEADERS[kind](file)
     if dtype.hasobject:
       raise ValueError(f"{name} holds Python objects, which are not read")
     length = info.file_size - file.tell()
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != length:
       raise ValueError(f"{name} is not of the shape {str(shape)[:80]} that it says")
-
-
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-  version = np.lib.format.read_magic(file)
-  if version not in _HEADERS:
-    raise ValueError(f"version {version} of numpy's format, not 1 or 2")
-  shape, _, dtype = _HEADERS[version](file)
-  return shape, dtype
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:

@@ -22,44 +22,36 @@ def check(
   length: int | None = None,
   lengths: Any = None,
 ) -> dict[str, Any]:
-  """The arguments that are not None, as arrays of the types that the training data have.
+  """The arguments that are not None, as arrays of the types that the training `batch` has.
 
   Args:
     batch: shapes and dtypes of one batch, `x` `[B, T, ...]` and perhaps `cond`.
     net: the network; its `num_classes` and `vocabulary` bound labels and discrete conditions.
     count: samples.
     labels: the classes that were trained; none where that is not known.
-    context: observed tokens `[count, C, ...]`.
-    cond: by name, `[count, C + length, ...]` where every token has one, else `[count, ...]`.
-    length: tokens to draw; None for as many as the data have beyond the context.
-    lengths: integers `[count]`, how long each sequence is with its context.
-
-  Raises:
-    ValueError: one line with the name of the argument and the place of the fault.
+    context, cond, length, lengths: see `sample.make_draw`.
   """
   shape, found, known = batch["x"].shape[1:], {}, 0
   if context is not None:
     wanted = (count, None, *shape[1:])
-    axes = _AXES[: len(wanted)]
-    context = inputs.numbers(context, "context", wanted, axes=axes, dtype=batch["x"].dtype)
+    dtype, axes = batch["x"].dtype, _AXES[: len(wanted)]
+    context = inputs.numbers(context, "context", wanted, axes=axes, dtype=dtype)
     found["context"], known = context, context.shape[1]
   total = shape[0] if length is None else known + length
   if total <= known:
-    raise ValueError(
-      f"context of {known} tokens fills the {total} of the data: pass length=, the tokens to draw."
-    )
+    raise ValueError(f"context of {known} tokens fills the {total} of the data: pass length=.")
   if cond is not None:
     found["cond"] = _conditions(batch, net, count, total, cond)
-    _check_labels(found["cond"].get("label"), labels)
+    label = found["cond"].get("label")
+    if label is not None and labels:
+      fix = "the training data have no such class"
+      inputs.refuse_where(~np.isin(label, (-1, *labels)), label, "cond.label", _AXES[:1], fix)
   missing = sorted(set(conditioning.per_token(batch.get("cond"))) - set(found.get("cond", {})))
   if known and missing:
     raise ValueError(f"cond: has no {', '.join(missing)}; a context needs that of every token.")
   if lengths is not None:
-    ends = dict(low=max(known, 1), high=total)
-    axes = _AXES[:1]
-    found["lengths"] = inputs.numbers(
-      lengths, "lengths", (count,), axes=axes, dtype=np.int32, **ends
-    )
+    options = dict(axes=_AXES[:1], dtype=np.int32, low=max(known, 1), high=total)
+    found["lengths"] = inputs.numbers(lengths, "lengths", (count,), **options)
   return found
 
 
@@ -68,35 +60,18 @@ def _conditions(
 ) -> dict[str, np.ndarray]:
   if not isinstance(cond, Mapping):
     raise ValueError(f"cond of {type(cond).__name__}: give a dict of arrays by name.")
-  like = batch.get("cond") or {}
-  found = {}
+  like, found = batch.get("cond") or {}, {}
   for name, value in cond.items():
     if name not in like:
       known = ", ".join(sorted(like)) or "none"
       raise ValueError(f"cond.{name}: the training data have no such condition, but {known}.")
-    shape = list(like[name].shape)
-    shape[0] = count
-    if conditioning.is_per_token(like[name]):
-      shape[1] = total
-    axes = _AXES[: len(shape)] if conditioning.is_per_token(like[name]) else ("sample", "value")
-    found[name] = inputs.numbers(
-      value,
-      f"cond.{name}",
-      tuple(shape),
-      axes=axes[: len(shape)],
-      dtype=np.int32 if conditioning.is_discrete(like[name]) else like[name].dtype,
-      **limits(name, like[name], net),
-    )
+    array, per_token = like[name], conditioning.is_per_token(like[name])
+    shape = (count, total, *array.shape[2:]) if per_token else (count, *array.shape[1:])
+    options = limits(name, array, net)
+    options["axes"] = (_AXES if per_token else ("sample", "value"))[: len(shape)]
+    options["dtype"] = np.int32 if conditioning.is_discrete(array) else array.dtype
+    found[name] = inputs.numbers(value, f"cond.{name}", shape, **options)
   return found
-
-
-def _check_labels(given: np.ndarray | None, labels: tuple[int, ...]) -> None:
-  """Refuses a class that was never trained; -1 stands for none."""
-  if given is not None and labels:
-    untrained = ~np.isin(given, (-1, *labels))
-    inputs.refuse_where(
-      untrained, given, "cond.label", _AXES[:1], "the training data have no such class"
-    )
 
 
 def limits(name: str, array: Any, net: Any) -> dict[str, int]:

@@ -15,8 +15,7 @@ Array = jax.Array
 def classifier_free(model_of: jump_lib.ModelOf, weight: float) -> jump_lib.ModelOf:
   """x = x(null) + weight (x(cond) - x(null)), in one doubled batch (IMM eq. 14, appendix E).
 
-  Jumps and clean estimates are affine in the network's output, so that guiding them is guiding
-  that. weight 1 is no guidance and costs nothing; weight 0 is the unconditional model.
+  Both are affine in the network's output. Weight 1 is no guidance; weight 0 is unconditional.
   """
   if weight == 1.0:
     return model_of
@@ -42,16 +41,14 @@ def energy(
 ) -> jump_lib.Model:
   """A model whose clean estimates are moved uphill on `scale log_density` of each example's.
 
-  The score of x_t gains the gradient g of scale log_density(denoise(x_t)) by x_t, so the estimate
-  gains sigma^2 sigma_data^2 / alpha g, at the token's present level (Diffusion Forcing 3.4; the
-  released program uses the next level, which gives no guidance on the last step). The gradient runs
-  through the network, so that an energy of one token moves the tokens that it depends on. The
-  strength is the same in every batch.
+  The estimate gains sigma^2 sigma_data^2 / alpha times the gradient of scale log_density(denoise(
+  x_t)) by x_t, through the network, at the token's present level (Diffusion Forcing 3.4; the
+  released program uses the next level, which gives no guidance on the last step).
 
   Args:
     model: a denoiser; its jumps are refused.
     log_density: `[B, ...]` to `[B]`, up to a constant; high for the samples wanted.
-    scale: strength; 0 changes nothing.
+    scale: strength, the same in every batch; 0 changes nothing.
   """
 
   def denoise(x_t: Array, t: Array) -> Array:
@@ -69,29 +66,17 @@ def energy(
 
 
 def _refuse_jump(*_: Array) -> Array:
-  raise ValueError(
-    "energy: guides a clean estimate, which this step does not use; set sampler.step.name="
-    "samplers.jump.Ancestral."
-  )
+  raise ValueError("energy: guides clean estimates; set sampler.step.name=samplers.jump.Ancestral.")
 
 
 def near_point(x: Array, *, point: tuple[float, ...], token: int = -1, width: float) -> Array:
   """An energy, `[B, T, D]` to `[B]`: the log-density of a Gaussian about `point` at one token.
 
-  Args:
-    x: clean estimates of the tokens that are shown together: a window, or a cached sampler's chunk.
-    point: `[D]`, where the token is wanted.
-    token: which of them; the last by default.
-    width: the Gaussian's standard deviation. Samples overshoot where it is far below the error of
-      the estimate itself.
-
-  Raises:
-    ValueError: no such token, or a point of another D.
+  `x` are the clean estimates of the tokens that are shown together, `point` is `[D]`, `width` the
+  standard deviation. Samples overshoot if it is far below the error of the estimate.
   """
   if x.ndim != 3 or x.shape[2] != len(point) or not -x.shape[1] <= token < x.shape[1]:
-    raise ValueError(
-      f"near_point: point={point}, token={token} for {x.shape[1:]} tokens and values."
-    )
+    raise ValueError(f"near_point: point={point}, token={token} for [T, D]={x.shape[1:]}.")
   if width <= 0.0:
     raise FieldError("width", width, "set it above 0.")
   apart = (x[:, token] - jnp.asarray(point, x.dtype)[None]) / width

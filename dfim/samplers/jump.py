@@ -13,27 +13,20 @@ import jax
 import jax.numpy as jnp
 
 from dfim.config.errors import FieldError
-from dfim.core import interpolants, parameterization
+from dfim.core import interpolants
+from dfim.core.parameterization import Parameterization
 
 Array = jax.Array
 
 
 class Model(NamedTuple):
-  """A network with its weights and condition, as samplers call it.
+  """A network with its weights and condition, as samplers call it."""
 
-  Attributes:
-    jump: `(x_t, s, t) -> x_s`.
-    denoise: `(x_t, t) -> x`, the clean estimate.
-    path: the noise process of the model.
-    sigma_data: the standard deviation of pure noise.
-    remember: `(x, t) -> cache` with these tokens added, of a model that has a cache.
-  """
-
-  jump: Callable[[Array, Array, Array], Array]
-  denoise: Callable[[Array, Array], Array]
+  jump: Callable[[Array, Array, Array], Array]  # (x_t, s, t) -> x_s
+  denoise: Callable[[Array, Array], Array]  # (x_t, t) -> x, the clean estimate
   path: interpolants.Path
-  sigma_data: float
-  remember: Callable[[Array, Array], Any] | None = None
+  sigma_data: float  # the standard deviation of pure noise is this too
+  remember: Callable[[Array, Array], Any] | None = None  # (x, t) -> the cache with these tokens
 
 
 ModelOf = Callable[..., Model]  # (condition, cache=None) -> model
@@ -41,20 +34,12 @@ Step = Callable[[Model, Array, Array, Array, Array, Array], Array]  # (model, ke
 
 
 def of_network(
-  apply: Callable[..., Any],
-  params: Any,
-  f: parameterization.Parameterization,
-  cond: Any = None,
-  cache: Any = None,
+  apply: Callable[..., Any], params: Any, f: Parameterization, cond: Any = None, cache: Any = None
 ) -> Model:
   """The model of a network; with the first three arguments bound, a `ModelOf`.
 
-  Args:
-    apply: `(params, x_in, s, t, cond) -> G`; with `cache=` it returns the new cache too.
-    params: its weights.
-    f: its parameterization.
-    cond: the condition of the samples.
-    cache: keys and values of the tokens before.
+  `apply` is `(params, x_in, s, t, cond) -> G`; with `cache=`, keys and values of the tokens before,
+  it returns the new cache too.
   """
   net = apply if cache is None else lambda *args: apply(*args, cache=cache)[0]
   add = lambda x, t: apply(params, f.c_in(t) * x, t, t, cond, cache=cache)[1]
@@ -72,13 +57,10 @@ def scan(
 ) -> Array:
   """Steps down `grid`, row after row; with `step` bound, a sampler of whole examples.
 
-  Args:
-    model: see `Model`.
+  Args, besides the model, its grid and a step such as `Pushforward()`:
     key: one key, `[B]` keys so that an example's noise does not depend on its batch, or `[B, T]` so
       that neither does a token's on the tokens around it.
     x: `[B, ...]`, the noise to start from, of standard deviation sigma_data.
-    grid: see the module.
-    step: such as `Pushforward()`.
     end: the time of finished samples; None for the grid's last row.
   """
   rows = _of_rank(jnp.asarray(grid, x.dtype), x.ndim)
@@ -153,9 +135,7 @@ def split(key: Array) -> tuple[Array, Array]:
 def _of_rank(grid: Array, rank: int) -> Array:
   """`[rows, ...]` of x's rank: batch axis first, then tokens, then 1s."""
   if grid.ndim > 3 or (grid.ndim > 1 and rank < 3) or len(grid) < 2:
-    raise ValueError(
-      f"grid of shape {grid.shape} for samples of rank {rank}: give [K + 1] times, or"
-      " [rows, tokens] or [rows, B, tokens] for sequences."
-    )
+    fix = "give [K + 1] times, or [rows, tokens] or [rows, B, tokens] for sequences."
+    raise ValueError(f"grid of shape {grid.shape} for samples of rank {rank}: {fix}")
   axes = {1: (), 2: (1, *grid.shape[1:]), 3: grid.shape[1:]}[grid.ndim]
   return grid.reshape(len(grid), *axes, *[1] * (rank - len(axes)))

@@ -4,7 +4,6 @@ Each step down the grid evaluates the network once, and twice under classifier-f
 batch is doubled. A rollout with a cache evaluates it once more for each chunk, to write the cache.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,21 +15,8 @@ def of_steps(steps: int, *, guidance: float = 1.0) -> int:
 
 
 def of_token(
-  steps: int,
-  levels: Callable[[int, int], Any] | Any,
-  *,
-  chunk: int,
-  cached: bool = False,
-  guidance: float = 1.0,
+  steps: int, levels: Any, *, chunk: int, cached: bool = False, guidance: float = 1.0
 ) -> float:
-  """NFE of a rollout, divided by the tokens that it draws.
-
-  Args:
-    steps: of the grid.
-    levels: the level matrix of a chunk `[rows, chunk]`, or a schedule `(steps, tokens) -> matrix`.
-    chunk: tokens denoised together.
-    cached: whether finished tokens go into a cache.
-    guidance: of the sampler.
-  """
+  """NFE of a rollout, divided by the tokens that it draws; see `rollout.Rollout`."""
   rows = len(levels(steps, chunk) if callable(levels) else np.asarray(levels))
   return (of_steps(rows - 1, guidance=guidance) + cached) / chunk

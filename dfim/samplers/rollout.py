@@ -1,8 +1,7 @@
 """Sequences of any length: chunks of tokens, denoised one after the other given what came before.
 
-The one scan of `jump` over a matrix of times, repeated. The past is shown to the network again in
-a window of tokens, or kept in a cache of keys and values. Sources: Diffusion Forcing (arXiv
-2407.01392) algorithm 2, sections 3.3, C.4 and C.8, and its released program.
+The past is shown to the network again in a window, or kept in a cache of keys and values. Sources:
+Diffusion Forcing (arXiv 2407.01392) algorithm 2, sections 3.3, C.4, C.8, and its released program.
 """
 
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import numpy as np
 from dfim.config.errors import FieldError
 from dfim.core import conditioning, interpolants, levels as levels_lib
 from dfim.samplers import jump
+from dfim.samplers.jump import Model, ModelOf, Step
 
 Array = jax.Array
 Mode = Literal["none", "label", "scale", "scale_and_noise"]
@@ -24,37 +24,23 @@ Mode = Literal["none", "label", "scale", "scale_and_noise"]
 
 @dataclasses.dataclass(frozen=True)
 class Rollout:
-  """How a sequence is drawn chunk by chunk: `config.sampler.rollout`.
+  """How a sequence is drawn chunk by chunk: `config.sampler.rollout`."""
 
-  Attributes:
-    levels: the level matrix of a chunk, int `[rows, chunk]`, or a schedule `(steps, tokens) ->
-      matrix` such as `levels_lib.pyramid`.
-    window: the tokens shown to the network at once: the chunk and those before it. Places that are
-      not drawn yet are pure noise. With a cache the network's own window takes its place.
-    chunk: tokens denoised together.
-    length: tokens to draw, a multiple of `chunk`; None for those of the data.
-    cached: whether finished tokens go into the network's cache.
-    context_time: the time of the observed tokens; None for clean.
-    t_context: see `shown`.
-    mode: see `shown`.
-  """
-
+  # The level matrix of a chunk, int [rows, chunk], or (steps, tokens) -> matrix.
   levels: Callable[..., Any] | tuple[tuple[int, ...], ...]
-  window: int
-  chunk: int
-  length: int | None = None
-  cached: bool = False
-  context_time: float | None = None
-  t_context: float = 0.0
+  window: int  # tokens shown at once, the chunk last; with a cache the network's own instead
+  chunk: int  # tokens denoised together
+  length: int | None = None  # tokens to draw, whole chunks; None for those of the data
+  cached: bool = False  # whether finished tokens go into the network's cache
+  context_time: float | None = None  # of the observed tokens; None for clean
+  t_context: float = 0.0  # this and mode: see `shown`
   mode: Mode = "none"
 
   def __post_init__(self):
     if self.chunk < 1:
       raise FieldError("chunk", self.chunk, "set it to 1 token or more.")
     if self.window < self.chunk:
-      raise FieldError(
-        "window", self.window, f"must hold at least the chunk of {self.chunk} tokens."
-      )
+      raise FieldError("window", self.window, f"must hold at least the chunk of {self.chunk}.")
     if self.context_time is not None and not 0.0 <= self.context_time <= 1.0:
       raise FieldError("context_time", self.context_time, "set it in [0, 1], or None for clean.")
     if self.mode not in Mode.__args__:
@@ -68,17 +54,12 @@ class Rollout:
     levels_lib.check_levels(matrix, steps, self.chunk)
     return matrix
 
-  def shown(self, key: Array, x: Array, t: Array, model: jump.Model) -> tuple[Array, Array]:
+  def shown(self, key: Array, x: Array, t: Array, model: Model) -> tuple[Array, Array]:
     """Finished tokens as the network sees them, and their times: a little noisy.
 
-    A model's own tokens are a little off, and a model that takes them for clean drifts away from
-    its data. Where t < t_context, by `mode`:
-
-      none: as they are.
-      label: as they are, with time t_context (Diffusion Forcing C.8).
-      scale: alpha(t_context) x, with time t_context: the mean of the noised token (the released
-        DDIM).
-      scale_and_noise: noised to t_context, with that time (C.4, and the released DDPM).
+    Where t < t_context their time becomes t_context. By `mode`, the token is then x itself (label,
+    Diffusion Forcing C.8), alpha x (scale, the released DDIM) or x with noise (scale_and_noise, C.4
+    and the released DDPM). With "none" both stay.
     """
     if self.mode == "none":
       return x, t
@@ -95,52 +76,49 @@ class Rollout:
 
 
 def rollout(
-  model_of: jump.ModelOf,
+  model_of: ModelOf,
   key: Array,
   context: Array,
   cond: Any,
   times: Array,
   how: Rollout,
   *,
-  step: jump.Step,
+  step: Step,
   length: int | None = None,
   lengths: Array | None = None,
   position: Array | int = 0,
   cache: Any = None,
   report: Callable[[Any, int], None] | None = None,
 ) -> Array:
-  """Draws `length` tokens after `context` as one XLA program under `jit`: `[B, C + length, ...]`.
+  """Draws `length` tokens after `context`, one chunk by default: `[B, C + length, ...]`.
 
   Args:
-    model_of: `(cond, cache=None) -> Model` of the tokens with these conditions.
-    key: one key, or `[B]` keys. A token's noise depends on its example's key and on its position in
-      the sequence alone: tokens drawn one call after another are those of one call.
+    model_of: of the tokens with given conditions.
+    key: one key, or `[B]`. A token's noise depends on its example's key and its position alone.
     context: `[B, C, ...]`, observed tokens, which come back untouched; C may be 0.
     cond: a dict of arrays or None; those per token (`core.conditioning`) are `[B, C + length, ..]`.
     times: `[steps + 1]`, noisiest first; the last is that of finished tokens.
-    how: see `Rollout`.
-    step: such as `jump.Pushforward()`.
-    length: tokens to draw; None for one chunk.
-    lengths: int `[B]`, how long each sequence is with its context. What lies beyond stays pure
-      noise to a network that is shown it, as padding is in training, and comes back as 0.
+    how, step, length: see `Rollout` and `jump`; tokens to draw.
+    lengths: int `[B]`, with the context. Tokens beyond are shown as pure noise and come back as 0.
     position: of the first token of `context`, or the first drawn without one, in the sequence.
     cache: an empty cache, or None to show the window again at each step.
     report: called on the host as `report(chunks done, chunks)`.
-
-  Raises:
-    ValueError: for a matrix or a length that does not fit, before anything runs.
   """
   times = jnp.asarray(times, context.dtype)
   before, length = context.shape[1], how.chunk if length is None else length
-  _check(cond, how.chunk, length, before)
+  if length < 1 or length % how.chunk:
+    raise FieldError("chunk", how.chunk, "give whole chunks.", f"={how.chunk}, length={length}: ")
+  for array in jax.tree.leaves(cond):
+    if conditioning.is_per_token(array) and array.shape[1] != before + length:
+      raise ValueError(f"cond of {array.shape[1]} tokens: give {before} + {length} tokens.")
   exists = None
   if lengths is not None:  # what a caller gives for padding is never read
     exists = (jnp.arange(before + length)[None] < lengths[:, None])[..., None]
     cond = conditioning.hide(cond, exists)
-  key_noise, key_steps, key_past = _three_keys(key, len(context))
+  key_noise, rest = jump.split(key if key.ndim else jax.random.split(key, len(context)))
   grid = levels_lib.at(how.matrix(len(times) - 1), times)
-  keys = dict(key_steps=key_steps, key_past=key_past)
-  drawing = _Drawing(model_of, step, how, cond, times, grid, before, lengths, position, **keys)
+  keys = jump.split(rest)
+  drawing = _Drawing(model_of, step, how, cond, times, grid, before, lengths, position, *keys)
   x = jnp.concatenate([context, drawing.noise(key_noise, context, length)], axis=1)
   if cache is not None and before:
     cache = drawing.remember(context, 0, drawing.context_time, cache)
@@ -162,8 +140,8 @@ def rollout(
 class _Drawing:
   """What is the same for every chunk of a rollout, see there."""
 
-  model_of: jump.ModelOf
-  step: jump.Step
+  model_of: ModelOf
+  step: Step
   how: Rollout
   cond: Any
   times: Array
@@ -176,7 +154,6 @@ class _Drawing:
 
   @property
   def context_time(self) -> Array:
-    """The time of observed tokens."""
     time = self.how.context_time
     return self.times[-1] if time is None else jnp.asarray(time, self.times.dtype)
 
@@ -186,7 +163,7 @@ class _Drawing:
     like = jnp.zeros((context.shape[0], length, *context.shape[2:]), context.dtype)
     return self.model(0, self.how.chunk).sigma_data * interpolants.noise_like(keys, like)
 
-  def model(self, start: Array | int, size: int, cache: Any = None) -> jump.Model:
+  def model(self, start: Array | int, size: int, cache: Any = None) -> Model:
     """The model of `size` tokens from `start` on."""
     cut = lambda a: jax.lax.dynamic_slice_in_dim(a, start, size, axis=1)
     cond = jax.tree.map(lambda a: cut(a) if conditioning.is_per_token(a) else a, self.cond)
@@ -217,7 +194,7 @@ class _Drawing:
     cache = self.remember(part, at, self.times[-1], cache)
     return jax.lax.dynamic_update_slice_in_dim(x, part, at, axis=1), cache
 
-  def scan(self, model: jump.Model, keys: Array, x: Array, rows: Array) -> Array:
+  def scan(self, model: Model, keys: Array, x: Array, rows: Array) -> Array:
     """Tokens stepped down their times, finished ones shown as `Rollout.shown` says."""
     step = functools.partial(stabilised, self.step, self.how)
     return jump.scan(model, keys, x, rows, step=step, end=self.times[-1])
@@ -230,29 +207,15 @@ class _Drawing:
 
 
 def stabilised(
-  step: jump.Step,
-  how: Rollout,
-  model: jump.Model,
-  key: Array,
-  x: Array,
-  s: Array,
-  t: Array,
-  end: Array,
+  step: Step, how: Rollout, model: Model, key: Array, x: Array, s: Array, t: Array, end: Array
 ) -> Array:
   """`step` with finished tokens shown to the network as `how` says; they stay what they are."""
   key_step, key_shown = jump.split(key)
   finished = s == t
   fed, level = how.shown(key_shown, x, t, model)
   fed, level = jnp.where(finished, fed, x), jnp.where(finished, level, t)
-  return jnp.where(
-    finished, x, step(model, key_step, fed, jnp.where(finished, level, s), level, end)
-  )
-
-
-def _three_keys(key: Array, count: int) -> tuple[Array, Array, Array]:
-  """Three keys for each of `count` examples, of one key or of a key for each."""
-  first, rest = jump.split(key if key.ndim else jax.random.split(key, count))
-  return first, *jump.split(rest)
+  moved = step(model, key_step, fed, jnp.where(finished, level, s), level, end)
+  return jnp.where(finished, x, moved)
 
 
 def _of_tokens(key: Array, first: Array | int, count: int) -> Array:
@@ -268,14 +231,3 @@ def _rows(grid: Array, held: Array, start: Array, token: Array, lengths: Array |
   if lengths is None:
     return rows
   return jnp.where(token[None, None] < lengths[None, :, None], rows[:, None], grid[0, 0])
-
-
-def _check(cond: Any, chunk: int, length: int, before: int) -> None:
-  if length < 1 or length % chunk:
-    raise FieldError("chunk", chunk, f"with length={length}: give whole chunks.")
-  for array in jax.tree.leaves(cond):
-    if conditioning.is_per_token(array) and array.shape[1] != before + length:
-      raise ValueError(
-        f"cond of {array.shape[1]} tokens: give it for context and length,"
-        f" {before} + {length} tokens."
-      )

@@ -1,7 +1,6 @@
 """What a config must say before anything is traced; each refusal names the field and the fix.
 
-Types, unknown names and missing arguments are `resolve`'s to refuse; shapes and times that do not
-fit each other are found by tracing a step, in `experiment`.
+Types, names and missing arguments are `resolve`'s; shapes are found by tracing, in `experiment`.
 """
 
 import inspect
@@ -24,7 +23,7 @@ SIZES = "width depth heads channels blocks patch mlp_ratio mlp_width embed_multi
 
 
 def network(net: Any) -> None:
-  """Refuses sizes, rates and a type of numbers that no network could have."""
+  """Refuses sizes, rates and dtypes that no network could have."""
   if not hasattr(net, "apply"):
     raise ConfigError(f"model: {_name(net)} is no network; name one of models.*, or your own.")
   least = dict.fromkeys(SIZES, 1) | dict(num_classes=0, augment_dim=0)
@@ -71,98 +70,58 @@ def _check_jumps(f: Any, sample_times: Any) -> None:
   t_max = given.get("t_max", 1.0)
   with jax.ensure_compile_time_eval():
     if f.prediction == "eps" and f.path.alpha(t_max) <= 0.0:
-      raise FieldError(
-        "objective.sample_times.t_max",
-        t_max,
-        "pure noise, which core.parameterization.Noise divides by; lower it.",
-      )
+      fix = "pure noise, which core.parameterization.Noise divides by; lower it."
+      raise FieldError("objective.sample_times.t_max", t_max, fix)
 
 
 def _streams(function: Any, given: dict[str, Any], pattern: Any, net: Any) -> None:
   """Refuses two streams without their pattern, network or clean context, and the reverse."""
   spec, of_two = two_stream.of(given), patterns.streams(pattern) == 2
-  field, value = "objective.streams", given.get("streams", 1)
-  one, two = "1", "2"
+  two, field, options = spec.streams == 2, "objective.streams", (1, 2)
   if "conditioning" in inspect.signature(function).parameters:
-    field, one, two = "objective.conditioning", "None", '{"name": "core.two_stream.TwoStream"}'
-    value = two if spec.streams == 2 else one
-  if of_two and spec.streams != 2:
-    raise FieldError(
-      field,
-      value,
-      f"the pattern two_stream needs two streams; set it to {two}, or give "
-      'objective.sample_times.pattern whole, such as {"name": "core.patterns.pivot"}.',
-    )
-  if spec.streams == 2 and not of_two:
-    raise FieldError(
-      field,
-      value,
-      f"objective.sample_times.pattern is of one stream; set {field}={one}, or give the pattern "
-      'whole: {"name": "core.patterns.two_stream"}.',
-    )
+    field, options = "objective.conditioning", ("None", '{"name": "core.two_stream.TwoStream"}')
+  if two != of_two:
+    name = "two_stream" if two else "pivot"
+    fix = f'set it to {options[of_two]}, or the pattern to {{"name": "core.patterns.{name}"}}.'
+    raise FieldError(field, options[two], fix)
   noisy = getattr(inspect.signature(pattern).parameters.get("noisy"), "default", 0.0)
   for rule in map(_function, (spec.grouping, spec.posterior)):
     if getattr(rule, "clean_context", False) and noisy > 0.0:
-      raise FieldError(
-        "objective.sample_times.pattern.noisy",
-        noisy,
-        f"{rule.__name__} needs 0.0; set that, or objective.conditioning={two}, which has neither "
-        "grouping nor posterior mean.",
-      )
-  if spec.streams == 2 and "streams" not in inspect.signature(type(net).__call__).parameters:
-    raise FieldError(
-      field,
-      value,
-      f"{type(net).__name__} has one stream; set "
-      "model.name=models.causal_transformer.CausalTransformer.",
-    )
+      fix = f"{rule.__name__} needs 0.0; set that, or objective.conditioning={options[1]}."
+      raise FieldError("objective.sample_times.pattern.noisy", noisy, fix)
+  if two and "streams" not in inspect.signature(type(net).__call__).parameters:
+    fix = f"{type(net).__name__} has one; use models.causal_transformer.CausalTransformer."
+    raise FieldError(field, options[1], fix)
   weight = _function(given.get("weight"))
-  if spec.streams == 2 and getattr(weight, "streams", 2) == 1:
-    raise FieldError(
-      "objective.weight", weight, "would take the context for the past; use another."
-    )
+  if two and getattr(weight, "streams", 2) == 1:
+    raise FieldError("objective.weight", weight, "takes the context for the past; use another.")
 
 
 def optimizer(tx: Any, rate: Any = None) -> None:
-  """Refuses what is no optimizer, waits for arguments or walks uphill."""
+  """Refuses anything but an optimizer, and a negative learning rate."""
   if not hasattr(tx, "update"):
-    raise ConfigError(
-      f"optimizer: {_name(tx)} is none, or lacks an argument such as learning_rate; name one of"
-      " optax.*, with all that it requires."
-    )
+    fix = "name one of optax.*, with learning_rate and all else that it requires."
+    raise ConfigError(f"optimizer: {_name(tx)} is not a GradientTransformation; {fix}")
   if isinstance(rate, int | float) and rate < 0.0:
     raise FieldError("optimizer.learning_rate", rate, "set it above 0.")
 
 
-def source(found: Any) -> None:
-  """Refuses what does not make batches."""
-  if not callable(found):
-    raise ConfigError("data: gives no batches; name a source, such as data.digits.digits.")
-
-
 def batch(found: dict[str, Any], net: Any) -> None:
-  """Refuses examples without numbers, and labels or values that a network has no row for."""
-  x = found["x"]
-  if not x.size:
-    raise ConfigError(f"data: examples of shape {x.shape[1:]} are empty; give others.")
+  """Refuses empty examples, and labels or values that a network has no row for."""
+  if not found["x"].size:
+    raise ConfigError(f"data: examples of shape {found['x'].shape[1:]} are empty; give others.")
   for name, array in _read(found).items():
     limits = given_lib.limits(name, array, net)
     if limits and array.min() < limits["low"]:
       raise ConfigError(f"data: {name} {array.min()}: count from 0; -1 stands for none.")
     if "high" in limits and array.max() > limits["high"]:  # would read NaN
       field = "num_classes" if name == "label" else "vocabulary"
-      without = ", or to 0 for a network that ignores labels" if name == "label" else ""
-      raise ConfigError(
-        f"model.{field}={limits['high'] + 1}: the data have {name} {array.max()}; set it to how"
-        f" many there are{without}."
-      )
+      fix = f"the data have {name} {array.max()}; set it to how many there are."
+      raise ConfigError(f"model.{field}={limits['high'] + 1}: {fix}")
 
 
 def first_batch(found: dict[str, Any], net: Any) -> None:
-  """`batch`, and refuses numbers that are not finite, and classes without labels.
-
-  Later batches are not searched: a step that meets such a number is skipped and counted.
-  """
+  """`batch`, and refuses numbers that are not finite, and classes without labels."""
   x, mask = found["x"], found.get("mask")
   if not hasattr(x, "dtype") or not jnp.issubdtype(x.dtype, jnp.floating):
     kind = getattr(x, "dtype", type(x).__name__)
@@ -176,12 +135,7 @@ def first_batch(found: dict[str, Any], net: Any) -> None:
     axes = ("example", *(f"axis {n}, place" for n in range(1, array.ndim)))
     inputs.numbers(array, f"data: {name}", array.shape, axes=axes)
   if classes and "label" not in read:
-    raise FieldError(
-      "model.num_classes",
-      classes,
-      "the data have no labels, and samples would be of classes that were never trained; set it to "
-      "0, or give the data labels.",
-    )
+    raise FieldError("model.num_classes", classes, "the data have no labels; set it to 0.")
 
 
 def _read(found: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -190,27 +144,13 @@ def _read(found: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def labels(occurring: Any, net: Any) -> tuple[int, ...]:
-  """The classes to sample: those of the network that occur in the data, and others of none.
-
-  `occurring` are the labels of the data, None where that is not known.
-  """
+  """The classes to sample: those of the network that are `occurring` in the data, or all (None)."""
   classes = range(getattr(net, "num_classes", 0))
-  found = tuple(classes) if occurring is None else tuple(c for c in classes if c in occurring)
+  found = tuple(c for c in classes if occurring is None or c in occurring)
   if len(found) < len(classes):
-    logging.warning(
-      "model.num_classes=%d: the data have examples of %d classes; samples are of these alone, for"
-      " the others are never trained.",
-      len(classes),
-      len(found),
-    )
+    text = "model.num_classes=%d: the data have %d classes, and only these are drawn."
+    logging.warning(text, len(classes), len(found))
   return found
-
-
-def limits(field: str, given: Any) -> None:
-  """Refuses values of black and white that are not two numbers in rising order."""
-  resolve_lib.check(given, tuple[float, float], field, "a picture")
-  if not given[0] < given[1]:
-    raise FieldError(field, tuple(given), "give the value of black, then white's above it.")
 
 
 def _function(part: Any) -> Any:

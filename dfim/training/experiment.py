@@ -61,11 +61,7 @@ class Experiment(generator.Generator):
     return jax.random.fold_in(jax.random.key(self.config.seed), 1)
 
   def batches(self, start: int) -> Iterator[dict[str, Any]]:
-    """This process's share of the training batches from number `start` on, on the devices.
-
-    Raises:
-      ConfigError: a label is beyond the network's classes, which an embedding would read as NaN.
-    """
+    """This process's share of the training batches from number `start` on, on the devices."""
     process = (jax.process_index(), jax.process_count())
     for batch in self.source(start=start, process=process):
       checks.batch(batch, self.net)
@@ -73,11 +69,7 @@ class Experiment(generator.Generator):
 
 
 def build(config: ml_collections.ConfigDict, *, devices: Any = None) -> Experiment:
-  """Resolves `config` and traces one training step, so that what is wrong is said here.
-
-  Raises:
-    ConfigError: one line with the field, its value and the fix.
-  """
+  """Resolves `config` and traces one training step; a ConfigError names the field that is wrong."""
   config = schema.complete(config)
   with errors.config_errors():
     schema.check_kinds(config)
@@ -96,7 +88,7 @@ def build(config: ml_collections.ConfigDict, *, devices: Any = None) -> Experime
 
 
 def _check_step(experiment: Experiment) -> None:
-  """Traces the loss and the update without computing them: what does not fit raises here."""
+  """Traces the loss and the update: what does not fit raises here."""
   config, count = experiment.config, experiment.config.accumulate
   with errors.config_errors("model", config.model):
     params, opt_state = experiment.shapes.params, experiment.shapes.opt_state
@@ -116,17 +108,9 @@ def _warn(x: np.ndarray, experiment: Experiment) -> None:
   """Logs a scale or a window that is probably not meant."""
   std, sigma_data = float(np.std(x)), experiment.f.sigma_data
   if not 0.5 < std / sigma_data < 2.0:
-    logging.warning(
-      "The data's standard deviation is %.3g, sigma_data is %.3g: scale one to the other.",
-      std,
-      sigma_data,
-    )
+    text = "The data's standard deviation is %.3g, sigma_data is %.3g: scale one to the other."
+    logging.warning(text, std, sigma_data)
   window = getattr(experiment.net, "window", None) or x.shape[1]
   if window < x.shape[1]:
-    logging.warning(
-      "The data's sequences have %d tokens, and model.window=%d is all that one sees: if that is"
-      " not meant, set it and sampler.rollout.window to %d.",
-      x.shape[1],
-      window,
-      x.shape[1],
-    )
+    text = "The data have %d tokens, more than model.window=%d: set it and sampler.rollout.window?"
+    logging.warning(text, x.shape[1], window)

@@ -86,7 +86,8 @@ def parts(config: ml_collections.ConfigDict) -> tuple[Any, Callable[..., Any]]:
 def source_of(config: ml_collections.ConfigDict, loss: Callable[..., Any]) -> Callable[..., Any]:
   """The source of a config's data, `(start, process) -> batches`."""
   source = resolve_lib.resolve(config.data, "data")
-  checks.source(source)
+  if not callable(source):
+    raise errors.ConfigError("data: gives no batches; name a source, as data.images.digits.digits.")
   read = config.batch_size * two_stream.of(loss.keywords).reference
   return functools.partial(source, batch_size=read, seed=config.seed)
 
@@ -112,14 +113,7 @@ def build(
 ) -> Generator:
   """The generator of a run, from its folder alone; of an older run, from its data too.
 
-  Args:
-    config: of the run.
-    workdir: its folder.
-    devices: all by default.
-    examples: the form of the data, if it is not that of the folder.
-
-  Raises:
-    ConfigError: one line with the field, its value and the fix.
+  `examples` is the form of the data, if it is not that of the folder `workdir`.
   """
   config = schema.complete(config)
   with errors.config_errors():

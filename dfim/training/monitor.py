@@ -40,8 +40,7 @@ _LOGGED_WAIT = 0.1  # the smallest share of the time that the line mentions
 def show_log() -> None:
   """Shows the log, without the lines of Orbax, of absent devices and of TensorBoard's numbers.
 
-  Orbax raises its failures too, and logs them in a thousand lines. TensorStore ends the writes of a
-  failed save in threads of its own, whose tracebacks would interleave with other lines.
+  And without tracebacks of TensorStore's threads that end the writes of a failed save.
   """
   logging.set_verbosity(logging.INFO)
   shown = lambda r: not any(name in r.pathname for name in ("orbax", "xla_bridge", "x2num"))
@@ -72,12 +71,11 @@ class Progress:
   def waiting(self, cause: str, busy: jax.Array | None = None) -> Iterator[None]:
     """Counts the time inside as time that training waits for `cause`.
 
-    `busy` is a result of the last step. Time until it is ready belongs to the step and is not
-    counted: data generated on the device, for one, are computed after the steps dispatched before.
+    Time until `busy`, a result of the last step, is ready belongs to the step and is not counted.
     """
     start, done = time.monotonic(), None
     if busy is not None and not busy.is_ready():
-      done = self._watcher.submit(_time_when_ready, busy)
+      done = self._watcher.submit(lambda: (busy.block_until_ready(), time.monotonic())[1])
     yield
     if done is not None:
       if not busy.is_ready():  # the device was busy all the time
@@ -106,11 +104,6 @@ class Progress:
       text += f"  waiting for {cause} {share:.0%} of the time" if share > _LOGGED_WAIT else ""
     rates = {f"waiting_for_{cause}": share for cause, share in waits.items()}
     return text, dict(steps_per_second=rate, **rates)
-
-
-def _time_when_ready(result: jax.Array) -> float:
-  result.block_until_ready()
-  return time.monotonic()
 
 
 def make_log(
@@ -173,10 +166,8 @@ class Compilations:
 def check_window(window: tuple[int, int] | None, steps: int) -> None:
   """Raises ConfigError for a `window` to profile, (first, last), that ends after `steps`."""
   if window and window[1] > steps:
-    raise ConfigError(
-      f"--profile={window[0]}:{window[1]}: the run ends at config.steps={steps}; choose steps up to"
-      " there."
-    )
+    fix = f"the run ends at config.steps={steps}; choose steps up to there."
+    raise ConfigError(f"--profile={window[0]}:{window[1]}: {fix}")
 
 
 class Profile:

@@ -12,9 +12,8 @@ class NonFiniteError(FloatingPointError):
 class Guard:
   """Counts failed steps in a row; the host waits for a step only after a failure.
 
-  Without failures it reads the results that are ready, and waits for those `AHEAD` steps back;
-  after one failure it waits for every step. So every process knows of `LIMIT` failures in a row
-  right after the last of them, when the state is still that of before the first.
+  Otherwise it reads results that are ready, and waits for those `AHEAD` steps back. So every
+  process knows of `LIMIT` failures in a row right after the last, before the state has changed.
   """
 
   LIMIT, AHEAD = 10, 8  # steps; AHEAD is less

@@ -1,8 +1,8 @@
 """Signals that stop a run: SIGTERM, SIGUSR1 and the first Ctrl-C.
 
-A single process stops after its current step. Several processes must stop after the same step: JAX
-distributes SIGTERM and chooses the step, and the other signals (SLURM sends SIGUSR1 before the end
-of a job) become SIGTERM. The second Ctrl-C goes to the previous handler.
+A single process stops after its current step. Of several, JAX distributes SIGTERM and chooses the
+step; the other signals (SLURM sends SIGUSR1 before the end of a job) become SIGTERM. The second
+Ctrl-C goes to the previous handler.
 """
 
 from collections.abc import Callable, Iterator
@@ -38,8 +38,7 @@ class Notice:
   def early(self, seen: int) -> bool:
     """Whether a signal came before the first step, `seen + 1`; called right before it.
 
-    For a signal that precedes all calls JAX chooses step 1, which a run that resumes at step 100
-    would never reach.
+    For such a signal JAX chooses step 1, which a run that resumes would never reach.
     """
     if jax.process_count() == 1:
       return bool(self._signals)
@@ -54,10 +53,7 @@ class Notice:
 
 
 def _interrupted_by(note: Handler) -> Handler:
-  """The handler of the first Ctrl-C, which calls `note`.
-
-  Python's own handler raises KeyboardInterrupt, which is lost in a callback from JAX's C++.
-  """
+  """The handler of the first Ctrl-C; Python's own may be lost in a callback from JAX's C++."""
   before = signal.getsignal(signal.SIGINT)
 
   def interrupted(number: int, frame: Any) -> None:

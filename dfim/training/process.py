@@ -19,20 +19,14 @@ _FAILURES = checkpoint.SaveError, checkpoint.ReadError, nonfinite.NonFiniteError
 
 
 def limit_arenas() -> None:
-  """Limits malloc to one arena a core, unless MALLOC_ARENA_MAX is set.
-
-  Each of glibc's eight a core keeps fragments of every save.
-  """
+  """Limits malloc to one arena a core, for each keeps fragments of every save."""
   mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has one
   if mallopt and "MALLOC_ARENA_MAX" not in os.environ:
     mallopt(-8, os.cpu_count())  # M_ARENA_MAX in malloc.h
 
 
 def leave_at_second_interrupt() -> None:
-  """Lets the second Ctrl-C end the process at once, see `preemption` for the first.
-
-  Without an exception, which JAX's callbacks may swallow.
-  """
+  """Lets the second Ctrl-C end the process at once, without an exception that JAX may swallow."""
 
   def leave(*_: Any) -> None:
     os.write(2, b"dfim: left at once; the same command goes on from the last checkpoint.\n")
@@ -44,11 +38,7 @@ def leave_at_second_interrupt() -> None:
 def join(
   distributed: bool, coordinator: str | None, num_processes: int | None, process_id: int | None
 ) -> None:
-  """Joins the other processes of a run, if the flags of these names ask for it.
-
-  Raises:
-    ConfigError: flags that need others, or no cluster.
-  """
+  """Joins the other processes of a run, if the flags of these names ask for it."""
   numbers = num_processes, process_id
   if coordinator and None in numbers:
     raise ConfigError("--coordinator: pass --num_processes and --process_id with it.")
@@ -68,9 +58,8 @@ def join(
 def exit_codes(*reported: type[Exception]) -> Iterator[None]:
   """Ends the process where the block raises, with an exit code and one line.
 
-  The code is 2 for a ConfigError, 75 for a PreemptedError and 1 for any other. The line is the
-  message of these, of failed saves and reads, of numbers that are not finite and of the errors
-  `reported`; of all others the traceback is shown.
+  The code is 2 for a ConfigError, 75 for a PreemptedError, else 1. Errors that are neither these,
+  known failures of disks and numbers, nor `reported` show their traceback.
   """
   try:
     yield
@@ -94,10 +83,7 @@ def _report(error: BaseException, reported: tuple[type[Exception], ...]) -> int:
       line = "stopped by Ctrl-C; unfinished files are not written."
     case _ if not isinstance(error, reported):
       traceback.print_exception(error)
-      line = (
-        "stopped by the error above, which may be that another process has ended. The same"
-        " command in all of them goes on from the last checkpoint."
-      )
+      line = "stopped by the error above, or by another process; the same command goes on."
       if not jax.distributed.is_initialized():
         return code
   print(f"dfim: {line}", file=sys.stderr)

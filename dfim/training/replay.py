@@ -1,7 +1,7 @@
 """Bundles of the inputs of a failed step, and the step run again (`--mode=replay`).
 
-A bundle is a workdir of its own, `<workdir>/replay/<step>`: the state before the step as a
-checkpoint, `config.json`, and `batch_<process>.npz`, each process's rows of the batch.
+A bundle is a workdir, `<workdir>/replay/<step>`: the state before the step as a checkpoint,
+`config.json`, and `batch_<process>.npz`, each process's rows of the batch.
 """
 
 from collections.abc import Iterator
@@ -18,21 +18,14 @@ from dfim import parallel
 from dfim.checkpoints import checkpoint, checksums, workdir as workdir_lib
 from dfim.config.errors import config_errors, FieldError
 from dfim.io import atomic
-from dfim.training import (
-  experiment as experiment_lib,
-  nonfinite,
-  state as train_state,
-  step as step_lib,
-)
+from dfim.training import nonfinite
+from dfim.training.experiment import build, Experiment
+from dfim.training.state import proposed, TrainState
+from dfim.training.step import make_gradient
 
 
 def failure(
-  experiment: experiment_lib.Experiment,
-  workdir: str,
-  step: int,
-  state: train_state.TrainState,
-  batch: dict[str, Any],
-  running: int,
+  experiment: Experiment, workdir: str, step: int, state: TrainState, batch: Any, running: int
 ) -> nonfinite.NonFiniteError:
   """The error of the last of `running` failed steps in a row, which names the bundle of `write`."""
   cause = f"step {step}: loss, gradient or update not finite in {running} steps running."
@@ -45,11 +38,7 @@ def failure(
 
 
 def write(
-  experiment: experiment_lib.Experiment,
-  workdir: str,
-  step: int,
-  state: train_state.TrainState,
-  batch: dict[str, Any],
+  experiment: Experiment, workdir: str, step: int, state: TrainState, batch: dict[str, Any]
 ) -> pathlib.Path:
   """Writes the bundle of number `step`, which was skipped and left `state`; returns its folder."""
   bundle, config = _free(pathlib.Path(workdir) / "replay", step), experiment.config
@@ -75,25 +64,19 @@ def _free(folder: pathlib.Path, step: int) -> pathlib.Path:
 def replay(workdir: str, *, devices: Any = None) -> list[str]:
   """Runs the step of a bundle again; logs which arrays are not finite, and the first NaN.
 
-  Returns:
-    Names of arrays that are not finite: "batch/x", "loss", the gradient's "params/Dense_0/kernel",
-    or, if all these are finite, of the update: "update/params/Dense_0/kernel".
-
-  Raises:
-    ConfigError: `workdir` is not a bundle.
+  Returns their names: "batch/x", "loss", the gradient's "params/Dense_0/kernel" or, if all these
+  are finite, "update/params/Dense_0/kernel". A `workdir` that is not a bundle is a ConfigError.
   """
-  config = workdir_lib.load_config(workdir)
-  experiment = experiment_lib.build(config, devices=devices)
-  config = experiment.config
+  experiment = build(workdir_lib.load_config(workdir), devices=devices)
   state = checkpoint.restore(workdir, experiment.abstract_state())
-  batch = _batch(experiment, pathlib.Path(workdir))
-  gradient = step_lib.make_gradient(experiment.apply, experiment.loss, accumulate=config.accumulate)
+  batch, count = _batch(experiment, pathlib.Path(workdir)), experiment.config.accumulate
+  gradient = make_gradient(experiment.apply, experiment.loss, accumulate=count)
   args = state, batch, experiment.root()
   (loss, _), grads = jax.jit(gradient)(*args)
   grads_by_name = grads if set(grads) == {"params"} else {"params": grads}  # linen has the key
   found = list(_not_finite({"batch": batch, "loss": loss, **grads_by_name}))
   if not found:
-    propose = functools.partial(train_state.proposed, tx=experiment.tx)
+    propose = functools.partial(proposed, tx=experiment.tx)
     new = jax.jit(propose)(state, grads)
     found = list(_not_finite({"update": {"params": new.params, "optimizer": new.opt_state}}))
   elif not found[0].startswith("batch"):
@@ -127,14 +110,12 @@ def _local(a: jax.Array) -> np.ndarray:
   return np.concatenate([np.asarray(shards[start].data) for start in sorted(shards)])
 
 
-def _batch(experiment: experiment_lib.Experiment, bundle: pathlib.Path) -> dict[str, Any]:
+def _batch(experiment: Experiment, bundle: pathlib.Path) -> dict[str, Any]:
   path = bundle / f"batch_{jax.process_index()}.npz"
   if not path.is_file():
-    raise FieldError(
-      "workdir",
-      bundle,
-      f"no {path.name} there; pass the bundle of a run, and as many processes as it had.",
-    )
+    fix = f"no {path.name} there; pass a bundle, in as many processes as the run had."
+    raise FieldError("workdir", bundle, fix)
+
   with config_errors(str(path)), np.load(path, allow_pickle=False) as rows:
     names = list(checksums.named(experiment.batch))
     tree = jax.tree.unflatten(jax.tree.structure(experiment.batch), [rows[n] for n in names])

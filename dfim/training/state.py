@@ -50,11 +50,7 @@ def init(
 def advance(
   state: TrainState, grads: Any, finite: Array, *, tx: Transformation, refresh_every: int = 1
 ) -> TrainState:
-  """One optimizer step, or the same state with one more step `skipped`.
-
-  A step is skipped where `finite`, of the loss and the gradient, is False, and where the update is
-  not finite.
-  """
+  """One optimizer step; if not `finite`, or with an update that is not, a step `skipped`."""
   new = proposed(state, grads, tx=tx, refresh_every=refresh_every)
   finite &= _stays_finite((new.params, new.opt_state), (state.params, state.opt_state))
   old = state.replace(skipped=state.skipped + 1)

@@ -29,10 +29,9 @@ def make_step(
 ) -> Callable[..., tuple[train_state.TrainState, dict[str, Array]]]:
   """Builds `step(state, batch, root) -> (state, metrics)`, compiled once; donates the state.
 
-  `loss` is an objective with its hyper-parameters bound, as `resolve` returns it; its schedules
-  (`schedules.at_step`) are evaluated at the number of batches seen. The weights are copied into
-  `frozen` every `refresh_every` steps; `accumulate` micro-batches make one step; `shardings` are
-  those of the state, or None for the compiler's.
+  `loss` is an objective with its arguments bound; its schedules are evaluated at the number of
+  batches seen. The weights are copied into `frozen` every `refresh_every` steps. `accumulate`
+  micro-batches make one step. `shardings` are those of the state, or None for the compiler's.
   """
   gradient = make_gradient(apply, loss, accumulate=accumulate)
 

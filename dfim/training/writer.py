@@ -21,9 +21,8 @@ from dfim.viz import images as pictures
 class Writer:
   """Writes scalars and images of a run into `workdir`; a context manager.
 
-  The run goes on after step `start`: lines of later steps, which an earlier process wrote after its
-  last checkpoint, are removed, so that the log of a resumed run equals that of an unbroken one. An
-  inactive writer does nothing; it is for every process except the first.
+  Lines of steps after `start`, from where the run goes on, are removed: the log of a resumed run
+  equals that of an unbroken one. An inactive writer, of later processes, does nothing.
   """
 
   def __init__(self, workdir: str | os.PathLike, start: int = 0, *, active: bool = True):
@@ -44,11 +43,7 @@ class Writer:
     self.close()
 
   def scalars(self, step: int, values: dict[str, Any]) -> None:
-    """Appends one line with `values`, numbers or arrays of one number, and flushes it.
-
-    Raises:
-      ValueError: a value that is not one number.
-    """
+    """Appends one line with `values`, numbers or arrays of one number, and flushes it."""
     if not self._active:
       return
     values = {name: _number(name, value) for name, value in values.items()}
@@ -116,12 +111,9 @@ class _TensorBoardX:
   def __init__(self, workdir: pathlib.Path, purge: int):
     import tensorboardX
 
-    self._writer = tensorboardX.SummaryWriter(
-      str(workdir),
-      purge_step=purge,
-      flush_secs=10,
-      filename_suffix=f".0{time.time_ns()}",  # unique within a second, and before clu's ".<pid>"
-    )
+    suffix = f".0{time.time_ns()}"  # unique within a second, and before clu's ".<pid>"
+    options = dict(purge_step=purge, flush_secs=10, filename_suffix=suffix)
+    self._writer = tensorboardX.SummaryWriter(str(workdir), **options)
 
   def write_scalars(self, step: int, scalars: dict[str, int | float]) -> None:
     for name, value in scalars.items():

@@ -51,16 +51,9 @@ def image_grid(
 
 def pixels(images: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
   """Images `[N, H, W, C]` as uint8: `limits` become 0 and 255, values beyond are clipped."""
-  low, high = _checked(limits)
+  low, high = inputs.limits(limits, "limits")
   unit = (inputs.examples(images, "images", 4, dtype=np.float32) - low) / (high - low)
   return np.rint(255 * np.clip(unit, 0, 1)).astype(np.uint8)
-
-
-def _checked(limits: tuple[float, float]) -> tuple[float, float]:
-  low, high = limits
-  if not -math.inf < low < high < math.inf:
-    raise ValueError(f"limits={tuple(limits)}: give the value of black, then white's above it.")
-  return low, high
 
 
 def density(x: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
@@ -68,7 +61,7 @@ def density(x: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
 
   Of more than two dimensions the first two are shown; points of a line lie on the middle row.
   """
-  low, high = _checked(limits)
+  low, high = inputs.limits(limits, "limits")
   x = inputs.examples(x, "points", 2)
   if x.shape[1] == 1:
     x = np.pad(x, [(0, 0), (0, 1)], constant_values=(low + high) / 2)
@@ -85,7 +78,7 @@ def tracks(
 
   Points of the plane, D = 2, are joined to a path, its first point ringed; others are lines.
   """
-  low, high = _checked(limits)
+  low, high = inputs.limits(limits, "limits")
   unit = (inputs.examples(x, "sequences", 3) - low) / (high - low)
   unit = unit.clip(-1000, 1000)  # Pillow walks along every pixel of a line, outside of the tile too
   time = np.broadcast_to(np.linspace(0, 1, unit.shape[1])[:, None], unit.shape[1:])
