@@ -52,23 +52,20 @@ def describe(array: Any) -> str:
 
 
 def check(cond: Condition, shape: tuple[int, ...], *, reads: Collection[str] | None = None) -> None:
-  """Refuses a condition of no kind, or that does not fit x of `shape`, by shape and dtype.
-
-  `reads` are the names that a network reads in addition to `label`; None is all.
-  """
+  """Refuses conditions of no kind, that do not fit x of `shape`, or that are not in `reads`."""
   if not isinstance(cond, Mapping | None):
     raise ValueError(f"cond of {type(cond).__name__}: give a dict of arrays by name.")
   for name, array in (cond or {}).items():
     if not hasattr(array, "dtype"):
       raise ValueError(f"cond.{name} of {type(array).__name__}: give an array, {_KINDS}.")
     if reads is not None and name not in {"label", *reads}:
-      raise ValueError(
-        f"cond.{name} of {describe(array)}: the network reads {', '.join(['label', *reads])}"
-        " alone; leave it out, or take models.causal_transformer, which embeds any."
-      )
+      fix = f"the network reads {', '.join(['label', *reads])} alone; leave it out."
+      raise ValueError(f"cond.{name} of {describe(array)}: {fix}")
     if name == "label" and not (is_discrete(array) and array.ndim == 1):
       raise ValueError(f"cond.label of {describe(array)}: give integers [B].")
-    if not _is_kind(array):
+    floating = jnp.issubdtype(array.dtype, jnp.floating)
+    vectors = floating and array.ndim in (2, 3) and array.shape[-1] > 0
+    if not (vectors or (is_discrete(array) and array.ndim in (1, 2))):
       raise ValueError(f"cond.{name} of {describe(array)}: give {_KINDS}.")
     _check_size(name, array, shape)
 
@@ -79,10 +76,7 @@ def null(cond: Condition) -> Condition:
 
 
 def drop(key: Array, cond: Condition, rate: float) -> Condition:
-  """Each example's condition made absent with probability `rate` (IMM section 4.3).
-
-  All conditions of an example are dropped together, except its augmentation.
-  """
+  """Each example's conditions, except `augment`, made absent with probability `rate` (IMM 4.3)."""
   if not 0.0 <= rate <= 1.0:
     raise FieldError("objective.drop_rate", rate, "a probability lies in [0, 1].")
   if not cond or rate == 0.0:
@@ -95,10 +89,9 @@ def drop(key: Array, cond: Condition, rate: float) -> Condition:
 
 
 def hide(cond: Condition, mask: Array | None) -> Condition:
-  """The conditions of padding, where `mask` is False, made absent, so that they are never read.
+  """The conditions of padding, where `mask` `[B, T, 1, ...]` is False, made absent.
 
-  Those shared by all tokens are absent where an example is all padding. `mask` is bool
-  `[B, T, 1, ...]`, of x's rank; None is no padding.
+  Those shared by all tokens are absent where an example is all padding.
   """
   if mask is None:
     return cond
@@ -122,13 +115,4 @@ def _check_size(name: str, array: Any, shape: tuple[int, ...]) -> None:
   axes = 2 if is_per_token(array) else 1
   if tuple(array.shape[:axes]) != tuple(shape[:axes]):
     tokens = f" of {shape[1]} tokens" if axes == 2 else ""
-    raise ValueError(
-      f"cond.{name} of {describe(array)}: give that of {shape[0]} examples{tokens}, as x has."
-    )
-
-
-def _is_kind(array: Any) -> bool:
-  if is_discrete(array):
-    return array.ndim in (1, 2)
-  floating = jnp.issubdtype(array.dtype, jnp.floating)
-  return floating and array.ndim in (2, 3) and array.shape[-1] > 0
+    raise ValueError(f"cond.{name} of {describe(array)}: x has {shape[0]} examples{tokens}.")

@@ -1,7 +1,6 @@
 """Time grids `[K + 1]`, noisiest first, of samplers that move a whole example in K steps.
 
-A sampler calls a grid with `steps=` and `path=`. `levels` gives each token times of its own.
-Sources: IMM section 7.3, appendix F, I.2.
+A sampler calls a grid with `steps=` and `path=`. Sources: IMM section 7.3, appendix F, I.2.
 """
 
 import jax
@@ -11,19 +10,17 @@ import numpy as np
 from dfim.config.errors import FieldError
 from dfim.core import interpolants, times as times_lib
 
-Array = jax.Array
+Array, Path = jax.Array, interpolants.Path
 
 
-def uniform(
-  steps: int, t_max: float, t_min: float, *, path: interpolants.Path | None = None
-) -> Array:
+def uniform(steps: int, t_max: float, t_min: float, *, path: Path | None = None) -> Array:
   """`[steps + 1]` evenly spaced times."""
   del path
   _check(steps, t_max, t_min)
   return jnp.linspace(t_max, t_min, steps + 1)
 
 
-def edm(path: interpolants.Path, steps: int, t_max: float, t_min: float, rho: float = 7.0) -> Array:
+def edm(path: Path, steps: int, t_max: float, t_min: float, rho: float = 7.0) -> Array:
   """`[steps + 1]` times, evenly spaced in eta^(1 / rho) (Karras et al. 2206.00364, eq. 5)."""
   _check(steps, t_max, t_min)
   if t_max >= 1.0:
@@ -36,12 +33,7 @@ def edm(path: interpolants.Path, steps: int, t_max: float, t_min: float, rho: fl
 
 
 def through_eta(
-  path: interpolants.Path,
-  etas: tuple[float, ...],
-  t_max: float,
-  t_min: float,
-  *,
-  steps: int | None = None,
+  path: Path, etas: tuple[float, ...], t_max: float, t_min: float, *, steps: int | None = None
 ) -> Array:
   """`[len(etas) + 2]` times through the given noise-to-signal ratios (IMM I.2: eta = 1.4)."""
   _check(len(etas) + 1, t_max, t_min)
@@ -54,7 +46,7 @@ def through_eta(
   return grid
 
 
-def discrete(levels: int, steps: int, *, path: interpolants.Path | None = None) -> Array:
+def discrete(levels: int, steps: int, *, path: Path | None = None) -> Array:
   """`[steps + 1]` times of a `DiscreteVP` path: the levels of the released Diffusion Forcing."""
   del path
   if not 1 <= steps <= levels:

@@ -1,8 +1,7 @@
 """Groups of particles: which examples of a batch are compared, for each token.
 
-Slot p is in group p // M, and the slots of a group share their times. `assignment[p, i]` is the
-example that fills slot p for token i. Particles of a group teach each other where their prefixes
-are similar, which those of consecutive examples rarely are. Source: docs/moment_forcing.md.
+Slots of a group, p // M, share their times; `assignment[p, i]` is the example that fills slot p for
+token i. Source: docs/moment_forcing.md.
 """
 
 import math
@@ -25,12 +24,9 @@ def by_prefix(key: Array, x: Array, *, group_size: int) -> Array:
   """Cuts the batch into groups of examples with similar prefixes, for each token i.
 
   Examples are sorted by how much closer their prefixes are to one random example than to another,
-  and cut in the middle; each half is cut likewise, down to one group. (Into three parts where the
-  number of groups has a factor 3, and so on.) The assignment of token i depends on the clean prefix
-  alone, which is held fixed: moment matching stays exact.
-
-  `x` is data of two streams, `[B, 2 T, ...]`, context first. Returns the assignment, int
-  `[B, 2 T]`, in which examples keep their slots for the context.
+  and cut into equal parts, and each part likewise. `x` is data of two streams, `[B, 2 T, ...]`,
+  context first; the assignment is int `[B, 2 T]`, in which examples keep their slots for the
+  context. It depends on clean prefixes alone, which are held fixed: moment matching stays exact.
   """
   batch, tokens = x.shape[0], x.shape[1] // 2
   if batch % group_size:
@@ -82,8 +78,5 @@ def token_clouds(a: Array, group_size: int) -> Array:
 
 
 def _prime_factors(number: int) -> list[int]:
-  """2, 2, 3 of 12."""
-  if number == 1:
-    return []
-  factor = next(n for n in range(2, number + 1) if number % n == 0)
-  return [factor, *_prime_factors(number // factor)]
+  factor = next((n for n in range(2, number + 1) if number % n == 0), 1)
+  return [] if number == 1 else [factor, *_prime_factors(number // factor)]

@@ -1,9 +1,8 @@
 """The path from data to noise: x_t = alpha(t) x + sigma(t) eps, with t in [0, 1].
 
-Every time array has the rank of `x`, with size-1 axes where a time is shared: `[B, 1, 1, 1]` for
-an image, `[B, T, 1]` for tokens. `eps` is the noise as added: its deviation is sigma_data.
-Sources: Zhou, Ermon, Song, "Inductive Moment Matching" (arXiv 2503.07565), sections 2.1, 3.1, 4.2
-and appendix A; Song, Meng, Ermon, "Denoising Diffusion Implicit Models" (2010.02502).
+Time arrays have the rank of `x`, with size-1 axes where a time is shared: `[B, 1, 1, 1]` for an
+image, `[B, T, 1]` for tokens. `eps` is the noise as added: its deviation is sigma_data. Sources:
+IMM (arXiv 2503.07565), sections 2.1, 3.1, 4.2, appendix A; DDIM (2010.02502).
 """
 
 import dataclasses
@@ -64,8 +63,8 @@ class Cosine:
 class DiscreteVP:
   """The variance-preserving path through the noise levels of a discrete diffusion.
 
-  Level index i in 0 .. levels - 1 is at t = (i + 1) / levels, and t = 0 is clean; between levels
-  alpha^2 is linear in t. Schedules as in Diffusion Forcing (arXiv 2407.01392), B.4.
+  Level i in 0 .. levels - 1 is at t = (i + 1) / levels, t = 0 is clean, and alpha^2 is linear in t
+  between them. Schedules as in Diffusion Forcing (arXiv 2407.01392), B.4.
   """
 
   betas: Literal["linear", "cosine", "sigmoid"] = "cosine"
@@ -104,25 +103,20 @@ class DiscreteVP:
 def alpha_bars(betas: str, levels: int) -> np.ndarray:
   """alpha_bar at t = 0, 1 / levels, .. 1 as float64 `[levels + 1]`."""
   u = np.linspace(0.0, 1.0, levels + 1)
+  rise = 1.0 / (1.0 + np.exp(-(-3.0 + u * 6.0)))  # the sigmoid schedule, before it is scaled
   if betas == "linear":
     beta = 1000.0 / levels * np.linspace(1e-4, 2e-2, levels)
   else:
-    curve = np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2 if betas == "cosine" else _sigmoid(u)
+    cosine, sigmoid = np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2, rise[-1] - rise
+    curve = cosine if betas == "cosine" else sigmoid / (rise[-1] - rise[0])
     beta = np.clip(1.0 - curve[1:] / curve[:-1], 0.0, 0.999)
   return np.concatenate([[1.0], np.cumprod(1.0 - beta)])
-
-
-def _sigmoid(u: np.ndarray, start: float = -3.0, end: float = 3.0) -> np.ndarray:
-  """The sigmoid schedule between `start` and `end`, 1 at u = 0 and 0 at u = 1."""
-  rise = 1.0 / (1.0 + np.exp(-(start + u * (end - start))))
-  return (rise[-1] - rise) / (rise[-1] - rise[0])
 
 
 def noise_like(key: Array, x: Array) -> Array:
   """Standard normal noise with the shape, dtype and sharding of `x`.
 
-  `key` is one key, or `[B]` or `[B, T]` keys: then the noise of an example, or of a token, depends
-  on its key alone.
+  `key` is one key, or `[B]` or `[B, T]`: one for the noise of each example, or each token.
   """
   if key.ndim:
     draw = lambda k: jax.random.normal(k, x.shape[key.ndim :], x.dtype)
@@ -154,11 +148,7 @@ def ddim(path: Path, x_t: Array, x: Array, s: Array, t: Array) -> Array:
 
 
 def ddpm_posterior(path: Path, x_t: Array, x: Array, s: Array, t: Array) -> tuple[Array, Array]:
-  """Mean and standard deviation of x_s given `x_t` and `x`, s <= t (IMM eq. 97).
-
-  For a prior of unit variance; multiply the deviation by sigma_data for another. Where s = t
-  the mean is x_t and the deviation 0.
-  """
+  """Mean and deviation of x_s given `x_t` and `x` for a prior of unit variance (IMM eq. 97)."""
   jumps = s < t
   ratio = noise_ratio(path, s, t)
   signal = path.alpha(t) / jnp.where(jumps, path.alpha(s), 1.0)

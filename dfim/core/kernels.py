@@ -1,10 +1,8 @@
 """Kernels `(x, y, scale) -> k` on the last axis; they broadcast over all others.
 
 `x`, `y`: `[..., D]`; `scale`: `[...]`, an inverse bandwidth. d^2 = max(||x - y||^2, floor): the
-floor on the *squared* distance keeps the gradient at x = y at 0, where that of a norm is NaN. No
-Gram trick (|x|^2 + |y|^2 - 2 x y): IMM's two clouds lie close together, and it would cancel. To add
-a kernel, write a function here, or anywhere importable, and name it in a config. Source: IMM
-section 4.2, appendix C.8.
+floor keeps the gradient at x = y at 0. No Gram trick (|x|^2 + |y|^2 - 2 x y): it would cancel where
+clouds lie close together. Source: IMM section 4.2, appendix C.8.
 """
 
 import jax
@@ -13,23 +11,16 @@ import jax.numpy as jnp
 from dfim.config.errors import FieldError
 
 Array = jax.Array
+Scalar = float | Array  # may follow a schedule
 
 
 def laplace(
-  x: Array,
-  y: Array,
-  scale: Array,
-  *,
-  bandwidth_multiplier: float | Array = 1.0,
-  floor: float = 1e-8,
+  x: Array, y: Array, scale: Array, *, bandwidth_multiplier: Scalar = 1.0, floor: float = 1e-8
 ) -> Array:
   """m exp(-scale d / m) with m = `bandwidth_multiplier`: every moment.
 
-  The gradient does not vanish as particles meet, and its value there does not depend on m; for m to
-  infinity the kernel is minus an energy distance. A particle that has a share p of its partners at
-  distance d, and the others at its own position, stays there up to p = 1 / (1 + exp(-scale d / m)):
-  0.73 for scale d = m, 0.53 for scale d = m / 8. Where data have branches start with a wide kernel,
-  by a schedule (docs/moment_forcing.md).
+  Its gradient as particles meet does not depend on m; for m to infinity it is minus an energy
+  distance. Data with branches start with a wide kernel, by a schedule (docs/moment_forcing.md).
   """
   m = bandwidth_multiplier
   if floor <= 0.0:
@@ -50,13 +41,9 @@ def energy(x: Array, y: Array, scale: Array, *, floor: float = 1e-8) -> Array:
 
 
 def pseudo_huber(
-  x: Array, y: Array, scale: Array, *, c: float | Array = 0.03, floor: float = 1e-8
+  x: Array, y: Array, scale: Array, *, c: Scalar = 0.03, floor: float = 1e-8
 ) -> Array:
-  """scale (c - sqrt(d^2 + c^2)): every moment (IMM lemma 2); conditionally positive definite.
-
-  Pairs nearer than `c` draw a particle to their mean, farther ones to their median, as all of
-  Laplace's do. Sharp shapes want a small `c` (docs/moment_forcing.md).
-  """
+  """scale (c - sqrt(d^2 + c^2)): every moment (IMM lemma 2); conditionally positive definite."""
   if isinstance(c, float | int) and c <= 0.0:
     raise FieldError("c", c, "set it above 0.")
   return scale * (c - jnp.sqrt(_squared_distance(x, y, floor) + c**2))

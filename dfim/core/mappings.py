@@ -1,9 +1,8 @@
 """Where the frozen model starts: r(s, t) with s <= r < t (IMM sections 3.3, appendices B.3, C.6).
 
-Each takes one small step down from t, 2^-k of the way from t_max to t_min in its own measure of
-noise, and never passes s. `times.sample` passes `path, s, t, t_max, t_min`; a config gives `k` and
-`min_gap`, which keeps t - r above the resolution of low-precision networks (IMM appendix I.6). The
-ends are exact, eta(t_max) - eta(t_min), where the paper prints 160 for the difference.
+Each takes a step down from t, 2^-k of the way from t_max to t_min in its own measure of noise, and
+never passes s. `min_gap` keeps t - r above the resolution of low-precision networks (IMM appendix
+I.6). The ends are exact, where the paper prints 160 for the difference of eta.
 """
 
 from collections.abc import Callable
@@ -32,10 +31,7 @@ def eta_decrement(
 def log_snr_decrement(
   path: Path, s: Array, t: Array, *, t_max: float, t_min: float, k: float = 12.0, min_gap: float = 0
 ) -> Array:
-  """lambda(r) = lambda(t) + 2^-k (lambda(t_min) - lambda(t_max)). Needs 0 < t_min, t_max < 1.
-
-  The paper prints a minus, which would step towards noise: lambda = -2 log(eta) falls with t.
-  """
+  """lambda(r) = lambda(t) + 2^-k (lambda(t_min) - lambda(t_max)); the paper prints a minus."""
   if t_min <= 0.0 or t_max >= 1.0:
     wrong = ("t_max", t_max) if t_max >= 1.0 else ("t_min", t_min)
     raise FieldError(*wrong, "log-SNR is infinite at 0 and 1; set 0 < t_min and t_max < 1.")

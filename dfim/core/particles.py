@@ -1,15 +1,10 @@
 """Particles: from a batch to clouds of M points, and a similarity of points.
 
 A rule is `rule(y, z, x_t, w, times, f, *, group_size, ...) -> Clouds`; a group is `group_size`
-consecutive rows, token by token (`grouping`). Where a rule's loss is 0, this is right:
-
-* `example`, `per_particle_times`: the distribution of a whole example;
-* `token`: each token's marginal, but not how tokens depend on one another;
-* `sequence`: the joint distribution of the active tokens and the context;
-* `prefix`: the conditional distribution of each token given those before it, which are held fixed.
-
-Source: IMM equation 67; docs/results.md for `per_particle_times`, docs/moment_forcing.md for the
-last three.
+consecutive rows, token by token (`grouping`). A loss of 0 means the right distribution of a whole
+example (`example`, `per_particle_times`), each token's marginal (`token`), the joint distribution
+of active tokens and context (`sequence`), or that of each token given those before it (`prefix`).
+Sources: IMM equation 67; docs/results.md; docs/moment_forcing.md.
 """
 
 from collections.abc import Callable
@@ -45,19 +40,14 @@ def example(
 ) -> Clouds:
   """A point is a whole example: clouds `[G, M, D]` (IMM eq. 67).
 
-  Args:
-    y: `[B, ...]`, outputs of the trained model.
-    z: `[B, ...]`, outputs of the frozen model.
-    x_t: `[B, ...]`, of which some rules take the context.
-    w: weights, of the times' shape.
-    times: `[B, 1, ...]`, equal within a group.
-    f: gives the kernel's bandwidth, |c_out(s, t)| times the number of scalars of a point.
-    group_size: M.
+  Outputs `y` and `z` of the trained and the frozen model and `x_t` are `[B, ...]`, `times` `[B, 1,
+  ...]` equal within a group, and weights `w` of their shape. The bandwidth is |c_out(s, t)| times
+  D.
   """
   del x_t
   _check_times("example", times, whole=True)
-  of_group = lambda a: a.reshape(-1, group_size)[:, :1, None]
-  return _clouds(_examples(y, group_size), _examples(z, group_size), of_group, w, times, f)
+  points = (a.reshape(-1, group_size, a[0].size) for a in (y, z))
+  return _clouds(*points, lambda a: a.reshape(-1, group_size)[:, :1, None], w, times, f)
 
 
 def per_particle_times(
@@ -73,10 +63,9 @@ def per_particle_times(
 ) -> Clouds:
   """A point is a whole example at its own times; pairs of similar times are compared: ours.
 
-  The similarity of a pair is exp(-inverse_bandwidth (|u(t) - u(t')| + |u(s) - u(s')| / 2)) times
-  M, u = log(t + 0.05); its weight and bandwidth are geometric means. As bandwidths differ, the sum
-  is no MMD^2 in the strict sense, and may be negative. A large `inverse_bandwidth` gives the loss
-  of M = 1; equal times give M times that of `example`. Arguments as in `example`.
+  The similarity of a pair is exp(-inverse_bandwidth (|u(t) - u(t')| + |u(s) - u(s')| / 2)) times M,
+  u = log(t + 0.05); its weight and bandwidth are geometric means. The sum is no MMD^2 in the strict
+  sense, and may be negative. A large `inverse_bandwidth` gives the loss of M = 1.
   """
   del x_t
   _check_times("per_particle_times", times, whole=True, per_particle=True)
@@ -85,17 +74,15 @@ def per_particle_times(
   distance = lambda u: jnp.abs(jnp.subtract(*pairs(jnp.log(u + 0.05))))
   mean = lambda a: jnp.sqrt(jnp.multiply(*pairs(a)))
   similarity = jnp.exp(-inverse_bandwidth * (distance(times.t) + distance(times.s) / 2))
-  clouds = _clouds(_examples(y, group_size), _examples(z, group_size), mean, w, times, f)
+  points = (a.reshape(-1, group_size, a[0].size) for a in (y, z))
+  clouds = _clouds(*points, mean, w, times, f)
   return clouds.replace(t=None, similarity=group_size * similarity)
 
 
 def token(
   y: Array, z: Array, x_t: Array, w: Array, times: Times, f: Parameterization, *, group_size: int
 ) -> Clouds:
-  """A point is one token: clouds `[G, T, M, D]`.
-
-  Arguments as in `example`; `y` is `[B, T, ...]`, times are of each token or shared by all.
-  """
+  """A point is one token: clouds `[G, T, M, D]`, of `y` `[B, T, ...]`; see `example`."""
   del x_t
   _check_times("token", times)
   points = (grouping.token_clouds(a, group_size) for a in (y, z))
@@ -117,14 +104,13 @@ def prefix(
 ) -> Clouds:
   """A point is one token, compared where the tokens before it are similar: `[G, T, M, D]`.
 
-  The similarity is `prefix_kernel.prefix_similarity` of x_t, the same for both clouds. A large
-  `inverse_bandwidth` compares a particle with itself alone, as M = 1 does; 0 is `token`. Arguments
-  as in `token`; `times` has the assignment of the slots.
+  The similarity is `prefix_kernel.prefix_similarity` of x_t; 0 for `inverse_bandwidth` is `token`,
+  a large one M = 1. `times` has the assignment of the slots.
   """
   _check_times("prefix", times)
-  given = dict(group_size=group_size, inverse_bandwidth=inverse_bandwidth, mean=mean)
+  kernel = dict(group_size=group_size, inverse_bandwidth=inverse_bandwidth, mean=mean)
   slots = dict(streams=times.streams, assignment=times.assignment)
-  similarity = prefix_kernel.prefix_similarity(x_t, **given, **slots)
+  similarity = prefix_kernel.prefix_similarity(x_t, **kernel, **slots)
   return token(y, z, x_t, w, times, f, group_size=group_size).replace(similarity=similarity)
 
 
@@ -141,15 +127,13 @@ def sequence(
 ) -> Clouds:
   """A point is all tokens of a sequence: clouds `[G, M, T D]`.
 
-  An active token is in units of its |c_out|, a context token in units of 1 / `inverse_bandwidth`;
-  0 leaves the context out. Weights are averaged over active tokens. Arguments as in `token`.
+  An active token is in units of its |c_out|, a context token in units of 1 / `inverse_bandwidth`; 0
+  leaves the context out. Weights are averaged over active tokens.
   """
   _check_times("sequence", times)
   if times.streams == 2:
-    raise ValueError(
-      "sequence with two streams: takes one, as the context of two holds the active tokens' data;"
-      " set objective.particles.name=core.particles.prefix, or objective.conditioning=None."
-    )
+    fix = "set objective.particles.name=core.particles.prefix, or objective.conditioning=None."
+    raise ValueError(f"sequence with two streams: takes one; {fix}")
   prefix_kernel.check_inverse_bandwidth(inverse_bandwidth)
   of_tokens = lambda a: _of_tokens(a, group_size, y.shape[1])
   active, size = of_tokens(times.active), math.prod(y.shape[2:])
@@ -181,23 +165,14 @@ def _clouds(
   return Clouds(y, z, scale=jnp.where(active, scale, 0.0), weight=weight, active=active, t=t)
 
 
-def _check_times(
-  rule: str, times: Times, *, whole: bool = False, per_particle: bool = False
-) -> None:
-  """Refuses times that the rule does not take: of tokens, or shared in a group or not."""
+def _check_times(rule: str, times: Times, whole: bool = False, per_particle: bool = False) -> None:
+  """Refuses times of tokens if `whole`, and those that are shared in a group or not."""
   if times.per_particle_times != per_particle:
     fix = f"{rule} needs {per_particle}; change it, or name another rule of core.particles."
     raise FieldError("sample_times.per_particle_times", times.per_particle_times, fix)
   if whole and any(size != 1 for size in times.t.shape[1:]):
-    raise ValueError(
-      f"particles.{rule} with times of shape {times.t.shape}: give one time an example; choose"
-      " core.patterns.example, or particles of tokens."
-    )
-
-
-def _examples(a: Array, group_size: int) -> Array:
-  """`[B, ...]` to `[G, M, D]`."""
-  return a.reshape(-1, group_size, a[0].size)
+    fix = "choose core.patterns.example, or particles of tokens."
+    raise ValueError(f"particles.{rule} with times of shape {times.t.shape}: {fix}")
 
 
 def _of_tokens(a: Array, group_size: int, tokens: int) -> Array:

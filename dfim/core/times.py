@@ -6,6 +6,7 @@ Shortcut Models (arXiv 2410.12557) and Dreamer 4 (2509.24527) for `dyadic`.
 
 from collections.abc import Callable
 import functools
+from typing import Any
 
 import flax.struct
 import jax
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 from dfim.config.errors import FieldError
 from dfim.core import interpolants, patterns
 
-Array = jax.Array
+Array, Shape = jax.Array, tuple[int, ...]
 Mapping = Callable[..., Array]  # see `mappings`
 
 
@@ -64,13 +65,17 @@ def sample(
     t_min: the lowest time, in [0, t_max).
     gap: the least t - s of an active token; at t = s the kernel's scale would be infinite.
     p_endpoint: probability of s = t_min, where one-step sampling lands.
-    p_one_step: probability, among the remaining draws, of s = r. Such jumps have data as their
-      target: the base case of the induction, which a uniform s rarely samples.
-    reach: the greatest t - s. A schedule may grow it, see `config.schedules.at_step`.
+    p_one_step: probability, among the remaining draws, of s = r, whose target is the data.
+    reach: the greatest t - s; a schedule may grow it.
     mask: bool, of x's rank; False is padding, at t_max and not active.
   """
   ends, rates = dict(t_max=t_max, t_min=t_min), dict(p_endpoint=p_endpoint, p_one_step=p_one_step)
-  _check(shape, group_size, mapping, gap, reach, ends, rates)
+  _check(gap, reach, ends, rates)
+  if group_size < 1 or shape[0] % group_size:
+    fix = f"does not divide batch_size={shape[0]}: change one of the two."
+    raise FieldError("group_size", group_size, fix)
+  if p_one_step and mapping is None:
+    raise FieldError("p_one_step", p_one_step, "there is no r without a mapping; leave it at 0.")
   key_t, *keys = jax.random.split(key, 3)
   sharing = 1 if per_particle_times else group_size
   rows, real = (shape[0] // sharing, *shape[1:]), _of_groups(mask, shape, sharing)
@@ -84,42 +89,33 @@ def sample(
   r = jnp.where(active, t if to_r is None else to_r(s, t), t)
   s, r, t, active = (jnp.repeat(a, sharing, axis=0) for a in (s, r, t, active))
   times = Times(s, r, t, active, per_particle_times=per_particle_times)
-  return times if mask is None else _padded(times, mask, t_max)
+  if mask is None:
+    return times
+  s, r, t = (jnp.where(mask, u, t_max) for u in (s, r, t))
+  return times.replace(s=s, r=r, t=t, active=active & mask)
 
 
 def _draw_s(
-  keys: list[Array],
-  t: Array,
-  to_r: Mapping | None,
-  t_min: float,
-  span: float,
-  reach: float | Array,
-  p_endpoint: float,
-  p_one_step: float,
+  keys: list[Array], t: Array, to_r: Any, t_min: float, span: float, reach: Any, **rates: float
 ) -> Array:
   """Uniform on [max(t_min, t - reach), t - span], but t_min or one step below t at their rates."""
-  key_s, key_endpoint = keys
+  (key_s, key_endpoint), p_one_step = keys, rates["p_one_step"]
   lowest = jnp.clip(t - reach, t_min, t - span)
   s = lowest + (t - span - lowest) * jax.random.uniform(key_s, t.shape)
   if p_one_step:
     one_step = to_r(jnp.full_like(t, t_min), t)
     base = jax.random.bernoulli(jax.random.fold_in(key_s, 1), p_one_step, t.shape)
     s = jnp.where(base, jnp.maximum(one_step, lowest), s)
-  endpoint = jax.random.bernoulli(key_endpoint, p_endpoint, t.shape) & (lowest <= t_min)
+  endpoint = jax.random.bernoulli(key_endpoint, rates["p_endpoint"], t.shape) & (lowest <= t_min)
   return jnp.where(endpoint, t_min, jnp.clip(s, t_min, t - span))
 
 
-def _of_groups(mask: Array | None, shape: tuple[int, ...], size: int) -> Array | None:
+def _of_groups(mask: Array | None, shape: Shape, size: int) -> Array | None:
   """Where all examples of a group have a real token, `[B / size, T, 1, ...]`."""
   if mask is None:
     return None
   mask = jnp.broadcast_to(mask, (*shape[:2], *mask.shape[2:]))
   return jnp.all(mask.reshape(-1, size, *mask.shape[1:]), axis=1)
-
-
-def _padded(times: Times, mask: Array, t_max: float) -> Times:
-  s, r, t = (jnp.where(mask, u, t_max) for u in (times.s, times.r, times.t))
-  return times.replace(s=s, r=r, t=t, active=times.active & mask)
 
 
 def dyadic(
@@ -135,9 +131,8 @@ def dyadic(
 ) -> Times:
   """Times of shortcut models: t on a grid of 1, 2, 4 .. `finest` steps, s the next point below it.
 
-  The first `bootstrapped` examples have 1 .. finest / 2 steps, and r half-way between s and t. The
-  others have the finest grid, and r = t: nothing is bootstrapped. The t of `pattern` are rounded
-  up. Other arguments as in `sample`.
+  The first `bootstrapped` examples have 1 .. finest / 2 steps, and r half-way between s and t; the
+  others the finest grid, and r = t. The t of `pattern` are rounded up.
   """
   del path
   check_ends(t_max, t_min)
@@ -168,27 +163,13 @@ def check_ends(t_max: float, t_min: float) -> None:
     raise FieldError("t_min", t_min, f"with t_max={t_max}: set 0 <= t_min < t_max <= 1.")
 
 
-def _check(
-  shape: tuple[int, ...],
-  size: int,
-  mapping: Mapping | None,
-  gap: float,
-  reach: float | Array,
-  ends: dict[str, float],
-  rates: dict[str, float],
-) -> None:
+def _check(gap: float, reach: Any, ends: dict[str, float], rates: dict[str, float]) -> None:
   check_ends(**ends)
   length = ends["t_max"] - ends["t_min"]
   if not 0.0 < gap < length:
     raise FieldError("gap", gap, f"set 0 < gap < t_max - t_min = {length:g}.")
   if isinstance(reach, int | float) and not 0.0 < reach <= 1.0:
     raise FieldError("reach", reach, "set it in (0, 1], or to a schedule.")
-  if size < 1 or shape[0] % size:
-    raise FieldError(
-      "group_size", size, f"does not divide batch_size={shape[0]}: change one of the two."
-    )
   for name, rate in rates.items():
     if not 0.0 <= rate <= 1.0:
       raise FieldError(name, rate, "a probability lies in [0, 1].")
-  if (rate := rates["p_one_step"]) and mapping is None:
-    raise FieldError("p_one_step", rate, "there is no r without a mapping; leave it at 0.")

@@ -1,8 +1,6 @@
 """EDM's augmentation of small images, on which the network is conditioned: samples stay plain.
 
-Source: Karras et al., arXiv 2206.00364, section 5 and appendix F.2 (table 6): one combined
-geometric transformation of eight random parameters, and a condition of nine numbers made of them,
-which is zero for an untransformed image.
+Source: Karras et al., arXiv 2206.00364, section 5 and appendix F.2 (table 6).
 """
 
 from concurrent import futures
@@ -23,10 +21,9 @@ _MOVE = 0.125  # std of the translation, as a part of the image: A_trans
 class EDM:
   """Mirror, turn upside down, scale, rotate, squeeze along an axis and move, in this order.
 
-  The mirror is a fair coin, the others happen with probability `rate` each, the paper's A_prob. It
-  comes on top of a source's own `flip`, which is not part of the condition; IMM uses both. The
-  squeezed axis is turned, by any angle, with probability `squeeze_turned`: always in the paper,
-  half the time in the program that it released, and that IMM trained with.
+  The mirror is a fair coin, the others happen with probability `rate` each (A_prob). It is in
+  addition to a source's own `flip`, which is not part of the condition. The squeezed axis is turned
+  with probability `squeeze_turned`: always in the paper, half the time in EDM's program and IMM's.
   """
 
   rate: float = 0.12
@@ -48,16 +45,9 @@ class EDM:
     happens = rng.random((size, 5)) < self.rate
     turned = rng.random(size) < self.squeeze_turned
     y, scales, turns, squeezes, moves = happens.T
-    columns = [
-      coins[:, 0] * self.x_flip,
-      coins[:, 1] * y,
-      normals[:, 0] * scales,
-      angles[:, 0] * turns,
-      angles[:, 1] * (squeezes & turned),
-      normals[:, 1] * squeezes,
-      normals[:, 2] * moves,
-      normals[:, 3] * moves,
-    ]
+    (x_coin, y_coin), (angle, axis) = coins.T, angles.T
+    columns = [x_coin * self.x_flip, y_coin * y, normals[:, 0] * scales, angle * turns]
+    columns += [axis * (squeezes & turned), normals[:, 1] * squeezes, *(normals[:, 2:].T * moves)]
     return np.stack(columns, axis=1)
 
   def labels(self, drawn: np.ndarray) -> np.ndarray:
@@ -70,8 +60,7 @@ class EDM:
   def transform(self, x: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     """Images float32 `[B, H, W, C]` transformed by parameters `[B, 8]`, of the same shape.
 
-    Mirrors are exact. The rest is one warp by cubic splines, exact on quarter turns and whole
-    pixels, that mirrors the image at its border and may overshoot its values a little.
+    Mirrors are exact; the rest is one warp by cubic splines, which mirrors the image at its border.
     """
     mirrored, upside_down = (drawn[:, i] > 0 for i in (_X, _Y))
     x = np.where(mirrored[:, None, None, None], x[:, :, ::-1], x)
@@ -85,10 +74,7 @@ class EDM:
     return x
 
   def matrices(self, drawn: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The warps of parameters `[B, 8]` without the mirrors: `[B, 3, 3]`.
-
-    They map (right, down, 1) from the image's centre, in pixels, to where that pixel goes.
-    """
+    """Warps `[B, 3, 3]` of parameters `[B, 8]`: of (right, down, 1) from the centre, in pixels."""
     a = drawn.T
     height, width = shape
     scale, ratio = 2.0 ** (_OCTAVES * a[_SCALE]), 2.0 ** (_OCTAVES * a[_SQUEEZE])
@@ -100,7 +86,6 @@ class EDM:
 
 
 def _scaling(right: np.ndarray, down: np.ndarray) -> np.ndarray:
-  """`[B]` each to `[B, 3, 3]`."""
   matrix = np.zeros((len(right), 3, 3))
   matrix[:, 0, 0], matrix[:, 1, 1], matrix[:, 2, 2] = right, down, 1.0
   return matrix
@@ -115,16 +100,15 @@ def _rotation(angle: np.ndarray) -> np.ndarray:
 
 def _warped(x: np.ndarray, matrices: np.ndarray) -> np.ndarray:
   """Images `[B, H, W, C]` whose pixels go where `matrices` `[B, 3, 3]` send them."""
-  out = np.empty_like(x)
-  spline = x
+  out, spline = np.empty_like(x), x
   for axis in (1, 2):
     spline = ndimage.spline_filter1d(spline, 3, axis, np.float32, mode="mirror")
   inverse = np.linalg.inv(matrices)
   linear = inverse[:, 1::-1, 1::-1]  # arrays count down, then right
   centre = (np.array(x.shape[1:3]) - 1) / 2
   offset = centre - linear @ centre + inverse[:, 1::-1, 2]
+  how = dict(mode="mirror", prefilter=False)
   for b, c in np.ndindex(len(x), x.shape[-1]):
-    ndimage.affine_transform(
-      spline[b, ..., c], linear[b], offset[b], output=out[b, ..., c], mode="mirror", prefilter=False
-    )
+    pixels, warped = spline[b, ..., c], out[b, ..., c]
+    ndimage.affine_transform(pixels, linear[b], offset[b], output=warped, **how)
   return out

@@ -1,12 +1,8 @@
 """CIFAR-10 in one file: an .npz of lossless WebP pictures, a third of the size of the originals.
 
-Of each split, "train" (50,000) and "test" (10,000), it holds `<split>_bytes`, uint8, all pictures
-end to end; `<split>_offsets` `[N + 1]`, where each begins, and the end; `<split>_labels` `[N]`.
-`pack` makes the file from a prepared tfds set:
-
-  python -c "from dfim.data.images import cifar; cifar.pack('cifar10.npz', '~/tensorflow_datasets')"
-
-Source of the pictures: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
+Of each split it holds `<split>_bytes`, uint8, all pictures end to end; `<split>_offsets` `[N + 1]`,
+where each begins, and the end; `<split>_labels` `[N]`. Source: A. Krizhevsky, Learning Multiple
+Layers of Features from Tiny Images, 2009.
 """
 
 import functools
@@ -23,9 +19,7 @@ from dfim.io import atomic, inputs, npz
 
 SPLITS = ("train", "test")
 _FETCH = (
-  'pack one from a prepared tfds set, python -c "from dfim.data.images import cifar; '
-  "cifar.pack('{path}', '~/tensorflow_datasets')\", or pass --config=configs/imm_cifar.py, which"
-  " reads that"
+  "python -c \"from dfim.data.images import cifar; cifar.pack('{path}', '~/tensorflow_datasets')\""
 )
 
 
@@ -46,10 +40,7 @@ def cifar10(
 
 
 def load(path: str | os.PathLike, split: str = "test") -> dict[str, np.ndarray]:
-  """All of a split, `x [N, 32, 32, 3]` float32 in [-1, 1] and `label [N]` int32.
-
-  The pictures are decoded once in a process, in ten seconds, and stay in memory as uint8.
-  """
+  """All of a split, `x [N, 32, 32, 3]` float32 in [-1, 1] and `label [N]` int32; decoded once."""
   return pixels.scaled(_read(path, split))
 
 

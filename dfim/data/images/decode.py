@@ -1,9 +1,8 @@
 """From a picture's file to 8-bit RGB pixels, as a viewer shows them.
 
-EXIF orientation is applied, colour profiles are not; transparency shows white; of several pictures
-the first is taken. White is 255 of 8-bit numbers and 65535 of 16-bit ones; a TIFF's own 12 or 15
-bits count. Of 32-bit numbers it is the least of 1 (floating numbers alone), 255 and 65535 that no
-pixel exceeds. Brighter, negative and non-finite pixels are refused.
+EXIF orientation is applied, colour profiles are not; transparency shows white; the first of several
+pictures is taken. White is 255 of 8-bit and 65535 of 16-bit numbers, or by a TIFF's bits; of 32-bit
+numbers the least of 1 (floating alone), 255 and 65535 that no pixel exceeds.
 """
 
 import contextlib

@@ -8,17 +8,13 @@ import sklearn.datasets
 
 from dfim.data import base
 
+Process = base.Process
 LIMITS = (-2 / 3, 2 / 3)  # the values of black and of white
 CLASSES = 10
 
 
 def digits(
-  batch_size: int,
-  seed: int,
-  start: int = 0,
-  *,
-  split: str = "train",
-  process: base.Process = (0, 1),
+  batch_size: int, seed: int, start: int = 0, *, split: str = "train", process: Process = (0, 1)
 ) -> base.Batches:
   """Batches `x [B, 8, 8, 1]`, `cond.label [B]` of a split; see `data.base` and `load`."""
   data = load(split)
@@ -27,10 +23,9 @@ def digits(
 
 
 def load(split: str = "train") -> dict[str, np.ndarray]:
-  """All of a split, `x [N, 8, 8, 1]` float32 and `label [N]` int32.
+  """All of a split, 1,437 or 360 digits: `x [N, 8, 8, 1]` float32 and `label [N]` int32.
 
-  "train" has 1,437 digits and "test" 360, cut once after a fixed shuffle. Pixels 0..16 become
-  (pixel - 8) / 12, within `LIMITS`: their std is 0.501, IMM's sigma_data 0.5.
+  Pixels 0..16 become (pixel - 8) / 12, within `LIMITS`: their std is 0.501.
   """
   cuts = dict(train=slice(None, 1437), test=slice(1437, None))
   base.check_split(split, cuts)

@@ -1,8 +1,8 @@
 """Folders of pictures: which files are read, their classes, and all of their pixels.
 
-All files are read whose suffix is of a format that PIL decodes, see `decode`; others are named in a
-warning. Links are followed; names that begin with a dot are left out, at every depth. Subfolders
-are the classes, in the order of their names by code point, so "10" comes before "2".
+Files of formats that PIL decodes (`decode`) are read, others named in a warning. Links are
+followed; names that begin with a dot are left out. Subfolders are the classes, sorted by code
+point.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,8 +26,7 @@ _NAMED = 20  # names in one line
 def read(path: str | os.PathLike, size: int) -> dict[str, np.ndarray]:
   """All pictures below `path`, as centred squares: uint8 `x [N, size, size, 3]`, read only.
 
-  With classes there is `label [N]`, int32. The order is that of the paths, part by part. Pictures
-  are decoded once in a process, unless the folder changes.
+  With classes there is `label [N]`, int32. Pictures are decoded once, unless the folder changes.
   """
   path, size = inputs.path(path, "data.path"), inputs.whole(size, "data.size", low=1)
   if not path.is_dir():
@@ -35,9 +34,7 @@ def read(path: str | os.PathLike, size: int) -> dict[str, np.ndarray]:
   pictures, others = _list(path)
   if not pictures:
     found = f", but {listed(others)}" if others else ""
-    raise FileNotFoundError(
-      f"data.path: no PNG, JPEG or other picture that PIL reads in {path}{found}; put some there"
-    )
+    raise FileNotFoundError(f"data.path: no picture that PIL reads in {path}{found}; add some")
   classes = _classes(path, [name for name, _, _ in pictures])
   data = dict(x=_decoded(path, size, pictures, others, classes))
   if not classes:
@@ -83,8 +80,7 @@ def _list(root: pathlib.Path) -> tuple[tuple[Picture, ...], tuple[pathlib.Path, 
       else:
         others.append(name)
   except OSError as error:
-    line = f"{error.filename} cannot be read ({error.strerror})"
-    raise ValueError(f"data.path: {line}; repair or remove it") from None
+    raise ValueError(f"data.path: {error.filename}: {error.strerror}; remove it") from None
   return tuple(sorted(pictures)), tuple(sorted(others))
 
 
@@ -116,6 +112,5 @@ def _classes(root: pathlib.Path, names: list[pathlib.Path]) -> tuple[str, ...]:
   for path in sorted(root.iterdir()):
     hidden = path.name.startswith(".") or here.is_relative_to(path.resolve())  # see `_walk`
     if path.is_dir() and not hidden and path.name not in classes:
-      fix = f"put some there, or take it out of {root}"
-      raise ValueError(f"data.path: {path} is a class without a picture that PIL reads; {fix}")
+      raise ValueError(f"data.path: {path} is a class without a picture; add some or remove it")
   return tuple(sorted(classes))

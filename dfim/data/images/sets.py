@@ -1,11 +1,7 @@
 """Image sets of one's own: an .npz file, a folder of pictures, a prepared tfds set.
 
-In an .npz the images are uint8 "x" or "images", and labels, if there are any, "y", "labels" or
-"label". Folders are read as `folders` says, and their pictures as `decode` says. Nothing is ever
-downloaded.
-
-Batches are `x [B, H, W, C]`, uint8 pixels as x / 127.5 - 1, and `cond.label [B]` where the set has
-labels; see `data.base` for the contract, and `pixels.finish` for `flip` and `augment`.
+Nothing is downloaded. Batches are `x [B, H, W, C]`, uint8 pixels as x / 127.5 - 1, and `cond.label
+[B]` where the set has labels; see `data.base`, and `pixels.finish` for `flip` and `augment`.
 """
 
 from collections.abc import Callable
@@ -22,6 +18,8 @@ from dfim.data import base, prefetch
 from dfim.data.images import augment as augment_lib, decode, folders, pixels
 from dfim.io import inputs, npz as npz_lib
 
+Path = str | os.PathLike
+Arrays = dict[str, np.ndarray]
 _IMAGES, _LABELS = ("x", "images"), ("y", "labels", "label")
 
 
@@ -35,7 +33,7 @@ def npz(
   augment: augment_lib.EDM | None = None,
   process: base.Process = (0, 1),
 ) -> base.Batches:
-  """Batches of an .npz file; see `load_npz`."""
+  """Batches of an .npz of uint8 "x" or "images" and maybe "y", "labels" or "label"."""
   how = dict(flip=flip, augment=augment)
   return pixels.in_memory(_read_npz(path), batch_size, seed, start, process, **how)
 
@@ -71,11 +69,7 @@ def tfds(
   workers: int = 0,
   process: base.Process = (0, 1),
 ) -> base.Batches:
-  """Batches of a prepared tfds set, read ahead of time, without tensorflow; see `load_tfds`.
-
-  Batch n is that of the set in memory, whatever the number of `threads` and `workers` that read
-  ahead: see `prefetch.ahead`.
-  """
+  """Batches of a prepared tfds set, read ahead (`prefetch.ahead`), without tensorflow."""
   how = dict(flip=flip, augment=augment)
   stored = functools.partial(_records, dataset, split, data_dir)
   read = functools.partial(_open_tfds, stored, size, batch_size, seed, process, how)
@@ -85,34 +79,22 @@ def tfds(
 
 
 def load_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
-  """All of an .npz file: `x [N, H, W, C]` in [-1, 1], and `label [N]` if it has labels.
-
-  Arrays by other names are left out with a warning.
-  """
+  """All of an .npz file: `x [N, H, W, C]` in [-1, 1], and `label [N]` if it has labels."""
   return pixels.scaled(_read_npz(path))
 
 
 def load_folder(path: str | os.PathLike, size: int) -> dict[str, np.ndarray]:
-  """All pictures under `path`, centred squares resized: `x [N, size, size, 3]`; see `folders`.
-
-  Where `path` has subfolders with pictures, each is a class, and `label [N]` its number.
-  """
+  """All pictures under `path`: `x [N, size, size, 3]` and maybe `label [N]`; see `folders`."""
   return pixels.scaled(folders.read(path, size))
 
 
 def load_tfds(
-  dataset: str,
-  split: str = "test",
-  data_dir: str | os.PathLike | None = None,
-  size: int | None = None,
-) -> dict[str, np.ndarray]:
+  dataset: str, split: str = "test", data_dir: Path | None = None, size: int | None = None
+) -> Arrays:
   """All of a split of a prepared tfds set: `x [N, H, W, C]`, and `label [N]` if it has labels.
 
-  Args:
-    dataset: such as "cifar10", "imagenet2012:5.*.*" or "my_set/config".
-    split: such as "train" or "train[:10%]".
-    data_dir: where sets are prepared; ~/tensorflow_datasets, or $TFDS_DATA_DIR, by default.
-    size: cut images to a centred square of this size; needed where they differ in size.
+  `dataset` is such as "cifar10" or "imagenet2012:5.*.*", `split` such as "train[:10%]"; sets are in
+  `data_dir` ($TFDS_DATA_DIR by default). `size` cuts images to a centred square.
   """
   records = _records(dataset, split, data_dir)
   return pixels.scaled(_decoder(records, size)(np.arange(len(records))))
@@ -122,8 +104,7 @@ def _read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
   """uint8 `x [N, H, W, C]` and, perhaps, int32 `label [N]`."""
   path = inputs.path(path, "data.path")
   if not path.is_file():
-    fix = "numpy.savez one with uint8 images [N, H, W, C] as 'x'"
-    raise FileNotFoundError(f"data.path: no file {path}; {fix}")
+    raise FileNotFoundError(f"data.path: no file {path}; numpy.savez uint8 [N, H, W, C] as 'x'")
   try:
     file = npz_lib.read_npz(path, *_IMAGES, *_LABELS)
     others = [name for name in npz_lib.names(path) if name not in file]
@@ -134,8 +115,7 @@ def _read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
   if x is None:
     raise ValueError(f"{wanted} none" + (f" but {folders.listed(others)}" if others else ""))
   if x.dtype != np.uint8 or x.ndim not in (3, 4):
-    fix = "save np.rint(255 * x / white).astype(np.uint8)" if x.ndim in (3, 4) else "reshape it"
-    raise ValueError(f"{wanted} {x.dtype} {list(x.shape)}; {fix}")
+    raise ValueError(f"{wanted} {x.dtype} {list(x.shape)}; convert or reshape it")
   data = dict(x=x if x.ndim == 4 else x[..., None])
   if labels is not None:
     data["label"] = pixels.labels(labels, f"data.path: {path}: {name}", len(x))
@@ -145,9 +125,7 @@ def _read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
   return data
 
 
-def _one_of(
-  path: pathlib.Path, file: dict[str, np.ndarray], names: tuple[str, ...]
-) -> tuple[str, np.ndarray | None]:
+def _one_of(path: pathlib.Path, file: Arrays, names: tuple[str, ...]) -> tuple[str, Any]:
   """Name and value of the array that has one of `names`; of equal ones, of the first."""
   found = [(name, file[name]) for name in names if name in file]
   for name, other in found[1:]:
@@ -179,28 +157,31 @@ def _records(dataset: str, split: str, data_dir: str | os.PathLike | None) -> An
   where = data_dir or core.constants.DATA_DIR
   inputs.path(where, "data.data_dir")
   where = os.path.expanduser(where)  # not as a path, which would take a slash from gs://
+  command = (
+    "pip install -e '.[tfds,tensorflow]', then python -c \"import tensorflow_datasets as tfds; "
+    f"tfds.builder('{dataset}', data_dir='{where}', file_format='array_record')"
+    '.download_and_prepare()"'
+  )
   try:  # from files alone: the set's own code would go and download it, for minutes if offline
     builder = core.read_only_builder.builder_from_files(dataset, data_dir=where)
   except core.registered.DatasetNotFoundError:
-    fix = _command(dataset, where)
-    raise FileNotFoundError(f"data.dataset: {dataset} is not prepared in {where}; {fix}") from None
+    line = f"data.dataset: {dataset} is not prepared in {where}; {command}"
+    raise FileNotFoundError(line) from None
   except (ValueError, TypeError):
     raise ValueError(f"data.dataset: {dataset!r} is no name; give one such as cifar10") from None
   image = dict(builder.info.features.items()).get("image")
   if not isinstance(image, tensorflow_datasets.features.Image) or image.np_dtype != np.uint8:
-    raise ValueError(
-      f"data.dataset: {dataset} has no feature 'image' of uint8 pixels; choose a set that has one"
-    )
+    raise ValueError(f"data.dataset: {dataset} has no feature 'image' of uint8; choose another")
   try:
     records = builder.as_data_source(split)
     if isinstance(records, list | dict) or not len(records):
       raise ValueError("several splits, or one without an example")
     return records
   except NotImplementedError:
-    raise ValueError(
-      f"data.dataset: {dataset} in {where} is in a format without random access; choose another "
-      f"data_dir and {_command(dataset, 'THERE')}"
-    ) from None
+    line = (
+      f"data.dataset: {dataset} in {where} is without random access; empty that, then {command}"
+    )
+    raise ValueError(line) from None
   except (ValueError, TypeError, AttributeError):  # those of a split that is no string
     splits = ", ".join(builder.info.splits)
     raise ValueError(f"data.split: {dataset} has {splits}, not {split!r}") from None
@@ -215,14 +196,6 @@ def _import_tfds() -> Any:
   except ImportError as error:
     raise ImportError(f"data: {error.name} is missing; pip install -e '.[tfds]'") from None
   return tensorflow_datasets
-
-
-def _command(dataset: str, where: str) -> str:
-  return (
-    "pip install -e '.[tfds,tensorflow]', then python -c \"import tensorflow_datasets as tfds; "
-    f"tfds.builder('{dataset}', data_dir='{where}', file_format='array_record')"
-    '.download_and_prepare()"'
-  )
 
 
 def _classes_of(records: Any) -> np.ndarray | None:

@@ -1,10 +1,8 @@
-"""Real series of several values a step, cut into a context that is known and a horizon to forecast.
+"""Real series of several values a step, cut into a known context and a horizon to forecast.
 
-A series is `dict(values=float64 [N, D], calendar=float32 [N, F], season, cuts)`: the calendar holds
-cos and sin of parts of the date, `season` is the period in steps, and `cuts = (train_end,
-test_start, test_end)` are rows. Whole rows of values at the end, after training, may be NaN: they
-are yet to be forecast. `windows` trains on a series and `load` evaluates; both show a window
-relative to an anchor that its context alone decides, and nothing of the horizon leaks.
+A series is `dict(values=float64 [N, D], calendar=float32 [N, F], season, cuts)`, with the season in
+steps and `cuts = (train_end, test_start, test_end)` in rows. Whole rows of values at the end, after
+training, may be NaN: they are yet to be forecast.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,14 +25,9 @@ _LARGEST, _SMALLEST = 1e100, 1e-100  # of values: the sum of their squares is fi
 
 
 def ett(path: str | os.PathLike) -> Series:
-  """Six loads and the oil temperature of a transformer, hourly: D = 7.
-
-  Cut as the field does: 12 months to train, 4 to validate, 4 to test, of 30 days each.
-
-  Source: H. Zhou et al., Informer, arXiv 2012.07436; ETTh1.csv or ETTh2.csv.
-  """
+  """Loads and oil temperature of a transformer, hourly, D = 7 (Informer, arXiv 2012.07436)."""
   where = "ETTh1.csv and ETTh2.csv are in ETT-small of https://github.com/zhouhaoyi/ETDataset"
-  table = _table(path, where, columns=8, least=14_400, dtype=str, skiprows=1)
+  table = _table(path, where, least=14_400, dtype=str, skiprows=1)
   try:
     hours = table[:, 0].astype("datetime64[s]").astype("datetime64[h]").astype(int)
     values = table[:, 1:].astype(np.float64)
@@ -42,29 +35,20 @@ def ett(path: str | os.PathLike) -> Series:
     raise ValueError(f"data.series.path: {path} wants dates, then numbers ({error})") from None
   if np.any(np.diff(hours) != 1):
     raise ValueError(f"data.series.path: {path} skips an hour; give each row the next one")
-  values, cuts = _finite(values, path), (8_640, 11_520, 14_400)
-  return dict(values=values, calendar=_hourly(hours), season=24, cuts=cuts)
+  cuts = (8_640, 11_520, 14_400)  # 12 months of 30 days to train, 4 to validate, 4 to test
+  return dict(values=_finite(values, path), calendar=_hourly(hours), season=24, cuts=cuts)
 
 
 def exchange(path: str | os.PathLike) -> Series:
-  """Exchange rates of eight currencies to the dollar on business days since 1990: D = 8.
-
-  Cut as GluonTS's exchange_rate_nips, whose values equal the first 6,221 rows of this file: 6,071
-  days to train, then five windows of 30. The file has no dates; a week is five rows.
-
-  Source: G. Lai et al., LSTNet, arXiv 1703.07015; exchange_rate.txt.gz.
-  """
+  """Eight exchange rates, cut as GluonTS's exchange_rate_nips (LSTNet, arXiv 1703.07015)."""
   where = "get it from https://github.com/laiguokun/multivariate-time-series-data"
-  values = _finite(_table(path, where, columns=8, least=6_221, dtype=np.float64), path)
-  calendar = _cycles(np.arange(len(values)) % 5 / 5)
+  values = _finite(_table(path, where, least=6_221, dtype=np.float64), path)
+  calendar = _cycles(np.arange(len(values)) % 5 / 5)  # no dates in the file: a week is five rows
   return dict(values=values, calendar=calendar, season=1, cuts=(6_071, 6_071, 6_221))
 
 
 def vector_autoregression(length: int = 10_000, dims: int = 4, seed: int = 0) -> Series:
-  """A made-up hourly series with its `distribution`, see `exact_distribution`; needs no file.
-
-  The first 60 % train, the next 20 % validate and the last 20 % test.
-  """
+  """A generated hourly series and its `distribution`: 60 % train, 20 % validate, 20 % test."""
   for name, value, low in (("length", length, 1), ("dims", dims, 1), ("seed", seed, 0)):
     inputs.whole(value, f"data.series.{name}", low=low)
   known, burn_in = exact_distribution(dims, seed), 400  # 0.9^400 is 5e-19: the start is forgotten
@@ -73,17 +57,15 @@ def vector_autoregression(length: int = 10_000, dims: int = 4, seed: int = 0) ->
   z = np.zeros((len(noise), dims))
   for t in range(1, len(z)):
     z[t] = known["matrix"] @ z[t - 1] + noise[t]
-  hours = np.arange(length)
-  cuts = (length * 6 // 10, length * 8 // 10, length)
+  hours, cuts = np.arange(length), (length * 6 // 10, length * 8 // 10, length)
   values = z[burn_in:] + known["mean"][hours % 24]
   return dict(values=values, calendar=_hourly(hours), season=24, cuts=cuts, distribution=known)
 
 
 def exact_distribution(dims: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
-  """The distribution of `vector_autoregression`: `mean [24, D]`, `matrix`, `covariance [D, D]`.
+  """`mean [24, D]`, `matrix` and `covariance [D, D]` of `vector_autoregression`.
 
   y_t - mean[t mod 24] = matrix (y_{t-1} - mean[(t-1) mod 24]) + e_t, e_t normal of that covariance.
-  The largest eigenvalue of the matrix is 0.9; every e has unit variance.
   """
   rng = np.random.default_rng((seed, 0))
   matrix, mixing = rng.normal(size=(2, dims, dims))
@@ -98,15 +80,13 @@ def exact_distribution(dims: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def checked(series: Any, field: str = "data.series") -> Series:
-  """The series with float64 `values`, float32 `calendar` and ints; `field` names it in errors.
-
-  Everything that accepts a series calls it.
-  """
-  found = series if isinstance(series, Mapping) else {}
-  if missing := sorted({"values", "calendar", "season", "cuts"} - set(found)):
-    fix = "name one that has, such as data.series.forecasting.ett"
-    raise ValueError(f"{field}: has no {', '.join(missing)}; {fix}")
-  if "law" in found:
+  """The series with float64 `values`, float32 `calendar` and ints; `field` names it in errors."""
+  missing = {"values", "calendar", "season", "cuts"} - set(
+    series if isinstance(series, Mapping) else ()
+  )
+  if missing:
+    raise ValueError(f"{field}: has no {', '.join(sorted(missing))}; name one such as ett")
+  if "law" in series:
     raise ValueError(f"{field}.law: moved to distribution; rename it.")
   axes, limits = ("row", "column"), dict(low=-_LARGEST, high=_LARGEST, finite=False)
   values = inputs.numbers(series["values"], f"{field}.values", (None, None), axes=axes, **limits)
@@ -118,11 +98,11 @@ def checked(series: Any, field: str = "data.series") -> Series:
   calendar = inputs.numbers(series["calendar"], f"{field}.calendar", (len(values), None), **how)
   sound = dict(series) | dict(values=values, calendar=calendar, season=season, cuts=cuts)
   past = values[: max(known(sound), cuts[0])]
-  fix = "fill it (whole rows at the end, after training, may be NaN: they are yet to be forecast)"
+  fix = "fill it (only whole rows at the end, after training, may be NaN)"
   inputs.refuse_where(np.isnan(past), past, f"{field}.values", axes, fix)
   size = np.abs(past).max(0)
-  tiny = (0 < size) & (size < _SMALLEST)
-  inputs.refuse_where(tiny, size, f"{field}.values, largest", axes[1:], "scale it up")
+  tiny, named = (0 < size) & (size < _SMALLEST), f"{field}.values, largest"
+  inputs.refuse_where(tiny, size, named, axes[1:], "scale it up")
   return sound
 
 
@@ -148,17 +128,12 @@ def windows(
 ) -> base.Batches:
   """Batches of windows that lie in the training part, lags too; see `data.base` for the contract.
 
-  `x [B, T, stack D]` with T = (context + horizon) / stack: a token is `stack` steps.
-  `cond.covariates [B, T, stack (F + lags D)]`: of each step the calendar, then its lagged values;
-  without calendar and lags there is no `cond`. Values are shown as (value - location) / scale: the
-  location, per window and dimension, is the anchor's; the scale, per dimension, is the std of
-  value - location over all training windows, so that x has std 1. `examples` gives the raw rows:
-  `values [n, context + horizon, D]`, and their `calendar`.
-
-  No lag is shorter than the horizon, where it would read unknown values. The anchors are "last"
-  (the context's last value), "mean" (the context's), "train" (the training part's mean) and "ridge"
-  (in the context its last value, in the horizon the mean forecast of `data.series.ridge`, of order
-  and ridge `regression`, fitted to the training part).
+  `x [B, T, stack D]` with T = (context + horizon) / stack, and `cond.covariates` `[B, T, stack (F +
+  lags D)]`: the calendar, then lagged values of each step. Values are shown as (value - location) /
+  scale: the location is the `anchor`'s, of each window and dimension; the scale gives x a std of 1.
+  `examples` gives the raw rows. No lag is shorter than the horizon. Anchors are "last" (the
+  context's last value), "mean" (the context's), "train" (the training part's) and "ridge" (in the
+  horizon the mean forecast of `data.series.ridge`, of order and ridge `regression`).
   """
   series = checked(series)
   view = _View(context, horizon, stack, _wholes(lags, "data.lags"), anchor)
@@ -166,7 +141,8 @@ def windows(
   scale, origin = view.scale(series), view.training(series)
   take = base.rows(len(origin), batch_size, seed, process=process)
   batches = (view.show(series, origin[take(n)], scale) for n in base.count_from(start))
-  return base.Batches(batches, len(origin), lambda i: view.stored(series, origin[i]))
+  raw = lambda t: {name: series[name][t] for name in ("values", "calendar")}
+  return base.Batches(batches, len(origin), lambda i: raw(view.rows(origin[i])))
 
 
 def load(
@@ -183,16 +159,12 @@ def load(
   count: int | None = None,
   length: int | None = None,
 ) -> dict[str, Any]:
-  """The windows of a split in order, shown as `windows` shows them, and the truth in raw units.
+  """The windows of a split (`origins`), shown as by `windows`, and the truth in raw units.
 
-  The steps to forecast lie within the split, see `origins`; the context may lie before it.
-  `length` replaces `horizon`, except for the scale.
-
-  Returns:
-    `x [N, T, stack D]` and, where there are covariates, `cond`; `context`, the number of tokens
-    that are known; `origin [N]`, the row of the first step to forecast; `target [N, horizon, D]`,
-    `location [N, T stack, D]` and `scale [D]` in float64, for `to_raw`. Only `target` and the
-    tokens of `x` after the context know the horizon's values, NaN where yet to be forecast.
+  `length` replaces `horizon`, except for the scale. Returns `x` and maybe `cond` of `windows`,
+  `context`, the number of known tokens, `origin [N]`, the first row to forecast, `target` `[N,
+  horizon, D]`, NaN where yet to be forecast, `location [N, T stack, D]` and `scale [D]` for
+  `to_raw`. Only `target` and the tokens of `x` after the context depend on the horizon's values.
   """
   series = checked(series)
   view = _View(context, horizon, stack, _wholes(lags, "data.lags"), anchor)
@@ -222,7 +194,6 @@ def origins(
   """Rows `[N]` at which the forecasts of a split begin, none before row `first`.
 
   They are `stride` rows apart, `horizon` by default; `count` keeps so many at most, evenly spread.
-  Rows before each are known; those of training and validation are known up to the horizon's end.
   "validation" is the part between "train" and "test", or the last 150 steps of training where
   there is none: choose nothing but a baseline on those.
   """
@@ -255,10 +226,7 @@ def targets(series: Series, origin: np.ndarray, horizon: int) -> np.ndarray:
 
 
 def to_raw(x: np.ndarray, data: dict[str, Any], *, first: int = 0) -> np.ndarray:
-  """Tokens `[..., N, K, stack D]` of the windows of `load`, from token `first` on, in raw units.
-
-  They are unstacked: `[..., N, K stack, D]`.
-  """
+  """Tokens `[..., N, K, stack D]` of `load`'s windows, from token `first` on, as raw steps."""
   steps = x.reshape(*x.shape[:-2], -1, len(data["scale"]))
   begin = first * (steps.shape[-2] // x.shape[-2])
   return data["location"][:, begin : begin + steps.shape[-2]] + data["scale"] * steps
@@ -279,15 +247,11 @@ class _View:
     for name in ("context", "horizon", "stack"):
       inputs.whole(getattr(self, name), f"data.{name}", low=1)
     if self.context % self.stack or self.horizon % self.stack:
-      sizes = f"context {self.context} and horizon {self.horizon}"
-      raise ValueError(f"data.stack: {sizes} must be multiples of stack={self.stack}")
+      raise ValueError(f"data.stack: context and horizon must be multiples of stack={self.stack}")
     if self.anchor not in _ANCHORS:
       raise ValueError(f"data.anchor: {self.anchor!r} is not one of {', '.join(_ANCHORS)}")
     if short := [lag for lag in self.lags if lag < self.horizon]:
-      raise ValueError(
-        f"data.lags: lag {short[0]} is shorter than horizon={self.horizon} and would show values"
-        " that are unknown when the forecast is made; give longer lags"
-      )
+      raise ValueError(f"data.lags: lag {short[0]} is shorter than horizon={self.horizon}.")
 
   def fitted_to(self, series: Series, regression: tuple[int, float]) -> "_View":
     """The same view, with the regression that its anchor needs."""
@@ -310,14 +274,13 @@ class _View:
     if self.anchor == "ridge":
       expected = ridge.expect(series, self.fitted, origin, self.horizon)
       if not np.all(np.abs(expected) <= _LARGEST):
-        size = f"its forecasts exceed {_LARGEST:g} within {self.horizon} steps"
-        raise ValueError(f"data.regression: {size}; give a lower order or a larger ridge")
+        raise ValueError("data.regression: forecasts diverge; give a lower order or a larger ridge")
       return np.concatenate([np.repeat(last, self.context, axis=1), expected], axis=1)
     where = last
     if self.anchor == "train":
       where = values[: series["cuts"][0]].mean(0)
     elif self.anchor == "mean":
-      where = values[self._rows(origin)[:, : self.context]].mean(1, keepdims=True)
+      where = values[self.rows(origin)[:, : self.context]].mean(1, keepdims=True)
     return np.broadcast_to(where, (len(origin), steps, values.shape[1]))
 
   def scale(self, series: Series) -> np.ndarray:
@@ -335,17 +298,12 @@ class _View:
     """The origins `[N]` of all training windows."""
     train_end, needed = series["cuts"][0], self.first + self.horizon
     if train_end < needed:
-      parts = f"{needed} steps of context, lags and horizon"
-      raise ValueError(f"data.context: {parts} do not fit into {train_end} of training")
+      raise ValueError(f"data.context: {needed} steps do not fit into {train_end} of training")
     return np.arange(self.first, train_end - self.horizon + 1)
-
-  def stored(self, series: Series, origin: np.ndarray) -> dict[str, np.ndarray]:
-    """The raw rows of each window: `[N, steps, ...]`."""
-    return {name: series[name][self._rows(origin)] for name in ("values", "calendar")}
 
   def show(self, series: Series, origin: np.ndarray, scale: np.ndarray) -> dict[str, Any]:
     """`x` and, where there are covariates, `cond` of the windows at `origin [N]`."""
-    t, location = self._rows(origin), self.location(series, origin)
+    t, location = self.rows(origin), self.location(series, origin)
     shown = lambda t: (series["values"][t] - location) / scale
     covariates = [series["calendar"][t], *(shown(t - lag) for lag in self.lags)]
     x, covariates = self._tokens(shown(t)), self._tokens(np.concatenate(covariates, -1))
@@ -353,11 +311,11 @@ class _View:
 
   def _moments(self, series: Series, origin: np.ndarray) -> np.ndarray:
     """Mean and variance of value - location over the windows at `origin`: `[2, D]`."""
-    t, location = self._rows(origin), self.location(series, origin)
+    t, location = self.rows(origin), self.location(series, origin)
     left = (v[t] - location[..., d] for d, v in enumerate(series["values"].T))
     return np.array([(x.mean(), x.var()) for x in left]).T
 
-  def _rows(self, origin: np.ndarray) -> np.ndarray:
+  def rows(self, origin: np.ndarray) -> np.ndarray:
     """The rows of windows: `[N, context + horizon]`."""
     return origin[:, None] + np.arange(-self.context, self.horizon)
 
@@ -380,10 +338,8 @@ def _cuts(value: Any, field: str, rows: int) -> tuple[int, int, int]:
   return cuts
 
 
-def _table(
-  path: str | os.PathLike, where: str, *, columns: int, least: int, **options: Any
-) -> np.ndarray:
-  """A file of numbers with commas, `[N, columns]`, N >= `least`; `where` says where to get it."""
+def _table(path: str | os.PathLike, where: str, *, least: int, **options: Any) -> np.ndarray:
+  """A file of numbers with commas, `[N, 8]`, N >= `least`; `where` says where to get it."""
   path = inputs.path(path, "data.series.path")
   if not path.is_file():
     raise FileNotFoundError(f"data.series.path: no file {path}; {where}")
@@ -392,8 +348,8 @@ def _table(
   except (ValueError, OSError, EOFError, zlib.error) as error:
     line = " ".join(str(error).split())[:200]
     raise ValueError(f"data.series.path: {path} cannot be read ({line}); {where}") from None
-  if table.shape[1] != columns or len(table) < least:
-    found = f"{len(table)} rows of {table.shape[1]} columns, not at least {least} of {columns}"
+  if table.shape[1] != 8 or len(table) < least:
+    found = f"{len(table)} rows of {table.shape[1]} columns, not at least {least} of 8"
     raise ValueError(f"data.series.path: {path} has {found}; {where}")
   return table
 

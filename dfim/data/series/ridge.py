@@ -1,7 +1,6 @@
 """A vector autoregression with intercept and calendar, fitted by ridge regression.
 
-A baseline for forecasts, see `evaluators.baselines`, and an anchor of windows, see `forecasting`.
-Values are standardised by those that are fitted, errors are normal with their full covariance.
+Values are standardised by those that are fitted; errors are normal with their full covariance.
 """
 
 from collections.abc import Callable
@@ -49,8 +48,7 @@ def root(covariance: Array) -> Array:
 def fit(series: Series, end: int, order: int, ridge: float) -> Regression:
   """Least squares on rows before `end`; the ridge spares the intercept and the calendar.
 
-  A constant dimension is forecast as that constant. Columns of the calendar that depend on the
-  others have weight 0.
+  A constant dimension is forecast as that constant. Dependent columns of the calendar weigh 0.
   """
   values = series["values"][:end]
   std = values.std(0)
@@ -64,7 +62,7 @@ def fit(series: Series, end: int, order: int, ridge: float) -> Regression:
 
   parts = blocks(rows, width + len(used))
   targets = [_standardised(values[t], mean, std) for t in parts]
-  penalty = np.where(np.arange(width + len(used)) < width, ridge, 0.0)
+  penalty = np.repeat([ridge, 0.0], [width, len(used)])
   weights, error = _least_squares(design, parts, targets, penalty)
   covariance = error.T @ error / len(error) + 1e-9 * np.eye(len(mean))  # of dimensions that agree
   lagged, drift = np.split(weights, [width])
@@ -93,8 +91,7 @@ def simulate(
 ) -> Array:
   """Draws y_h = past_h lagged + drift_h + root e_h, e_h standard normal: `[P, N, H, D]`.
 
-  `past [N, order D]` are the values before the first step, the latest first; `lagged [order D, D]`,
-  `drift [N, H, D]`, and `root [D, D]` of the covariance.
+  `past [N, order D]`, the latest first; `lagged [order D, D]`, `drift [N, H, D]`, `root [D, D]`.
   """
   n, horizon, dims = drift.shape
   past = np.broadcast_to(past, (paths, *past.shape))
@@ -108,11 +105,7 @@ def simulate(
 def _least_squares(
   design: Callable[[Array], Array], parts: list[Array], targets: list[Array], penalty: Array
 ) -> tuple[Array, Array]:
-  """Weights `[K, D]` and errors `[N, D]` of a ridge regression, in `parts` of the rows.
-
-  `design` maps rows `[n]` to inputs `[n, K]`; a column of zeros gets weight 0. `targets [n, D]` are
-  of each part, `penalty [K]`.
-  """
+  """Weights `[K, D]` and errors `[N, D]` of a ridge regression, in `parts` of the rows."""
   gram, moment = 0.0, 0.0
   for t, y in zip(parts, targets, strict=True):
     x = design(t)
@@ -130,8 +123,7 @@ def _past(values: Array, mean: Array, std: Array, t: Array, order: int) -> Array
 
 
 def _standardised(values: Array, mean: Array, std: Array) -> Array:
-  """In units of their std from the mean; those of a constant are 0."""
-  return (values - mean) / np.where(std > 0, std, np.inf)
+  return (values - mean) / np.where(std > 0, std, np.inf)  # a constant is 0
 
 
 def _regressors(series: Series, t: Array) -> Array:
