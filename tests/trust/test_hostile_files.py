@@ -18,7 +18,6 @@ import zlib
 import numpy as np
 import pytest
 
-from configs import imm_digits
 from dfim.config.errors import ConfigError
 from dfim.data.images import cifar, idx, latents, sets
 from dfim.data.series import forecasting
@@ -43,12 +42,6 @@ class Trap:
     return (os.mkdir, (self.path,))
 
 
-def imported(path):
-  """As `--mode=import`, whose new folder must not be made either."""
-  trap = str(path.parent / "trap")
-  export.import_weights(imm_digits.get_config("smoke"), trap, str(path), allow_pickle=True)
-
-
 # By reader: the call, the suffix of its file, and the start of the error.
 READERS = {
   "data.images.sets.npz": (lambda p: sets.npz(4, 0, path=p), ".npz", "data.path: {}"),
@@ -64,9 +57,6 @@ READERS = {
   "interop.weights npz": (weights.read, ".npz", "{} is no sound npz"),
   "interop.weights safetensors": (weights.read, ".safetensors", "{} is no sound safetensors"),
   "interop.weights pt": (lambda p: weights.read(p, allow_pickle=True), ".pt", "{}"),
-  "import npz": (imported, ".npz", "{}"),
-  "import safetensors": (imported, ".safetensors", "{}"),
-  "import pkl": (imported, ".pkl", "{}"),
 }
 
 
@@ -165,28 +155,19 @@ PICKLED = {
   "pickles in an npz": lambda t: npz(pickle.dumps(Trap(t))),
   "an npy of objects": objects,
   "a pickle": lambda t: pickle.dumps(dict(w=Trap(t))),
-  "a pickle of protocol 0": lambda t: pickle.dumps([Trap(t)], 0),
   "a pickle in PyTorch's zip": lambda t: packed({"net/data.pkl": pickle.dumps([Trap(t)], 2)}),
   "PyTorch's older stream": stream,
   "a header that is code": lambda t: npz(npy(f"(__import__('os').mkdir({str(t)!r}),)")),
 }
-IMPORTED = {  # a network is traced for each
-  "import npz": "an array of objects in an npz",
-  "import safetensors": "a pickle",
-  "import pkl": "a pickle in PyTorch's zip",
-}
 
 
-@pytest.mark.parametrize(
-  "reader, made",
-  [(r, m) for r in READERS for m in PICKLED if IMPORTED.get(r, m) == m],
-)
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("made", PICKLED)
 def test_nothing_in_a_file_is_run(reader, made, refused, tmp_path):
   read, suffix, said = READERS[reader]
   path = tmp_path / f"file{suffix}"
   path.write_bytes(PICKLED[made](tmp_path / "trap"))
-  kind = ConfigError if reader.startswith("import") else ValueError
-  refused(lambda: read(path), said.format(path), kind)
+  refused(lambda: read(path), said.format(path))
 
 
 @pytest.mark.parametrize("made", PICKLED)
@@ -199,14 +180,6 @@ def test_nothing_in_a_folder_of_arrays_is_run(made, refused, tmp_path):
     (tmp_path / f"{split}-images-idx3-ubyte").write_bytes(data)
     (tmp_path / f"{split}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(data))
   refused(lambda: idx.load(tmp_path), f"data.path: {tmp_path}/t10k-images")
-
-
-def test_the_trap_would_have_sprung(tmp_path):
-  pickle.loads(pickle.dumps(Trap(tmp_path / "trap")))
-  assert (tmp_path / "trap").is_dir()
-  (tmp_path / "a.npy").write_bytes(objects(tmp_path / "other"))
-  np.load(tmp_path / "a.npy", allow_pickle=True)
-  assert (tmp_path / "other").is_dir()
 
 
 def patched(data, sizes, offset):
@@ -227,27 +200,23 @@ DEFLATED = npz(npy((2**15,), bytes(2**15)), compression=zipfile.ZIP_DEFLATED)
 LIES = {
   "2^50 numbers": npz(npy((2**50,), bytes(64))),
   "a number of numbers that memory could hold": npz(npy((2**28,), bytes(64))),
-  "wide numbers": npz(npy((64,), bytes(64), "|V10000000")),
   "more than a word counts": npz(npy((2**40, 2**40))),
   "2^62 times none": npz(npy((2**62, 0))),
   "a negative shape": npz(npy((-4,), bytes(4))),
-  "a shape of fractions": npz(npy((4.0,), bytes(4))),
   "fewer than there are": npz(npy((4,), bytes(10**8)), NAMES[:1]),
   "a bomb": npz(npy((2**20,), bytes(10**8)), NAMES[:1], zipfile.ZIP_DEFLATED),
   "a long header": npz(b"\x93NUMPY\2\0\xff\xff\xff\x7f{"),
   "another version": npz(npy((4,), bytes(4), version=(9, 0))),
-  "entries of 2 GB": patched(LONE, GIGABYTES, STORED),
   "entries of 2 GB, stored": patched(patched(LONE, GIGABYTES, STORED), GIGABYTES, SMALL),
   "deflated entries of 2 GB": patched(DEFLATED, GIGABYTES, STORED),
   "a secret": patched(LONE, b"\1\0", 6),
   "another compression": patched(LONE, b"\x63\0", 8),
   "broken compression": DEFLATED.replace(DEFLATED[60:80], b"\xff" * 20),
   "a file cut short": LONE[:-30],
-  "an entry cut short": npz(npy((4,), bytes(4))[:40]),
   "nothing": b"",
   "an empty archive": packed({}),
 }
-NPZ = [name for name in READERS if READERS[name][1] == ".npz" and name not in IMPORTED]
+NPZ = [name for name in READERS if READERS[name][1] == ".npz"]
 HARMLESS = {  # where no array is wanted, or any
   ("an empty archive", "interop.weights npz"),
   ("an empty archive", "metrics.classifier"),
@@ -296,7 +265,6 @@ IDX = {
   "as many as memory could hold": head(3, 2**18, 32, 32) + bytes(100),
   "one too few": head(3, 2, 8, 8) + bytes(127),
   "one too many": head(3, 2, 8, 8) + bytes(129),
-  "fewer axes": head(1, 128) + bytes(128),
   "a cut header": head(3, 2, 8)[:10],
   "another type": b"\0\0\x0d\3" + head(3, 2, 8, 8)[4:] + bytes(128),
   "nothing": b"",
@@ -343,30 +311,22 @@ def entry(begin, end, shape=(2,), dtype="F32"):
 TWICE = '{"a": %s, "a": %s}'
 TENSORS = {  # a header, above 16 bytes of numbers
   "overlapping": dict(a=entry(0, 8), b=entry(4, 12)),
-  "the same twice": dict(a=entry(0, 16, (4,)), b=entry(0, 16, (4,))),
   "beyond the file": dict(a=entry(0, 8), b=entry(8, 2**40, (2**38,))),
   "below 0": dict(a=entry(-8, 0), b=entry(0, 16, (4,))),
   "backwards": dict(a=entry(8, 0), b=entry(8, 16)),
   "with a hole": dict(a=entry(8, 16)),
   "not all": dict(a=entry(0, 8)),
-  "fractions": dict(a=entry(0.5, 16)),
   "2^50 numbers": dict(a=entry(0, 16, (2**50,))),
   "more than a word counts": dict(a=entry(0, 16, (2**40, 2**40))),
   "2^62 times none": dict(a=entry(0, 0, (2**62, 0)), b=entry(0, 16, (4,))),
   "a negative shape": dict(a=entry(0, 16, (-4,))),
-  "a shape that is true": dict(a=entry(0, 16, (True, 4))),
-  "no entry": dict(a=3),
   "no text": dict(a=dict(dtype=["F32"], shape=[4], data_offsets=[0, 16])),
   "a type that there is not": dict(a=entry(0, 16, (4,), "F31")),
   "a type that numpy has not": dict(a=entry(0, 16, (16,), "F8_E4M3FNUZ")),
-  "half bytes": dict(a=entry(0, 16, (32,), "F4")),
   "one name twice": TWICE % ((json.dumps(entry(0, 16, (4,))),) * 2),
-  "one name for two": TWICE % (json.dumps(entry(0, 8)), json.dumps(entry(8, 16))),
   "one field twice": '{"a": {"dtype": "F32", "shape": [4], "shape": [4], "data_offsets": [0, 16]}}',
   "no UTF-8": b'{"\xff": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}',
   "too deep": "[" * 100_000,
-  "no names": "[]",
-  "nothing": "",
 }
 
 
@@ -400,13 +360,10 @@ TEXT = b"X" + struct.pack("<I", 2**17) + b"a" * 2**17  # 128 KB
 ENCODE = b"(h\0X\x06\0\0\0latin1tR"  # _codecs.encode(memo[0], "latin1")
 BOMBS = {  # a few hundred KB at most
   "a place 2^31 in the memory of objects": ops(b"K\1r\xff\xff\xff\x7f"),
-  "a place in it that memory could hold": ops(b"K\1r\0\0\0\1"),
   "a place 2^60 in it": ops(b"K\1p1152921504606846976\n"),
   "bytes of 2^33": ops(b"\x8e" + struct.pack("<Q", 2**33)),
-  "bytes of 2^31": ops(b"B" + struct.pack("<I", 2**31)),
   "as many bytes as memory could hold": ops(b"B" + struct.pack("<I", 2**28)),
   "a bytearray of 2^33": ops(b"\x96" + struct.pack("<Q", 2**33)),
-  "text of 2^33": ops(b"\x8d" + struct.pack("<Q", 2**33)),
   "a number of 2^30 digits": ops(b"\x8b" + struct.pack("<I", 2**30)),
   "a frame of 2^60": ops(b"\x95" + struct.pack("<Q", 2**60) + b"N"),
   "one text as bytes 1,000 times": ops(
@@ -508,9 +465,7 @@ DESCRIBED = dict(
 FOLDERS = {  # what is changed in config.json, or its bytes
   "2^60 wide": dict(model=dict(name="models.mlp.MLP", width=2**60)),
   "10^9 deep": dict(model=dict(name="models.mlp.MLP", depth=10**9)),
-  "-1 deep": dict(model=dict(name="models.mlp.MLP", depth=-1)),
   "no name": dict(model=dict(name=3)),
-  "no dict": dict(model=3),
   "2^60 long": dict(inputs=dict(x=dict(shape=[2**60], dtype="float32"))),
   "of objects": dict(inputs=dict(x=dict(shape=[2], dtype="object"))),
   "of no shape": dict(inputs=dict(x=dict(shape="x", dtype="float32"))),
@@ -518,7 +473,6 @@ FOLDERS = {  # what is changed in config.json, or its bytes
   "too deep": b"[" * 100_000,
   "no UTF-8": b'{"a": "\xff"}',
   "empty": b"",
-  "a list": b"[]",
   "an empty dict": b"{}",
 }
 
