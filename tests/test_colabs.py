@@ -11,6 +11,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 NOTEBOOKS = sorted(ROOT.glob("colabs/*.ipynb"))
+assert NOTEBOOKS
 
 
 def of(paths, quick=()):
@@ -26,10 +27,6 @@ def notebook(request):
 
 def code_cells(notebook):
   return [cell for cell in notebook.cells if cell.cell_type == "code"]
-
-
-def test_there_are_notebooks():
-  assert NOTEBOOKS
 
 
 @pytest.mark.parametrize("notebook", of(NOTEBOOKS, quick=["moment_forcing"]), indirect=True)

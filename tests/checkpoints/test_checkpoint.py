@@ -102,10 +102,9 @@ def two_saves(workdir):
       checkpoints.save(n, dict(x=jnp.full(1 << 16, n, jnp.float32)), force=True)
 
 
-@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), RuntimeError("whatever")])
-def test_an_error_that_comes_once_is_no_damage(tmp_path, monkeypatch, error):
+def test_an_error_that_comes_once_is_no_damage(tmp_path, monkeypatch):
   two_saves(tmp_path)
-  load, errors = checkpoint.ocp.load, [error]
+  load, errors = checkpoint.ocp.load, [RuntimeError("whatever")]
 
   def fails_once(*args, **kwargs):
     if errors:

@@ -18,15 +18,9 @@ from dfim.core import two_stream
 
 
 def test_nested_specs_and_config_dicts():
-  f = resolve(
-    ml_collections.ConfigDict(
-      dict(
-        name="core.parameterization.SimpleEDM",
-        sigma_data=0.25,
-        path=dict(name="core.interpolants.Cosine"),
-      )
-    )
-  )
+  spec = dict(sigma_data=0.25, path=dict(name="core.interpolants.Cosine"))
+  spec = ml_collections.ConfigDict(dict(name="core.parameterization.SimpleEDM") | spec)
+  f = resolve(spec)
   assert f.sigma_data == 0.25 and type(f.path).__name__ == "Cosine"
 
 
@@ -46,10 +40,6 @@ def test_a_kernel_of_ones_own_needs_no_edit_of_dfim(monkeypatch):
   assert resolve(dict(name="mine.linear")) is mine.linear
 
 
-def test_what_names_nothing_stays():
-  assert resolve(dict(a=1, b=dict(c=(1, 2)))) == dict(a=1, b=dict(c=(1, 2)))
-
-
 @pytest.mark.parametrize(
   "spec,message",
   [
@@ -58,12 +48,6 @@ def test_what_names_nothing_stays():
     (dict(name="core.kernel.laplace"), "x.name='core.kernel.laplace': no module 'core.kernel'"),
     (dict(name="laplace"), "x.name='laplace': give the whole path"),
     (dict(name="models.mlp.MLP", width="wide"), "x.width='wide': MLP wants an int"),
-    (dict(name="models.mlp.MLP", width=True), "x.width=True: MLP wants an int"),
-    (dict(name="models.mlp.MLP", dropout="0.1"), "x.dropout='0.1': MLP wants a number"),
-    (
-      dict(name="core.times.sample", pattern=dict(name="core.patterns.exampel")),
-      "x.pattern.name='core.patterns.exampel'.*did you mean 'example'",
-    ),
     (
       dict(name="core.parameterization.EulerFlow", path=dict(name="core.interpolants.Cosine")),
       "x: EulerFlow with path=Cosine.*use core.parameterization.SimpleEDM",

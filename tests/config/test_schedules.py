@@ -15,14 +15,9 @@ def test_a_number_may_follow_a_schedule_also_in_a_part_of_a_part():
   spec = dict(
     name="objectives.moment_matching.loss",
     kernel=dict(name="core.kernels.laplace", bandwidth_multiplier=line(8.0)),
-    sample_times=dict(
-      name="core.times.sample",
-      reach=line(1.0),
-      pattern=dict(name="core.patterns.example"),
-      t_max=0.9,
-      t_min=0.1,
-    ),
+    sample_times=dict(name="core.times.sample", reach=line(1.0), t_max=0.9, t_min=0.1),
   )
+  spec["sample_times"]["pattern"] = dict(name="core.patterns.example")
   loss = at_step(resolve(spec), 5)
   assert loss.keywords["kernel"].keywords["bandwidth_multiplier"] == 4.0
   times = loss.keywords["sample_times"].keywords

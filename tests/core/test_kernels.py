@@ -39,14 +39,6 @@ def test_gram_is_symmetric_and_positive_semidefinite(kernel, key):
   assert np.linalg.eigvalsh(centre @ k @ centre).min() > -1e-5
 
 
-def test_is_largest_at_zero_distance(kernel, key):
-  x, y = jax.random.normal(key, (2, 7, 3))
-  assert jnp.all(kernel(x, x, jnp.ones(7)) >= kernel(x, y, jnp.ones(7)))
-  if kernel not in CONDITIONAL:
-    np.testing.assert_allclose(kernel(x, x, jnp.ones(7)), 1.0, atol=1e-3)
-    assert jnp.all(kernel(x, y, jnp.ones(7)) > 0)
-
-
 def test_gradient_is_finite_where_particles_meet(kernel):
   x = jnp.zeros((4, 3))
   grad = jax.grad(lambda x: jnp.sum(gram(kernel, x)))(x)

@@ -291,7 +291,6 @@ def test_gradients_of_per_particle_times_are_finite_where_particles_meet(dtype):
   "rule, times, given, message",
   [
     ("sequence", some_times(2)[0], {}, "sequence with two streams"),
-    ("sequence", some_times()[0], dict(inverse_bandwidth=-1.0), "^inverse_bandwidth=-1.0"),
     ("example", some_times()[0], {}, "particles.example with times of shape"),
     ("example", whole_examples()[2], {}, "example with per_particle_times=True"),
     ("per_particle_times", whole_examples()[2].replace(per_particle_times=False), {}, "=False"),

@@ -45,15 +45,7 @@ def test_a_mask_shared_by_all_tokens_is_of_every_token_of_both_streams():
 
 
 @pytest.mark.parametrize(
-  "mask",
-  [
-    np.ones((2, 4, 1)),
-    np.ones((2, 4), bool),
-    np.ones((2, 4, 3), bool),
-    np.ones((2, 3, 1), bool),
-    np.ones((3, 4, 1), bool),
-  ],
-  ids=lambda mask: f"{mask.dtype}{mask.shape}",
+  "mask", [np.ones((2, 4, 1)), np.ones((2, 4), bool), np.ones((2, 3, 1), bool)], ids=np.shape
 )
 def test_a_mask_that_does_not_match_x_is_refused(mask):
   with pytest.raises(ValueError, match="data: mask of shape"):

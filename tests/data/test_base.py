@@ -42,12 +42,6 @@ def test_the_stream_does_not_depend_on_the_number_of_processes():
   np.testing.assert_array_equal(whole, np.concatenate(parts, axis=1))
 
 
-def test_a_tree_keeps_its_rows_together():
-  data = dict(x=np.arange(9.0), cond=dict(label=np.arange(9)))
-  batch = next(base.batches(data, 5, 0))
-  np.testing.assert_array_equal(batch["x"], batch["cond"]["label"])
-
-
 def test_refuses_ragged_and_empty_arrays():
   with refused("data", "[2, 3]"):
     base.batches(dict(x=np.zeros(2), y=np.zeros(3)), 1, 0)

@@ -92,13 +92,8 @@ FIVE = dict(x=DATA["x"][:5])
   [
     (dict(network=NETWORK), "network: has no Conv2d_1a_3x3.kernel"),
     (dict(reference=(np.zeros(8), np.eye(8))), "reference: mu"),
-    (dict(reference=(MOMENTS[0], np.eye(8))), "reference: sigma"),
     (dict(resize="bicubic"), "resize='bicubic'"),
-    (dict(samples=1), "samples=1"),
-    (dict(samples=5, images=DATA), "samples=5"),
     (dict(images=FIVE), "images.x of 5 images"),
-    (dict(images=dict(x=DATA["x"].repeat(2, 3))), "images.x"),
-    (dict(images=dict(x=DATA["x"] * np.inf)), "images.x: "),
     (dict(shape=(4, 4, 4)), "latents"),
   ],
 )

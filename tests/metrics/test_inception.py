@@ -209,7 +209,6 @@ WEIGHT = np.zeros((64, 192, 1, 1))
   [
     (NAME, None, f"no parameter {NAME}"),
     (NAME, WEIGHT + np.nan, f"{NAME}: nan at output 0, input 0, row 0, column 0"),
-    (NAME, WEIGHT + 1e300, "Mixed_5b.branch1x1.kernel: inf at "),
     ("Conv2d_1a_3x3.bn.running_var", -np.ones(32), "running_var: -1.0 at channel 0"),
   ],
 )
@@ -232,8 +231,3 @@ def test_weights_that_are_not_all_there_are_refused(params):
 def test_refuses_other_images(images):
   with refused("inception", images.dtype, list(images.shape)):
     inception.features({}, images)
-
-
-def test_refuses_other_ways_to_resize():
-  with refused("resize='bicubic'"):
-    inception.features({}, IMAGES, resize="bicubic")

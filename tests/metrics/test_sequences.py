@@ -49,9 +49,7 @@ def test_fresh_data_are_at_zero_on_average(metric):
   "metric, wrong",
   [
     (sequences.joint, dict(branches=1)),
-    (sequences.joint, dict(angle=80.0)),
     (sequences.turn, dict(branches=1)),
-    (sequences.turn, dict(angle=60.0)),
     (sequences.turn, dict(spread=15.0)),
   ],
 )
@@ -114,12 +112,10 @@ def test_a_large_set_is_compared_by_a_part_that_does_not_depend_on_the_order(
 @pytest.mark.parametrize(
   "metric, x, y, how, place",
   [
-    (sequences.turn, np.zeros((4, 1, 2)), walks(0, 4), {}, "turning_angles"),
     (sequences.turn, np.zeros((4, 3, 2)), np.zeros((4, 5, 2)), {}, "turn: "),
     (sequences.local, np.zeros((4, 5, 2)), np.zeros((4, 3, 2)), {}, "local: 5 tokens, 3"),
     (sequences.local, np.zeros((4, 2, 2)), np.zeros((4, 2, 2)), {}, "stretches of 3"),
     (sequences.local, walks(0, 4), walks(1, 4), dict(tokens=0), "local: tokens=0"),
-    (sequences.joint, walks(0, 4), walks(1, 4, tokens=4), {}, "joint: y of (4, 2)"),
   ],
 )
 def test_bad_shapes_are_refused(metric, x, y, how, place):

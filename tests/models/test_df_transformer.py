@@ -80,11 +80,10 @@ def test_conditions_left_out_are_zeros_in_every_bit():
   assert jnp.max(jnp.abs(apply() - apply(dict(action=jnp.ones((3, 5, 4)))))) > 1e-3
 
 
-@pytest.mark.parametrize("trained", [True, False], ids=["some missing", "none known"])
-def test_conditions_of_another_width_are_refused(trained):
+def test_conditions_of_another_width_are_refused():
   x, t = inputs()
   with pytest.raises(ValueError, match=r"cond\.action of shape \(3, 5, 3\)"):
-    NET.apply(perturbed(NET, actions=trained), x, t, t, dict(action=jnp.ones((3, 5, 3))))
+    NET.apply(perturbed(NET, actions=True), x, t, t, dict(action=jnp.ones((3, 5, 3))))
 
 
 def test_bfloat16_stays_near(key):
@@ -102,7 +101,6 @@ def test_bfloat16_stays_near(key):
     (NET.clone(width=6), None, "width=6"),
     (NET, dict(label=jnp.zeros(3, int)), "cond.label"),
     (NET, dict(button=jnp.zeros((3, 5), int)), r"cond.button of shape \(3, 5\)"),
-    (NET, dict(goal=jnp.zeros((3, 4))), r"cond.goal of shape \(3, 4\)"),
     (NET, dict(action=jnp.zeros((3, 4, 2))), r"cond.action of shape \(3, 4, 2\)"),
   ],
 )

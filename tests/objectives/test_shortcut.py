@@ -65,9 +65,8 @@ def test_a_consistent_network_lands_where_its_halves_land(x):
     c_out = jnp.where(s == t, 1.0, F.c_out(s, t))
     return (off * std(s) / std(t) - F.c_skip(s, t)) / c_out * x_in / F.c_in(t)
 
-  of = lambda off: loss(
-    flow, off, off, dict(x=x), f=F, weight=rows(True), sample_times=dyadic(t_max=0.95, t_min=0.05)
-  )
+  given = dict(f=F, weight=rows(True), sample_times=dyadic(t_max=0.95, t_min=0.05))
+  of = lambda off: loss(flow, off, off, dict(x=x), **given)
   with jax.debug_key_reuse(False):
     (rest, metrics), (away, _) = map(jax.jit(of), (1.0, 1.1))
   assert rest < 1e-9 < 1e-3 < away

@@ -13,21 +13,13 @@ from configs import consistency_digits, flow_digits, imm_digits, imm_toy, moment
 from dfim import parallel, train
 from dfim.training import experiment as experiment_lib, state as train_state, step as step_lib
 
-CONFIGS = dict(
-  imm=imm_digits.get_config,
-  flow=flow_digits.get_config,
-  consistency=consistency_digits.get_config,
-  toy=imm_toy.get_config,
-  moment_forcing=moment_forcing_walk.get_config,
-)
+SLOW = [consistency_digits, flow_digits]  # tests/trust/test_layouts.py has imm's
+CONFIGS = [moment_forcing_walk, *(pytest.param(c, marks=pytest.mark.slow) for c in SLOW)]
 
 
-SLOW = {"consistency", "flow", "imm", "toy"}  # tests/trust/test_layouts.py has imm's
-
-
-@pytest.fixture(params=[pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in CONFIGS])
+@pytest.fixture(params=CONFIGS, ids=lambda module: module.__name__)
 def config(request):
-  return CONFIGS[request.param]("smoke")
+  return request.param.get_config("smoke")
 
 
 def run(config, devices, steps=2):

@@ -17,20 +17,11 @@ from dfim.core import kernels
 from dfim.data.images import digits
 from dfim.training import experiment as experiment_lib, nonfinite, preemption, replay
 from tests import trust
+from tests.data.helpers import assert_equal
 from tests.trust import config as config_lib
 
+pytestmark = pytest.mark.usefixtures("keys_unchecked")
 ONE = jax.devices()[:1]
-
-
-def assert_equal(one, two):
-  for a, b in zip(*map(jax.tree.leaves, (one, two)), strict=True):
-    np.testing.assert_array_equal(a, b)
-
-
-@pytest.fixture(autouse=True)
-def relaxed():
-  with jax.debug_key_reuse(False):  # the same seed starts several runs
-    yield
 
 
 def nan_batches(batch_size, seed, start=0, *, bad_from, process=(0, 1)):
@@ -108,8 +99,7 @@ def test_replay_takes_a_bundle_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
-  "number",
-  [signal.SIGTERM, signal.SIGINT, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)],
+  "number", [signal.SIGTERM, signal.SIGINT, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
 )
 def test_a_signal_saves_and_ends_with_a_code_for_the_scheduler(number, tmp_path):
   process = trust.start(trust.trainer(tmp_path))

@@ -73,18 +73,14 @@ def test_tracks_of_other_sequences_are_lines_over_time():
   assert first.min() > 30 and last.max() < 10
 
 
-PICTURES = dict(
-  pixels=(pictures.pixels, (2, 3, 3, 1)),
-  image_grid=(lambda x, limits: pictures.image_grid(x, limits=limits), (2, 3, 3, 3)),
-  density=(pictures.density, (5, 2)),
-  tracks=(pictures.tracks, (2, 4, 2)),
-  images=(pictures.picture, (2, 3, 3, 1)),
-  sequences=(pictures.picture, (2, 4, 3)),
-  points=(pictures.picture, (5, 2)),
-)
+PICTURES = [
+  (pictures.pixels, (2, 3, 3, 1)),
+  (pictures.tracks, (2, 4, 2)),
+  (pictures.density, (5, 2)),
+]
 
 
-@pytest.mark.parametrize("draw, shape", PICTURES.values(), ids=PICTURES.keys())
+@pytest.mark.parametrize("draw, shape", PICTURES)
 def test_numbers_that_are_not_finite_have_no_picture(draw, shape):
   x = np.zeros(shape, np.float32)
   assert draw(x, (-1.0, 1.0)).dtype == np.uint8
@@ -100,16 +96,3 @@ def test_numbers_that_are_not_finite_have_no_picture(draw, shape):
 def test_other_examples_have_no_picture(shape):
   with refused("samples of ", shape[0]):
     pictures.picture(np.zeros(shape), (-1.0, 1.0))
-
-
-def test_points_of_a_line_lie_on_the_middle_row():
-  image = pictures.picture(np.full((10, 1), 4.99), (3.0, 5.0))
-  assert np.argwhere(image[..., 0] < 255).min(0)[1] > 280
-  assert set(np.argwhere(image[..., 0] < 255)[:, 0]) <= set(range(138, 150))
-
-
-def test_a_sequence_that_runs_away_leaves_its_tile():
-  x = np.zeros((1, 3, 2))
-  x[0, 1, 0] = 1e300
-  tile = pictures.tracks(x, (-1.0, 1.0), columns=1, side=41)[:41, :41, 0]
-  assert (tile[20, 24:] < 128).all(), "to the right, out of the tile"

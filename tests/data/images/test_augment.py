@@ -84,9 +84,7 @@ def test_each_transform_inverts(x, there, back):
 @pytest.mark.parametrize(
   "values, slots",
   [
-    (dict(), {}),
     (dict(X_FLIP=1), {0: 1}),
-    (dict(Y_FLIP=1), {1: 1}),
     (dict(SCALE=-1.5), {2: -1.5}),
     (dict(TURN=np.pi / 2), {3: -1, 4: 1}),
     (dict(SQUEEZE=2, AXIS=np.pi / 6), {5: np.sqrt(3), 6: 1}),

@@ -82,10 +82,8 @@ def test_labels_that_do_not_fit_are_not_packed(label, place, monkeypatch, tmp_pa
   "change, place",
   [
     (dict(test_labels=np.arange(8) + 2**31 - 2), "test_labels: 2147483648 at example 2"),
-    (dict(test_labels=np.arange(8) - 1), "test_labels: -1 at example 0"),
     (dict(test_labels=np.arange(3)), "test_labels"),
     (dict(test_bytes=np.zeros(9000, np.uint8)), "damaged"),
-    (dict(test_offsets=np.arange(9) * 10**9), "damaged"),
   ],
 )
 def test_a_damaged_file_is_refused(change, place, path):
@@ -100,13 +98,6 @@ def test_missing_files_and_splits_are_named(path, tmp_path):
   for split in ("val", None, ["test"]):
     with refused("data.split", split):
       cifar.load(path, split)
-
-
-def test_the_command_of_the_error_can_be_run(tmp_path):
-  with pytest.raises(FileNotFoundError) as error:
-    cifar.load(tmp_path / "no.npz")
-  exec(str(error.value).split('"')[1].partition(";")[0], found := {})
-  assert found["cifar"] is cifar
 
 
 @pytest.mark.skipif(not REAL.exists(), reason=f"{REAL} is not here")

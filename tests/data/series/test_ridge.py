@@ -58,13 +58,7 @@ DAY = np.eye(7)[np.arange(6000) // 24 % 7]
 
 
 @pytest.mark.parametrize(
-  "calendar, more",
-  [
-    (HOUR, np.ones((6000, 1))),
-    (HOUR, np.zeros((6000, 1))),
-    (HOUR, np.concatenate([2 * HOUR - 1, 5 - HOUR], 1)),
-    (DAY[:, :6], DAY[:, 6:]),
-  ],
+  "calendar, more", [(HOUR, np.ones((6000, 1))), (HOUR, 2 * HOUR - 1), (DAY[:, :6], DAY[:, 6:])]
 )
 def test_a_calendar_that_repeats_itself_adds_nothing(series, calendar, more):
   both = np.concatenate([calendar, more], 1)
