@@ -231,14 +231,6 @@ def test_without_its_bucket_nothing_starts(call, worker):
   assert not (worker / "arguments").exists() and not (worker / "dfim.pid").exists()
 
 
-@pytest.mark.skipif(bool(shutil.which("gcsfuse")), reason="gcsfuse is on the PATH")
-def test_run_without_gcsfuse_names_setup(call, worker):
-  (worker / "bin" / "gcsfuse").unlink()
-  process = call("run", *FLAGS, gcloud=WORKER, DFIM_GRACE="1")
-  assert process.returncode == 1 and "launch/tpu.sh setup" in process.stderr
-  assert not (worker / "arguments").exists()
-
-
 def test_pasted_dry_run_does_the_same(call, worker):
   line = call("run", *FLAGS, "--dry-run", gcloud=WORKER, DFIM_GRACE="1").stdout
   assert bash(worker, "-c", line).returncode == 0
@@ -325,8 +317,7 @@ def without_setup(gcloud):
 
 
 @pytest.mark.parametrize(
-  "state, renewed",
-  [("SUSPENDED", ["delete", "create"]), ("NONE", ["create"]), ("PROVISIONING", [])],
+  "state, renewed", [("SUSPENDED", ["delete", "create"]), ("NONE", ["create"])]
 )
 def test_resume_renews_what_is_gone(call, worker, state, renewed):
   (worker / "states").write_text(f"{state}\nACTIVE\n")
@@ -429,13 +420,7 @@ def nothing_ran(login):
 
 
 @pytest.mark.parametrize(
-  "arguments, first",
-  [
-    (["submit", *JOB], "mkdir"),
-    (["status"], "squeue"),
-    (["logs", "--job=12", "--follow"], "tail"),
-    (["cancel", "--job=12", "--save"], "scontrol"),
-  ],
+  "arguments, first", [(["submit", *JOB], "mkdir"), (["cancel", "--job=12", "--save"], "scontrol")]
 )
 def test_slurm_dry_run_runs_nothing(login, arguments, first):
   for variables, dry in [({}, ["--dry-run"]), (dict(DFIM_DRY_RUN="1"), [])]:
@@ -492,7 +477,6 @@ def test_the_batch_script_passes_every_argument_whole(login):
     (75, "RUNNING", True),
     (143, "RUNNING", True),
     (75, "COMPLETING", False),  # preempted or cancelled: SLURM has decided
-    (75, "", False),
     (0, "RUNNING", False),
     (138, "RUNNING", False),
   ],
@@ -571,8 +555,6 @@ def test_slurm_logs_are_the_newest_or_the_job_s(login):
   assert slurm(login, "logs").stdout == "log of 3\n"
   assert slurm(login, "logs", "--job", "7").stdout == "log of 7\n"
   assert slurm(login, "logs", "--job=8").returncode == 1
-  process = slurm(login, "logs", "--job=8", "--follow", "--dry-run")
-  assert shlex.split(process.stdout) == ["tail", "-n", "100", "-F", f"{login}/logs/8.out"]
 
 
 @pytest.mark.parametrize(
@@ -606,17 +588,11 @@ def test_a_wrong_value_is_named_before_it_is_submitted(login, flag):
 @pytest.mark.parametrize(
   "limit, notice, fits",
   [
-    ("3", "120", False),
-    ("3:01", "120", True),
-    ("08:00:00", "28740", False),
-    ("0-08", "28739", True),
-    ("0", "120", True),  # no limit
+    *[("3", "120", False), ("3:01", "120", True), ("0", "120", True)],  # 0: no limit
+    *[("08:00:00", "28740", False), ("0-08", "28739", True)],
   ],
 )
 def test_a_time_limit_within_the_notice_is_refused(login, limit, notice, fits):
   process = slurm(login, "submit", *JOB, f"--time={limit}", f"--notice={notice}", "--dry-run")
-  if fits:
-    assert process.returncode == 0, process.stderr
-  else:
-    assert "--time" in refused(process)
+  assert process.returncode == 0 if fits else "--time" in refused(process), process.stderr
   assert nothing_ran(login)

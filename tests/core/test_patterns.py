@@ -49,9 +49,7 @@ def test_times_are_ordered_where_active_and_equal_in_the_context(pattern, key):
 
 def test_uniform_future_shares_one_time_after_the_past(key):
   t, _ = patterns.uniform_future(key, (500, 6, 2), past=2, **ENDS)
-  t = np.asarray(t[..., 0])
-  assert np.all(t[:, 2:] == t[:, 2:3])
-  assert len(np.unique(t[:, :3])) > 1490
+  assert np.all(t[:, 2:] == t[:, 2:3]) and len(np.unique(t[:, :3])) > 1490
 
 
 def test_context_is_clean_or_noisy_at_its_rates(key):
@@ -136,10 +134,7 @@ def test_a_group_follows_one_pattern_of_a_mixture(key):
 def test_wrong_fields_are_named(pattern, given, field, key):
   with pytest.raises(ValueError, match=field):
     getattr(patterns, pattern)(key, (4, 6, 1), **given, **ENDS)
-
-
-def test_two_streams_need_an_even_number_of_tokens(key):
-  with pytest.raises(ValueError, match=r"two_stream of 5 tokens: set objective\.conditioning"):
+  with pytest.raises(ValueError, match="two_stream of 5 tokens"):
     patterns.two_stream(key, (4, 5, 1), **ENDS)
 
 
@@ -155,22 +150,20 @@ def test_padding_is_pure_noise_and_not_active(pattern, key):
 
 @every_pattern
 def test_a_mask_without_padding_draws_the_same_as_no_mask(pattern, key):
+  draw = lambda mask: sample(key, (64, 6, 2), pattern=pattern, mask=mask)
   with jax.debug_key_reuse(False):
-    drawn, masked = (
-      sample(key, (64, 6, 2), pattern=pattern, mask=mask)
-      for mask in (None, np.ones((64, 6, 1), bool))
-    )
+    drawn, masked = map(draw, (None, np.ones((64, 6, 1), bool)))
   for a, b in zip(jax.tree.leaves(masked), jax.tree.leaves(drawn), strict=True):
     np.testing.assert_array_equal(a, jnp.broadcast_to(b, a.shape))
 
 
-def random_masks(seed, examples, tokens=6, prefix=True):
-  """Real tokens, 1 or more of each example: the first few, or any."""
+def random_masks(seed, examples, prefix=True):
+  """Real tokens of 6, 1 or more of each example: the first few, or any."""
   rng = np.random.default_rng(seed)
   if prefix:
-    return np.arange(tokens)[None] < rng.integers(1, tokens + 1, (examples, 1))
-  mask = rng.random((examples, tokens)) < 0.4
-  mask[np.arange(examples), rng.integers(0, tokens, examples)] = True
+    return np.arange(6)[None] < rng.integers(1, 7, (examples, 1))
+  mask = rng.random((examples, 6)) < 0.4
+  mask[np.arange(examples), rng.integers(0, 6, examples)] = True
   return mask
 
 

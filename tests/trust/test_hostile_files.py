@@ -4,10 +4,12 @@ They stand for data, weights, statistics or an exported network of others. A rea
 would leave a trap file behind, or allocate far more than `ALLOWED`: each refusal is checked for it.
 """
 
+import contextlib
 import gzip
 import io
 import json
 import os
+import pathlib
 import pickle
 import resource
 import struct
@@ -66,6 +68,28 @@ def compiled():
   inception.kernels()
 
 
+@contextlib.contextmanager
+def small(limited=True):
+  """Fails if more than `ALLOWED` is allocated at a time, or asked for in vain.
+
+  NumPy and Python are traced. The address space is limited too, except where a network is traced,
+  for XLA starts threads, and ends the process where it cannot.
+  """
+  now = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
+  limit = resource.getrlimit(resource.RLIMIT_AS)
+  if limited:
+    resource.setrlimit(resource.RLIMIT_AS, (now + 2**29, limit[1]))
+  tracemalloc.start()
+  try:
+    yield
+  finally:
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    resource.setrlimit(resource.RLIMIT_AS, limit)
+    allowed = ALLOWED if limited else 2 * ALLOWED  # to trace a network takes some by itself
+    assert peak < allowed, f"{peak / 1e6:.0f} MB were asked for"
+
+
 @pytest.fixture
 def refused(tmp_path):
   """`refused(read, message)`: the error's one line, once it is known that nothing else was done."""
@@ -79,32 +103,6 @@ def refused(tmp_path):
     assert sorted(tmp_path.rglob("*")) == before, "it made a file"
 
   return check
-
-
-class small:
-  """Fails if more than `ALLOWED` is allocated at a time, or asked for in vain.
-
-  NumPy and Python are traced. The address space is limited too, except where a network is traced,
-  for XLA starts threads, and ends the process where it cannot.
-  """
-
-  def __init__(self, limited=True):
-    self.limited = limited
-
-  def __enter__(self):
-    with open("/proc/self/statm") as file:
-      now = int(file.read().split()[0]) * os.sysconf("SC_PAGESIZE")
-    self.limit = resource.getrlimit(resource.RLIMIT_AS)
-    if self.limited:
-      resource.setrlimit(resource.RLIMIT_AS, (now + 2**29, self.limit[1]))
-    tracemalloc.start()
-
-  def __exit__(self, kind, *error):
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    resource.setrlimit(resource.RLIMIT_AS, self.limit)
-    allowed = ALLOWED if self.limited else 2 * ALLOWED  # to trace a network takes some by itself
-    assert peak < allowed, f"{peak / 1e6:.0f} MB were asked for"
 
 
 @pytest.mark.parametrize("size", [2**27, 2**43], ids=["given", "in vain"])
@@ -407,12 +405,11 @@ def test_one_storage_many_times_is_kept_once(tmp_path):
 def test_a_storage_larger_than_its_archive_is_refused(tmp_path, refused):
   path = tmp_path / "file.pt"
   data = packed({"net/data.pkl": ops(persistent(b"0", 2**31 - 1)), "net/data/0": bytes(8)})
-  at = data.rindex(b"PK\3\4", 0, data.index(b"PK\1\2"))
-  entries = data.rindex(b"PK\1\2")
+  at = data.rindex(b"PK\3\4", 0, data.index(b"PK\1\2")) + SMALL
   data = bytearray(data)
-  for place in (at + SMALL, entries + SMALL + 2):
-    data[place : place + 8] = b"\xff\xff\xff\x7f" * 2
-  path.write_bytes(bytes(data))
+  for place in (at, data.rindex(b"PK\1\2") + SMALL + 2):
+    data[place : place + 8] = GIGABYTES * 2
+  path.write_bytes(data)
   refused(lambda: pickles.read(path), f"{path}")
 
 
@@ -440,20 +437,14 @@ def webp(width, height):
   return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
 
 
-@pytest.mark.parametrize("size", [(16_384, 16_384), (9_000, 9_000), (33, 32), (32, 32)])
-def test_a_packed_picture_that_lies_is_refused(size, refused, tmp_path):
-  raw = np.frombuffer(webp(*size), np.uint8)
-  path = tmp_path / "cifar.npz"
-  np.savez(path, train_bytes=raw, train_offsets=[0, len(raw)], train_labels=[3])
-  refused(lambda: cifar.load(path, "train"), f"data.path: {path} is damaged")
+OFFSETS = [[0, 2**50], [-5, 8], [8, 0], [0.0, 8.0], [[0, 8]], []]
+PACKED = [(webp(*size), [0, len(webp(*size))]) for size in ((16_384, 16_384), (33, 32), (32, 32))]
 
 
-@pytest.mark.parametrize(
-  "offsets", [[0, 2**50], [-5, 8], [8, 0], [0.0, 8.0], [[0, 8]], ["a", "b"], []], ids=str
-)
-def test_packed_pictures_with_false_offsets_are_refused(offsets, refused, tmp_path):
-  path = tmp_path / "cifar.npz"
-  np.savez(path, train_bytes=np.zeros(64, np.uint8), train_offsets=offsets, train_labels=[3])
+@pytest.mark.parametrize("raw, offsets", [*PACKED, *[(bytes(64), offsets) for offsets in OFFSETS]])
+def test_packed_pictures_that_lie_are_refused(raw, offsets, refused, tmp_path):
+  path, raw = tmp_path / "cifar.npz", np.frombuffer(raw, np.uint8)
+  np.savez(path, train_bytes=raw, train_offsets=offsets, train_labels=[3])
   refused(lambda: cifar.load(path, "train"), f"data.path: {path} is damaged")
 
 

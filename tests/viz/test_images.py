@@ -74,9 +74,8 @@ def test_tracks_of_other_sequences_are_lines_over_time():
 
 
 PICTURES = [
-  (pictures.pixels, (2, 3, 3, 1)),
-  (pictures.tracks, (2, 4, 2)),
-  (pictures.density, (5, 2)),
+  *[(pictures.pixels, (2, 3, 3, 1)), (pictures.tracks, (2, 4, 2))],
+  *[(pictures.density, (5, 2)), (pictures.picture, (2, 3, 3, 1))],
 ]
 
 
