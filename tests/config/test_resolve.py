@@ -67,23 +67,11 @@ def test_a_missing_import_inside_a_module_is_not_hidden(monkeypatch, tmp_path):
     resolve(dict(name="needs_more.thing"))
 
 
-def test_a_name_that_moved_is_answered_by_its_new_one():
+def test_a_name_or_field_that_moved_is_answered_by_its_new_one():
   with pytest.raises(ConfigError, match="^data.name='data.digits.digits': moved to 'data.images.d"):
     resolve(dict(name="data.digits.digits"), "data")
   with pytest.raises(ConfigError, match="moved to 'dfim.data.images.sets.npz'"):
     resolve(dict(name="dfim.data.images.npz", path="x"), "data")
-
-
-def test_every_name_that_moved_leads_to_something_and_older_configs_are_translated():
-  for old, new in moved._NAMES.items():
-    assert pkgutil.resolve_name(f"dfim.{new}"), new
-    assert moved.new_name(f"{old}.some") == f"{new}.some" and moved.new_name(new) is None
-  before = dict(data=dict(name="data.walk.walk", tokens=6), several=[dict(name="data.toys.x")])
-  after = dict(data=dict(name="data.synthetic.walk.walk", tokens=6))
-  assert moved.translated(before) == after | dict(several=[dict(name="data.synthetic.toys.x")])
-
-
-def test_a_field_that_moved_is_refused_with_its_new_path():
   with pytest.raises(ConfigError, match="^kernel.width=2.0: moved to kernel.bandwidth_multiplier"):
     resolve(dict(name="core.kernels.laplace", width=2.0), "kernel")
   for field, value in dict(streams=2, reference=4).items():
@@ -91,7 +79,13 @@ def test_a_field_that_moved_is_refused_with_its_new_path():
       resolve({"name": "objectives.moment_matching.loss", field: value}, "objective")
 
 
-def test_every_field_that_moved_leads_to_an_argument():
+def test_names_that_moved_lead_to_something_fields_to_an_argument_and_configs_are_translated():
+  for old, new in moved._NAMES.items():
+    assert pkgutil.resolve_name(f"dfim.{new}"), new
+    assert moved.new_name(f"{old}.some") == f"{new}.some" and moved.new_name(new) is None
+  before = dict(data=dict(name="data.walk.walk", tokens=6), several=[dict(name="data.toys.x")])
+  after = dict(data=dict(name="data.synthetic.walk.walk", tokens=6))
+  assert moved.translated(before) == after | dict(several=[dict(name="data.synthetic.toys.x")])
   for name, fields in moved._FIELDS.items():
     for old, new in fields.items():
       assert moved.new_field(f"dfim.{name}", old) == new

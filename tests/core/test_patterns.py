@@ -112,12 +112,17 @@ def test_each_row_of_a_mixture_follows_one_pattern_at_its_share(shares, key):
   assert not np.any(followed[expected == 0])
 
 
-def test_a_group_follows_one_pattern_of_a_mixture(key):
-  drawn = sample(key, (240, 5, 2), pattern=mixture(**PARTS), group_size=4)
+def test_a_group_of_a_mixture_or_with_padding_shares_its_pattern(key):
+  of_mixture, of_padded = jax.random.split(key)
+  drawn = sample(of_mixture, (240, 5, 2), pattern=mixture(**PARTS), group_size=4)
   for a in (drawn.s, drawn.t, drawn.active):
     groups = np.asarray(a).reshape(60, 4, 5)
     assert np.all(groups == groups[:, :1])
   assert np.all(parts_of(drawn.t, drawn.active).any(axis=1))
+  mask = random_masks(0, 64)[..., None]
+  drawn = sample(of_padded, (64, 6, 2), pattern=patterns.next_token, mask=mask, group_size=4)
+  active = np.asarray(drawn.active).reshape(16, 4, 6)
+  assert np.all(active == active[:, :1]) and np.all(active.any(axis=-1))
 
 
 @pytest.mark.parametrize(
@@ -193,13 +198,6 @@ def test_the_position_is_uniform_over_the_real_tokens(pattern, mask, key):
   active = np.asarray(pattern(key, (6000, 5, 2), mask=every, **ENDS)[1][..., 0])
   share = np.bincount(np.argmax(active, axis=1), minlength=5) / 6000
   np.testing.assert_allclose(share, mask / mask.sum(), atol=0.03 if mask.sum() > 1 else 0)
-
-
-def test_a_group_shares_a_position_that_is_real_in_all_its_examples(key):
-  mask = random_masks(0, 64)[..., None]
-  drawn = sample(key, (64, 6, 2), pattern=patterns.next_token, mask=mask, group_size=4)
-  active = np.asarray(drawn.active).reshape(16, 4, 6)
-  assert np.all(active == active[:, :1]) and np.all(active.any(axis=-1))
 
 
 def test_a_pattern_that_takes_no_mask_is_given_none(key):

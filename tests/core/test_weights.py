@@ -40,10 +40,12 @@ def test_imm_weight_equals_the_printed_formula(path, a, b, float64):
   np.testing.assert_allclose(weights.imm(path, t, t, a=a, b=b), printed, rtol=1e-10)
 
 
-def test_linear_weight_runs_from_clean_to_noise():
+def test_linear_weight_runs_from_clean_to_noise_and_sigmoid_needs_its_target():
   t = jnp.array([0.0, 0.5, 1.0])
   np.testing.assert_allclose(weights.linear(FM, t, t), [1.0, 0.55, 0.1], rtol=1e-6)
   np.testing.assert_allclose(weights.linear(FM, t, t, clean=0.0, noise=4.0), [0.0, 2.0, 4.0])
+  with pytest.raises(ValueError, match="target='score'"):
+    weights.sigmoid(COSINE, jnp.ones(1), jnp.ones(1), target="score")
 
 
 LEVELS = jnp.array([0, 999, 500, 250, 900])  # of the worked example
@@ -118,8 +120,3 @@ def test_the_same_error_weighs_the_same_in_every_prediction(weight, float64):
   of = lambda target: weight(COSINE, t, t, target=target)
   np.testing.assert_allclose(of("x0") * sigma**2 / alpha**2, of("eps"), rtol=1e-9)
   np.testing.assert_allclose(of("v") / alpha**2, of("eps"), rtol=1e-9)
-
-
-def test_an_unknown_target_is_named():
-  with pytest.raises(ValueError, match="target='score'"):
-    weights.sigmoid(COSINE, jnp.ones(1), jnp.ones(1), target="score")

@@ -34,7 +34,7 @@ def test_wrong_numbers_are_refused_with_their_place(value, line):
   assert str(error.value).startswith(line)
 
 
-def test_integers_that_do_not_fit_are_refused_and_never_wrap():
+def test_integers_that_do_not_fit_are_refused_and_a_part_names_the_places_in_the_whole():
   how = dict(shape=(None,), axes=("example",), dtype=np.int32)
   labels = np.array([3, 2**31], np.int64)
   with pytest.raises(ValueError, match="^label: 2147483648 at example 1; give 2147483647 or less"):
@@ -43,9 +43,6 @@ def test_integers_that_do_not_fit_are_refused_and_never_wrap():
     inputs.numbers([1.0], "label", **how)
   found = inputs.numbers(labels[:1], "label", **how)
   assert found.dtype == np.int32 and found.tolist() == [3]
-
-
-def test_a_part_of_an_array_names_the_places_in_the_whole():
   with pytest.raises(ValueError, match="x: nan at row 70, column 1; "):
     rows = np.array([5, 70])
     inputs.numbers([[1, 2], [3, np.nan]], "x", (2, 2), axes=AXES, rows=rows)

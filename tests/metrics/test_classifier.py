@@ -24,11 +24,8 @@ def rough():
   return classifier.train(*FEW, steps=3)
 
 
-def test_reads_held_out_digits(params):
+def test_reads_held_out_digits_by_features_that_do_not_depend_on_the_batch(params, monkeypatch):
   assert classifier.accuracy(params, TEST["x"], TEST["label"]) > 0.97
-
-
-def test_features_do_not_depend_on_the_batch(params, monkeypatch):
   whole = classifier.features(params, TEST["x"])
   assert whole.shape == (360, classifier.WIDTH) and whole.dtype == np.float32
   monkeypatch.setattr(classifier, "_BATCH", 5)

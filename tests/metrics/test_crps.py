@@ -12,12 +12,6 @@ def normal(seed, *shape):
   return np.random.default_rng(seed).normal(size=shape)
 
 
-def test_a_perfect_point_forecast_scores_0():
-  target = normal(0, 3, 4, 2) + 5
-  found = crps.scores(np.stack(100 * [target]), target)
-  assert found == dict(crps=0, crps_sum=0, crps_quantile=0, crps_sum_quantile=0)
-
-
 def test_the_exact_score_is_the_plain_double_sum():
   x, y = np.round(normal(0, 17, 5), 1), np.round(normal(1, 5), 1)  # with ties
   expected = np.abs(x - y).mean(0) - np.abs(x[:, None] - x[None]).mean((0, 1)) / 2
@@ -112,9 +106,12 @@ def test_a_constant_column_that_is_met_scores_0_and_leaves_the_others():
     assert found[name] == pytest.approx(alone[name] / 2)
 
 
-def test_the_error_along_a_forecast_is_that_of_each_step():
+def test_the_error_along_a_forecast_is_that_of_each_step_and_a_perfect_one_scores_0():
   paths, target = normal(0, 30, 4, 5, 2), normal(1, 4, 5, 2)
   x, y = paths.sum(-1), target.sum(-1)
   loss = np.abs(x - y).mean(0) - np.abs(x[:, None] - x[None]).mean((0, 1)) / 2
   expected = [loss[:, h].sum() / np.abs(y).sum() * 5 for h in range(5)]
   np.testing.assert_allclose(crps.along(paths, target), expected)
+  target = normal(0, 3, 4, 2) + 5
+  found = crps.scores(np.stack(100 * [target]), target)
+  assert found == dict(crps=0, crps_sum=0, crps_quantile=0, crps_sum_quantile=0)

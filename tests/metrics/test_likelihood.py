@@ -166,6 +166,8 @@ def test_matrices_stop_at_their_ends_and_repeat_no_row():
   np.testing.assert_array_equal(levels, [[2, 2, 2], [1, 2, 2], [1, 2, 1], [1, 2, 0]])
   whole = levels_lib.pyramid(3, 4)
   np.testing.assert_array_equal(likelihood.ending_at(whole, np.zeros(4, int)), whole)
+  with refused("ends: 3 at token 1"):
+    likelihood.ending_at(levels_lib.autoregressive(2, 3), np.array([1, 3, 0]))
 
 
 Y, GRID = np.zeros((3, TOKENS, 2), np.float32), np.linspace([1.0] * TOKENS, [0.01] * TOKENS, 3)
@@ -193,8 +195,3 @@ def test_arguments_that_have_no_bound_are_refused(y, grid, sigma_data, line):
   how = dict(path=ip.Cosine(), sigma_data=sigma_data)
   with refused(line):
     likelihood.lower_bound(clean, jax.random.key(1), y, grid, **how)
-
-
-def test_ends_beyond_the_levels_are_refused():
-  with refused("ends: 3 at token 1"):
-    likelihood.ending_at(levels_lib.autoregressive(2, 3), np.array([1, 3, 0]))

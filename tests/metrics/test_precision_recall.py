@@ -34,11 +34,14 @@ def test_agrees_with_the_definition(memory):
   assert precision_recall.scores(x, y, memory=memory) == pytest.approx(expected)
 
 
-def test_a_set_holds_itself_and_sets_apart_share_nothing():
+def test_a_set_holds_itself_sets_apart_share_nothing_and_far_features_keep_their_distances():
   x = normal(0, 200, 6)
   found = precision_recall.scores(x, x)
   assert {found[name] for name in ("precision", "recall", "coverage")} == {1.0}
   assert set(precision_recall.scores(x, x + 100).values()) == {0.0}
+  x, y = normal(0, 60, 4), normal(1, 60, 4)
+  plain, far = (precision_recall.scores(x + shift, y + shift) for shift in (0, 1e5))
+  assert far == pytest.approx(plain)
 
 
 def test_fresh_data_have_a_density_of_one():
@@ -48,12 +51,6 @@ def test_fresh_data_have_a_density_of_one():
   n, k = 1500, 5
   expected = 1 - np.prod([(n - 1 - i) / (2 * n - 1 - i) for i in range(k)])
   assert found["coverage"] == pytest.approx(expected, abs=0.02)
-
-
-def test_features_far_from_zero_keep_their_distances():
-  x, y = normal(0, 60, 4), normal(1, 60, 4)
-  plain, far = (precision_recall.scores(x + shift, y + shift) for shift in (0, 1e5))
-  assert far == pytest.approx(plain)
 
 
 def test_memory_is_of_blocks_not_of_all_pairs():

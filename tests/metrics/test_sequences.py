@@ -18,23 +18,20 @@ def line(*degrees):
   return (radius * np.exp(1j * np.deg2rad(degrees))).view(float).reshape(1, -1, 2)
 
 
-def test_turning_angles_of_points_in_known_directions():
+def test_turning_angles_of_known_points_ignore_rotation_and_scale():
   found = sequences.turning_angles(line(10, 60, 60, 350, -170))
   np.testing.assert_allclose(np.rad2deg(found), [[50, 0, -70, -160]], atol=1e-9)
+  x = walks(0, 50)
+  turned = 3 * x @ np.array([[0.6, 0.8], [-0.8, 0.6]])
+  angles = sequences.turning_angles(x)
+  np.testing.assert_allclose(angles, sequences.turning_angles(turned), atol=1e-6)
+  np.testing.assert_allclose(angles, -sequences.turning_angles(x[:, ::-1])[:, ::-1], atol=1e-12)
 
 
 @pytest.mark.parametrize("zero", [0.0, -0.0])
 def test_turning_back_is_plus_pi(zero):
   x = np.array([[[1.0, 0.0], [-1.0, zero], [1.0, zero]]])
   np.testing.assert_array_equal(sequences.turning_angles(x), [[np.pi, np.pi]])
-
-
-def test_turning_angles_ignore_rotation_and_scale():
-  x = walks(0, 50)
-  turned = 3 * x @ np.array([[0.6, 0.8], [-0.8, 0.6]])
-  angles = sequences.turning_angles(x)
-  np.testing.assert_allclose(angles, sequences.turning_angles(turned), atol=1e-6)
-  np.testing.assert_allclose(angles, -sequences.turning_angles(x[:, ::-1])[:, ::-1], atol=1e-12)
 
 
 @pytest.mark.parametrize("metric", [sequences.joint, sequences.turn, sequences.local])

@@ -24,13 +24,10 @@ def test_a_part_holds_the_same_rows_in_any_order(rows, count):
   assert table(rows[first]) == table(rows[order][again])
 
 
-def test_blocks_change_nothing(monkeypatch):
+def test_blocks_change_nothing_and_the_whole_set_keeps_its_order(monkeypatch):
   whole = subsets.shuffle(ROWS[0])
   monkeypatch.setattr(subsets, "_NUMBERS", 100)
   np.testing.assert_array_equal(subsets.shuffle(ROWS[0]), whole)
-
-
-def test_the_whole_set_keeps_its_order():
   np.testing.assert_array_equal(subsets.choose(ROWS[0], 10**6), np.arange(300))
 
 

@@ -152,12 +152,6 @@ def test_a_condition_left_out_is_null_in_every_bit(left_out, streams):
   assert np.abs(expected - apply(params, *args, cond)).max() > 1e-3
 
 
-def test_values_beyond_the_vocabulary_are_no_other_value():
-  params, args, cond = of_every_kind(ALL)
-  out = ALL.apply(params, *args, cond | dict(skill=np.array([5, 0])))
-  assert np.all(np.isnan(out[0])) and np.all(np.isfinite(out[1]))
-
-
 @pytest.mark.parametrize(
   "changed",
   [
@@ -221,8 +215,11 @@ def test_wrong_fields_are_named(changed, given, message):
     dataclasses.replace(NET, **changed).init(jax.random.key(0), *inputs(), **given)
 
 
-def test_a_cache_needs_a_size_and_the_network_a_sequence():
+def test_a_cache_needs_a_size_the_network_a_sequence_and_values_a_vocabulary():
   with pytest.raises(ValueError, match="model.window=None"):
     NET.empty_cache(BATCH)
   with pytest.raises(ValueError, match="is no sequence"):
     NET.init(jax.random.key(0), jnp.ones((2, 2)), jnp.ones((2, 1)), jnp.ones((2, 1)))
+  params, args, cond = of_every_kind(ALL)
+  out = ALL.apply(params, *args, cond | dict(skill=np.array([5, 0])))
+  assert np.all(np.isnan(out[0])) and np.all(np.isfinite(out[1]))

@@ -244,6 +244,17 @@ def test_remat_keeps_fewer_activations(name, scan):
   assert stored(True) < 0.75 * stored(False)
 
 
+def test_mlp_tokens_see_their_own_times_only():
+  net, shape = NETS["mlp_tokens"]
+  x, s, _, cond = inputs(shape)
+  t = jnp.linspace(0.3, 0.9, 5).reshape(1, 5, 1)
+  whole, alone = (
+    compiled(net)(perturbed(net, shape), x[:, part], s, t[:, part], cond)
+    for part in (slice(None), slice(1, 2))
+  )
+  close(whole[:, 1:2], alone)
+
+
 def test_unet_takes_augmentation_labels_and_zeros_mean_none():
   net, shape = dataclasses.replace(NETS["unet"][0], augment_dim=9), NETS["unet"][1]
   x, s, t, cond = inputs(shape)

@@ -227,7 +227,7 @@ def test_per_particle_times_go_from_one_particle_to_many(batch):
   assert abs(at(1.0)[0] / one - 1) > 0.05
 
 
-def test_the_naive_objective_meets_data(batch):
+def test_the_naive_objective_meets_data_and_a_mask_is_refused(batch):
   """r = s: the target is the data at time s, whatever the frozen model."""
   naive = sample_times(mapping=mappings.to_target)
   one = loss(PARAMS, PARAMS, batch, sample_times=naive)[0]
@@ -235,6 +235,8 @@ def test_the_naive_objective_meets_data(batch):
   same = loss(PARAMS, zeros, batch, sample_times=naive)[0]
   np.testing.assert_allclose(one, same)
   assert one > 0
+  with pytest.raises(ValueError, match="data: a batch with a mask"):
+    loss(PARAMS, PARAMS, dict(batch, mask=jnp.ones((32, 1), bool)))
 
 
 def test_value_at_initialisation():
@@ -320,11 +322,6 @@ def test_in_two_streams_active_tokens_are_matched_given_the_context_before_them_
   assert np.all(seen["distance"][:, 5:] > 1e-4)
   assert all(np.all(np.isfinite(g)) and np.any(g[-1] != 0) for g in jax.tree.leaves(of_params))
   assert all(np.all(g[-1] == 0) for g in jax.tree.leaves(of_frozen))
-
-
-def test_a_mask_is_refused(batch):
-  with pytest.raises(ValueError, match="data: a batch with a mask"):
-    loss(PARAMS, PARAMS, dict(batch, mask=jnp.ones((32, 1), bool)))
 
 
 def two_streams(x, net, params=None, particles=particles.prefix, **given):

@@ -91,11 +91,8 @@ def test_a_short_run_without_one_good_step_is_an_error(tmp_path):
   with pytest.raises(nonfinite.NonFiniteError, match="step 5: .* 5 steps running"):
     train.train(config, str(tmp_path), devices=ONE)
   assert not checkpoint.steps(str(tmp_path))
-
-
-def test_replay_takes_a_bundle_alone(tmp_path):
   with pytest.raises(checkpoint.ConfigError, match="no config.json"):
-    replay.replay(str(tmp_path))
+    replay.replay(str(tmp_path / "checkpoints"))
 
 
 @pytest.mark.parametrize(

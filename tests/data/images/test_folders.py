@@ -98,12 +98,6 @@ def test_a_class_without_a_picture_is_refused_and_moves_no_other(root):
   assert levels(folders.read(root, 4)) == [10, 15, 20, 30]
 
 
-def test_a_picture_outside_the_classes_is_refused(root):
-  put(root / "b.png", 1)
-  with refused("data.path", root / "b.png"):
-    folders.read(root, 4)
-
-
 @pytest.mark.parametrize("name", ["ants/gone.png", "gone"])
 @pytest.mark.parametrize("target", ["nowhere", None])
 def test_a_link_to_nothing_or_to_itself_is_refused(name, target, root):
@@ -125,12 +119,16 @@ def test_a_folder_that_may_not_be_read_is_refused_and_no_class_is_lost(root, mon
     folders.read(root, 4)
 
 
-def test_pictures_alone_have_no_labels(tmp_path):
-  put(tmp_path / "b.png", 2)
-  put(tmp_path / "a.webp", 1)
-  (tmp_path / "empty").mkdir()
-  data = folders.read(tmp_path, 4)
+def test_pictures_belong_to_classes_or_have_no_labels(tmp_path, root):
+  alone = tmp_path / "alone"
+  (alone / "empty").mkdir(parents=True)
+  put(alone / "b.png", 2)
+  put(alone / "a.webp", 1)
+  data = folders.read(alone, 4)
   assert levels(data) == [1, 2] and "label" not in data
+  put(root / "b.png", 1)
+  with refused("data.path", root / "b.png"):
+    folders.read(root, 4)
 
 
 def test_a_picture_is_decoded_once_unless_the_folder_changes(root, monkeypatch):

@@ -52,14 +52,6 @@ def test_a_missing_file_is_named_with_the_commands_that_fetch_it(path, missing):
     idx.idx(4, 0, path=path)
 
 
-def test_other_numbers_of_labels_are_refused(path):
-  for file in path.glob("train-labels*"):
-    file.unlink()
-  (path / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.arange(7)))
-  with refused("data.path", "20 images and 7 labels"):
-    idx.load(path, "train")
-
-
 @pytest.mark.parametrize(
   "field, value",
   [("split", "val"), ("size", 20), ("pool", 3), ("limit", float("nan")), ("path", None)],
@@ -70,9 +62,14 @@ def test_a_wrong_field_is_named(path, field, value):
       call(**(dict(path=path) | {field: value}))
 
 
-def test_examples_are_the_stored_pixels(path):
+def test_examples_are_the_stored_pixels_and_their_labels_as_many(path):
   batches = idx.idx(4, 0, path=path, limit=0.5)
   found = batches.examples(np.array([19, 3]))
   assert batches.size == 20 and batches.labels.tolist() == list(range(10))
   np.testing.assert_array_equal(found["x"][..., 0], TRAIN[[19, 3]])
   assert found["x"].dtype == np.uint8 and found["label"].tolist() == [9, 3]
+  for file in path.glob("train-labels*"):
+    file.unlink()
+  (path / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.arange(7)))
+  with refused("data.path", "20 images and 7 labels"):
+    idx.load(path, "train")
