@@ -5,6 +5,7 @@ commands are executed here, with a small program in the place of dfim.main. So i
 that sbatch gets, with stand-ins for srun, squeue and scontrol.
 """
 
+import functools
 import os
 import pathlib
 import re
@@ -204,16 +205,15 @@ def test_a_missing_value_is_named(call, command, flag):
   given = [word for word in FLAGS if not word.startswith(f"--{flag}=")]
   for dry in ([], ["--dry-run"]):
     assert f"DFIM_{flag.upper()}" in refused(call(command, *given, *dry))
+  assert "DFIM_GRACE" in refused(call("wait", *FLAGS, DFIM_GRACE="soon"))
 
 
-@pytest.mark.parametrize("variable", ["DFIM_POLL", "DFIM_GRACE", "DFIM_PATIENCE"])
-def test_bad_seconds_are_refused(call, variable):
-  assert variable in refused(call("wait", *FLAGS, **{variable: "soon"}))
-
-
-def test_run_passes_every_argument_whole(call, worker):
+@pytest.mark.parametrize("pasted", [True, False])
+def test_run_passes_every_argument_whole(call, worker, pasted):
   extra = ["--config.batch_size=64", "--note=a b; $HOME"]
-  process = call("run", *FLAGS, "--", *extra, gcloud=WORKER, DFIM_GRACE="1")
+  run = functools.partial(call, "run", *FLAGS, gcloud=WORKER, DFIM_GRACE="1")
+  process = run(*(["--dry-run"] if pasted else []), "--", *extra)
+  process = bash(worker, "-c", process.stdout) if pasted else process
   assert process.returncode == 0, process.stderr
   flags = ["--config=configs/imm_digits.py", f"--workdir={worker}/gs/bucket/my run's dir"]
   arguments = ["-m", "dfim.main", *flags, "--distributed", *extra]
@@ -224,26 +224,16 @@ def test_run_passes_every_argument_whole(call, worker):
   assert again.returncode == 1 and "already training" in again.stderr
 
 
-def test_without_its_bucket_nothing_starts(call, worker):
-  (worker / "no-bucket").touch()
-  process = call("run", *FLAGS, gcloud=WORKER, DFIM_GRACE="1")
-  assert process.returncode == 1 and "Unknown bucket" in process.stderr
-  assert not (worker / "arguments").exists() and not (worker / "dfim.pid").exists()
-
-
-def test_pasted_dry_run_does_the_same(call, worker):
-  line = call("run", *FLAGS, "--dry-run", gcloud=WORKER, DFIM_GRACE="1").stdout
-  assert bash(worker, "-c", line).returncode == 0
-  wanted = f"--workdir={worker}/gs/bucket/my run's dir"
-  assert wanted in (worker / "arguments").read_text().splitlines()
-  assert (worker / "gs" / "bucket" / "mounted").exists()
-
-
-def test_run_reports_a_trainer_that_leaves_at_once(call, worker):
+def test_a_trainer_that_leaves_is_reported_and_without_its_bucket_none_starts(call, worker):
   (worker / "broken").touch()
   process = call("run", *FLAGS, "--workdir=gs://other", gcloud=WORKER, DFIM_GRACE="1")
   assert process.returncode == 1 and "config: no such key" in process.stderr
   assert f"--workdir={worker}/gs/other" in (worker / "arguments").read_text()
+  (worker / "arguments").unlink()
+  (worker / "no-bucket").touch()
+  process = call("run", *FLAGS, gcloud=WORKER, DFIM_GRACE="1")
+  assert process.returncode == 1 and "Unknown bucket" in process.stderr
+  assert not (worker / "arguments").exists()
 
 
 def test_wait_ends_when_active_or_lost(call, worker):

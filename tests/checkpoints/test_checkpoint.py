@@ -156,12 +156,6 @@ def test_a_disk_that_fails_is_not_damage_and_moves_nothing(tmp_path, name):
   assert restored(tmp_path, 1 << 16)[0] == 2
 
 
-def test_shapes_without_shardings_are_no_damage(tmp_path):
-  two_saves(tmp_path)
-  with pytest.raises(ValueError, match="abstract: has no shardings"):
-    checkpoint.restore(str(tmp_path), dict(x=jax.ShapeDtypeStruct((1 << 16,), jnp.float32)))
-
-
 def test_another_version_of_the_code_is_logged_and_restores(tmp_path, monkeypatch, caplog):
   with checkpoint.Checkpoints(str(tmp_path), CONFIG) as checkpoints:
     checkpoints.save(1, dict(x=jnp.arange(3.0)), force=True)

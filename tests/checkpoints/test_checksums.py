@@ -32,7 +32,7 @@ def test_places_count_shapes_of_the_same_numbers_and_layouts_do_not(key):
   assert sums(x=x) != sums(x=x[::-1])
   assert sums(x=x) == sums(x=x.reshape(24)), "shapes are compared by name"
   assert sums(x=jnp.zeros(3)) != sums(x=-jnp.zeros(3))
-  x = jnp.tile(x, (16, 171))
+  x = jnp.tile(x, (16, 256))
   cut = parallel.of_state(jax.eval_shape(lambda: x), parallel.make_mesh(fsdp=8))
   assert cut.spec != jax.P()
   assert sums(x=x) == sums(x=jax.device_put(x, cut))

@@ -17,20 +17,17 @@ from dfim.config.resolve import resolve
 from dfim.core import two_stream
 
 
-def test_nested_specs_and_config_dicts():
-  spec = dict(sigma_data=0.25, path=dict(name="core.interpolants.Cosine"))
-  spec = ml_collections.ConfigDict(dict(name="core.parameterization.SimpleEDM") | spec)
-  f = resolve(spec)
-  assert f.sigma_data == 0.25 and type(f.path).__name__ == "Cosine"
-
-
-def test_what_is_given_everything_is_called_and_what_waits_is_bound():
+def test_what_is_given_everything_is_called_what_waits_is_bound_and_specs_nest():
   tx = resolve(dict(name="optax.adam", learning_rate=1e-3))
   assert hasattr(tx, "update"), "an optimizer"
   waits = resolve(dict(name="core.weights.imm", a=2.0))
   assert isinstance(waits, functools.partial) and waits.keywords == dict(a=2.0)
   schedule = dict(name="optax.linear_schedule", init_value=0.0, end_value=1.0, transition_steps=4)
   assert resolve(schedule)(2) == 0.5
+  spec = dict(sigma_data=0.25, path=dict(name="core.interpolants.Cosine"))
+  spec = ml_collections.ConfigDict(dict(name="core.parameterization.SimpleEDM") | spec)
+  f = resolve(spec)
+  assert f.sigma_data == 0.25 and type(f.path).__name__ == "Cosine"
 
 
 def test_a_kernel_of_ones_own_needs_no_edit_of_dfim(monkeypatch):
@@ -90,13 +87,13 @@ def test_names_that_moved_lead_to_something_fields_to_an_argument_and_configs_ar
     for old, new in fields.items():
       assert moved.new_field(f"dfim.{name}", old) == new
       if name in ("", "samplers.sampler.Sampler"):
-        continue  # see `test_an_older_sampler_is_todays_config`
+        continue  # see `test_older_samplers_and_runs_of_moment_forcing_are_todays_configs`
       part, _, last = new.rpartition(".")
       target = two_stream.TwoStream if part else pkgutil.resolve_name(f"dfim.{name}")
       assert last == "name" or last in inspect.signature(target).parameters, new
 
 
-def test_an_older_sampler_is_todays_config():
+def test_older_samplers_and_runs_of_moment_forcing_are_todays_configs():
   today = forcing_series.get_config("smoke").to_dict()
   today["objective"]["sample_times"]["reach"] = 0.5
   config = copy.deepcopy(today)
@@ -111,9 +108,6 @@ def test_an_older_sampler_is_todays_config():
   whole = dict(method=dict(name="samplers.jump.restart"), grid={}, steps=[1])
   restart = dict(step=dict(name="samplers.jump.Restart"), grid={}, steps=[1])
   assert moved.translated(whole) == restart == moved.translated(restart)
-
-
-def test_an_older_run_of_moment_forcing_is_todays_config():
   config = moment_forcing_walk.get_config("smoke").to_dict()
   new = config["objective"]
   old = {key: value for key, value in new.items() if key != "conditioning"}

@@ -105,13 +105,6 @@ def test_without_baselines_the_series_need_not_hold_them(series):
     evaluator.check_scores(data=data, series=spoiled(short, 7), baselines=False)
 
 
-@pytest.mark.parametrize("name, value", [("paths", 0), ("paths", 2.5), ("seed", -1)])
-def test_wrong_numbers_are_refused(series, data, name, value):
-  evaluator.check_scores(data=data, series=series, steps=(1,))
-  with refused(f"{name}={value}"):
-    evaluator.check_scores(data=data, series=series, **{name: value})
-
-
 @pytest.mark.parametrize(
   "change, place",
   [

@@ -131,15 +131,6 @@ def test_arguments_that_would_fail_after_training_are_refused(tmp_path, change, 
     checked(tmp_path, **change)
 
 
-def test_held_out_images_of_which_half_are_new_are_taken(tmp_path):
-  held_out = {name: a[1:] for name, a in PARTLY.items()}
-  checked(tmp_path, held_out=held_out)
-  assert not list((tmp_path / "new").iterdir())
-  data = dict(reference=SHAPES, held_out=held_out, samples=20, training_steps=1)
-  values, _ = score(tmp_path, lambda *_: SHAPES["x"], **data)
-  assert values["1 steps"]["nearest"] == 0.0 and values["held out"]["nearest"] == 1.0
-
-
 def test_copies_of_the_reference_are_no_yardstick(tmp_path):
   """A caller who skips the check gets all other scores."""
   fresh = shapes(2, 80, 8, 1)["x"]

@@ -76,15 +76,12 @@ def test_the_right_prefix_is_suggested(prefix):
     names.to_params(ARRAYS, wanted(DIT), prefix=prefix)
 
 
-def test_arrays_outside_the_prefix_are_ignored_our_positions_and_filter_recognised():
+def test_arrays_outside_the_prefix_are_ignored_and_narrow_weights_widen_exactly():
   arrays = {**names.to_arrays(filled(DIT)), "pos_embed": positions((2, 2), 16).astype("f4")}
   arrays["enc.8x8_down.conv0.resample_filter"] = np.full((1, 1, 2, 2), 0.25, np.float32)
   assert_equal(names.to_params(arrays, wanted(DIT)), filled(DIT))
   arrays = {**ARRAYS, "x": np.full(3, np.nan), "ema/output.bias": np.zeros(7)}
   assert_equal(names.to_params(arrays, wanted(DIT), prefix="net/"), filled(DIT))
-
-
-def test_narrow_weights_widen_exactly():
   arrays = {name: a.astype(np.float16) for name, a in names.to_arrays(filled(DIT)).items()}
   params = names.to_params(arrays, wanted(DIT))
   assert {a.dtype for a in jax.tree.leaves(params)} == {np.dtype("float32")}

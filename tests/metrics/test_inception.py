@@ -45,12 +45,17 @@ def test_the_convolutions_are_those_of_inception_v3():
   assert kernels["Mixed_7c.branch3x3dbl_3b"] == (3, 1, 384, 384)
 
 
-def test_features_are_finite_and_do_not_depend_on_the_batch(params):
+def test_features_and_the_name_are_of_the_weights_and_not_of_the_batch(params, arrays):
   whole = inception.features(params, IMAGES, batch_size=2)
   assert whole.shape == (3, 2048) and whole.dtype == np.float32 and np.isfinite(whole).all()
   assert whole.std(0).mean() > 1e-3, "features tell images apart"
   alone = inception.features(params, IMAGES[1:2], batch_size=2)
   np.testing.assert_allclose(alone, whole[1:2], atol=1e-4)
+  name = inception.name_of(params)
+  assert name.startswith("inception-2015 sha256:") and len(name.split(":")[1]) == 12
+  assert name == inception.name_of(inception.params_of(arrays | dict(fc=np.zeros(3))))
+  first = "Conv2d_1a_3x3.bn.bias"
+  assert name != inception.name_of(inception.params_of(arrays | {first: arrays[first] + 1e-3}))
 
 
 def test_batch_norm_goes_into_kernel_and_bias(arrays, params):
@@ -190,14 +195,6 @@ def test_pixels_come_to_the_range_that_each_program_uses(monkeypatch, resize, ce
   for channel in range(3):
     by_hand = ndimage.map_coordinates(IMAGES[0, ..., channel].astype(float), grid, order=1)
     np.testing.assert_allclose(x[0, ..., channel], (by_hand - centre) / scale, atol=1e-4)
-
-
-def test_a_name_is_of_the_weights(arrays, params):
-  name = inception.name_of(params)
-  assert name.startswith("inception-2015 sha256:") and len(name.split(":")[1]) == 12
-  assert name == inception.name_of(inception.params_of(arrays | dict(fc=np.zeros(3))))
-  first = "Conv2d_1a_3x3.bn.bias"
-  assert name != inception.name_of(inception.params_of(arrays | {first: arrays[first] + 1e-3}))
 
 
 NAME = "Mixed_5b.branch1x1.conv.weight"

@@ -109,19 +109,6 @@ def test_the_cache_equals_one_banded_pass(splits, window, size):
   assert int(cache.length) == TOKENS
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_a_condition_is_seen_by_its_token_and_those_after_or_by_all(name):
-  params, args, cond = of_every_kind(ALL)
-  other = ~cond[name] if name == "flag" else (cond[name] + 1) % 4
-  first = 4 if conditioning.is_per_token(other) else 0
-  if first:
-    other[:, np.arange(TOKENS) != first] = cond[name][:, np.arange(TOKENS) != first]
-  apply = jax.jit(ALL.apply)
-  change = np.abs(apply(params, *args, cond) - apply(params, *args, cond | {name: other}))
-  change = change.max(axis=(0, 2))
-  assert np.all(change[:first] == 0) and np.all(change[first:] > 1e-4)
-
-
 def test_values_are_rows_of_a_table_and_vectors_products_with_a_matrix():
   """A value is a one-hot vector to a linear layer without bias; what is shared is repeated."""
   net = ALL.clone(num_classes=0)

@@ -339,23 +339,6 @@ def sines(params, x, s, t, cond, *, streams, rngs):
   return jnp.sin(params * x + t) * (1.0 + s)
 
 
-def test_contiguous_groups_change_nothing_and_others_share_their_times():
-  seen = {}
-
-  def spy(y, z, x_t, w, times, f, **given):
-    seen.update(times=times)
-    return particles.prefix(y, z, x_t, w, times, f, **given)
-
-  value = lambda rule: two_streams(X, sines, 3.0, spy, grouping=rule)
-  in_rows = lambda key, x, **_: jnp.tile(jnp.arange(16)[:, None], (1, 8))
-  np.testing.assert_allclose(value(in_rows), value(grouping.contiguous), rtol=1e-6)
-  assert np.isfinite(value(grouping.by_prefix))
-  slots = seen["times"].t.reshape(4, 4, 8)
-  np.testing.assert_array_equal(slots, slots[:, :1] + 0 * slots)
-  found = grouping.scatter_slots(seen["times"].t, seen["times"].assignment)
-  assert np.any(found[:4, 6] != found[:1, 6]), "neighbours of the batch need not"
-
-
 def test_the_frozen_model_alone_starts_from_the_datum_of_the_posterior():
   seen = []
 

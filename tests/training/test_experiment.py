@@ -10,7 +10,7 @@ from benchmarks import moment_forcing
 from configs import imm_digits, moment_forcing_walk
 from dfim import sample
 from dfim.config import schedules
-from dfim.training import checks, experiment, step as step_lib
+from dfim.training import experiment, step as step_lib
 
 TOKEN, TWO_STREAM = (dict(name=f"core.patterns.{name}") for name in ("token", "two_stream"))
 
@@ -164,11 +164,3 @@ def test_guidance_needs_a_network_that_was_trained_without_its_condition(rate, w
   built = experiment.build(config, devices=jax.devices()[:1])
   with pytest.raises(experiment.ConfigError, match=f"^sampler.guidance={weight}: .*drop_rate"):
     sample.make_draw(built)
-
-
-@pytest.mark.parametrize("shape", [(32, 6), (32, 6, 2), (32, 7, 1)], ids=str)
-def test_a_mask_of_another_shape_is_refused_by_its_own_name(shape):
-  batch = dict(x=np.zeros((32, 6, 2), np.float32), mask=np.ones(shape, bool))
-  batch["cond"] = dict(action=np.zeros((32, 6), np.int64))
-  with pytest.raises(ValueError, match="^data: mask of shape"):
-    checks.first_batch(batch, None)

@@ -50,7 +50,6 @@ READERS = {
   "data.images.sets.folder": (lambda p: sets.folder(4, 0, path=p.parent, size=8), ".png", "{}"),
   "data.cifar": (lambda p: cifar.load(p, "train"), ".npz", "data.path: {}"),
   "data.series.forecasting.ett": (forecasting.ett, ".csv", "data.series.path: {}"),
-  "data.series.forecasting.exchange": (forecasting.exchange, ".csv", "data.series.path: {}"),
   "metrics.frechet": (frechet.load, ".npz", "{}: "),
   "metrics.classifier": (lambda p: classifier.load(p, {}), ".npz", "{}: "),
   "evaluators.fid npz": (fid.network, ".npz", "network.path: {}"),
@@ -199,27 +198,19 @@ LIES = {
   "2^50 numbers": npz(npy((2**50,), bytes(64))),
   "a number of numbers that memory could hold": npz(npy((2**28,), bytes(64))),
   "more than a word counts": npz(npy((2**40, 2**40))),
-  "2^62 times none": npz(npy((2**62, 0))),
   "a negative shape": npz(npy((-4,), bytes(4))),
-  "fewer than there are": npz(npy((4,), bytes(10**8)), NAMES[:1]),
   "a bomb": npz(npy((2**20,), bytes(10**8)), NAMES[:1], zipfile.ZIP_DEFLATED),
   "a long header": npz(b"\x93NUMPY\2\0\xff\xff\xff\x7f{"),
-  "another version": npz(npy((4,), bytes(4), version=(9, 0))),
   "entries of 2 GB, stored": patched(patched(LONE, GIGABYTES, STORED), GIGABYTES, SMALL),
   "deflated entries of 2 GB": patched(DEFLATED, GIGABYTES, STORED),
   "a secret": patched(LONE, b"\1\0", 6),
   "another compression": patched(LONE, b"\x63\0", 8),
-  "broken compression": DEFLATED.replace(DEFLATED[60:80], b"\xff" * 20),
   "a file cut short": LONE[:-30],
   "nothing": b"",
   "an empty archive": packed({}),
 }
 NPZ = [name for name in READERS if READERS[name][1] == ".npz"]
-HARMLESS = {  # where no array is wanted, or any
-  ("an empty archive", "interop.weights npz"),
-  ("an empty archive", "metrics.classifier"),
-  ("2^62 times none", "interop.weights npz"),
-}
+HARMLESS = [("an empty archive", n) for n in ("interop.weights npz", "metrics.classifier")]
 
 
 @pytest.mark.parametrize("reader", NPZ)
@@ -263,7 +254,6 @@ IDX = {
   "as many as memory could hold": head(3, 2**18, 32, 32) + bytes(100),
   "one too few": head(3, 2, 8, 8) + bytes(127),
   "one too many": head(3, 2, 8, 8) + bytes(129),
-  "a cut header": head(3, 2, 8)[:10],
   "another type": b"\0\0\x0d\3" + head(3, 2, 8, 8)[4:] + bytes(128),
   "nothing": b"",
   "a bomb": head(3, 1, 8, 8) + bytes(10**8),
@@ -286,10 +276,8 @@ def test_an_idx_file_that_lies_is_refused(lie, zipped, refused, tmp_path):
 NPY = {
   "2^50 numbers": npy((2**50, 1, 1, 1), bytes(64), "<f4"),
   "more than a word counts": npy((2**40, 2**40, 1, 1), b"", "<f4"),
-  "one too few": npy((4, 2, 2, 1), bytes(63), "<f4"),
   "a negative shape": npy((-4, 2, 2, 1), bytes(64), "<f4"),
   "a long header": b"\x93NUMPY\2\0\xff\xff\xff\x7f{",
-  "an archive": LONE,
   "nothing": b"",
 }
 
@@ -312,17 +300,12 @@ TENSORS = {  # a header, above 16 bytes of numbers
   "beyond the file": dict(a=entry(0, 8), b=entry(8, 2**40, (2**38,))),
   "below 0": dict(a=entry(-8, 0), b=entry(0, 16, (4,))),
   "backwards": dict(a=entry(8, 0), b=entry(8, 16)),
-  "with a hole": dict(a=entry(8, 16)),
   "not all": dict(a=entry(0, 8)),
-  "2^50 numbers": dict(a=entry(0, 16, (2**50,))),
   "more than a word counts": dict(a=entry(0, 16, (2**40, 2**40))),
   "2^62 times none": dict(a=entry(0, 0, (2**62, 0)), b=entry(0, 16, (4,))),
-  "a negative shape": dict(a=entry(0, 16, (-4,))),
   "no text": dict(a=dict(dtype=["F32"], shape=[4], data_offsets=[0, 16])),
   "a type that there is not": dict(a=entry(0, 16, (4,), "F31")),
-  "a type that numpy has not": dict(a=entry(0, 16, (16,), "F8_E4M3FNUZ")),
   "one name twice": TWICE % ((json.dumps(entry(0, 16, (4,))),) * 2),
-  "one field twice": '{"a": {"dtype": "F32", "shape": [4], "shape": [4], "data_offsets": [0, 16]}}',
   "no UTF-8": b'{"\xff": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}',
   "too deep": "[" * 100_000,
 }
@@ -359,11 +342,9 @@ ENCODE = b"(h\0X\x06\0\0\0latin1tR"  # _codecs.encode(memo[0], "latin1")
 BOMBS = {  # a few hundred KB at most
   "a place 2^31 in the memory of objects": ops(b"K\1r\xff\xff\xff\x7f"),
   "a place 2^60 in it": ops(b"K\1p1152921504606846976\n"),
-  "bytes of 2^33": ops(b"\x8e" + struct.pack("<Q", 2**33)),
   "as many bytes as memory could hold": ops(b"B" + struct.pack("<I", 2**28)),
   "a bytearray of 2^33": ops(b"\x96" + struct.pack("<Q", 2**33)),
   "a number of 2^30 digits": ops(b"\x8b" + struct.pack("<I", 2**30)),
-  "a frame of 2^60": ops(b"\x95" + struct.pack("<Q", 2**60) + b"N"),
   "one text as bytes 1,000 times": ops(
     TEXT, b"q\0(", (constructor("_codecs.encode") + ENCODE) * 1000, b"l"
   ),
@@ -456,11 +437,8 @@ DESCRIBED = dict(
 FOLDERS = {  # what is changed in config.json, or its bytes
   "2^60 wide": dict(model=dict(name="models.mlp.MLP", width=2**60)),
   "10^9 deep": dict(model=dict(name="models.mlp.MLP", depth=10**9)),
-  "no name": dict(model=dict(name=3)),
   "2^60 long": dict(inputs=dict(x=dict(shape=[2**60], dtype="float32"))),
-  "of objects": dict(inputs=dict(x=dict(shape=[2], dtype="object"))),
   "of no shape": dict(inputs=dict(x=dict(shape="x", dtype="float32"))),
-  "no numbers": dict(f=dict(DESCRIBED["f"], sigma_data=float("nan"))),
   "too deep": b"[" * 100_000,
   "no UTF-8": b'{"a": "\xff"}',
   "empty": b"",

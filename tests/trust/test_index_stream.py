@@ -97,12 +97,6 @@ def kills(seed):
   return np.sort(np.random.default_rng(seed).choice(np.arange(2, BATCHES - 2), 5, replace=False))
 
 
-def test_five_new_starts_miss_and_repeat_nothing(data_dir, unbroken):
-  stops = [0, *map(int, kills(0)), BATCHES]
-  read = [stream(data_dir, b, a) for a, b in itertools.pairwise(stops)]
-  np.testing.assert_array_equal(np.concatenate(read), unbroken)
-
-
 CONSUMER = """
 import multiprocessing, sys, time
 from tests.trust import test_index_stream as stream

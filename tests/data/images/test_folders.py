@@ -87,7 +87,9 @@ def test_other_files_are_named_in_one_warning(root, caplog):
   assert all(name in line for name in ("labels.csv", "ants/a.heic", "ants/a b.txt", "pipe.png"))
 
 
-def test_a_class_without_a_picture_is_refused_and_moves_no_other(root):
+def test_a_class_without_a_picture_or_right_to_read_is_refused_and_moves_no_other(
+  root, monkeypatch
+):
   (root / "bats").mkdir()
   with refused("data.path", root / "bats"):
     folders.read(root, 4)
@@ -96,17 +98,6 @@ def test_a_class_without_a_picture_is_refused_and_moves_no_other(root):
     folders.read(root, 4)
   put(root / "bats/b.gif", 15)
   assert levels(folders.read(root, 4)) == [10, 15, 20, 30]
-
-
-@pytest.mark.parametrize("name", ["ants/gone.png", "gone"])
-@pytest.mark.parametrize("target", ["nowhere", None])
-def test_a_link_to_nothing_or_to_itself_is_refused(name, target, root):
-  (root / name).symlink_to(root / (target or name))
-  with refused("data.path", root / name):
-    folders.read(root, 4)
-
-
-def test_a_folder_that_may_not_be_read_is_refused_and_no_class_is_lost(root, monkeypatch):
   real = type(root).iterdir
 
   def iterdir(path):
@@ -116,6 +107,14 @@ def test_a_folder_that_may_not_be_read_is_refused_and_no_class_is_lost(root, mon
 
   monkeypatch.setattr(type(root), "iterdir", iterdir)
   with refused("data.path", root / "bees"):
+    folders.read(root, 4)
+
+
+@pytest.mark.parametrize("name", ["ants/gone.png", "gone"])
+@pytest.mark.parametrize("target", ["nowhere", None])
+def test_a_link_to_nothing_or_to_itself_is_refused(name, target, root):
+  (root / name).symlink_to(root / (target or name))
+  with refused("data.path", root / name):
     folders.read(root, 4)
 
 

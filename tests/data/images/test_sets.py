@@ -132,12 +132,6 @@ def test_all_forms_load_the_same_arrays(form):
   assert (found["x"].min(), found["x"].max()) == (-1, 1)
 
 
-def test_grey_images_without_labels_gain_a_channel_and_no_condition(tmp_path):
-  np.savez(tmp_path / "a.npz", x=PIXELS[..., 0])
-  batch = next(sets.npz(4, 0, path=tmp_path / "a.npz"))
-  assert batch["x"].shape == (4, 6, 6, 1) and "cond" not in batch
-
-
 @needs_extra
 def test_tfds_takes_slices_and_resizes(data):
   kwargs = dict(data_dir=data / "tfds", size=4)
@@ -170,11 +164,14 @@ def test_labels_have_one_of_three_names(names, kind, tmp_path, caplog):
   assert not caplog.records
 
 
-def test_arrays_by_other_names_are_named_in_a_warning(tmp_path, caplog):
+def test_labels_by_other_names_are_named_and_without_any_there_is_no_condition(tmp_path, caplog):
   np.savez(tmp_path / "a.npz", x=PIXELS, targets=LABELS, **{"a\nb": LABELS})
   assert "label" not in sets.load_npz(tmp_path / "a.npz")
   (line,) = (r.getMessage() for r in caplog.records)
   assert "targets, a b;" in line and "\n" not in line and str(tmp_path / "a.npz") in line
+  np.savez(tmp_path / "a.npz", x=PIXELS[..., 0])
+  batch = next(sets.npz(4, 0, path=tmp_path / "a.npz"))
+  assert batch["x"].shape == (4, 6, 6, 1) and "cond" not in batch
 
 
 @needs_extra

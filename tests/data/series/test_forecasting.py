@@ -130,23 +130,19 @@ def test_integers_give_the_windows_of_their_values(dtype, level, amplitude, anch
   assert_equal(*batches)
 
 
-@ANCHORS
-def test_the_scale_of_blocks_of_windows_is_that_of_all(series, anchor, monkeypatch):
-  options = dict(series=series, **SIZES, lags=LAGS, anchor=anchor)
-  whole = forecasting.load(**options)["scale"]
+def test_blocks_of_windows_have_the_scale_of_all_in_little_memory(series, monkeypatch):
+  options = [dict(series=series, **SIZES, lags=LAGS, anchor=a) for a in ("last", "ridge")]
+  whole = [forecasting.load(**how)["scale"] for how in options]
   monkeypatch.setattr(ridge, "_BLOCK", 3000)  # six windows
-  found = forecasting.load(**options)["scale"]
+  found = [forecasting.load(**how)["scale"] for how in options]
   np.testing.assert_allclose(found, whole, rtol=1e-12)
-
-
-def test_memory_does_not_grow_with_the_windows(monkeypatch):
   monkeypatch.setattr(ridge, "_BLOCK", 2**16)
-  series = ramp(20_000)
+  long = ramp(20_000)
   tracemalloc.start()
-  next(forecasting.windows(8, 0, series=series, context=96, horizon=48))
+  next(forecasting.windows(8, 0, series=long, context=96, horizon=48))
   _, peak = tracemalloc.get_traced_memory()
   tracemalloc.stop()
-  assert peak < 5 * series["values"].nbytes  # all windows of one column are 43 times as many
+  assert peak < 5 * long["values"].nbytes  # all windows of one column are 43 times as many
 
 
 def test_windows_give_their_stored_rows_by_number(series):
@@ -174,13 +170,16 @@ def test_batches_read_nothing_after_the_training_part(series, anchor):
 
 @ANCHORS
 @pytest.mark.parametrize("stack", [1, 3, 24])
-def test_raw_values_come_back(series, anchor, stack):
+def test_raw_values_come_back_from_windows_with_a_std_of_one(series, anchor, stack):
   data = forecasting.load(series=series, **SIZES, anchor=anchor, stack=stack)
   raw = forecasting.to_raw(data["x"], data)
   assert data["x"].shape == (len(raw), 72 // stack, stack * 3) and data["x"].dtype == np.float32
   rows = data["origin"][:, None] + np.arange(-48, 24)
   np.testing.assert_allclose(raw, series["values"][rows], rtol=1e-5, atol=1e-5)
   np.testing.assert_array_equal(data["target"], series["values"][rows[:, 48:]])
+  size = series["cuts"][0] - 72 + 1
+  x = next(forecasting.windows(size, 0, series=series, **SIZES, anchor=anchor))["x"]  # all of them
+  np.testing.assert_allclose(x.astype(np.float64).std((0, 1)), 1, rtol=1e-5)
   again = forecasting.to_raw(np.stack(2 * [data["x"]]), data)  # paths come before windows
   np.testing.assert_array_equal(again, np.stack(2 * [raw]))
 
@@ -197,13 +196,6 @@ def test_a_token_holds_consecutive_steps_and_their_lags_side_by_side():
   lags = [step(first + i - lag) for i in (0, 1) for lag in (4, 12)]
   found = data["cond"]["covariates"][0, 0]
   np.testing.assert_allclose(found, np.concatenate(lags) / scale, rtol=1e-6)
-
-
-@ANCHORS
-def test_training_windows_have_a_std_of_one_in_every_dimension(series, anchor):
-  size = series["cuts"][0] - 72 + 1
-  x = next(forecasting.windows(size, 0, series=series, **SIZES, anchor=anchor))["x"]  # all of them
-  np.testing.assert_allclose(x.astype(np.float64).std((0, 1)), 1, rtol=1e-5)
 
 
 @ANCHORS
