@@ -9,9 +9,7 @@ from dfim.config.schedules import at_step
 
 
 def test_a_number_may_follow_a_schedule_also_in_a_part_of_a_part():
-  line = lambda start: dict(
-    name="optax.linear_schedule", init_value=start, end_value=0.0, transition_steps=10
-  )
+  line = lambda start: dict(HALVED, init_value=start)
   spec = dict(
     name="objectives.moment_matching.loss",
     kernel=dict(name="core.kernels.laplace", bandwidth_multiplier=line(8.0)),

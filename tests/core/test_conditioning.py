@@ -84,9 +84,8 @@ def test_every_kind_is_taken():
   conditioning.check(ALL, (B, T, 2))
   conditioning.check(jax.eval_shape(lambda cond: cond, ALL), (B, T, 2))
   conditioning.check(None, (B, T, 2))
-  conditioning.check(
-    dict(label=ALL["label"], augment=ALL["vector"]), (B, 8, 8, 1), reads=("augment",)
-  )
+  augmented = dict(label=ALL["label"], augment=ALL["vector"])
+  conditioning.check(augmented, (B, 8, 8, 1), reads=("augment",))
 
 
 @pytest.mark.parametrize(

@@ -70,9 +70,8 @@ def test_energy_kernel_sees_the_mean_alone(key):
   squared = jnp.sum((y.mean(1) - z.mean(1)) ** 2, -1)
   exact = dict(kernel=lambda *a: kernels.energy(*a, floor=0.0), scale=jnp.ones(6))
   np.testing.assert_allclose(mmd2(y, z, **exact), 2 * squared, rtol=1e-4, atol=1e-5)
-  np.testing.assert_allclose(
-    mmd2(y[:, :1], z[:, :1], **exact), 2 * jnp.sum((y - z)[:, 0] ** 2, -1), rtol=1e-5
-  )
+  alone, expected = mmd2(y[:, :1], z[:, :1], **exact), 2 * jnp.sum((y - z)[:, 0] ** 2, -1)
+  np.testing.assert_allclose(alone, expected, rtol=1e-5)
 
 
 def pull(kernel, y, *, far, p):

@@ -94,9 +94,7 @@ def similarity(x, inverse_bandwidth, averaged):
 
 
 @pytest.mark.parametrize("streams", [1, 2])
-@pytest.mark.parametrize(
-  "name,bandwidth", [("token", 0.0), ("prefix", 3.0), ("averaged", 3.0)], ids=str
-)
+@pytest.mark.parametrize("name,bandwidth", [("token", 0.0), ("prefix", 3.0), ("averaged", 3.0)])
 def test_tokens_equal_a_plain_double_sum(name, bandwidth, streams, float64):
   y, z, x_t = clouds()
   times, s, t, active = some_times(streams)

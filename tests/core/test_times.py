@@ -146,9 +146,7 @@ def test_dyadic_jumps_are_halves_of_halves_on_their_grid(finest, ends, key):
   assert jnp.min(drawn.s) == jnp.float32(ends["t_min"])
 
 
-@pytest.mark.parametrize(
-  "pattern", [patterns.example, patterns.token, patterns.pivot, patterns.two_stream]
-)
+@pytest.mark.parametrize("pattern", [patterns.example, patterns.pivot, patterns.two_stream])
 def test_dyadic_times_round_a_pattern_up_and_leave_its_context(pattern, key):
   seen = {}
 

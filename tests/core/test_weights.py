@@ -76,9 +76,8 @@ def test_fused_snr_is_min_snr_without_memory_and_for_the_first_token(target, key
   t = jax.random.uniform(key, (3, 6, 1))
   path = ip.DiscreteVP("cosine")
   expected = weights.min_snr(path, t, t, target=target)
-  forgetful, fused = (
-    weights.fused_snr(path, t, t, decay=decay, target=target) for decay in (0.0, 0.96)
-  )
+  given = dict(target=target)
+  forgetful, fused = (weights.fused_snr(path, t, t, decay=d, **given) for d in (0.0, 0.96))
   np.testing.assert_allclose(forgetful, expected, rtol=1e-5)
   np.testing.assert_allclose(fused[:, :1], expected[:, :1], rtol=1e-5)
   assert not np.allclose(fused[:, 1:], expected[:, 1:])

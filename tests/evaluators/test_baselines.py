@@ -11,9 +11,8 @@ from dfim.metrics import crps
 from tests.data.helpers import refused, spoiled
 
 SIZES = dict(context=48, horizon=24)
-ALL = pytest.mark.parametrize(
-  "forecast", [baselines.seasonal_naive, baselines.ridge_var, baselines.oracle]
-)
+EVERY = [baselines.seasonal_naive, baselines.ridge_var, baselines.oracle]
+ALL = pytest.mark.parametrize("forecast", EVERY)
 
 
 @pytest.fixture(scope="module")

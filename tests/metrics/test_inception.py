@@ -171,17 +171,14 @@ def test_a_block_equals_small_convolutions_by_hand(name, block):
 
 def test_the_last_block_alone_takes_the_maximum(monkeypatch):
   pools, block = [], inception._block_e
-  monkeypatch.setattr(
-    inception, "_block_e", lambda unit, x, pool: pools.append(pool) or block(unit, x, pool)
-  )
+  spy = lambda unit, x, pool: pools.append(pool) or block(unit, x, pool)
+  monkeypatch.setattr(inception, "_block_e", spy)
   inception.kernels.__wrapped__()  # traces the whole network
   assert pools == [inception._average, inception._maximum]
 
 
-@pytest.mark.parametrize(
-  "resize, centre, scale", [("tensorflow", 128, 128), ("pytorch", 127.5, 127.5)]
-)
-def test_pixels_come_to_the_range_that_each_program_uses(monkeypatch, resize, centre, scale):
+@pytest.mark.parametrize("resize, centre", [("tensorflow", 128), ("pytorch", 127.5)])
+def test_pixels_come_to_the_range_that_each_program_uses(monkeypatch, resize, centre):
   seen = []
   monkeypatch.setattr(inception, "pool3", lambda params, x: seen.append(np.asarray(x)) or x)
   inception._FROM_PIXELS[resize](None, jnp.asarray(IMAGES))
@@ -194,7 +191,7 @@ def test_pixels_come_to_the_range_that_each_program_uses(monkeypatch, resize, ce
   grid = np.meshgrid(*axes, indexing="ij")
   for channel in range(3):
     by_hand = ndimage.map_coordinates(IMAGES[0, ..., channel].astype(float), grid, order=1)
-    np.testing.assert_allclose(x[0, ..., channel], (by_hand - centre) / scale, atol=1e-4)
+    np.testing.assert_allclose(x[0, ..., channel], (by_hand - centre) / centre, atol=1e-4)
 
 
 NAME = "Mixed_5b.branch1x1.conv.weight"

@@ -54,9 +54,8 @@ def draw(path, cov, k, draws=DRAWS):
 
 
 def log_density(cov, y):
-  return -0.5 * (
-    np.sum(y * np.linalg.solve(cov, y.T).T, -1) + np.linalg.slogdet(2 * np.pi * cov)[1]
-  )
+  square = np.sum(y * np.linalg.solve(cov, y.T).T, -1)
+  return -0.5 * (square + np.linalg.slogdet(2 * np.pi * cov)[1])
 
 
 def make_grid(order, steps, quarters, t_max, t_min):
@@ -149,9 +148,8 @@ def test_a_grid_for_each_example_and_vectors_as_tokens():
   path, clean = ip.Cosine(), lambda x_t, t: 0.5 * x_t
   grid = jnp.asarray(make_grid("autoregressive", 4, [0, 1, 4, 2], 1.0, 0.01))
   y = jax.random.normal(jax.random.key(2), (3, TOKENS, 2))
-  run = lambda grid: likelihood.lower_bound(
-    clean, jax.random.key(1), y, grid, path=path, sigma_data=SIGMA
-  )
+  how = dict(path=path, sigma_data=SIGMA)
+  run = lambda grid: likelihood.lower_bound(clean, jax.random.key(1), y, grid, **how)
   each = jnp.repeat(grid[:, None], 3, axis=1)
   values = run(each)
   assert values.shape == (3,)

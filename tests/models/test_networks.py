@@ -228,9 +228,7 @@ def test_remat_and_scan_change_no_value_and_no_gradient(name, fields, dropout):
     close(other_grads[key], grad)
 
 
-@pytest.mark.parametrize(
-  "name, scan", [("unet", {}), ("dit", {}), ("dit", {"scan": True})], ids=str
-)
+@pytest.mark.parametrize("name, scan", [("unet", {}), ("dit", {}), ("dit", {"scan": True})])
 def test_remat_keeps_fewer_activations(name, scan):
   net, shape = NETS[name]
   args = inputs(shape)

@@ -358,9 +358,8 @@ def test_the_frozen_model_alone_starts_from_the_datum_of_the_posterior():
 
 
 def test_the_posterior_mean_lowers_the_loss():
-  value = lambda params, rule: two_streams(
-    X, sines, params, grouping=grouping.by_prefix, posterior=rule
-  )
+  how = dict(grouping=grouping.by_prefix)
+  value = lambda params, rule: two_streams(X, sines, params, posterior=rule, **how)
   mean = functools.partial(posterior.minibatch_mean, inverse_bandwidth=2.0)
   found, slope = jax.value_and_grad(value)(3.0, mean)
   other, other_slope = jax.value_and_grad(value)(3.0, posterior.conditional)

@@ -54,9 +54,10 @@ FAULTS = dict(
 )
 
 
-@pytest.mark.parametrize(
-  "fault", [pytest.param(n, marks=[pytest.mark.slow] * (n != "batch")) for n in FAULTS]
-)
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in FAULTS if name != "batch"]
+
+
+@pytest.mark.parametrize("fault", ["batch", *SLOW])
 def test_steps_that_are_not_finite_leave_the_state_count_stop_and_replay(fault, tmp_path):
   fine, config = (trust.small(imm_digits.get_config("smoke"), steps=n, every=100) for n in (3, 40))
   where, what = FAULTS[fault]

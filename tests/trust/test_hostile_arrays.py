@@ -213,9 +213,8 @@ def losses():
     how = dict(f=f, sample_times=draw, weight=weights.uniform)
     return jax.jit(lambda batch, key: denoising.loss(net.apply, params, None, batch, key, **how)[0])
 
-  return params, [
-    of(p) for p in (patterns.token, patterns.pivot, patterns.next_token, patterns.context)
-  ]
+  each = patterns.token, patterns.pivot, patterns.next_token, patterns.context
+  return params, list(map(of, each))
 
 
 def test_padding():

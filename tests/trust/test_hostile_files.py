@@ -146,9 +146,7 @@ def stream(trap):
 
 PICKLED = {
   "an array of objects in an npz": lambda t: npz(objects(t)),
-  "records with objects in an npz": lambda t: npz(
-    npy((1,), pickle.dumps([Trap(t)]), [("a", "|O")])
-  ),
+  "records with objects": lambda t: npz(npy((1,), pickle.dumps([Trap(t)]), [("a", "|O")])),
   "pickles in an npz": lambda t: npz(pickle.dumps(Trap(t))),
   "an npy of objects": objects,
   "a pickle": lambda t: pickle.dumps(dict(w=Trap(t))),

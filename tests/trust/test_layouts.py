@@ -92,9 +92,8 @@ def test_samples(layout, trained):
   other = drawn(trained, *LAYOUTS[layout], None)
   apart = np.abs(one[1].astype(int) - other[1].astype(int))
   assert apart.max() <= 1 and np.mean(apart > 0) < 1e-3
-  start = [
-    drawn(trained, *where, "tests.trust.config.noise")[0] for where in ((1, 1, 1), LAYOUTS[layout])
-  ]
+  both = (1, 1, 1), LAYOUTS[layout]
+  start = [drawn(trained, *where, "tests.trust.config.noise")[0] for where in both]
   np.testing.assert_array_equal(*start)
   assert np.std(start[0]) > 0.4
 

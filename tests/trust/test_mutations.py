@@ -62,9 +62,8 @@ def damage(path: pathlib.Path, kind: str, random: np.random.Generator) -> bool:
 
 def test_damage_is_found_or_harmless(run, tmp_path, record_property):
   workdir, abstract, newest, older = run
-  files = sorted(
-    p.relative_to(workdir) for p in (workdir / "checkpoints" / "4").rglob("*") if p.is_file()
-  )
+  found = (workdir / "checkpoints" / "4").rglob("*")
+  files = sorted(p.relative_to(workdir) for p in found if p.is_file())
   found = 0
   for n in range(COUNT):
     random = np.random.default_rng(n)

@@ -109,9 +109,7 @@ def test_moments_that_divide_or_shift_wrongly_are_refused(wrong, place, path):
       call()
 
 
-@pytest.mark.parametrize(
-  "name, value", [("mean", np.nan), ("mean", -np.inf), ("std", np.nan), ("std", -0.5)]
-)
+@pytest.mark.parametrize("name, value", [("mean", -np.inf), ("std", np.nan), ("std", -0.5)])
 def test_a_wrong_number_is_refused_with_its_example_when_it_comes(name, value, path, arrays):
   arrays[name][17, 2, 0, 3] = value
   write(path, arrays)
