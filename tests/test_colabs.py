@@ -11,6 +11,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 NOTEBOOKS = sorted(ROOT.glob("colabs/*.ipynb"))
+assert NOTEBOOKS
 
 
 def of(paths, quick=()):
@@ -26,10 +27,6 @@ def notebook(request):
 
 def code_cells(notebook):
   return [cell for cell in notebook.cells if cell.cell_type == "code"]
-
-
-def test_there_are_notebooks():
-  assert NOTEBOOKS
 
 
 @pytest.mark.parametrize("notebook", of(NOTEBOOKS, quick=["moment_forcing"]), indirect=True)
@@ -49,14 +46,11 @@ def test_runs_in_smoke_mode_and_shows_pictures(notebook, tmp_path, monkeypatch):
   assert len([output for output in outputs if "image/png" in output.get("data", {})]) >= 4
 
 
-def test_defines_nothing(notebook):
-  tree = ast.parse("\n".join(cell.source for cell in code_cells(notebook)))
-  definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-  assert not [node.name for node in ast.walk(tree) if isinstance(node, definitions)]
-
-
-def test_is_valid_and_committed_without_outputs(notebook):
+def test_is_valid_defines_nothing_and_has_no_outputs(notebook):
   nbformat.validate(notebook)
   assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
   assert all(cell.id for cell in notebook.cells)
   assert not [cell for cell in code_cells(notebook) if cell.outputs or cell.execution_count]
+  tree = ast.parse("\n".join(cell.source for cell in code_cells(notebook)))
+  definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+  assert not [node.name for node in ast.walk(tree) if isinstance(node, definitions)]

@@ -5,6 +5,7 @@ commands are executed here, with a small program in the place of dfim.main. So i
 that sbatch gets, with stand-ins for srun, squeue and scontrol.
 """
 
+import functools
 import os
 import pathlib
 import re
@@ -20,15 +21,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 SCRIPT = ROOT / "launch" / "tpu.sh"
 SLURM = ROOT / "launch" / "slurm.sh"
 COMMANDS = ["create", "wait", "setup", "run", "logs", "resume", "delete"]
-FLAGS = [
-  "--project=a-project",
-  "--zone=us-central1-a",
-  "--name=pod",
-  "--type=v5litepod-8",
-  "--repo=https://example.com/dfim.git",
-  "--config=configs/imm_digits.py",
-  "--workdir=gs://bucket/my run's dir",
-]
+FLAGS = "--project=a-project --zone=us-central1-a --name=pod --type=v5litepod-8".split()
+FLAGS += ["--repo=https://example.com/dfim.git", "--config=configs/imm_digits.py"]
+FLAGS += ["--workdir=gs://bucket/my run's dir"]
 JOB = ["--config=configs/imm_digits.py", "--workdir=/shared/my run's dir"]
 
 LOUD = "#!/bin/bash\necho 'gcloud was run' >&2\ntouch \"$HOME/gcloud-was-run\"\nexit 99\n"
@@ -55,12 +50,8 @@ set -C; : > "${@: -1}/mounted"
 MOUNTPOINT = """#!/bin/bash
 [[ "$1" == -q && -e "$2/mounted" ]]
 """
-MOUNT_FLAGS = [
-  "--implicit-dirs",
-  "--rename-dir-limit=200000",
-  "--metadata-cache-ttl-secs=0",
-  "--metadata-cache-negative-ttl-secs=0",
-]
+MOUNT_FLAGS = ["--implicit-dirs", "--rename-dir-limit=200000"]
+MOUNT_FLAGS += ["--metadata-cache-ttl-secs=0", "--metadata-cache-negative-ttl-secs=0"]
 # notes what root is asked to do and write; the installation brings gcsfuse
 SUDO = r"""#!/bin/bash
 echo "$*" >> "$HOME/root"
@@ -91,28 +82,32 @@ esac
 """
 
 
+def program(home, name, text):
+  path = home / "bin" / name
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(text)
+  path.chmod(0o755)
+
+
+def environment(home, **variables):
+  return {"PATH": f"{home / 'bin'}:{os.environ['PATH']}", "HOME": str(home), **variables}
+
+
+def bash(home, script, *arguments, **variables):
+  options = dict(cwd=home, capture_output=True, text=True, timeout=60)
+  command = ["bash", str(script), *arguments]
+  return subprocess.run(command, env=environment(home, **variables), **options)
+
+
 @pytest.fixture
 def call(tmp_path):
   """call(*arguments, gcloud=..., **variables) -> the finished process; HOME is tmp_path."""
 
   def call(*arguments, gcloud=LOUD, **variables):
-    path = tmp_path / "bin"
-    path.mkdir(exist_ok=True)
-    (path / "gcloud").write_text(gcloud)
-    (path / "gcloud").chmod(0o755)
-    env = {"PATH": f"{path}:{os.environ['PATH']}", "HOME": str(tmp_path), **variables}
-    command = ["bash", str(SCRIPT), *arguments]
-    options = dict(cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    return subprocess.run(command, env=env, **options)
+    program(tmp_path, "gcloud", gcloud)
+    return bash(tmp_path, SCRIPT, *arguments, **variables)
 
   return call
-
-
-def program(home, name, text):
-  path = home / "bin" / name
-  path.parent.mkdir(exist_ok=True)
-  path.write_text(text)
-  path.chmod(0o755)
 
 
 @pytest.fixture
@@ -120,10 +115,7 @@ def worker(tmp_path):
   """A scratch HOME in which dfim looks installed; whatever was started there is ended."""
   if not os.path.isdir("/proc/self"):
     pytest.skip("no /proc here: workers are Linux machines")
-  python = tmp_path / "dfim" / ".venv" / "bin" / "python"
-  python.parent.mkdir(parents=True)
-  python.write_text(TRAINER)
-  python.chmod(0o755)
+  program(tmp_path / "dfim" / ".venv", "python", TRAINER)
   program(tmp_path, "gcsfuse", GCSFUSE)
   program(tmp_path, "mountpoint", MOUNTPOINT)
   program(tmp_path, "fusermount", "#!/bin/bash\nexit 1\n")
@@ -163,27 +155,13 @@ def test_dry_run_prints_and_runs_nothing(call, tmp_path, command):
     assert "--project=a-project" in argv and "--zone=us-central1-a" in argv
 
 
-@pytest.mark.parametrize("script, command", [(SCRIPT, ["run"]), (SLURM, ["submit"])])
-def test_dry_run_needs_no_cloud_and_no_cluster(tmp_path, script, command):
-  for tool in ["bash", "sed", "cat", "dirname"]:
-    (tmp_path / tool).symlink_to(shutil.which(tool))
-  flags = FLAGS if script == SCRIPT else [*JOB, f"--python={tmp_path / 'bash'}"]
-  command = [str(tmp_path / "bash"), str(script), *command, *flags]
-  options = dict(env={"PATH": str(tmp_path)}, capture_output=True, text=True)
-  assert subprocess.run([*command, "--dry-run"], **options).returncode == 0
-  real = subprocess.run(command, **options)
-  assert real.returncode == 1 and "is not on the PATH" in real.stderr
-
-
 @pytest.mark.parametrize(
   "arguments, verb, last",
   [
-    ("create", "queued-resources create", "--runtime-version=v2-alpha-tpuv5-lite"),
     ("create --spot", "queued-resources create", "--spot"),
     ("create --runtime=newest", "queued-resources create", "--runtime-version=newest"),
     ("wait", "queued-resources describe", "--format=value(state.state)"),
     ("delete", "queued-resources delete", "--quiet"),
-    ("logs", "tpu-vm ssh", "--command=tail -n 100 dfim.log"),
     ("logs --worker all --follow", "tpu-vm ssh", "--command=tail -n 100 -F dfim.log"),
   ],
 )
@@ -193,7 +171,7 @@ def test_one_command_of_gcloud(call, arguments, verb, last):
   if verb.endswith("create"):
     assert argv[8:10] == ["--node-id=pod", "--accelerator-type=v5litepod-8"]
   if verb == "tpu-vm ssh":
-    assert ("--worker=all" if "all" in arguments else "--worker=0") in argv
+    assert "--worker=all" in argv
 
 
 def test_flags_come_before_the_environment(call):
@@ -208,13 +186,8 @@ def test_flags_come_before_the_environment(call):
   [
     ("", "no command"),
     ("launch", "launch"),
-    ("create delete", "two commands"),
-    ("create --zones=x", "--zones=x"),
-    ("create --zone", "--zone"),
-    ("create --zone --spot", "--zone"),
     ("create --spot=yes", "--spot"),
     ("create FLAGS --type=v99-8", "DFIM_RUNTIME"),
-    ("run FLAGS --workdir=runs/x", "gs://"),
     ("run FLAGS --workdir=gs:///x", "gs://"),
     ("logs FLAGS -- --config.steps=1", "--"),
     ("run FLAGS -- --config.seed=1 --dry-run", "--dry-run"),
@@ -225,89 +198,40 @@ def test_bad_usage_is_refused(call, tmp_path, arguments, named):
   assert not (tmp_path / "gcloud-was-run").exists()
 
 
-@pytest.mark.parametrize(
-  "command, flag",
-  [("create", "project"), ("wait", "zone"), ("create", "type"), ("setup", "repo")]
-  + [("run", "config"), ("run", "workdir")],
-)
+@pytest.mark.parametrize("command, flag", [("create", "project"), ("run", "config")])
 def test_a_missing_value_is_named(call, command, flag):
   given = [word for word in FLAGS if not word.startswith(f"--{flag}=")]
   for dry in ([], ["--dry-run"]):
     assert f"DFIM_{flag.upper()}" in refused(call(command, *given, *dry))
+  assert "DFIM_GRACE" in refused(call("wait", *FLAGS, DFIM_GRACE="soon"))
 
 
-def test_bad_seconds_are_refused(call):
-  for variable in ["DFIM_POLL", "DFIM_GRACE", "DFIM_PATIENCE"]:
-    assert variable in refused(call("wait", *FLAGS, **{variable: "soon"}))
-
-
-@pytest.mark.parametrize("script", [SCRIPT, SLURM])
-def test_help_has_every_flag(script):
-  process = subprocess.run(["bash", str(script), "--help"], capture_output=True, text=True)
-  flags = re.findall(r"--([a-z]+) \|", script.read_text())
-  assert process.returncode == 0 and len(flags) > 8
-  assert [flag for flag in flags if f"--{flag} " not in process.stdout.replace("\n", " ")] == []
-
-
-def test_run_passes_every_argument_whole(call, worker):
+@pytest.mark.parametrize("pasted", [True, False])
+def test_run_passes_every_argument_whole(call, worker, pasted):
   extra = ["--config.batch_size=64", "--note=a b; $HOME"]
-  process = call("run", *FLAGS, "--", *extra, gcloud=WORKER, DFIM_GRACE="1")
+  run = functools.partial(call, "run", *FLAGS, gcloud=WORKER, DFIM_GRACE="1")
+  process = run(*(["--dry-run"] if pasted else []), "--", *extra)
+  process = bash(worker, "-c", process.stdout) if pasted else process
   assert process.returncode == 0, process.stderr
-  assert (worker / "arguments").read_text().splitlines() == [
-    "-m",
-    "dfim.main",
-    "--config=configs/imm_digits.py",
-    f"--workdir={worker}/gs/bucket/my run's dir",
-    "--distributed",
-    *extra,
-  ]
+  flags = ["--config=configs/imm_digits.py", f"--workdir={worker}/gs/bucket/my run's dir"]
+  arguments = ["-m", "dfim.main", *flags, "--distributed", *extra]
+  assert (worker / "arguments").read_text().splitlines() == arguments
   assert "tpu-vm ssh pod" in (worker / "calls").read_text()
   assert "step 1" in call("logs", *FLAGS, gcloud=WORKER).stdout
   again = call("run", *FLAGS, gcloud=WORKER, DFIM_GRACE="0")
   assert again.returncode == 1 and "already training" in again.stderr
 
 
-def test_run_mounts_once(call, worker):
-  assert call("run", *FLAGS, gcloud=WORKER, DFIM_GRACE="1").returncode == 0
-  mounted = [*MOUNT_FLAGS, "bucket", f"{worker}/gs/bucket"]
-  assert (worker / "mounts").read_text().splitlines() == mounted
-  (worker / "states").write_text("ACTIVE\nACTIVE\n")
-  seconds = dict(DFIM_POLL="0", DFIM_GRACE="1", DFIM_PATIENCE="1")
-  process = call("resume", *FLAGS, gcloud=without_setup(WORKER), **seconds)
-  assert process.returncode == 0, process.stderr
-  assert (worker / "mounts").read_text().splitlines() == mounted
-  assert f"--workdir={worker}/gs/bucket/my run's dir" in (worker / "arguments").read_text()
-
-
-def test_without_its_bucket_nothing_starts(call, worker):
-  (worker / "no-bucket").touch()
-  process = call("run", *FLAGS, gcloud=WORKER, DFIM_GRACE="1")
-  assert process.returncode == 1 and "Unknown bucket" in process.stderr
-  assert not (worker / "arguments").exists() and not (worker / "dfim.pid").exists()
-
-
-@pytest.mark.skipif(bool(shutil.which("gcsfuse")), reason="gcsfuse is on the PATH")
-def test_run_without_gcsfuse_names_setup(call, worker):
-  (worker / "bin" / "gcsfuse").unlink()
-  process = call("run", *FLAGS, gcloud=WORKER, DFIM_GRACE="1")
-  assert process.returncode == 1 and "launch/tpu.sh setup" in process.stderr
-  assert not (worker / "arguments").exists()
-
-
-def test_pasted_dry_run_does_the_same(call, worker):
-  line = call("run", *FLAGS, "--dry-run", gcloud=WORKER, DFIM_GRACE="1").stdout
-  env = {"PATH": f"{worker / 'bin'}:{os.environ['PATH']}", "HOME": str(worker)}
-  subprocess.run(["bash", "-c", line], env=env, check=True, capture_output=True, timeout=60)
-  wanted = f"--workdir={worker}/gs/bucket/my run's dir"
-  assert wanted in (worker / "arguments").read_text().splitlines()
-  assert (worker / "gs" / "bucket" / "mounted").exists()
-
-
-def test_run_reports_a_trainer_that_leaves_at_once(call, worker):
+def test_a_trainer_that_leaves_is_reported_and_without_its_bucket_none_starts(call, worker):
   (worker / "broken").touch()
   process = call("run", *FLAGS, "--workdir=gs://other", gcloud=WORKER, DFIM_GRACE="1")
   assert process.returncode == 1 and "config: no such key" in process.stderr
   assert f"--workdir={worker}/gs/other" in (worker / "arguments").read_text()
+  (worker / "arguments").unlink()
+  (worker / "no-bucket").touch()
+  process = call("run", *FLAGS, gcloud=WORKER, DFIM_GRACE="1")
+  assert process.returncode == 1 and "Unknown bucket" in process.stderr
+  assert not (worker / "arguments").exists()
 
 
 def test_wait_ends_when_active_or_lost(call, worker):
@@ -359,9 +283,8 @@ def test_setup_installs_gcsfuse_once(call, worker, reachable):
   program(worker, "sudo", SUDO)
   program(worker, "lsb_release", "#!/bin/bash\necho jammy\n")
   program(worker, "curl", "#!/bin/bash\necho a key\n" if reachable else "#!/bin/bash\nexit 22\n")
-  (source / ".venv" / "bin" / "pip").write_text("#!/bin/bash\n")
-  (source / ".venv" / "bin" / "pip").chmod(0o755)
-  (source / ".venv" / "bin" / "python").write_text("#!/bin/bash\n")
+  for name in ("pip", "python"):
+    program(source / ".venv", name, "#!/bin/bash\n")
   for _ in range(2):
     process = call("setup", *FLAGS, f"--repo={source}", gcloud=WORKER)
     assert (process.returncode == 0) == reachable, process.stderr
@@ -370,14 +293,10 @@ def test_setup_installs_gcsfuse_once(call, worker, reachable):
   if not reachable:
     assert written == [f"tee {key}"] * 2
     return
-  install, update = written.pop(), written.pop()
-  assert written == [
-    f"tee {key}",
-    "a key",
-    "tee /etc/apt/sources.list.d/gcsfuse.list",
-    f"deb [signed-by={key}] https://packages.cloud.google.com/apt gcsfuse-jammy main",
-  ]
-  assert update == "apt-get -q update" and install.endswith(" install gcsfuse")
+  line = f"deb [signed-by={key}] https://packages.cloud.google.com/apt gcsfuse-jammy main"
+  listed = ["tee /etc/apt/sources.list.d/gcsfuse.list", line, "apt-get -q update"]
+  assert written[:-1] == [f"tee {key}", "a key", *listed]
+  assert written[-1].endswith(" install gcsfuse")
 
 
 def without_setup(gcloud):
@@ -385,16 +304,13 @@ def without_setup(gcloud):
   return gcloud.replace("--command=*)", "--command=*'pip install'*) exit 0 ;;\n    --command=*)")
 
 
-@pytest.mark.parametrize(
-  "state, renewed",
-  [("SUSPENDED", ["delete", "create"]), ("NONE", ["create"]), ("PROVISIONING", [])],
-)
+@pytest.mark.parametrize("state, renewed", [("SUSPENDED", "delete create"), ("NONE", "create")])
 def test_resume_renews_what_is_gone(call, worker, state, renewed):
   (worker / "states").write_text(f"{state}\nACTIVE\n")
   process = call("resume", *FLAGS, gcloud=without_setup(WORKER), DFIM_POLL="0", DFIM_GRACE="1")
   assert process.returncode == 0, process.stderr
   calls = re.findall(r"queued-resources (\w+)", (worker / "calls").read_text())
-  assert [verb for verb in calls if verb != "describe"] == renewed
+  assert [verb for verb in calls if verb != "describe"] == renewed.split()
   assert (worker / "arguments").exists()
 
 
@@ -404,11 +320,14 @@ def test_resume_gives_a_running_trainer_time_to_save(call, worker, leaves):
     (worker / "hangs").touch()
   assert call("run", *FLAGS, gcloud=WORKER, DFIM_GRACE="1").returncode == 0
   first = (worker / "dfim.pid").read_text()
+  mounted = [*MOUNT_FLAGS, "bucket", f"{worker}/gs/bucket"]
+  assert (worker / "mounts").read_text().splitlines() == mounted
   (worker / "states").write_text("ACTIVE\nACTIVE\n")
   seconds = dict(DFIM_POLL="0", DFIM_GRACE="1", DFIM_PATIENCE="60" if leaves else "2")
   process = call("resume", *FLAGS, gcloud=without_setup(WORKER), **seconds)
   assert process.returncode == 0, process.stderr
   assert (worker / "dfim.pid").read_text() != first
+  assert (worker / "mounts").read_text().splitlines() == mounted, "it is mounted once"
   time.sleep(0.2)
   assert (worker / "dfim.log").read_text().splitlines() == ["step 1", "saved", "step 1"]
 
@@ -454,22 +373,16 @@ def login(tmp_path):
   return tmp_path
 
 
-def on(login, **variables):
-  return {"PATH": f"{login / 'bin'}:{os.environ['PATH']}", "HOME": str(login), **variables}
-
-
 def slurm(login, *arguments, **variables):
   where = dict(DFIM_PYTHON=str(login / "bin" / "task"), DFIM_LOGDIR=str(login / "logs"))
-  env = on(login, **where | variables)
-  options = dict(cwd=login, capture_output=True, text=True, timeout=60)
-  return subprocess.run(["bash", str(SLURM), *arguments], env=env, **options)
+  return bash(login, SLURM, *arguments, **where | variables)
 
 
 def start_batch(login, *extra, **variables):
   """Submits, and starts what sbatch was given, as SLURM would on the first node."""
   process = slurm(login, "submit", *JOB, "--", *extra)
   assert process.returncode == 0, process.stderr
-  env = on(login, SLURM_JOB_ID="4711", **variables)
+  env = environment(login, SLURM_JOB_ID="4711", **variables)
   pipe = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
   return subprocess.Popen(["bash", str(login / "batch")], env=env, cwd=login, **pipe)
 
@@ -493,15 +406,7 @@ def nothing_ran(login):
 
 
 @pytest.mark.parametrize(
-  "arguments, first",
-  [
-    (["submit", *JOB], "mkdir"),
-    (["status"], "squeue"),
-    (["logs", "--job=12"], "tail"),
-    (["logs", "--job=12", "--follow"], "tail"),
-    (["cancel", "--job=12"], "scancel"),
-    (["cancel", "--job=12", "--save"], "scontrol"),
-  ],
+  "arguments, first", [(["submit", *JOB], "mkdir"), (["cancel", "--job=12", "--save"], "scontrol")]
 )
 def test_slurm_dry_run_runs_nothing(login, arguments, first):
   for variables, dry in [({}, ["--dry-run"]), (dict(DFIM_DRY_RUN="1"), [])]:
@@ -511,43 +416,25 @@ def test_slurm_dry_run_runs_nothing(login, arguments, first):
     assert nothing_ran(login)
 
 
-def test_submit_asks_for_a_task_a_gpu(login):
-  asked = ["--nodes=2", "--gpus=h100:4", "--cpus=8", "--mem=64G", "--time=1-12", "--partition=p q"]
-  process = slurm(login, "submit", *JOB, *asked, "--account=a", "--qos", "low", "--notice=300")
+@pytest.mark.parametrize("by_flags", [True, False])
+def test_submit_asks_for_a_task_a_gpu(login, by_flags):
+  given = dict(nodes="2", gpus="h100:4", cpus="8", mem="64G", time="1-12", partition="p q")
+  given |= dict(account="a", qos="low", notice="300")
+  flags = [f"--{name}={value}" for name, value in given.items()] if by_flags else ["--qos=low"]
+  variables = {f"DFIM_{name.upper()}": value for name, value in given.items()} | dict(DFIM_QOS="x")
+  process = slurm(login, "submit", *JOB, *flags, **({} if by_flags else variables))
   assert process.returncode == 0, process.stderr
   assert f"{login}/logs/4711.out" in process.stdout
   assert (login / "sbatch-arguments").read_text().splitlines() == [
-    "--parsable",
-    "--job-name=my run's dir",
-    "--dependency=singleton",
-    "--nodes=2",
-    "--ntasks-per-node=4",
-    "--gres=gpu:h100:4",
-    "--cpus-per-task=8",
-    "--mem=64G",
-    "--time=1-12",
-    "--partition=p q",
-    "--account=a",
-    "--qos=low",
-    f"--chdir={ROOT}",
-    f"--output={login}/logs/%j.out",
+    *("--parsable", "--job-name=my run's dir", "--dependency=singleton"),
+    *("--nodes=2", "--ntasks-per-node=4", "--gres=gpu:h100:4", "--cpus-per-task=8"),
+    *("--mem=64G", "--time=1-12", "--partition=p q", "--account=a", "--qos=low"),
+    *(f"--chdir={ROOT}", f"--output={login}/logs/%j.out"),
   ]
   script = (login / "batch").read_text()
   assert script.startswith("#!/usr/bin/env bash\n#SBATCH --requeue\n#SBATCH --open-mode=append\n")
   assert "\n#SBATCH --signal=B:USR1@300\n" in script
   assert "srun --kill-on-bad-exit=0 --wait=600 --cpus-per-task=8 " in script
-
-
-def test_slurm_flags_come_before_the_environment(login):
-  given = dict(CONFIG=JOB[0].partition("=")[2], WORKDIR="/w/x/", NODES="3", GPUS="2", CPUS="4")
-  given |= dict(MEM="8G", TIME="60", NOTICE="30", PARTITION="p", ACCOUNT="a", QOS="q")
-  variables = {f"DFIM_{name}": value for name, value in given.items()}
-  assert slurm(login, "submit", "--qos=other", **variables).returncode == 0
-  arguments = (login / "sbatch-arguments").read_text().splitlines()
-  expected = "--nodes=3 --ntasks-per-node=2 --gres=gpu:2 --cpus-per-task=4 --mem=8G --time=60"
-  expected = f"--job-name=x --dependency=singleton {expected} --partition=p --account=a --qos=other"
-  assert arguments[1:12] == expected.split()
-  assert "B:USR1@30\n" in (login / "batch").read_text()
 
 
 def test_only_what_was_asked_for_reaches_sbatch(login):
@@ -570,34 +457,13 @@ def test_the_batch_script_passes_every_argument_whole(login):
   assert (login / "srun-arguments").read_text().splitlines() == srun
 
 
-def test_pasted_submit_does_the_same(login):
-  extra = ["--", "--note=a b; $HOME"]
-  dry = slurm(login, "submit", *JOB, "--dry-run", *extra).stdout
-  subprocess.run(["bash", "-c", dry], env=on(login), check=True, capture_output=True, timeout=60)
-  pasted = [(login / name).read_text() for name in ["sbatch-arguments", "batch"]]
-  assert slurm(login, "submit", *JOB, *extra).returncode == 0
-  assert pasted == [(login / name).read_text() for name in ["sbatch-arguments", "batch"]]
-
-
-@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not on the PATH")
-@pytest.mark.parametrize("cpus", [[], ["--cpus=8"]])
-def test_shellcheck(login, cpus):
-  assert slurm(login, "submit", *JOB, *cpus, "--", "--note=a 'b'").returncode == 0
-  scripts = [str(SCRIPT), str(SLURM), str(login / "batch")]
-  process = subprocess.run(["shellcheck", *scripts], capture_output=True, text=True)
-  assert process.returncode == 0, process.stdout
-
-
 @pytest.mark.parametrize(
   "code, state, requeued",
   [
     (75, "RUNNING", True),
     (143, "RUNNING", True),
     (75, "COMPLETING", False),  # preempted or cancelled: SLURM has decided
-    (143, "COMPLETING", False),
-    (75, "", False),
     (0, "RUNNING", False),
-    (2, "RUNNING", False),
     (138, "RUNNING", False),
   ],
 )
@@ -675,23 +541,15 @@ def test_slurm_logs_are_the_newest_or_the_job_s(login):
   assert slurm(login, "logs").stdout == "log of 3\n"
   assert slurm(login, "logs", "--job", "7").stdout == "log of 7\n"
   assert slurm(login, "logs", "--job=8").returncode == 1
-  process = slurm(login, "logs", "--job=8", "--follow", "--dry-run")
-  assert shlex.split(process.stdout) == ["tail", "-n", "100", "-F", f"{login}/logs/8.out"]
 
 
 @pytest.mark.parametrize(
   "arguments, named",
   [
     ("", "no command"),
-    ("run", "run"),
-    ("status logs", "two commands"),
     ("submit --gpu=1", "--gpu=1"),
-    ("submit --nodes", "--nodes"),
     ("submit --nodes --save", "--nodes"),
-    ("logs --follow=yes", "--follow"),
     ("submit --workdir=/w", "DFIM_CONFIG"),
-    ("submit --config=configs/imm_digits.py", "DFIM_WORKDIR"),
-    ("cancel", "DFIM_JOB"),
     ("cancel --job=1 --follow", "--follow"),
     ("cancel --job=mine", "--job"),
     ("status -- --config.steps=1", "--"),
@@ -716,19 +574,11 @@ def test_a_wrong_value_is_named_before_it_is_submitted(login, flag):
 @pytest.mark.parametrize(
   "limit, notice, fits",
   [
-    ("3", "120", False),
-    ("3:01", "120", True),
-    ("0-0:04", "120", True),
-    ("08:00:00", "28740", False),
-    ("0-08", "28739", True),
-    ("0", "120", True),  # no limit
-    ("UNLIMITED", "120", True),
+    *[("3", "120", False), ("3:01", "120", True), ("0", "120", True)],  # 0: no limit
+    *[("08:00:00", "28740", False), ("0-08", "28739", True)],
   ],
 )
 def test_a_time_limit_within_the_notice_is_refused(login, limit, notice, fits):
   process = slurm(login, "submit", *JOB, f"--time={limit}", f"--notice={notice}", "--dry-run")
-  if fits:
-    assert process.returncode == 0, process.stderr
-  else:
-    assert "--time" in refused(process)
+  assert process.returncode == 0 if fits else "--time" in refused(process), process.stderr
   assert nothing_ran(login)

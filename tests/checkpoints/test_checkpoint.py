@@ -102,10 +102,9 @@ def two_saves(workdir):
       checkpoints.save(n, dict(x=jnp.full(1 << 16, n, jnp.float32)), force=True)
 
 
-@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), RuntimeError("whatever")])
-def test_an_error_that_comes_once_is_no_damage(tmp_path, monkeypatch, error):
+def test_an_error_that_comes_once_is_no_damage(tmp_path, monkeypatch):
   two_saves(tmp_path)
-  load, errors = checkpoint.ocp.load, [error]
+  load, errors = checkpoint.ocp.load, [RuntimeError("whatever")]
 
   def fails_once(*args, **kwargs):
     if errors:
@@ -155,12 +154,6 @@ def test_a_disk_that_fails_is_not_damage_and_moves_nothing(tmp_path, name):
   for file in [*newest.glob(name), *newest.glob(f"state/{name}")]:
     (tmp_path / file.name).replace(file)
   assert restored(tmp_path, 1 << 16)[0] == 2
-
-
-def test_shapes_without_shardings_are_no_damage(tmp_path):
-  two_saves(tmp_path)
-  with pytest.raises(ValueError, match="abstract: has no shardings"):
-    checkpoint.restore(str(tmp_path), dict(x=jax.ShapeDtypeStruct((1 << 16,), jnp.float32)))
 
 
 def test_another_version_of_the_code_is_logged_and_restores(tmp_path, monkeypatch, caplog):

@@ -27,21 +27,18 @@ def test_every_single_bit_counts(dtype, key):
       assert sums(x=jnp.asarray(words.view(raw.dtype).reshape(2, 3))) != whole
 
 
-def test_so_do_places_shapes_of_the_same_numbers_do_not(key):
+def test_places_count_shapes_of_the_same_numbers_and_layouts_do_not(key):
   x = jax.random.normal(key, (4, 6))
   assert sums(x=x) != sums(x=x[::-1])
   assert sums(x=x) == sums(x=x.reshape(24)), "shapes are compared by name"
   assert sums(x=jnp.zeros(3)) != sums(x=-jnp.zeros(3))
+  x = jnp.tile(x, (16, 256))
+  cut = parallel.of_state(jax.eval_shape(lambda: x), parallel.make_mesh(fsdp=8))
+  assert cut.spec != jax.P()
+  assert sums(x=x) == sums(x=jax.device_put(x, cut))
 
 
 def test_64_bits(float64):
   x = jnp.array([1.0, 2.0])
   y = x.at[1].set(np.nextafter(2.0, 3.0))
   assert x.dtype == jnp.float64 and sums(x=x) != sums(x=y)
-
-
-def test_the_layout_does_not_count(key):
-  x = jax.random.normal(key, (64, 1024))
-  cut = parallel.of_state(jax.eval_shape(lambda: x), parallel.make_mesh(fsdp=8))
-  assert cut.spec != jax.P()
-  assert sums(x=x) == sums(x=jax.device_put(x, cut))

@@ -32,7 +32,6 @@ def test_the_version_is_known_above_a_folder_that_has_the_packages_name(tmp_path
   (tmp_path / "dfim").mkdir()
   env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
   code = "from dfim.checkpoints import checkpoint, manifest; print(manifest.versions()['dfim'])"
-  done = subprocess.run(
-    [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True
-  )
+  how = dict(cwd=tmp_path, env=env, capture_output=True, text=True)
+  done = subprocess.run([sys.executable, "-c", code], **how)
   assert done.stdout.strip() == version.VERSION == dfim.__version__, done.stderr

@@ -55,13 +55,10 @@ def test_jax_is_not_asked_about_the_step_that_is_saved(tmp_path, monkeypatch):
     checkpoints.save(7, dict(x=jnp.zeros(2)), force=True)
 
 
-def test_json_of_a_spec_leaks_without_the_cache_alone():
+def test_json_and_metrics_leak_without_the_patch_alone(tmp_path):
   spec = spec_of("/one/")
   assert blocks_left(lambda: unpatched(TO_JSON)(spec)) >= 1
   assert blocks_left(spec.to_json) < 1
-
-
-def test_metrics_leak_without_the_patch_alone(tmp_path):
   store = tensorstore.KvStore.open(dict(driver="file", path=f"{tmp_path}/")).result()
   store.write("a", b"").result()  # without a file there is no metric
   assert blocks_left(lambda: unpatched(COLLECT)("/tensorstore/")) >= 1

@@ -14,7 +14,6 @@ FILES = {  # config files, and the error in each
   "wrong.py": ("def get_config(:\n", "invalid syntax"),
   "empty.py": ("c = 3\n", r"get_config\(mode\)"),
   "imports.py": ("import nothere\n", "No module named 'nothere'"),
-  "names.py": ("def get_config():\n  return nothere\n", "NameError: name 'nothere'"),
   "reads.py": ("def get_config():\n  open('/none')\n", "'/none'"),
 }
 
@@ -46,13 +45,9 @@ def test_flags_set_fields_of_the_config_of_a_mode(read):
     ([], "^--config: missing"),
     (["--config=configs/imm_digit.py"], "^--config=configs/imm_digit.py: "),
     (["--config=configs/dfim_walk.py"], "^--config=.*: moved to configs/moment_forcing_walk.py"),
-    (["--config=configs/imm_digits.py:smok"], "^--config=configs/imm_digits.py:smok: "),
     ([SMOKE, "--workdri=x"], "'workdri'.*workdir"),
-    ([SMOKE, "train"], "^train: not a flag"),
     ([SMOKE, "--config.steps=many"], "config.steps=many"),
-    ([SMOKE, "--config.batch_size=2.5"], "config.batch_size.*2.5"),
     ([SMOKE, "--config.modl.width=3"], "^--config: no such field, .*modl"),
-    ([SMOKE, "--step=5"], "^--step=5: "),
     ([SMOKE, "--profile=4:2"], "^--profile=4:2: "),
     (
       [SMOKE, "--config.steps=7", "--config.optimizer.learning_rate.decay_steps=9"],

@@ -9,18 +9,12 @@ from dfim.config import errors
 from dfim.config.errors import config_errors, ConfigError
 
 
-def test_a_field_error_carries_its_parts():
+def test_a_field_error_carries_its_parts_and_the_nearest_word_is_suggested():
   error = errors.FieldError("model.width", -1, "set it to 1 or more.")
   assert (error.field, error.value, error.fix) == ("model.width", -1, "set it to 1 or more.")
   assert str(error) == "model.width=-1: set it to 1 or more."
-
-
-def test_a_function_is_shown_by_its_name():
   error = errors.FieldError("data", functools.partial(math.dist, (0.0,)), "name a source.")
   assert str(error) == "data=dist: name a source."
-
-
-def test_the_nearest_known_word_is_suggested():
   assert "'width'" in errors.suggest("widht", ["depth", "width", "_widht"])
   assert errors.suggest("x", ["depth"]) == ""
 

@@ -9,20 +9,13 @@ from dfim.config.schedules import at_step
 
 
 def test_a_number_may_follow_a_schedule_also_in_a_part_of_a_part():
-  line = lambda start: dict(
-    name="optax.linear_schedule", init_value=start, end_value=0.0, transition_steps=10
-  )
+  line = lambda start: dict(HALVED, init_value=start)
   spec = dict(
     name="objectives.moment_matching.loss",
     kernel=dict(name="core.kernels.laplace", bandwidth_multiplier=line(8.0)),
-    sample_times=dict(
-      name="core.times.sample",
-      reach=line(1.0),
-      pattern=dict(name="core.patterns.example"),
-      t_max=0.9,
-      t_min=0.1,
-    ),
+    sample_times=dict(name="core.times.sample", reach=line(1.0), t_max=0.9, t_min=0.1),
   )
+  spec["sample_times"]["pattern"] = dict(name="core.patterns.example")
   loss = at_step(resolve(spec), 5)
   assert loss.keywords["kernel"].keywords["bandwidth_multiplier"] == 4.0
   times = loss.keywords["sample_times"].keywords

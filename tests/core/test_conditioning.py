@@ -84,9 +84,8 @@ def test_every_kind_is_taken():
   conditioning.check(ALL, (B, T, 2))
   conditioning.check(jax.eval_shape(lambda cond: cond, ALL), (B, T, 2))
   conditioning.check(None, (B, T, 2))
-  conditioning.check(
-    dict(label=ALL["label"], augment=ALL["vector"]), (B, 8, 8, 1), reads=("augment",)
-  )
+  augmented = dict(label=ALL["label"], augment=ALL["vector"])
+  conditioning.check(augmented, (B, 8, 8, 1), reads=("augment",))
 
 
 @pytest.mark.parametrize(
@@ -94,18 +93,11 @@ def test_every_kind_is_taken():
   [
     ("action", np.ones((B, T, 3, 2))),
     ("action", np.ones((B, T, 3), int)),
-    ("action", np.ones((B, T, 0))),
     ("action", np.ones((B, T + 1, 3))),
-    ("action", np.ones((B + 1, T, 3))),
-    ("action", np.ones((B, T - 1), int)),
     ("action", np.ones((B, T, 3), complex)),
-    ("goal", np.ones(B)),
     ("goal", np.ones((1, 3))),
-    ("goal", np.float32(1.0)),
     ("goal", np.full((B, T), "left")),
-    ("skill", np.ones(B + 1, int)),
     ("label", np.ones((B, 1), int)),
-    ("label", np.ones(B)),
   ],
   ids=lambda value: value if isinstance(value, str) else f"{value.dtype}{value.shape}",
 )

@@ -25,11 +25,14 @@ def test_levels_go_from_noise_to_clean_one_at_a_time(matrix, steps, tokens):
   assert np.all(np.any(np.diff(levels, axis=0), axis=1)), "some token changes in every row"
 
 
-def test_named_matrices():
+def test_matrices_of_a_few_tokens_and_their_times(float64):
   np.testing.assert_array_equal(levels_lib.full_sequence(2, 3), [[2] * 3, [1] * 3, [0] * 3])
   expected = [[2, 2], [1, 2], [0, 2], [0, 1], [0, 0]]
   np.testing.assert_array_equal(levels_lib.autoregressive(2, 2), expected)
   assert levels_lib.pyramid(5, 4, lag=1.5).shape == (5 + int(3 * 1.5) + 1, 4)
+  grid = levels_lib.at(levels_lib.autoregressive(2, 2), grids.uniform(2, 0.994, 0.006))
+  expected = [[0.994, 0.994], [0.5, 0.994], [0.006, 0.006]]
+  np.testing.assert_allclose(grid[jnp.array([0, 1, -1])], expected)
 
 
 @pytest.mark.parametrize("tokens", [4, 5])
@@ -38,13 +41,6 @@ def test_the_trapezoid_is_symmetric(tokens):
   levels = levels_lib.trapezoid(3, tokens, lag=2)
   np.testing.assert_array_equal(levels, levels[:, ::-1])
   assert levels[2, 0] < levels[2, tokens // 2]
-
-
-def test_levels_become_times(float64):
-  grid = levels_lib.at(levels_lib.autoregressive(2, 2), grids.uniform(2, 0.994, 0.006))
-  np.testing.assert_allclose(
-    grid[jnp.array([0, 1, -1])], [[0.994, 0.994], [0.5, 0.994], [0.006, 0.006]]
-  )
 
 
 @pytest.mark.parametrize("given", [dict(lag=-1.0), dict(steps=0), dict(tokens=0)], ids=str)

@@ -66,15 +66,6 @@ def test_input_has_unit_variance(f, key):
   np.testing.assert_allclose(std, 1.0, atol=0.01)
 
 
-@fs
-def test_clean_evaluates_the_network_at_s_equal_t(f, key):
-  t = jnp.full((4, 1), 0.4)
-  seen = []
-  net = lambda params, x, s, t, cond: seen.append((s, t)) or x
-  f.clean(net, None, jax.random.normal(key, (4, 2)), t)
-  np.testing.assert_array_equal(*seen[0])
-
-
 def test_worked_values():
   """Coefficients printed in the paper's notation for sigma_data = .5, s = .25, t = .75."""
   s, t = jnp.full(1, 0.25), jnp.full(1, 0.75)

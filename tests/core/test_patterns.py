@@ -49,9 +49,7 @@ def test_times_are_ordered_where_active_and_equal_in_the_context(pattern, key):
 
 def test_uniform_future_shares_one_time_after_the_past(key):
   t, _ = patterns.uniform_future(key, (500, 6, 2), past=2, **ENDS)
-  t = np.asarray(t[..., 0])
-  assert np.all(t[:, 2:] == t[:, 2:3])
-  assert len(np.unique(t[:, :3])) > 1490
+  assert np.all(t[:, 2:] == t[:, 2:3]) and len(np.unique(t[:, :3])) > 1490
 
 
 def test_context_is_clean_or_noisy_at_its_rates(key):
@@ -114,12 +112,17 @@ def test_each_row_of_a_mixture_follows_one_pattern_at_its_share(shares, key):
   assert not np.any(followed[expected == 0])
 
 
-def test_a_group_follows_one_pattern_of_a_mixture(key):
-  drawn = sample(key, (240, 5, 2), pattern=mixture(**PARTS), group_size=4)
+def test_a_group_of_a_mixture_or_with_padding_shares_its_pattern(key):
+  of_mixture, of_padded = jax.random.split(key)
+  drawn = sample(of_mixture, (240, 5, 2), pattern=mixture(**PARTS), group_size=4)
   for a in (drawn.s, drawn.t, drawn.active):
     groups = np.asarray(a).reshape(60, 4, 5)
     assert np.all(groups == groups[:, :1])
   assert np.all(parts_of(drawn.t, drawn.active).any(axis=1))
+  mask = random_masks(0, 64)[..., None]
+  drawn = sample(of_padded, (64, 6, 2), pattern=patterns.next_token, mask=mask, group_size=4)
+  active = np.asarray(drawn.active).reshape(16, 4, 6)
+  assert np.all(active == active[:, :1]) and np.all(active.any(axis=-1))
 
 
 @pytest.mark.parametrize(
@@ -128,9 +131,7 @@ def test_a_group_follows_one_pattern_of_a_mixture(key):
     ("uniform_future", dict(past=6), "past=6"),
     ("context", dict(rate=1.0), "rate=1.0"),
     ("two_stream", dict(noisy=1.5), "noisy=1.5"),
-    ("mixture", dict(patterns=PARTS, shares=dict(one=1.0)), "shares="),
     ("mixture", dict(patterns=PARTS, shares=dict(one=1.0, many=1.0, two=1.0)), "shares="),
-    ("mixture", dict(patterns=PARTS, shares=dict(one=-1.0, many=2.0, next=0.0)), "shares="),
     ("mixture", dict(patterns=PARTS, shares=dict.fromkeys(PARTS, 0.0)), "shares="),
     ("mixture", mixture(one=patterns.two_stream).keywords, "mixture of two_stream"),
   ],
@@ -138,10 +139,7 @@ def test_a_group_follows_one_pattern_of_a_mixture(key):
 def test_wrong_fields_are_named(pattern, given, field, key):
   with pytest.raises(ValueError, match=field):
     getattr(patterns, pattern)(key, (4, 6, 1), **given, **ENDS)
-
-
-def test_two_streams_need_an_even_number_of_tokens(key):
-  with pytest.raises(ValueError, match=r"two_stream of 5 tokens: set objective\.conditioning"):
+  with pytest.raises(ValueError, match="two_stream of 5 tokens"):
     patterns.two_stream(key, (4, 5, 1), **ENDS)
 
 
@@ -157,22 +155,20 @@ def test_padding_is_pure_noise_and_not_active(pattern, key):
 
 @every_pattern
 def test_a_mask_without_padding_draws_the_same_as_no_mask(pattern, key):
+  draw = lambda mask: sample(key, (64, 6, 2), pattern=pattern, mask=mask)
   with jax.debug_key_reuse(False):
-    drawn, masked = (
-      sample(key, (64, 6, 2), pattern=pattern, mask=mask)
-      for mask in (None, np.ones((64, 6, 1), bool))
-    )
+    drawn, masked = map(draw, (None, np.ones((64, 6, 1), bool)))
   for a, b in zip(jax.tree.leaves(masked), jax.tree.leaves(drawn), strict=True):
     np.testing.assert_array_equal(a, jnp.broadcast_to(b, a.shape))
 
 
-def random_masks(seed, examples, tokens=6, prefix=True):
-  """Real tokens, 1 or more of each example: the first few, or any."""
+def random_masks(seed, examples, prefix=True):
+  """Real tokens of 6, 1 or more of each example: the first few, or any."""
   rng = np.random.default_rng(seed)
   if prefix:
-    return np.arange(tokens)[None] < rng.integers(1, tokens + 1, (examples, 1))
-  mask = rng.random((examples, tokens)) < 0.4
-  mask[np.arange(examples), rng.integers(0, tokens, examples)] = True
+    return np.arange(6)[None] < rng.integers(1, 7, (examples, 1))
+  mask = rng.random((examples, 6)) < 0.4
+  mask[np.arange(examples), rng.integers(0, 6, examples)] = True
   return mask
 
 
@@ -202,20 +198,6 @@ def test_the_position_is_uniform_over_the_real_tokens(pattern, mask, key):
   active = np.asarray(pattern(key, (6000, 5, 2), mask=every, **ENDS)[1][..., 0])
   share = np.bincount(np.argmax(active, axis=1), minlength=5) / 6000
   np.testing.assert_allclose(share, mask / mask.sum(), atol=0.03 if mask.sum() > 1 else 0)
-
-
-def test_a_group_shares_a_position_that_is_real_in_all_its_examples(key):
-  mask = random_masks(0, 64)[..., None]
-  drawn = sample(key, (64, 6, 2), pattern=patterns.next_token, mask=mask, group_size=4)
-  active = np.asarray(drawn.active).reshape(16, 4, 6)
-  assert np.all(active == active[:, :1]) and np.all(active.any(axis=-1))
-
-
-def test_an_example_that_is_all_padding_has_no_active_token(key):
-  drawn = sample(key, (4, 6, 2), pattern=patterns.pivot, mask=np.zeros((4, 6, 1), bool))
-  assert not jnp.any(drawn.active)
-  for u in (drawn.s, drawn.r, drawn.t):
-    np.testing.assert_array_equal(u, T_MAX)
 
 
 def test_a_pattern_that_takes_no_mask_is_given_none(key):

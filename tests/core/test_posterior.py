@@ -23,13 +23,6 @@ def noised(x, t, *, active=True, key=None):
   return both, eps, x_t, times_lib.Times(s=0 * at, r=at, t=at, active=active)
 
 
-def test_x_t_is_on_the_path_of_the_result():
-  given = noised(jax.random.normal(jax.random.key(0), (32, 3, 2)), jnp.array([0.2, 0.5, 0.9]))
-  pair = posterior.minibatch_mean(*given, F, dict(x=given[0]), inverse_bandwidth=5.0)
-  back = interpolants.interpolate(F.path, *pair, given[3].t)
-  np.testing.assert_allclose(back, given[2], atol=1e-5)
-
-
 def test_the_mean_equals_a_plain_loop():
   """A plain loop: times by example and token, three tokens of two numbers, a larger batch."""
   rng = np.random.default_rng(3)
@@ -99,7 +92,7 @@ def test_the_distribution_is_carried_down_whatever_the_size_of_the_batch(size, o
   np.testing.assert_allclose(jnp.std(found), 0.5 * 0.5**0.5, rtol=0.012)
 
 
-def test_context_keeps_its_datum():
+def test_context_keeps_its_datum_and_x_t_is_on_the_path_of_the_result():
   given = noised(jax.random.normal(jax.random.key(0), (16, 2, 2)), 0.8)
   datum, noise = posterior.minibatch_mean(*given, F, dict(x=given[0]), inverse_bandwidth=1.0)
   np.testing.assert_array_equal(datum[:, :2], given[0][:, :2])
@@ -108,6 +101,10 @@ def test_context_keeps_its_datum():
   fixed = noised(given[0][:, :2], 0.8, active=False)
   datum, _ = posterior.minibatch_mean(*fixed, F, dict(x=fixed[0]), inverse_bandwidth=1.0)
   np.testing.assert_array_equal(datum, fixed[0])
+  given = noised(jax.random.normal(jax.random.key(0), (32, 3, 2)), jnp.array([0.2, 0.5, 0.9]))
+  pair = posterior.minibatch_mean(*given, F, dict(x=given[0]), inverse_bandwidth=5.0)
+  back = interpolants.interpolate(F.path, *pair, given[3].t)
+  np.testing.assert_allclose(back, given[2], atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -37,13 +37,6 @@ def test_similarity_is_a_kernel_of_prefixes(averaged, streams, float64):
     np.testing.assert_array_equal(found, np.tile(first, (1, 2, 1, 1)))
 
 
-def test_similarity_falls_with_length_unless_averaged(float64):
-  x = np.tile(sequences()[:, :1], (1, TOKENS, 1, 1))  # every token at the same distance
-  total, mean = (-np.log(similarity(x, mean=a)[0, :, 0, 1]) for a in (False, True))
-  np.testing.assert_allclose(total, np.arange(TOKENS) * total[1], rtol=1e-6)
-  np.testing.assert_allclose(mean[1:], total[1], rtol=1e-6)
-
-
 def test_similarity_is_of_the_examples_in_the_slots_of_a_group(key):
   x = jnp.tile(jax.random.normal(key, (24, 4, 2)), (1, 2, 1))
   assignment = grouping.by_prefix(jax.random.key(7), x, group_size=4)

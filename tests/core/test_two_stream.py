@@ -19,12 +19,7 @@ BATCH = dict(
 )
 
 
-def test_one_stream_changes_nothing():
-  apply, batch = two_stream.lay_out(print, BATCH, 1, padded=True)
-  assert apply is print and batch is BATCH
-
-
-def test_two_streams_double_the_arrays_of_tokens():
+def test_two_streams_double_the_arrays_of_tokens_and_one_changes_nothing():
   apply, batch = two_stream.lay_out(lambda *args, **given: (args, given), BATCH, 2, padded=True)
   assert apply(1, rngs=2) == ((1,), dict(streams=2, rngs=2))
   cond, before = batch["cond"], BATCH["cond"]
@@ -36,24 +31,15 @@ def test_two_streams_double_the_arrays_of_tokens():
   ):
     np.testing.assert_array_equal(twice, np.concatenate([once, once], axis=1))
   assert cond["label"] is before["label"] and cond["augment"] is before["augment"]
-
-
-def test_a_mask_shared_by_all_tokens_is_of_every_token_of_both_streams():
+  apply, batch = two_stream.lay_out(print, BATCH, 1, padded=True)
+  assert apply is print and batch is BATCH
   mask = np.array([True, False]).reshape(2, 1, 1)
   _, batch = two_stream.lay_out(print, dict(x=BATCH["x"], mask=mask), 2, padded=True)
   np.testing.assert_array_equal(batch["mask"], np.broadcast_to(mask, (2, 8, 1)))
 
 
 @pytest.mark.parametrize(
-  "mask",
-  [
-    np.ones((2, 4, 1)),
-    np.ones((2, 4), bool),
-    np.ones((2, 4, 3), bool),
-    np.ones((2, 3, 1), bool),
-    np.ones((3, 4, 1), bool),
-  ],
-  ids=lambda mask: f"{mask.dtype}{mask.shape}",
+  "mask", [np.ones((2, 4, 1)), np.ones((2, 4), bool), np.ones((2, 3, 1), bool)], ids=np.shape
 )
 def test_a_mask_that_does_not_match_x_is_refused(mask):
   with pytest.raises(ValueError, match="data: mask of shape"):

@@ -17,10 +17,13 @@ def found(x, **more):
   return identity.identity(functools.partial(base.batches, dict(x=x, **more), 10, 0))
 
 
-def test_it_counts_and_describes_the_examples_whatever_the_batch_size_and_the_seed():
+def test_the_identity_is_of_the_examples_whatever_the_batch_size_the_seed_and_rounding():
   a, b = (identity.identity(functools.partial(digits.digits, *how)) for how in ((32, 0), (7, 3)))
   assert a == b and (a["examples"], a["shape"], a["dtype"]) == (1437, [8, 8, 1], "float32")
   assert identity.describe(a).startswith("1437 examples of float32 [8, 8, 1], hash ")
+  x = np.random.default_rng(1).normal(size=(64, 3)).astype(np.float32)
+  assert found(x) == found(x * np.float32(1 + 1e-7))
+  assert found(x) != found(x * np.float32(1.1))
 
 
 @pytest.mark.parametrize(
@@ -46,9 +49,3 @@ def test_a_stream_is_known_by_its_first_examples():
   small = list(itertools.islice(source(6, 10)(), 7))
   first = np.concatenate([batch["x"] for batch in small])[: identity.LOOKED_AT]
   assert identity.identity(source(6, 10))["sha256"] == identity._digest(dict(x=first))
-
-
-def test_rounding_of_an_accelerator_changes_nothing():
-  x = np.random.default_rng(1).normal(size=(64, 3)).astype(np.float32)
-  assert found(x) == found(x * np.float32(1 + 1e-7))
-  assert found(x) != found(x * np.float32(1.1))

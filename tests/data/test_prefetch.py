@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from dfim.data import prefetch
-from tests.data.helpers import refused
+from tests.data.helpers import alive, all_end, refused
 
 ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("grain"), reason="-e '.[tfds]'")
@@ -124,23 +124,13 @@ def start(last):
   return process, [int(pid) for pid in process.stdout.readline().split()]
 
 
-def alive(pid):
-  try:
-    return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-  except OSError:
-    return False
-
-
 @pytest.mark.skipif(not pathlib.Path("/proc/self/stat").exists(), reason="no /proc")
 def test_workers_end_with_a_parent_that_is_killed():
   process, pids = start("batches = iter(input, None)")
   process.kill()
   process.wait()
   assert len(pids) == 2
-  ends = time.monotonic() + 20
-  while any(map(alive, pids)) and time.monotonic() < ends:
-    time.sleep(0.05)
-  assert not any(map(alive, pids))
+  assert all_end(pids)
 
 
 @pytest.mark.parametrize(

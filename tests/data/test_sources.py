@@ -52,12 +52,7 @@ def test_types_range_and_spread(source):
 
 
 @pytest.mark.parametrize(
-  "kwargs, place",
-  [
-    (dict(process=(0, 3)), "batch_size: 16"),
-    (dict(process=(2, 2)), "data.process: index 2"),
-    (dict(start=-1), "start: -1"),
-  ],
+  "kwargs, place", [(dict(process=(0, 3)), "batch_size: 16"), (dict(start=-1), "start: -1")]
 )
 def test_refusals_come_before_the_first_batch(source, kwargs, place):
   with refused(place):
@@ -67,12 +62,9 @@ def test_refusals_come_before_the_first_batch(source, kwargs, place):
 @pytest.mark.parametrize(
   "toy, field, value",
   [
-    *[(toys.ring, "modes", v) for v in (0, 2.5)],
-    (toys.ring, "radius", np.nan),
-    *[(toys.ring, "std", v) for v in (-0.1, np.nan, True)],
-    *[(toys.checkerboard, "squares", v) for v in (4.0, 3)],
-    (toys.checkerboard, "half_width", np.inf),
-    *[(toys.load, "size", v) for v in (0, 2.0, True)],
+    *[(toys.ring, "modes", 0), (toys.ring, "radius", np.nan), (toys.ring, "std", -0.1)],
+    *[(toys.checkerboard, "squares", 3), (toys.checkerboard, "half_width", np.inf)],
+    (toys.load, "size", 0),
   ],
 )
 def test_fields_of_a_toy_that_make_no_points_are_named(toy, field, value):

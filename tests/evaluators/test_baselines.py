@@ -8,12 +8,11 @@ import pytest
 from dfim.data.series import forecasting
 from dfim.evaluators import baselines
 from dfim.metrics import crps
-from tests.data.helpers import refused
+from tests.data.helpers import refused, spoiled
 
 SIZES = dict(context=48, horizon=24)
-ALL = pytest.mark.parametrize(
-  "forecast", [baselines.seasonal_naive, baselines.ridge_var, baselines.oracle]
-)
+EVERY = [baselines.seasonal_naive, baselines.ridge_var, baselines.oracle]
+ALL = pytest.mark.parametrize("forecast", EVERY)
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +23,6 @@ def series():
 @pytest.fixture(scope="module")
 def windows(series):
   return forecasting.load(series=series, **SIZES)
-
-
-def spoiled(series, row, value=np.nan):
-  """The series with every value from `row` on overwritten."""
-  values = series["values"].copy()
-  values[row:] = value
-  return series | dict(values=values)
 
 
 @ALL
@@ -87,12 +79,14 @@ def test_oracle_is_the_exact_gaussian(series):
     assert np.all(np.abs(np.cov(drawn[:, h].T) - covariance) < 5 * np.outer(std, std) / 140)
 
 
+def of_days(values, cuts):
+  return dict(values=values, calendar=np.zeros((1200, 0), np.float32), season=24, cuts=cuts)
+
+
 def test_a_periodic_series_is_forecast_without_error():
   t = np.arange(1200)
   values = np.stack([np.sin(2 * np.pi * t / 24), t % 24], -1) + 3.0
-  series = dict(
-    values=values, calendar=np.zeros((1200, 0), np.float32), season=24, cuts=(700, 1000, 1200)
-  )
+  series = of_days(values, (700, 1000, 1200))
   windows = forecasting.load(series=series, context=48, horizon=30)  # longer than a season
   found = baselines.seasonal_naive(series, windows, 5)
   np.testing.assert_allclose(found, np.stack(5 * [windows["target"]]), atol=1e-12)
@@ -102,9 +96,7 @@ def test_naive_errors_are_whole_blocks_of_training_at_the_same_phase():
   """Errors that name the day they come from: day k lies at k^2."""
   day, step = np.divmod(np.arange(24 * 50), 24)
   values = (day**2 * 100.0 + step)[:, None] * [1.0, 2.0]
-  series = dict(
-    values=values, calendar=np.zeros((1200, 0), np.float32), season=24, cuts=(700, 900, 1200)
-  )
+  series = of_days(values, (700, 900, 1200))
   windows = forecasting.load(series=series, context=24, horizon=24, stride=5)
   origin = windows["origin"]
   rows = origin[:, None] + np.arange(24)
@@ -124,7 +116,6 @@ def test_naive_errors_are_whole_blocks_of_training_at_the_same_phase():
     (dict(season=0), "series.season=0"),
     (dict(season=1200), "series.cuts=(3600, 4800, 6000)"),
     (dict(values=None), "series.values"),
-    (dict(cuts=(4790, 4800, 6000)), "series.cuts: 10 steps"),
   ],
 )
 def test_a_series_that_cannot_be_forecast_is_refused_without_a_draw(series, windows, change, place):
@@ -133,14 +124,11 @@ def test_a_series_that_cannot_be_forecast_is_refused_without_a_draw(series, wind
       call(series | change, windows)
 
 
-def test_sound_series_pass_the_check(series, windows):
+def test_sound_series_pass_the_check_and_windows_of_another_do_not(series, windows):
   baselines.check(series, windows)
   baselines.check(series | dict(cuts=(4800, 4800, 6000)), windows)  # nothing lies between
   baselines.check(spoiled(series, 5990), forecasting.load(series=spoiled(series, 5990), **SIZES))
   baselines.check({k: v for k, v in series.items() if k != "distribution"}, windows)
-
-
-def test_windows_of_another_series_are_refused(series, windows):
   other = forecasting.vector_autoregression(length=6000, dims=3, seed=1)
   with refused("series: "):
     baselines.check(other, windows)
@@ -185,9 +173,6 @@ def test_a_constant_dimension_is_forecast_as_it_is(series, constant):
   for forecast in (baselines.seasonal_naive, ridge_var, baselines.oracle):
     found = forecast(constant_one, windows, 20)
     assert np.all(found[..., 1] == constant) and np.isfinite(found).all()
-    scores = crps.scores(found, windows["target"])
-    alone = crps.scores(found[..., [0, 2]], windows["target"][..., [0, 2]])
-    assert scores["crps"] == pytest.approx(alone["crps"] * 2 / 3)  # of three, one is 0
   others = series | dict(values=values[:, [0, 2]])
   expected = baselines.seasonal_naive(others, forecasting.load(series=others, **SIZES, count=3), 20)
   found = baselines.seasonal_naive(constant_one, windows, 20)
@@ -198,11 +183,3 @@ def test_the_choice_is_made_on_validation_windows_alone(series, windows):
   choice = baselines.choose_ridge_var(series, windows)
   again = baselines.choose_ridge_var(spoiled(series, series["cuts"][1], 1e6), windows)
   assert choice == again and choice[0] in (1, 2, 5, 25) and choice[1] in baselines._RIDGES
-
-
-def test_dimensions_that_agree_can_be_forecast(series):
-  values = series["values"][:, [0, 0]]
-  twins = series | dict(values=values)
-  windows = forecasting.load(series=twins, **SIZES, count=3)
-  found = baselines.ridge_var(twins, windows, 20, choice=(1, 1.0))
-  np.testing.assert_allclose(found[..., 0], found[..., 1], atol=0.01)

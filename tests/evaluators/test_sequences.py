@@ -52,14 +52,10 @@ X = walk.load("test", 6, tokens=4)["x"]
   [
     (points.check_scores, dict(reference=dict(x=X[:5])), "reference.x of 5 sequences"),
     (points.check_scores, dict(reference=dict(x=X * np.nan)), "reference.x: nan at sequence 0"),
-    (points.check_scores, dict(reference=dict(y=X)), "reference: has no x"),
-    (sequences.check_scores, dict(reference=dict(x=X[:5])), "reference.x of 5 sequences"),
-    (sequences.check_scores, dict(reference=dict(x=X[:, 0])), "reference.x of shape (6, 2)"),
     (sequences.check_scores, dict(reference=dict(x=X[:, :1])), "reference.x: "),
     (sequences.check_scores, dict(shape=(6, 2)), "reference.x: "),
     (sequences.check_rollout, dict(reference=dict(x=X[:2])), "reference.x of 2 sequences"),
     (sequences.check_rollout, dict(tokens=5), "tokens=5"),
-    (sequences.check_rollout, dict(tokens=0), "tokens=0"),
     (sequences.check_rollout, dict(any_length=False), "rollout: "),
   ],
 )
@@ -70,26 +66,10 @@ def test_arguments_that_would_fail_after_training_are_refused(check, change, pla
     check(**given | change)
 
 
-@pytest.mark.parametrize("dims", [1, 3])
-def test_the_least_that_the_checks_let_pass_has_scores(dims):
-  x = np.random.default_rng(0).normal(size=(6, 1, dims))
-  draw = lambda params, count, steps, length=None: np.roll(x, 1, 0)[:count] + 0.1
-  for module in (points, sequences):
-    module.check_scores(reference=dict(x=x))
-    rows, _ = module.scores(draw, None, reference=dict(x=x), steps=(1,))
-    assert np.isfinite(list(rows["1 steps"].values())).all()
-  sequences.check_rollout(reference=dict(x=x[:3]), steps=1, tokens=1)
-  rows, _ = sequences.rollout(draw, None, reference=dict(x=x[:3]), steps=1, tokens=1)
-  assert np.isfinite(rows["token 1"]["local"])
-
-
-def test_other_turns_are_seen(reference):
+def test_other_turns_are_seen_and_sequences_of_other_numbers_have_none(reference):
   rows, _ = sequences.scores(drawn_from(angle=30.0), None, reference=reference, steps=(1,))
   assert rows["1 steps"]["turn"] > 10 * rows["1 steps"]["turn_se"]
   assert rows["1 steps"]["joint"] > 10 * rows["1 steps"]["joint_se"]
-
-
-def test_sequences_of_other_numbers_have_no_turns(reference):
   wide = lambda x: np.concatenate([x, x[..., :1]], axis=-1)
   draw = lambda *given: wide(drawn_from()(*given))
   rows, _ = sequences.scores(draw, None, reference=dict(x=wide(reference["x"])), steps=(1,))

@@ -8,6 +8,7 @@ import pytest
 from dfim.interop import names
 from dfim.models.dit import DiT, positions
 from dfim.models.unet import UNet
+from tests.data.helpers import assert_equal
 
 DIT = DiT(2, 16, 3, 2, num_classes=3)
 SCAN = DIT.clone(scan=True)
@@ -30,22 +31,16 @@ def filled(net, seed=0):
   return jax.tree.map(lambda a: rng.normal(0, 0.1, a.shape).astype(a.dtype), wanted(net))
 
 
-def assert_same(a, b):
-  assert jax.tree.structure(a) == jax.tree.structure(b)
-  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-    assert x.dtype == y.dtype and x.tobytes() == y.tobytes()
-
-
 @pytest.mark.parametrize("net", [DIT, SCAN, UNET], ids=["dit", "scan", "unet"])
 def test_flat_and_back_is_bit_exact(net):
   params = filled(net)
-  assert_same(names.to_params(names.to_arrays(params), wanted(net)), params)
+  assert_equal(names.to_params(names.to_arrays(params), wanted(net)), params)
 
 
 @pytest.mark.slow
 def test_scanned_and_plain_networks_read_one_file_and_agree():
   arrays = names.to_arrays(filled(SCAN))
-  assert_same(arrays, names.to_arrays(names.to_params(arrays, wanted(DIT))))
+  assert_equal(arrays, names.to_arrays(names.to_params(arrays, wanted(DIT))))
   a, b = (net.apply(names.to_params(arrays, wanted(net)), *inputs(net)) for net in (DIT, SCAN))
   assert float(jnp.max(jnp.abs(a))) > 0.01
   np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
@@ -59,16 +54,10 @@ ARRAYS = {f"net/{name}": a for name, a in names.to_arrays(filled(DIT)).items()}
   "name, value, message",
   [
     ("block1.qkv.kernel", None, "our block1.qkv.kernel: absent"),
-    ("block3.qkv.kernel", np.zeros((16, 48)), "block3.qkv.kernel: left over"),
     ("block2.fc1.bias", np.zeros(63), r"block2.fc1.bias, our .* is \(63,\) .* \(64,\)"),
     ("output.bias", np.array([0, 0, np.nan, 0]), "output.bias, our .*: nan at index 2;"),
-    ("output.bias", np.array([0, 0, 0, 1e300]), "output.bias, our .*: inf at index 3;"),
     ("output.bias", np.zeros(4, np.int32), "output.bias, our output.bias of int32"),
-    ("output.bias", np.array(["a"] * 4), "output.bias, our output.bias of <U1"),
-    ("pos_embed", np.array("text"), "pos_embed of <U4"),
     ("pos_embed", np.zeros((1, 4, 16)), "pos_embed of shape"),
-    ("pos_embed", np.zeros((1, 5, 16)), "pos_embed of shape"),
-    ("conv.resample_filter", np.full((1, 1, 2, 2), 0.25 + 0j), "filter of complex128"),
     ("conv.resample_filter", np.full((1, 1, 4, 4), 1 / 16), "resample_filter of shape"),
     ("blocks.0.attn.qkv.bias", np.zeros(48), "are both our block0.qkv.bias"),
   ],
@@ -87,18 +76,12 @@ def test_the_right_prefix_is_suggested(prefix):
     names.to_params(ARRAYS, wanted(DIT), prefix=prefix)
 
 
-def test_arrays_outside_the_prefix_are_ignored():
-  arrays = {**ARRAYS, "x": np.full(3, np.nan), "ema/output.bias": np.zeros(7)}
-  assert_same(names.to_params(arrays, wanted(DIT), prefix="net/"), filled(DIT))
-
-
-def test_our_positions_and_filter_are_recognised():
+def test_arrays_outside_the_prefix_are_ignored_and_narrow_weights_widen_exactly():
   arrays = {**names.to_arrays(filled(DIT)), "pos_embed": positions((2, 2), 16).astype("f4")}
   arrays["enc.8x8_down.conv0.resample_filter"] = np.full((1, 1, 2, 2), 0.25, np.float32)
-  assert_same(names.to_params(arrays, wanted(DIT)), filled(DIT))
-
-
-def test_narrow_weights_widen_exactly():
+  assert_equal(names.to_params(arrays, wanted(DIT)), filled(DIT))
+  arrays = {**ARRAYS, "x": np.full(3, np.nan), "ema/output.bias": np.zeros(7)}
+  assert_equal(names.to_params(arrays, wanted(DIT), prefix="net/"), filled(DIT))
   arrays = {name: a.astype(np.float16) for name, a in names.to_arrays(filled(DIT)).items()}
   params = names.to_params(arrays, wanted(DIT))
   assert {a.dtype for a in jax.tree.leaves(params)} == {np.dtype("float32")}

@@ -139,9 +139,8 @@ def test_the_network_in_an_edm_pickle_is_read_and_its_source_not(torch, tmp_path
   layer = dict(_parameters=dict(weight=weight, bias=None), _buffers={}, _modules={}, training=False)
   layers = Named(torch.ModuleDict, state=dict(_modules={"16x16_conv": persistent(torch, layer)}))
   net = dict(_parameters={}, _buffers=dict(filter=A), _modules=dict(enc=layers), sigma=0.5)
-  found = pickles.read(
-    write(tmp_path / "edm.pkl", dumped(dict(ema=persistent(torch, net), loss_fn=None)))
-  )
+  value = dict(ema=persistent(torch, net), loss_fn=None)
+  found = pickles.read(write(tmp_path / "edm.pkl", dumped(value)))
   assert set(found) == {"ema.filter", "ema.enc.16x16_conv.weight"}
   np.testing.assert_array_equal(found["ema.enc.16x16_conv.weight"], A)
 
@@ -156,29 +155,19 @@ ATTACKS = {  # what a pickle calls, with what: each would leave a file behind
   "os.system": (os.system, "touch {}"),
   "builtins.exec": (exec, "open('{}', 'w')"),
   "builtins.eval": (eval, "open('{}', 'w')"),
-  "io.open": (open, "{}", "w"),
-  "numpy.save": (np.save, "{}", 1),
   "numpy.load": (np.load, "{}"),
-  "os.makedirs": (os.makedirs, "{}"),
 }
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-@pytest.mark.parametrize("where", ["pickle", "zip", "stream", "storage"])
-def test_a_hostile_pickle_runs_nothing_and_is_refused_in_one_line(name, where, torch, tmp_path):
+@pytest.mark.parametrize("within", [False, True])
+def test_a_hostile_pickle_runs_nothing_and_is_refused_in_one_line(name, within, torch, tmp_path):
   function, *args = ATTACKS[name]
   old = name.replace("builtins", "__builtin__").replace("os.system", f"{os.name}.system")
   trap = tmp_path / "trap"
   attack = Named(function, *(a.format(trap) if isinstance(a, str) else a for a in args))
-  path = tmp_path / "net.pkl"
-  if where == "pickle":
-    write(path, dumped([A, attack]))
-  elif where == "zip":
-    write_zip(path, dict(a=attack), [])
-  elif where == "stream":
-    write(path, old_stream(dict(a=attack), []))
-  else:
-    write(path, dumped(Named(torch._load_from_bytes, dumped(attack))))
+  value = Named(torch._load_from_bytes, dumped(attack)) if within else [A, attack]
+  path = write(tmp_path / "net.pkl", dumped(value))
   with pytest.raises(ValueError, match=f"it asks for '({name}|{old})'") as error:
     pickles.read(path)
   assert "\n" not in str(error.value) and str(path) in str(error.value)
@@ -195,11 +184,7 @@ def test_nothing_is_imported_for_a_file(tmp_path):
 
 @pytest.mark.parametrize(
   "module, name",
-  [
-    (b"collections", b"OrderedDict.fromkeys"),
-    (b"collections", b"OrderedDict.__init__.__globals__"),
-    (b"torch.nn.modules.linear", b"x.__reduce__.foo"),
-  ],
+  [(b"collections", b"OrderedDict.__init__.__globals__"), (b"torch.nn.modules.linear", b"x.y.foo")],
 )
 def test_an_allowed_class_gives_no_way_to_its_attributes(module, name, tmp_path):
   """Protocol 4 reaches `OrderedDict.fromkeys.__globals__` and the like by names with dots."""
@@ -223,9 +208,7 @@ TENSORS = {
   "by its offset": ((2, 3), (3, 1), 1),
   "repeated": ((10**9, 10**9), (0, 0), 0),
   "negative strides": ((2, 3), (-3, 1), 5),
-  "negative offset": ((2, 3), (3, 1), -1),
   "ranks": ((2, 3), (1,), 0),
-  "no numbers": ((2.0, 3), (3, 1), 0),
 }
 
 
@@ -249,9 +232,8 @@ def test_refuses_false_storages_and_archives(torch, tmp_path):
   with refused("little-endian"):
     pickles.read(write_zip(path, value, [true], byteorder=b"big"))
   with refused("is of 7, not of 6"):
-    pickles.read(
-      write(path, old_stream(value, [true])[: -6 * 4 - 8] + old_stream(0, [false])[-36:])
-    )
+    data = old_stream(value, [true])[: -6 * 4 - 8] + old_stream(0, [false])[-36:]
+    pickles.read(write(path, data))
   huge = types.SimpleNamespace(size=2**40, tobytes=lambda: b"")
   with refused("more than the file holds"):
     pickles.read(write(path, old_stream(Storage("0", huge), [])))

@@ -9,30 +9,20 @@ from dfim.io import inputs
 AXES = ("row", "column")
 
 
-@pytest.mark.parametrize(
-  "value",
-  [
-    [[1, 2], [3, 4]],
-    np.array([[1, 2], [3, 4]], np.uint16),
-    np.array([[1, 2], [3, 4]], np.float16),
-    jnp.array([[1, 2], [3, 4]], jnp.bfloat16),
-  ],
-)
-def test_numbers_of_any_type_keep_their_values(value):
-  found = inputs.numbers(value, "x", (None, 2), axes=AXES)
+@pytest.mark.parametrize("dtype", [None, np.uint16, np.float16, jnp.bfloat16])
+def test_numbers_of_any_type_keep_their_values(dtype):
+  value = [[1, 2], [3, 4]]
+  found = inputs.numbers(jnp.array(value, dtype) if dtype else value, "x", (None, 2), axes=AXES)
   assert found.dtype == np.float64
-  np.testing.assert_array_equal(found, [[1, 2], [3, 4]])
+  np.testing.assert_array_equal(found, value)
 
 
 @pytest.mark.parametrize(
   "value, line",
   [
     (None, "x of NoneType: give numbers [rows, 2 columns]."),
-    ([[1, 2], [3]], "x: rows of different lengths"),
-    ([["a", "b"]], "x of <U1"),
     (np.ones((3, 2), complex), "x of complex128"),
     (np.ones((3, 4)), "x of shape (3, 4): give [rows, 2 columns]."),
-    (np.ones(2), "x of shape (2,)"),
     ([[1, 2], [3, np.nan]], "x: nan at row 1, column 1; "),
     ([[1, 2], [3, -4]], "x: -4.0 at row 1, column 1; give 0 or more."),
     (np.ma.array([[1, 2], [9, 4]], mask=[[0, 0], [1, 0]]), "x: 9 at row 1, column 0; it is masked"),
@@ -44,7 +34,7 @@ def test_wrong_numbers_are_refused_with_their_place(value, line):
   assert str(error.value).startswith(line)
 
 
-def test_integers_that_do_not_fit_are_refused_and_never_wrap():
+def test_integers_that_do_not_fit_are_refused_and_a_part_names_the_places_in_the_whole():
   how = dict(shape=(None,), axes=("example",), dtype=np.int32)
   labels = np.array([3, 2**31], np.int64)
   with pytest.raises(ValueError, match="^label: 2147483648 at example 1; give 2147483647 or less"):
@@ -53,9 +43,6 @@ def test_integers_that_do_not_fit_are_refused_and_never_wrap():
     inputs.numbers([1.0], "label", **how)
   found = inputs.numbers(labels[:1], "label", **how)
   assert found.dtype == np.int32 and found.tolist() == [3]
-
-
-def test_a_part_of_an_array_names_the_places_in_the_whole():
   with pytest.raises(ValueError, match="x: nan at row 70, column 1; "):
     rows = np.array([5, 70])
     inputs.numbers([[1, 2], [3, np.nan]], "x", (2, 2), axes=AXES, rows=rows)
@@ -97,24 +84,14 @@ def test_a_whole_number_is_an_integer_in_its_range(value):
   "value, how, line",
   [
     (np.zeros((2, 3)), dict(rank=4), "x of shape (2, 3): give [images, rows, columns, channels]."),
-    (np.zeros((2, 3)), dict(least=3), "x of 2 rows: give 3 or more."),
     (np.zeros((2, 3, 0)), {}, "x of shape (2, 3, 0): holds no numbers; give some."),
     (np.full((1, 1, 2), np.inf), {}, "x: inf at sequence 0, token 0, dimension 0; "),
-    ([[1.0], [1.0, 2.0]], {}, "x: rows of different lengths; "),
-    (3.0, {}, "x of shape (): give [rows]."),
   ],
 )
 def test_wrong_examples_are_refused(value, how, line):
   with pytest.raises(ValueError) as error:
     inputs.examples(value, "x", **how)
   assert str(error.value).startswith(line)
-
-
-@pytest.mark.parametrize("rank", range(1, 8))
-def test_examples_of_any_rank_keep_their_shape(rank):
-  value = np.ones((2,) * rank, np.uint8)
-  found = inputs.examples(value, "x")
-  assert found.dtype == np.float64 and found.shape == value.shape
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, True, "3", None, 1j, [1.0], 0.0, 1.0])

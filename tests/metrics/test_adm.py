@@ -51,7 +51,7 @@ def read(path):
     return dict(file)
 
 
-def test_writes_what_the_suite_reads(tmp_path):
+def test_writes_what_the_suite_reads_and_overwrites_nothing(tmp_path):
   path, labels = tmp_path / "new" / "a.npz", np.arange(COUNT) % 3
   adm.write(path, pieces(1), SHAPE, labels)
   found = read(path)
@@ -61,6 +61,10 @@ def test_writes_what_the_suite_reads(tmp_path):
   assert [p.name for p in path.parent.iterdir()] == ["a.npz"]
   adm.write(tmp_path / "b.npz", pieces(1), SHAPE)
   assert sorted(read(tmp_path / "b.npz")) == ["arr_0"]
+  path = tmp_path / "a.npz"
+  path.write_bytes(b"mine")
+  adm.write(path, pytest.fail, SHAPE)
+  assert path.read_bytes() == b"mine"
 
 
 def test_a_killed_export_goes_on_in_pieces_of_any_size(tmp_path):
@@ -75,13 +79,6 @@ def test_a_killed_export_goes_on_in_pieces_of_any_size(tmp_path):
   adm.write(path, lambda first: asked.append(first) or pieces(1)(first), SHAPE)
   assert asked == [3]
   np.testing.assert_array_equal(read(path)["arr_0"], ALL)
-
-
-def test_nothing_is_overwritten(tmp_path):
-  path = tmp_path / "a.npz"
-  path.write_bytes(b"mine")
-  adm.write(path, pytest.fail, SHAPE)
-  assert path.read_bytes() == b"mine"
 
 
 def test_samples_are_drawn_by_index(monkeypatch):

@@ -15,12 +15,17 @@ def distance(x, y):
   return frechet.frechet_distance(*frechet.moments(x), *frechet.moments(y))
 
 
-def test_moments_are_numpys_in_float64():
+def test_moments_are_numpys_in_float64_and_come_back_from_a_file(tmp_path):
   x = (cloud(0, 50, 4) + 1e4).astype(np.float32)
   mean, cov = frechet.moments(x)
   assert mean.dtype == cov.dtype == np.float64
   np.testing.assert_allclose(mean, x.astype(np.float64).mean(0), rtol=1e-12)
   np.testing.assert_allclose(cov, np.cov(x.astype(np.float64), rowvar=False), rtol=1e-9)
+  path, moments = tmp_path / "a.npz", frechet.moments(cloud(0, 50, 4))
+  frechet.save(path, *moments)
+  assert sorted(np.load(path).files) == ["mu", "sigma"]
+  for a, b in zip(frechet.load(path), moments, strict=True):
+    np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("x", [np.zeros((1, 3)), np.zeros(5), np.full((4, 2), np.nan)])
@@ -33,9 +38,7 @@ def test_moments_refuse_other_arrays(x):
   "change, place",
   [
     (dict(cov1=np.eye(3)), "cov1 of shape (3, 3)"),
-    (dict(mean2=np.zeros(3)), "mean2 of shape (3,)"),
     (dict(mean1=np.array([0, np.nan])), "mean1: nan at feature 1"),
-    (dict(cov2=np.diag([1, np.inf])), "cov2: inf at row 1, column 1"),
   ],
 )
 def test_moments_that_do_not_fit_are_refused(change, place):
@@ -45,19 +48,16 @@ def test_moments_that_do_not_fit_are_refused(change, place):
     frechet.frechet_distance(**same | change)
 
 
-def test_diagonal_gaussians_in_closed_form():
-  m1, m2, s1, s2 = np.random.default_rng(0).uniform(0.1, 3, (4, 6))
-  expected = np.sum((m1 - m2) ** 2 + (s1 - s2) ** 2)
-  found = frechet.frechet_distance(m1, np.diag(s1**2), m2, np.diag(s2**2))
-  np.testing.assert_allclose(found, expected, rtol=1e-12)
-
-
-def test_agrees_with_scipys_square_root():
+def test_agrees_with_the_closed_form_and_with_scipys_square_root():
   m1, c1 = frechet.moments(cloud(1, 300, 16))
   m2, c2 = frechet.moments(cloud(2, 400, 16))
   overlap = np.trace(scipy.linalg.sqrtm(c1 @ c2).real)
   expected = np.sum((m1 - m2) ** 2) + np.trace(c1 + c2) - 2 * overlap
   np.testing.assert_allclose(frechet.frechet_distance(m1, c1, m2, c2), expected, rtol=1e-9)
+  m1, m2, s1, s2 = np.random.default_rng(0).uniform(0.1, 3, (4, 6))
+  expected = np.sum((m1 - m2) ** 2 + (s1 - s2) ** 2)
+  found = frechet.frechet_distance(m1, np.diag(s1**2), m2, np.diag(s2**2))
+  np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_covariances_without_full_rank_are_right():
@@ -66,20 +66,6 @@ def test_covariances_without_full_rank_are_right():
   turn = np.linalg.qr(np.random.default_rng(3).normal(size=(64, 64)))[0][:6]
   np.testing.assert_allclose(distance(x @ turn, y @ turn), distance(x, y), rtol=1e-6)
   assert distance(x @ turn, x @ turn) < 1e-6
-
-
-def test_orthogonal_planes_share_nothing():
-  zero = np.zeros(2)
-  found = frechet.frechet_distance(zero, np.diag([1.0, 0.0]), zero, np.diag([0.0, 4.0]))
-  np.testing.assert_allclose(found, 5.0)
-
-
-def test_saved_moments_come_back(tmp_path):
-  path, moments = tmp_path / "a.npz", frechet.moments(cloud(0, 50, 4))
-  frechet.save(path, *moments)
-  assert sorted(np.load(path).files) == ["mu", "sigma"]
-  for a, b in zip(frechet.load(path), moments, strict=True):
-    np.testing.assert_array_equal(a, b)
 
 
 def test_load_names_missing_files_and_arrays(tmp_path):
@@ -103,9 +89,7 @@ MEAN, COV = np.arange(3.0), np.diag([1.0, 2.0, 3.0])
 @pytest.mark.parametrize(
   "wrong, place",
   [
-    (dict(mu=MEAN.astype(int)), "mu of int64"),
     (dict(mu=changed(MEAN, 2, -np.inf)), "mu: -inf at feature 2"),
-    (dict(sigma=COV[:2]), "sigma of shape (2, 3)"),
     (dict(sigma=changed(COV, (2, 1), np.nan)), "sigma: nan at row 2, column 1"),
     (dict(sigma=changed(COV, (1, 2), 0.1)), "sigma: 0.1 at row 1, column 2"),
     (dict(sigma=changed(COV, (0, 0), -1)), "sigma: an eigenvalue is negative"),

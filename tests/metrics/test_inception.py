@@ -45,12 +45,17 @@ def test_the_convolutions_are_those_of_inception_v3():
   assert kernels["Mixed_7c.branch3x3dbl_3b"] == (3, 1, 384, 384)
 
 
-def test_features_are_finite_and_do_not_depend_on_the_batch(params):
+def test_features_and_the_name_are_of_the_weights_and_not_of_the_batch(params, arrays):
   whole = inception.features(params, IMAGES, batch_size=2)
   assert whole.shape == (3, 2048) and whole.dtype == np.float32 and np.isfinite(whole).all()
   assert whole.std(0).mean() > 1e-3, "features tell images apart"
   alone = inception.features(params, IMAGES[1:2], batch_size=2)
   np.testing.assert_allclose(alone, whole[1:2], atol=1e-4)
+  name = inception.name_of(params)
+  assert name.startswith("inception-2015 sha256:") and len(name.split(":")[1]) == 12
+  assert name == inception.name_of(inception.params_of(arrays | dict(fc=np.zeros(3))))
+  first = "Conv2d_1a_3x3.bn.bias"
+  assert name != inception.name_of(inception.params_of(arrays | {first: arrays[first] + 1e-3}))
 
 
 def test_batch_norm_goes_into_kernel_and_bias(arrays, params):
@@ -166,17 +171,14 @@ def test_a_block_equals_small_convolutions_by_hand(name, block):
 
 def test_the_last_block_alone_takes_the_maximum(monkeypatch):
   pools, block = [], inception._block_e
-  monkeypatch.setattr(
-    inception, "_block_e", lambda unit, x, pool: pools.append(pool) or block(unit, x, pool)
-  )
+  spy = lambda unit, x, pool: pools.append(pool) or block(unit, x, pool)
+  monkeypatch.setattr(inception, "_block_e", spy)
   inception.kernels.__wrapped__()  # traces the whole network
   assert pools == [inception._average, inception._maximum]
 
 
-@pytest.mark.parametrize(
-  "resize, centre, scale", [("tensorflow", 128, 128), ("pytorch", 127.5, 127.5)]
-)
-def test_pixels_come_to_the_range_that_each_program_uses(monkeypatch, resize, centre, scale):
+@pytest.mark.parametrize("resize, centre", [("tensorflow", 128), ("pytorch", 127.5)])
+def test_pixels_come_to_the_range_that_each_program_uses(monkeypatch, resize, centre):
   seen = []
   monkeypatch.setattr(inception, "pool3", lambda params, x: seen.append(np.asarray(x)) or x)
   inception._FROM_PIXELS[resize](None, jnp.asarray(IMAGES))
@@ -189,15 +191,7 @@ def test_pixels_come_to_the_range_that_each_program_uses(monkeypatch, resize, ce
   grid = np.meshgrid(*axes, indexing="ij")
   for channel in range(3):
     by_hand = ndimage.map_coordinates(IMAGES[0, ..., channel].astype(float), grid, order=1)
-    np.testing.assert_allclose(x[0, ..., channel], (by_hand - centre) / scale, atol=1e-4)
-
-
-def test_a_name_is_of_the_weights(arrays, params):
-  name = inception.name_of(params)
-  assert name.startswith("inception-2015 sha256:") and len(name.split(":")[1]) == 12
-  assert name == inception.name_of(inception.params_of(arrays | dict(fc=np.zeros(3))))
-  first = "Conv2d_1a_3x3.bn.bias"
-  assert name != inception.name_of(inception.params_of(arrays | {first: arrays[first] + 1e-3}))
+    np.testing.assert_allclose(x[0, ..., channel], (by_hand - centre) / centre, atol=1e-4)
 
 
 NAME = "Mixed_5b.branch1x1.conv.weight"
@@ -209,7 +203,6 @@ WEIGHT = np.zeros((64, 192, 1, 1))
   [
     (NAME, None, f"no parameter {NAME}"),
     (NAME, WEIGHT + np.nan, f"{NAME}: nan at output 0, input 0, row 0, column 0"),
-    (NAME, WEIGHT + 1e300, "Mixed_5b.branch1x1.kernel: inf at "),
     ("Conv2d_1a_3x3.bn.running_var", -np.ones(32), "running_var: -1.0 at channel 0"),
   ],
 )
@@ -232,8 +225,3 @@ def test_weights_that_are_not_all_there_are_refused(params):
 def test_refuses_other_images(images):
   with refused("inception", images.dtype, list(images.shape)):
     inception.features({}, images)
-
-
-def test_refuses_other_ways_to_resize():
-  with refused("resize='bicubic'"):
-    inception.features({}, IMAGES, resize="bicubic")

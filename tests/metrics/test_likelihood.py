@@ -54,9 +54,8 @@ def draw(path, cov, k, draws=DRAWS):
 
 
 def log_density(cov, y):
-  return -0.5 * (
-    np.sum(y * np.linalg.solve(cov, y.T).T, -1) + np.linalg.slogdet(2 * np.pi * cov)[1]
-  )
+  square = np.sum(y * np.linalg.solve(cov, y.T).T, -1)
+  return -0.5 * (square + np.linalg.slogdet(2 * np.pi * cov)[1])
 
 
 def make_grid(order, steps, quarters, t_max, t_min):
@@ -91,8 +90,6 @@ def gap(path, order, quarters, steps, *, a=0.9, t_max=1.0, t_min=0.01, factor=1.
     (ip.FlowMatching(), "full", [1, 2, 0, 3], 0.05),
     pytest.param(ip.FlowMatching(), "pyramid", [0, 4, 1, 4], 0.05, marks=pytest.mark.slow),
     (ip.DiscreteVP(), "pyramid", CLEAN, 0.16),
-    pytest.param(ip.DiscreteVP(), "autoregressive", [1, 2, 0, 3], 0.05, marks=pytest.mark.slow),
-    pytest.param(ip.DiscreteVP(), "full", [4, 4, 1, 0], 0.05, marks=pytest.mark.slow),
   ],
 )
 def test_lies_below_the_exact_value_and_reaches_it_as_steps_shrink(
@@ -151,9 +148,8 @@ def test_a_grid_for_each_example_and_vectors_as_tokens():
   path, clean = ip.Cosine(), lambda x_t, t: 0.5 * x_t
   grid = jnp.asarray(make_grid("autoregressive", 4, [0, 1, 4, 2], 1.0, 0.01))
   y = jax.random.normal(jax.random.key(2), (3, TOKENS, 2))
-  run = lambda grid: likelihood.lower_bound(
-    clean, jax.random.key(1), y, grid, path=path, sigma_data=SIGMA
-  )
+  how = dict(path=path, sigma_data=SIGMA)
+  run = lambda grid: likelihood.lower_bound(clean, jax.random.key(1), y, grid, **how)
   each = jnp.repeat(grid[:, None], 3, axis=1)
   values = run(each)
   assert values.shape == (3,)
@@ -168,6 +164,8 @@ def test_matrices_stop_at_their_ends_and_repeat_no_row():
   np.testing.assert_array_equal(levels, [[2, 2, 2], [1, 2, 2], [1, 2, 1], [1, 2, 0]])
   whole = levels_lib.pyramid(3, 4)
   np.testing.assert_array_equal(likelihood.ending_at(whole, np.zeros(4, int)), whole)
+  with refused("ends: 3 at token 1"):
+    likelihood.ending_at(levels_lib.autoregressive(2, 3), np.array([1, 3, 0]))
 
 
 Y, GRID = np.zeros((3, TOKENS, 2), np.float32), np.linspace([1.0] * TOKENS, [0.01] * TOKENS, 3)
@@ -182,12 +180,9 @@ def placed(array, value, *place):
 @pytest.mark.parametrize(
   "y, grid, sigma_data, line",
   [
-    (Y.astype(np.int32), GRID, SIGMA, "y of int32"),
     (Y[0, 0], GRID, SIGMA, "y of float32 (2,)"),
     (placed(Y, np.nan, 1, 2, 0), GRID, SIGMA, "y: nan at sequence 1, token 2, dimension 0"),
     (Y, GRID[:, :3], SIGMA, "grid of shape (3, 3)"),
-    (Y, GRID[:, None].repeat(2, 1), SIGMA, "grid of shape (3, 2, 4)"),
-    (Y, placed(GRID, np.nan, 1, 2), SIGMA, "grid: nan at row 1, token 2"),
     (Y, placed(GRID, 1.5, 0, 1), SIGMA, "grid: 1.5 at row 0, token 1"),
     (Y, GRID[::-1], SIGMA, "at row 1, token 0; times may not rise"),
     (Y, GRID, 0.0, "sigma_data=0.0"),
@@ -198,16 +193,3 @@ def test_arguments_that_have_no_bound_are_refused(y, grid, sigma_data, line):
   how = dict(path=ip.Cosine(), sigma_data=sigma_data)
   with refused(line):
     likelihood.lower_bound(clean, jax.random.key(1), y, grid, **how)
-
-
-@pytest.mark.parametrize(
-  "ends, place",
-  [
-    ([1.0, 2.0, 0.0], "ends of float64"),
-    ([1, 3, 0], "ends: 3 at token 1"),
-    ([-1, 0, 0], "ends: -1 at token 0"),
-  ],
-)
-def test_ends_beyond_the_levels_are_refused(ends, place):
-  with refused(place):
-    likelihood.ending_at(levels_lib.autoregressive(2, 3), np.array(ends))

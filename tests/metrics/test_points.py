@@ -27,20 +27,17 @@ def test_numbers_of_any_type_have_the_same_distance(metric, dtype):
   assert_close(metric(X.astype(dtype), Y.astype(dtype)), metric(X.astype(float), Y.astype(float)))
 
 
-@pytest.mark.parametrize("metric", ANY)
-def test_examples_are_flattened(metric):
-  assert_close(metric(X, Y), metric(X.reshape(40, 8), Y.reshape(40, 8)))
-
-
-@pytest.mark.parametrize("metric", [m for m in ANY if m is not neighbours.nearest])
-def test_the_order_of_points_changes_nothing(metric):
-  assert_close(metric(X[::-1], Y[np.argsort(Y[:, 0, 0])]), metric(X, Y))
-
-
 def with_nan(x):
   x = x.astype(float)
   x[7, 1, 1] = np.nan
   return x
+
+
+@pytest.mark.parametrize("metric", ANY)
+def test_examples_are_flattened_and_their_order_changes_nothing(metric):
+  assert_close(metric(X, Y), metric(X.reshape(40, 8), Y.reshape(40, 8)))
+  if metric is not neighbours.nearest:
+    assert_close(metric(X[::-1], Y[np.argsort(Y[:, 0, 0])]), metric(X, Y))
 
 
 @pytest.mark.parametrize("metric", ALL)
@@ -48,11 +45,8 @@ def with_nan(x):
   "x, y, place",
   [
     (X, with_nan(Y), ": nan at sequence 7, token 1, dimension 1"),
-    (with_nan(X), Y, ": nan at sequence 7, token 1, dimension 1"),
     (X, Y[:, :3], ""),
     (X[:0], Y, " of 0 sequences"),
-    (X, Y[:, :0], "(40, 0, 2)"),
-    (X, Y.astype(str), " of <U"),
   ],
 )
 def test_bad_sets_are_refused(metric, x, y, place):

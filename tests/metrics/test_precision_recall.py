@@ -34,16 +34,14 @@ def test_agrees_with_the_definition(memory):
   assert precision_recall.scores(x, y, memory=memory) == pytest.approx(expected)
 
 
-def test_a_set_holds_itself():
+def test_a_set_holds_itself_sets_apart_share_nothing_and_far_features_keep_their_distances():
   x = normal(0, 200, 6)
   found = precision_recall.scores(x, x)
   assert {found[name] for name in ("precision", "recall", "coverage")} == {1.0}
-
-
-def test_sets_apart_share_nothing():
-  x = normal(0, 100, 6)
-  found = precision_recall.scores(x, x + 100)
-  assert found == dict(precision=0.0, recall=0.0, density=0.0, coverage=0.0)
+  assert set(precision_recall.scores(x, x + 100).values()) == {0.0}
+  x, y = normal(0, 60, 4), normal(1, 60, 4)
+  plain, far = (precision_recall.scores(x + shift, y + shift) for shift in (0, 1e5))
+  assert far == pytest.approx(plain)
 
 
 def test_fresh_data_have_a_density_of_one():
@@ -53,30 +51,6 @@ def test_fresh_data_have_a_density_of_one():
   n, k = 1500, 5
   expected = 1 - np.prod([(n - 1 - i) / (2 * n - 1 - i) for i in range(k)])
   assert found["coverage"] == pytest.approx(expected, abs=0.02)
-
-
-def test_a_lost_mode_costs_recall_and_coverage_but_no_precision():
-  modes = np.array([[0.0, 0.0], [50.0, 0.0]])[np.arange(300) % 2]
-  x = modes + normal(0, 300, 2)
-  y = normal(1, 300, 2)
-  found = precision_recall.scores(x, y)
-  assert found["precision"] > 0.9 and found["recall"] < 0.55 and found["coverage"] < 0.55
-  back = precision_recall.scores(y, x)
-  assert back["precision"] == found["recall"] and back["recall"] == found["precision"]
-
-
-def test_one_outlier_of_the_data_fools_precision_more_than_density():
-  x, y = normal(0, 300, 4), normal(1, 300, 4) + 8
-  outlier = np.concatenate([x[:-1], np.full((1, 4), 8.0)])
-  before, after = (precision_recall.scores(a, y) for a in (x, outlier))
-  assert after["precision"] - before["precision"] > 0.9
-  assert after["density"] - before["density"] < 0.3
-
-
-def test_features_far_from_zero_keep_their_distances():
-  x, y = normal(0, 60, 4), normal(1, 60, 4)
-  plain, far = (precision_recall.scores(x + shift, y + shift) for shift in (0, 1e5))
-  assert far == pytest.approx(plain)
 
 
 def test_memory_is_of_blocks_not_of_all_pairs():

@@ -24,16 +24,6 @@ def test_a_part_holds_the_same_rows_in_any_order(rows, count):
   assert table(rows[first]) == table(rows[order][again])
 
 
-def test_blocks_change_nothing(monkeypatch):
-  whole = subsets.shuffle(ROWS[0])
-  monkeypatch.setattr(subsets, "_NUMBERS", 100)
-  np.testing.assert_array_equal(subsets.shuffle(ROWS[0]), whole)
-
-
-def test_the_whole_set_keeps_its_order():
-  np.testing.assert_array_equal(subsets.choose(ROWS[0], 10**6), np.arange(300))
-
-
 def test_every_row_is_as_likely_whatever_it_holds():
   rows = np.sort(RNG.normal(size=(40, 1)), axis=0)
   counts = np.zeros(40)
@@ -42,9 +32,13 @@ def test_every_row_is_as_likely_whatever_it_holds():
   assert np.abs(counts - 500).max() < 4.5 * np.sqrt(2000 * 0.25 * 0.75)
 
 
-def test_equal_rows_have_equal_keys_and_others_have_not():
+def test_equal_rows_have_equal_keys_and_blocks_change_nothing(monkeypatch):
   rows = np.concatenate([ROWS[0], ROWS[0][::-1], -ROWS[0]])
   found = subsets.keys(rows)
   np.testing.assert_array_equal(found[:300], found[300:600][::-1])
   assert len(np.unique(found)) == 600
   np.testing.assert_array_equal(subsets.keys(rows.astype(np.float64)), found)
+  whole = subsets.shuffle(ROWS[0])
+  monkeypatch.setattr(subsets, "_NUMBERS", 100)
+  np.testing.assert_array_equal(subsets.shuffle(ROWS[0]), whole)
+  np.testing.assert_array_equal(subsets.choose(ROWS[0], 10**6), np.arange(300))

@@ -109,46 +109,14 @@ def test_the_cache_equals_one_banded_pass(splits, window, size):
   assert int(cache.length) == TOKENS
 
 
-def test_each_kind_of_condition_has_a_layer_of_its_own():
-  params, _, _ = of_every_kind(ALL)
-  layers = {name: layer for name, layer in params["params"].items() if "condition_" in name}
-  found = jax.tree.map(jnp.shape, layers)
-  vector, value = lambda n: dict(kernel=(n, 16), bias=(16,)), dict(embedding=(5, 16))
-  assert found == dict(
-    condition_action=vector(2),
-    condition_button=value,
-    condition_flag=value,
-    condition_goal=vector(4),
-    condition_skill=value,
-  )
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_a_condition_is_seen_by_its_token_and_those_after_or_by_all(name):
-  params, args, cond = of_every_kind(ALL)
-  other = ~cond[name] if name == "flag" else (cond[name] + 1) % 4
-  first = 4 if conditioning.is_per_token(other) else 0
-  if first:
-    other[:, np.arange(TOKENS) != first] = cond[name][:, np.arange(TOKENS) != first]
-  apply = jax.jit(ALL.apply)
-  change = np.abs(apply(params, *args, cond) - apply(params, *args, cond | {name: other}))
-  change = change.max(axis=(0, 2))
-  assert np.all(change[:first] == 0) and np.all(change[first:] > 1e-4)
-
-
 def test_values_are_rows_of_a_table_and_vectors_products_with_a_matrix():
   """A value is a one-hot vector to a linear layer without bias; what is shared is repeated."""
   net = ALL.clone(num_classes=0)
   params, args, cond = of_every_kind(net)
   hot = lambda a: np.eye(5, dtype=np.float32)[np.asarray(a, int)]
   repeated = lambda a: np.repeat(a[:, None], TOKENS, axis=1)
-  vectors = dict(
-    action=cond["action"],
-    button=hot(cond["button"]),
-    flag=hot(cond["flag"]),
-    goal=repeated(cond["goal"]),
-    skill=repeated(hot(cond["skill"])),
-  )
+  vectors = dict(action=cond["action"], button=hot(cond["button"]), flag=hot(cond["flag"]))
+  vectors |= dict(goal=repeated(cond["goal"]), skill=repeated(hot(cond["skill"])))
   linear = {
     name: dict(kernel=layer["embedding"], bias=jnp.zeros(16)) if "embedding" in layer else layer
     for name, layer in params["params"].items()
@@ -157,9 +125,7 @@ def test_values_are_rows_of_a_table_and_vectors_products_with_a_matrix():
   np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-  "left_out", [["action"], list(KINDS), ["label"], ["action", "label", *KINDS]]
-)
+@pytest.mark.parametrize("left_out", [["action"], ["label"], ["action", "label", *KINDS]])
 @pytest.mark.parametrize("streams", [1, 2])
 def test_a_condition_left_out_is_null_in_every_bit(left_out, streams):
   params, args, cond = of_every_kind(ALL)
@@ -171,20 +137,12 @@ def test_a_condition_left_out_is_null_in_every_bit(left_out, streams):
   assert np.abs(expected - apply(params, *args, cond)).max() > 1e-3
 
 
-def test_values_beyond_the_vocabulary_are_no_other_value():
-  params, args, cond = of_every_kind(ALL)
-  out = ALL.apply(params, *args, cond | dict(skill=np.array([5, 0])))
-  assert np.all(np.isnan(out[0])) and np.all(np.isfinite(out[1]))
-
-
 @pytest.mark.parametrize(
   "changed",
   [
     dict(action=np.ones((BATCH, TOKENS, 3))),
-    dict(action=np.ones((BATCH, TOKENS - 1, 2))),
     dict(action=np.ones((BATCH, TOKENS), int)),
     dict(button=np.ones((BATCH, TOKENS, 5))),
-    dict(goal=np.ones((BATCH, 3))),
     dict(speed=np.ones((BATCH, TOKENS, 1))),
   ],
   ids=lambda changed: "-".join(f"{n}{a.shape}" for n, a in changed.items()),
@@ -242,8 +200,11 @@ def test_wrong_fields_are_named(changed, given, message):
     dataclasses.replace(NET, **changed).init(jax.random.key(0), *inputs(), **given)
 
 
-def test_a_cache_needs_a_size_and_the_network_a_sequence():
+def test_a_cache_needs_a_size_the_network_a_sequence_and_values_a_vocabulary():
   with pytest.raises(ValueError, match="model.window=None"):
     NET.empty_cache(BATCH)
   with pytest.raises(ValueError, match="is no sequence"):
     NET.init(jax.random.key(0), jnp.ones((2, 2)), jnp.ones((2, 1)), jnp.ones((2, 1)))
+  params, args, cond = of_every_kind(ALL)
+  out = ALL.apply(params, *args, cond | dict(skill=np.array([5, 0])))
+  assert np.all(np.isnan(out[0])) and np.all(np.isfinite(out[1]))

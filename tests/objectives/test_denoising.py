@@ -107,10 +107,8 @@ def value_and_slope(streams, causal):
   pattern = patterns.two_stream if streams == 2 else patterns.token
   args = dict(f=FS[1], sample_times=sample_times(pattern), weight=weights.min_snr, streams=streams)
   loss = functools.partial(denoising.loss, net.apply, drop_rate=0.3, **args)
-  of = lambda batch: jax.value_and_grad(lambda p: loss(p, None, batch, jax.random.key(0))[0])(
-    params
-  )
-  return jax.jit(of)
+  value = lambda p, batch: loss(p, None, batch, jax.random.key(0))[0]
+  return jax.jit(functools.partial(jax.value_and_grad(value), params))
 
 
 @pytest.mark.parametrize("streams, causal", [(1, True), (1, False), (2, True)])

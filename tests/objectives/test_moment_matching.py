@@ -84,7 +84,6 @@ def test_golden_gradient(float64):
     (kernels.rbf, [4 / 3, 10 / 3], [0.00772994, 0.04321828]),
     (kernels.energy, [1.0, 1.0], [0.01125, 0.05125]),
   ],
-  ids=["laplace", "rbf", "energy"],
 )
 def test_golden_discrepancies(kernel, scale, expected, float64):
   found = mmd2(jnp.array(Y), jnp.array(Z), kernel, jnp.array(scale)[:, None, None])
@@ -122,6 +121,25 @@ def loss(params, frozen, batch, apply=apply, **changed):
   )
   key = jax.random.key(0)
   return moment_matching.loss(apply, params, frozen, batch, key, **{**given, **changed})
+
+
+def passes(net, x, draw, cond=None, group_size=4):
+  """The times, x_t and both outputs of the loss on these data, whose draws it repeats."""
+  f, k = pz.EulerFlow(FM), jax.random.split(jax.random.key(0), 4)
+  times = draw(k[0], x.shape, path=FM, group_size=group_size)
+  eps = 0.5 * jax.random.normal(k[1], x.shape)
+  x_t, x_r = (interpolants.interpolate(FM, x, eps, u) for u in (times.t, times.r))
+  y = f(net, PARAMS, x_t, times.s, times.t, cond)
+  return times, x_t, y, f(net, PARAMS, x_r, times.s, times.r, cond)
+
+
+def scale_of(times, size=3):
+  """1 / (D |c_out|)."""
+  return 1 / (np.abs(pz.EulerFlow(FM).c_out(times.s, times.t)) * size)
+
+
+def without_dropout(*args, rngs):
+  return apply(*args)
 
 
 @pytest.fixture
@@ -167,40 +185,22 @@ def test_dropped_labels_reach_the_target_only_if_asked_and_augmentation_both_pas
 
 def test_the_consistency_model_is_one_particle_and_the_energy_kernel(batch):
   """IMM lemma 1: s at t_min, M = 1: a weighted squared distance between y and z."""
-  value, metrics = loss(
-    PARAMS,
-    PARAMS,
-    batch,
-    apply=lambda *args, rngs: apply(*args),
-    sample_times=sample_times(p_endpoint=1.0),
-    kernel=kernels.energy,
-    weight=weights.uniform,
-    group_size=1,
-  )
-  f, k = pz.EulerFlow(FM), jax.random.split(jax.random.key(0), 4)
-  times = sample_times(p_endpoint=1.0)(k[0], (32, 3), path=FM, group_size=1)
-  eps = 0.5 * jax.random.normal(k[1], (32, 3))
-  at = lambda u: interpolants.interpolate(FM, batch["x"], eps, u)
-  y = f(apply, PARAMS, at(times.t), times.s, times.t, batch["cond"])
-  z = f(apply, PARAMS, at(times.r), times.s, times.r, batch["cond"])
-  scale = 1 / (jnp.abs(f.c_out(times.s, times.t)) * 3)
-  expected = jnp.mean(2 * scale[:, 0] * jnp.sum((y - z) ** 2, -1))
+  draw = sample_times(p_endpoint=1.0)
+  given = dict(apply=without_dropout, kernel=kernels.energy, weight=weights.uniform, group_size=1)
+  value, metrics = loss(PARAMS, PARAMS, batch, sample_times=draw, **given)
+  times, _, y, z = passes(apply, batch["x"], draw, batch["cond"], group_size=1)
+  expected = jnp.mean(2 * scale_of(times)[:, 0] * jnp.sum((y - z) ** 2, -1))
   np.testing.assert_allclose(value, expected, rtol=1e-3)
   assert set(metrics) == {"loss", "mmd2"}, "no other particle, no kernel of two"
 
 
 @pytest.mark.parametrize("group_size,m", [(2, 1.0), (4, 1.0), (4, 3.0)])
 def test_the_kernel_of_different_particles_is_logged_by_time(batch, group_size, m):
-  without_dropout = lambda *args, rngs: apply(*args)
   kernel = functools.partial(kernels.laplace, bandwidth_multiplier=m)
   given = dict(apply=without_dropout, group_size=group_size, kernel=kernel)
   _, metrics = loss(PARAMS, PARAMS, batch, **given)
-  k = jax.random.split(jax.random.key(0), 4)
-  times = sample_times()(k[0], (32, 3), path=FM, group_size=group_size)
-  f, eps = pz.EulerFlow(FM), 0.5 * jax.random.normal(k[1], (32, 3))
-  x_t = interpolants.interpolate(FM, batch["x"], eps, times.t)
-  y = np.asarray(f(apply, PARAMS, x_t, times.s, times.t, batch["cond"]))
-  scale = 1 / (np.abs(f.c_out(times.s, times.t)) * 3)[:, 0]
+  times, _, y, _ = passes(apply, batch["x"], sample_times(), batch["cond"], group_size)
+  y, scale = np.asarray(y), scale_of(times)[:, 0]
   found = [[] for _ in range(4)]
   for g in range(0, 32, group_size):
     pairs = itertools.permutations(range(g, g + group_size), 2)
@@ -227,7 +227,7 @@ def test_per_particle_times_go_from_one_particle_to_many(batch):
   assert abs(at(1.0)[0] / one - 1) > 0.05
 
 
-def test_the_naive_objective_meets_data(batch):
+def test_the_naive_objective_meets_data_and_a_mask_is_refused(batch):
   """r = s: the target is the data at time s, whatever the frozen model."""
   naive = sample_times(mapping=mappings.to_target)
   one = loss(PARAMS, PARAMS, batch, sample_times=naive)[0]
@@ -235,6 +235,8 @@ def test_the_naive_objective_meets_data(batch):
   same = loss(PARAMS, zeros, batch, sample_times=naive)[0]
   np.testing.assert_allclose(one, same)
   assert one > 0
+  with pytest.raises(ValueError, match="data: a batch with a mask"):
+    loss(PARAMS, PARAMS, dict(batch, mask=jnp.ones((32, 1), bool)))
 
 
 def test_value_at_initialisation():
@@ -242,15 +244,8 @@ def test_value_at_initialisation():
   x = 0.5 * jax.random.normal(jax.random.key(1), (2048, 3072))
   zero = lambda params, x, s, t, cond, rngs: jnp.zeros_like(x)
   times = sample_times(mapping=functools.partial(mappings.eta_decrement, k=15.0))
-  value, _ = loss(
-    PARAMS,
-    PARAMS,
-    dict(x=x),
-    apply=zero,
-    f=pz.SimpleEDM(FM),
-    sample_times=times,
-    weight=functools.partial(weights.imm, a=1.0, b=5.0),
-  )
+  given = dict(f=pz.SimpleEDM(FM), weight=functools.partial(weights.imm, a=1.0, b=5.0))
+  value, _ = loss(PARAMS, PARAMS, dict(x=x), apply=zero, sample_times=times, **given)
   np.testing.assert_allclose(value, 0.0035, rtol=0.15)
 
 
@@ -273,14 +268,9 @@ def test_the_value_is_the_mean_over_active_clouds_and_its_gradient_of_params(rul
   of = lambda *both: loss(*both, dict(x=x), tokens, particles=of_group, sample_times=draw)
 
   def by_hand():
-    f, k = pz.EulerFlow(FM), jax.random.split(jax.random.key(0), 4)
-    times = draw(k[0], x.shape, path=FM, group_size=4)
-    eps = 0.5 * jax.random.normal(k[1], x.shape)
-    at = lambda u: interpolants.interpolate(FM, x, eps, u)
-    y = f(tokens, PARAMS, at(times.t), times.s, times.t)
-    z = f(tokens, PARAMS, at(times.r), times.s, times.r)
+    times, x_t, y, z = passes(tokens, x, draw)
     w = weights.imm(FM, times.s, times.t)
-    c = of_group(y, z, at(times.t), w, times, f, group_size=4)
+    c = of_group(y, z, x_t, w, times, pz.EulerFlow(FM), group_size=4)
     distance = mmd2(c.y, c.z, kernels.laplace, c.scale, c.similarity)
     return distance, times.active[::4, :, 0], w[::4, :, 0]
 
@@ -334,11 +324,6 @@ def test_in_two_streams_active_tokens_are_matched_given_the_context_before_them_
   assert all(np.all(g[-1] == 0) for g in jax.tree.leaves(of_frozen))
 
 
-def test_a_mask_is_refused(batch):
-  with pytest.raises(ValueError, match="data: a batch with a mask"):
-    loss(PARAMS, PARAMS, dict(batch, mask=jnp.ones((32, 1), bool)))
-
-
 def two_streams(x, net, params=None, particles=particles.prefix, **given):
   """The loss of sequences with a clean context and a conditioning of `given`."""
   times = sample_times(pattern=functools.partial(patterns.two_stream, noisy=0.0))
@@ -352,23 +337,6 @@ X = jnp.asarray(np.random.default_rng(4).normal(0, 0.5, (16, 4, 2)), jnp.float32
 
 def sines(params, x, s, t, cond, *, streams, rngs):
   return jnp.sin(params * x + t) * (1.0 + s)
-
-
-def test_contiguous_groups_change_nothing_and_others_share_their_times():
-  seen = {}
-
-  def spy(y, z, x_t, w, times, f, **given):
-    seen.update(times=times)
-    return particles.prefix(y, z, x_t, w, times, f, **given)
-
-  value = lambda rule: two_streams(X, sines, 3.0, spy, grouping=rule)
-  in_rows = lambda key, x, **_: jnp.tile(jnp.arange(16)[:, None], (1, 8))
-  np.testing.assert_allclose(value(in_rows), value(grouping.contiguous), rtol=1e-6)
-  assert np.isfinite(value(grouping.by_prefix))
-  slots = seen["times"].t.reshape(4, 4, 8)
-  np.testing.assert_array_equal(slots, slots[:, :1] + 0 * slots)
-  found = grouping.scatter_slots(seen["times"].t, seen["times"].assignment)
-  assert np.any(found[:4, 6] != found[:1, 6]), "neighbours of the batch need not"
 
 
 def test_the_frozen_model_alone_starts_from_the_datum_of_the_posterior():
@@ -390,9 +358,8 @@ def test_the_frozen_model_alone_starts_from_the_datum_of_the_posterior():
 
 
 def test_the_posterior_mean_lowers_the_loss():
-  value = lambda params, rule: two_streams(
-    X, sines, params, grouping=grouping.by_prefix, posterior=rule
-  )
+  how = dict(grouping=grouping.by_prefix)
+  value = lambda params, rule: two_streams(X, sines, params, posterior=rule, **how)
   mean = functools.partial(posterior.minibatch_mean, inverse_bandwidth=2.0)
   found, slope = jax.value_and_grad(value)(3.0, mean)
   other, other_slope = jax.value_and_grad(value)(3.0, posterior.conditional)
@@ -435,13 +402,9 @@ def test_a_rule_gets_the_outputs_of_the_examples_in_its_slots(key):
     seen.update(y=y, z=z, times=times)
     return particles.prefix(y, z, x_t, w, times, f, **given)
 
-  loss(
-    *({}, {}, batch, label_and_time),
-    f=Plain(FM),
-    sample_times=sample_times(pattern=functools.partial(patterns.two_stream, noisy=0.0)),
-    particles=spy,
-    conditioning=two_stream.TwoStream(grouping=grouping.by_prefix),
-  )
+  times = sample_times(pattern=functools.partial(patterns.two_stream, noisy=0.0))
+  given = dict(conditioning=two_stream.TwoStream(grouping=grouping.by_prefix), sample_times=times)
+  loss({}, {}, batch, label_and_time, f=Plain(FM), particles=spy, **given)
   y, z, examples = seen["y"][:, 4:, 0], seen["z"][:, 4:, 0], seen["times"].assignment[:, 4:]
   s, r, t = (u[:, 4:, 0] for u in (seen["times"].s, seen["times"].r, seen["times"].t))
   jumps = np.asarray(r > s)  # a jump of no length is no output of the network

@@ -65,9 +65,8 @@ def test_a_consistent_network_lands_where_its_halves_land(x):
     c_out = jnp.where(s == t, 1.0, F.c_out(s, t))
     return (off * std(s) / std(t) - F.c_skip(s, t)) / c_out * x_in / F.c_in(t)
 
-  of = lambda off: loss(
-    flow, off, off, dict(x=x), f=F, weight=rows(True), sample_times=dyadic(t_max=0.95, t_min=0.05)
-  )
+  given = dict(f=F, weight=rows(True), sample_times=dyadic(t_max=0.95, t_min=0.05))
+  of = lambda off: loss(flow, off, off, dict(x=x), **given)
   with jax.debug_key_reuse(False):
     (rest, metrics), (away, _) = map(jax.jit(of), (1.0, 1.1))
   assert rest < 1e-9 < 1e-3 < away
@@ -174,11 +173,8 @@ def test_two_streams_jump_in_active_tokens_alone(x):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 1.0])
-def test_a_batch_needs_both_kinds_of_rows(share, x):
+def test_a_mask_and_a_batch_of_one_kind_of_rows_are_refused(share, x):
   with pytest.raises(ValueError, match=f"share={share} of a batch of {len(x)}"):
     loss(network, PARAMS, FROZEN, dict(x=x), share=share)
-
-
-def test_a_mask_is_refused(x):
   with pytest.raises(ValueError, match="data: a batch with a mask"):
     loss(network, PARAMS, FROZEN, dict(x=x, mask=jnp.ones((EXAMPLES, 5, 1), bool)))

@@ -10,7 +10,7 @@ from benchmarks import moment_forcing
 from configs import imm_digits, moment_forcing_walk
 from dfim import sample
 from dfim.config import schedules
-from dfim.training import checks, experiment, step as step_lib
+from dfim.training import experiment, step as step_lib
 
 TOKEN, TWO_STREAM = (dict(name=f"core.patterns.{name}") for name in ("token", "two_stream"))
 
@@ -66,12 +66,8 @@ def test_a_window_shorter_than_the_data_is_told(tokens, told, caplog):
 @pytest.mark.parametrize(
   "accumulate,message",
   [
-    (
-      3,
-      "^batch_size=64: not a multiple of objective.group_size x devices x accumulate = .*=60",
-    ),
+    (3, "^batch_size=64: not a multiple of objective.group_size x devices x accumulate = .*=60"),
     (0, "^accumulate=0: set it to 1 or more"),
-    (2.0, "^accumulate=2.0: wants int"),
   ],
 )
 def test_micro_batches_of_broken_groups_are_refused(accumulate, message):
@@ -122,7 +118,6 @@ def test_the_kernel_follows_its_schedule_and_the_conditioning_stays():
     ),
     ("objective.sample_times", dict(name="core.times.sample"), "^objective.sample_times: give it"),
     ("objective.particles", dict(name="core.particles.example"), "particles.example with times"),
-    ("objective.sample_times.p_endpoint", 3.0, "p_endpoint=3.0: a probability"),
   ],
 )
 def test_what_two_streams_cannot_use_is_refused(field, value, message):
@@ -131,32 +126,24 @@ def test_what_two_streams_cannot_use_is_refused(field, value, message):
   refused(config, message)
 
 
-def test_a_label_beyond_the_classes_is_refused_in_whichever_batch_it_comes(tmp_path):
-  label = np.zeros(512, np.int32)
-  label[200] = 10  # of the network's ten, 0 to 9
-  np.savez(tmp_path / "some.npz", images=np.zeros((512, 8, 8, 1), np.uint8), labels=label)
+def images(tmp_path, size=64, **arrays):
+  np.savez(tmp_path / "some.npz", images=np.zeros((size, 8, 8, 1), np.uint8), **arrays)
   config = imm_digits.get_config("smoke")
   config.data = dict(name="data.images.sets.npz", path=str(tmp_path / "some.npz"))
-  config.evaluators = {}
-  config.batch_size = 8
-  built = experiment.build(config, devices=jax.devices()[:1])
-  with pytest.raises(experiment.ConfigError, match="^model.num_classes=10: the data have label 10"):
-    list(itertools.islice(built.batches(0), 64))  # an epoch
-
-
-def images(tmp_path, **arrays):
-  np.savez(tmp_path / "some.npz", images=np.zeros((64, 8, 8, 1), np.uint8), **arrays)
-  config = imm_digits.get_config("smoke")
-  config.data = dict(name="data.images.sets.npz", path=str(tmp_path / "some.npz"))
-  config.evaluators = {}
+  config.evaluators, config.batch_size = {}, 8
   return config
 
 
-def test_classes_without_labels_are_refused(tmp_path):
+def test_a_label_beyond_the_classes_is_refused_in_whichever_batch_it_comes(tmp_path):
+  labels = np.zeros(512, np.int32)
+  labels[200] = 10  # of the network's ten, 0 to 9
+  built = experiment.build(images(tmp_path, 512, labels=labels), devices=jax.devices()[:1])
+  with pytest.raises(experiment.ConfigError, match="^model.num_classes=10: the data have label 10"):
+    list(itertools.islice(built.batches(0), 64))  # an epoch
   refused(images(tmp_path), "^model.num_classes=10: the data have no labels")
 
 
-@pytest.mark.parametrize("occurring", [(0, 1, 2), (0, 3, 7)], ids=str)
+@pytest.mark.parametrize("occurring", [(0, 3, 7)], ids=str)
 def test_classes_that_the_data_lack_are_never_sampled(occurring, tmp_path, caplog):
   config = images(tmp_path, labels=np.resize(np.array(occurring), 64))
   built = experiment.build(config, devices=jax.devices()[:1])
@@ -170,18 +157,10 @@ def test_numbers_of_the_first_batch_must_be_finite():
   refused(config, "^data: x: nan at example 0")
 
 
-@pytest.mark.parametrize("rate,weight", [(0.0, 2.0), (0.0, 0.5)], ids=str)
+@pytest.mark.parametrize("rate,weight", [(0.0, 2.0)])
 def test_guidance_needs_a_network_that_was_trained_without_its_condition(rate, weight):
   config = imm_digits.get_config("smoke")
   config.objective.drop_rate, config.sampler.guidance = rate, weight
   built = experiment.build(config, devices=jax.devices()[:1])
   with pytest.raises(experiment.ConfigError, match=f"^sampler.guidance={weight}: .*drop_rate"):
     sample.make_draw(built)
-
-
-@pytest.mark.parametrize("shape", [(32, 6), (32, 6, 2), (32, 7, 1)], ids=str)
-def test_a_mask_of_another_shape_is_refused_by_its_own_name(shape):
-  batch = dict(x=np.zeros((32, 6, 2), np.float32), mask=np.ones(shape, bool))
-  batch["cond"] = dict(action=np.zeros((32, 6), np.int64))
-  with pytest.raises(ValueError, match="^data: mask of shape"):
-    checks.first_batch(batch, None)

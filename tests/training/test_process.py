@@ -21,7 +21,6 @@ ROOT = pathlib.Path(__file__).parents[2]
     (ConfigError("steps=0: wrong"), 2, "dfim: steps=0: wrong"),
     (preemption.PreemptedError("saved."), 75, "dfim: saved. "),
     (checkpoint.SaveError("disk full"), 1, "dfim: disk full"),
-    (checkpoint.ReadError("disk"), 1, "dfim: disk"),
     (nonfinite.NonFiniteError("step 3"), 1, "dfim: step 3"),
     (EOFError("of the caller"), 1, "dfim: of the caller"),
     (KeyboardInterrupt(), 1, "dfim: stopped by Ctrl-C"),

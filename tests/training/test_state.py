@@ -23,27 +23,15 @@ def advance(state, grads=GRADS, finite=True, **kwargs):
   return train_state.advance(state, grads, jnp.asarray(finite), tx=SGD, **kwargs)
 
 
-def test_no_two_trees_share_a_buffer():
+def test_trees_share_no_buffer_and_each_average_has_its_own_decay():
   """Donating a state whose trees are aliased fails at step 0."""
   state = train_state.init(PARAMS, SGD, ema=(0.9, 0.99), refresh_every=2)
   pointers = [a.unsafe_buffer_pointer() for a in jax.tree.leaves(state)]
   assert len(set(pointers)) == len(pointers)
-
-
-def test_each_average_has_its_own_decay():
   state = advance(train_state.init(PARAMS, SGD, ema=(0.9, 0.5)))
   np.testing.assert_allclose(leaf(state.params), [0.5, 2.5])
   np.testing.assert_allclose(leaf(state.ema["0.9"]), [0.95, 2.05])
   np.testing.assert_allclose(leaf(state.ema["0.5"]), [0.75, 2.25])
-
-
-def test_the_frozen_copy_is_refreshed_every_k_steps():
-  state = train_state.init(PARAMS, SGD, refresh_every=3)
-  for n in range(1, 5):
-    state = advance(state, refresh_every=3)
-    expected = 1.0 - 0.5 * (n // 3 * 3)
-    np.testing.assert_allclose(leaf(state.frozen)[0], expected)
-  assert advance(train_state.init(PARAMS, SGD)).frozen is None, "no third copy by default"
 
 
 def test_a_step_that_is_not_finite_is_counted_and_leaves_everything_else():
@@ -68,9 +56,15 @@ def seen_by(refresh_every, steps):
   return found
 
 
-def test_the_frozen_model_has_the_weights_before_the_update_or_those_of_the_last_refresh():
+def test_the_frozen_copy_is_refreshed_every_k_steps_and_the_loss_sees_it():
   assert seen_by(1, 3) == [(1.0, 1.0), (0.0, 0.0), (-1.0, -1.0)]
   assert seen_by(2, 4) == [(1.0, 1.0), (0.0, 1.0), (-1.0, -1.0), (-2.0, -1.0)]
+  state = train_state.init(PARAMS, SGD, refresh_every=3)
+  for n in range(1, 5):
+    state = advance(state, refresh_every=3)
+    expected = 1.0 - 0.5 * (n // 3 * 3)
+    np.testing.assert_allclose(leaf(state.frozen)[0], expected)
+  assert advance(train_state.init(PARAMS, SGD)).frozen is None, "no third copy by default"
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
@@ -90,7 +84,7 @@ def test_a_step_with_a_loss_or_gradient_that_is_not_finite_is_skipped(where):
   assert np.isfinite(leaf(state.params)).all()
 
 
-def test_an_update_that_is_not_finite_is_skipped():
+def test_an_update_that_is_not_finite_is_skipped_and_an_optimizer_may_start_from_infinity():
   """Adam without eps divides 0 by 0 where a gradient is 0, and its second moment may overflow."""
   for tx, grads in (
     (optax.adam(1e-3, eps=0.0), jnp.array([0.5, 0.0])),
@@ -100,10 +94,6 @@ def test_an_update_that_is_not_finite_is_skipped():
     after = train_state.advance(before, dict(a=grads), jnp.asarray(True), tx=tx)
     assert (int(after.step), int(after.skipped)) == (0, 1)
     chex.assert_trees_all_equal(after.replace(skipped=before.skipped), before)
-
-
-def test_an_optimizer_may_start_from_infinity():
-  """Such as the best loss so far of `optax.contrib.reduce_on_plateau`."""
   infinite = lambda params: dict(best=jnp.array(jnp.inf))
   tx = optax.GradientTransformation(infinite, lambda grads, state, params: (grads, state))
   after = train_state.advance(train_state.init(PARAMS, tx), GRADS, jnp.asarray(True), tx=tx)

@@ -1,6 +1,7 @@
 """Experiments that try to break the promises of docs/trust.md; `make trust` runs all of them."""
 
 from collections.abc import Callable, Mapping
+import json
 import os
 import pathlib
 import socket
@@ -9,6 +10,8 @@ import sys
 import time
 
 import ml_collections
+
+from dfim.training import monitor
 
 ROOT = pathlib.Path(__file__).parents[2]
 FULL = bool(os.environ.get("TRUST_FULL"))  # `make trust` sets it
@@ -83,3 +86,9 @@ def until(condition: Callable[[], bool], process: subprocess.Popen, seconds: flo
     assert process.poll() is None, process.communicate()
     assert time.monotonic() < deadline, "it takes too long"
     time.sleep(0.005)
+
+
+def metrics(workdir: pathlib.Path) -> list[dict]:
+  """All that was logged except times, memory and compilations, which differ between runs."""
+  lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+  return [{k: v for k, v in line.items() if k not in monitor.MACHINE} for line in lines]

@@ -63,9 +63,8 @@ def restore(workdir: pathlib.Path) -> None:
   if checkpoint.steps(str(workdir)):
     abstract = jax.eval_shape(lambda: state_of(0))
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    abstract = jax.tree.map(
-      lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), abstract
-    )
+    placed = lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place)
+    abstract = jax.tree.map(placed, abstract)
     x = checkpoint.restore(str(workdir), abstract)["x"]
     restored = int(x[0, 0])
     assert bool((x == restored).all())

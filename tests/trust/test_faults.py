@@ -17,20 +17,11 @@ from dfim.core import kernels
 from dfim.data.images import digits
 from dfim.training import experiment as experiment_lib, nonfinite, preemption, replay
 from tests import trust
+from tests.data.helpers import assert_equal
 from tests.trust import config as config_lib
 
+pytestmark = pytest.mark.usefixtures("keys_unchecked")
 ONE = jax.devices()[:1]
-
-
-def assert_equal(one, two):
-  for a, b in zip(*map(jax.tree.leaves, (one, two)), strict=True):
-    np.testing.assert_array_equal(a, b)
-
-
-@pytest.fixture(autouse=True)
-def relaxed():
-  with jax.debug_key_reuse(False):  # the same seed starts several runs
-    yield
 
 
 def nan_batches(batch_size, seed, start=0, *, bad_from, process=(0, 1)):
@@ -63,9 +54,10 @@ FAULTS = dict(
 )
 
 
-@pytest.mark.parametrize(
-  "fault", [pytest.param(n, marks=[pytest.mark.slow] * (n != "batch")) for n in FAULTS]
-)
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in FAULTS if name != "batch"]
+
+
+@pytest.mark.parametrize("fault", ["batch", *SLOW])
 def test_steps_that_are_not_finite_leave_the_state_count_stop_and_replay(fault, tmp_path):
   fine, config = (trust.small(imm_digits.get_config("smoke"), steps=n, every=100) for n in (3, 40))
   where, what = FAULTS[fault]
@@ -100,16 +92,12 @@ def test_a_short_run_without_one_good_step_is_an_error(tmp_path):
   with pytest.raises(nonfinite.NonFiniteError, match="step 5: .* 5 steps running"):
     train.train(config, str(tmp_path), devices=ONE)
   assert not checkpoint.steps(str(tmp_path))
-
-
-def test_replay_takes_a_bundle_alone(tmp_path):
   with pytest.raises(checkpoint.ConfigError, match="no config.json"):
-    replay.replay(str(tmp_path))
+    replay.replay(str(tmp_path / "checkpoints"))
 
 
 @pytest.mark.parametrize(
-  "number",
-  [signal.SIGTERM, signal.SIGINT, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)],
+  "number", [signal.SIGTERM, signal.SIGINT, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
 )
 def test_a_signal_saves_and_ends_with_a_code_for_the_scheduler(number, tmp_path):
   process = trust.start(trust.trainer(tmp_path))

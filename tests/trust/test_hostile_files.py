@@ -4,10 +4,12 @@ They stand for data, weights, statistics or an exported network of others. A rea
 would leave a trap file behind, or allocate far more than `ALLOWED`: each refusal is checked for it.
 """
 
+import contextlib
 import gzip
 import io
 import json
 import os
+import pathlib
 import pickle
 import resource
 import struct
@@ -18,7 +20,6 @@ import zlib
 import numpy as np
 import pytest
 
-from configs import imm_digits
 from dfim.config.errors import ConfigError
 from dfim.data.images import cifar, idx, latents, sets
 from dfim.data.series import forecasting
@@ -43,19 +44,12 @@ class Trap:
     return (os.mkdir, (self.path,))
 
 
-def imported(path):
-  """As `--mode=import`, whose new folder must not be made either."""
-  trap = str(path.parent / "trap")
-  export.import_weights(imm_digits.get_config("smoke"), trap, str(path), allow_pickle=True)
-
-
 # By reader: the call, the suffix of its file, and the start of the error.
 READERS = {
   "data.images.sets.npz": (lambda p: sets.npz(4, 0, path=p), ".npz", "data.path: {}"),
   "data.images.sets.folder": (lambda p: sets.folder(4, 0, path=p.parent, size=8), ".png", "{}"),
   "data.cifar": (lambda p: cifar.load(p, "train"), ".npz", "data.path: {}"),
   "data.series.forecasting.ett": (forecasting.ett, ".csv", "data.series.path: {}"),
-  "data.series.forecasting.exchange": (forecasting.exchange, ".csv", "data.series.path: {}"),
   "metrics.frechet": (frechet.load, ".npz", "{}: "),
   "metrics.classifier": (lambda p: classifier.load(p, {}), ".npz", "{}: "),
   "evaluators.fid npz": (fid.network, ".npz", "network.path: {}"),
@@ -64,9 +58,6 @@ READERS = {
   "interop.weights npz": (weights.read, ".npz", "{} is no sound npz"),
   "interop.weights safetensors": (weights.read, ".safetensors", "{} is no sound safetensors"),
   "interop.weights pt": (lambda p: weights.read(p, allow_pickle=True), ".pt", "{}"),
-  "import npz": (imported, ".npz", "{}"),
-  "import safetensors": (imported, ".safetensors", "{}"),
-  "import pkl": (imported, ".pkl", "{}"),
 }
 
 
@@ -74,6 +65,28 @@ READERS = {
 def compiled():
   """What the readers compile by themselves, before memory is limited: XLA cannot take that."""
   inception.kernels()
+
+
+@contextlib.contextmanager
+def small(limited=True):
+  """Fails if more than `ALLOWED` is allocated at a time, or asked for in vain.
+
+  NumPy and Python are traced. The address space is limited too, except where a network is traced,
+  for XLA starts threads, and ends the process where it cannot.
+  """
+  now = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
+  limit = resource.getrlimit(resource.RLIMIT_AS)
+  if limited:
+    resource.setrlimit(resource.RLIMIT_AS, (now + 2**29, limit[1]))
+  tracemalloc.start()
+  try:
+    yield
+  finally:
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    resource.setrlimit(resource.RLIMIT_AS, limit)
+    allowed = ALLOWED if limited else 2 * ALLOWED  # to trace a network takes some by itself
+    assert peak < allowed, f"{peak / 1e6:.0f} MB were asked for"
 
 
 @pytest.fixture
@@ -89,32 +102,6 @@ def refused(tmp_path):
     assert sorted(tmp_path.rglob("*")) == before, "it made a file"
 
   return check
-
-
-class small:
-  """Fails if more than `ALLOWED` is allocated at a time, or asked for in vain.
-
-  NumPy and Python are traced. The address space is limited too, except where a network is traced,
-  for XLA starts threads, and ends the process where it cannot.
-  """
-
-  def __init__(self, limited=True):
-    self.limited = limited
-
-  def __enter__(self):
-    with open("/proc/self/statm") as file:
-      now = int(file.read().split()[0]) * os.sysconf("SC_PAGESIZE")
-    self.limit = resource.getrlimit(resource.RLIMIT_AS)
-    if self.limited:
-      resource.setrlimit(resource.RLIMIT_AS, (now + 2**29, self.limit[1]))
-    tracemalloc.start()
-
-  def __exit__(self, kind, *error):
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    resource.setrlimit(resource.RLIMIT_AS, self.limit)
-    allowed = ALLOWED if self.limited else 2 * ALLOWED  # to trace a network takes some by itself
-    assert peak < allowed, f"{peak / 1e6:.0f} MB were asked for"
 
 
 @pytest.mark.parametrize("size", [2**27, 2**43], ids=["given", "in vain"])
@@ -159,34 +146,23 @@ def stream(trap):
 
 PICKLED = {
   "an array of objects in an npz": lambda t: npz(objects(t)),
-  "records with objects in an npz": lambda t: npz(
-    npy((1,), pickle.dumps([Trap(t)]), [("a", "|O")])
-  ),
+  "records with objects": lambda t: npz(npy((1,), pickle.dumps([Trap(t)]), [("a", "|O")])),
   "pickles in an npz": lambda t: npz(pickle.dumps(Trap(t))),
   "an npy of objects": objects,
   "a pickle": lambda t: pickle.dumps(dict(w=Trap(t))),
-  "a pickle of protocol 0": lambda t: pickle.dumps([Trap(t)], 0),
   "a pickle in PyTorch's zip": lambda t: packed({"net/data.pkl": pickle.dumps([Trap(t)], 2)}),
   "PyTorch's older stream": stream,
   "a header that is code": lambda t: npz(npy(f"(__import__('os').mkdir({str(t)!r}),)")),
 }
-IMPORTED = {  # a network is traced for each
-  "import npz": "an array of objects in an npz",
-  "import safetensors": "a pickle",
-  "import pkl": "a pickle in PyTorch's zip",
-}
 
 
-@pytest.mark.parametrize(
-  "reader, made",
-  [(r, m) for r in READERS for m in PICKLED if IMPORTED.get(r, m) == m],
-)
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("made", PICKLED)
 def test_nothing_in_a_file_is_run(reader, made, refused, tmp_path):
   read, suffix, said = READERS[reader]
   path = tmp_path / f"file{suffix}"
   path.write_bytes(PICKLED[made](tmp_path / "trap"))
-  kind = ConfigError if reader.startswith("import") else ValueError
-  refused(lambda: read(path), said.format(path), kind)
+  refused(lambda: read(path), said.format(path))
 
 
 @pytest.mark.parametrize("made", PICKLED)
@@ -199,14 +175,6 @@ def test_nothing_in_a_folder_of_arrays_is_run(made, refused, tmp_path):
     (tmp_path / f"{split}-images-idx3-ubyte").write_bytes(data)
     (tmp_path / f"{split}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(data))
   refused(lambda: idx.load(tmp_path), f"data.path: {tmp_path}/t10k-images")
-
-
-def test_the_trap_would_have_sprung(tmp_path):
-  pickle.loads(pickle.dumps(Trap(tmp_path / "trap")))
-  assert (tmp_path / "trap").is_dir()
-  (tmp_path / "a.npy").write_bytes(objects(tmp_path / "other"))
-  np.load(tmp_path / "a.npy", allow_pickle=True)
-  assert (tmp_path / "other").is_dir()
 
 
 def patched(data, sizes, offset):
@@ -227,32 +195,20 @@ DEFLATED = npz(npy((2**15,), bytes(2**15)), compression=zipfile.ZIP_DEFLATED)
 LIES = {
   "2^50 numbers": npz(npy((2**50,), bytes(64))),
   "a number of numbers that memory could hold": npz(npy((2**28,), bytes(64))),
-  "wide numbers": npz(npy((64,), bytes(64), "|V10000000")),
   "more than a word counts": npz(npy((2**40, 2**40))),
-  "2^62 times none": npz(npy((2**62, 0))),
   "a negative shape": npz(npy((-4,), bytes(4))),
-  "a shape of fractions": npz(npy((4.0,), bytes(4))),
-  "fewer than there are": npz(npy((4,), bytes(10**8)), NAMES[:1]),
   "a bomb": npz(npy((2**20,), bytes(10**8)), NAMES[:1], zipfile.ZIP_DEFLATED),
   "a long header": npz(b"\x93NUMPY\2\0\xff\xff\xff\x7f{"),
-  "another version": npz(npy((4,), bytes(4), version=(9, 0))),
-  "entries of 2 GB": patched(LONE, GIGABYTES, STORED),
   "entries of 2 GB, stored": patched(patched(LONE, GIGABYTES, STORED), GIGABYTES, SMALL),
   "deflated entries of 2 GB": patched(DEFLATED, GIGABYTES, STORED),
   "a secret": patched(LONE, b"\1\0", 6),
   "another compression": patched(LONE, b"\x63\0", 8),
-  "broken compression": DEFLATED.replace(DEFLATED[60:80], b"\xff" * 20),
   "a file cut short": LONE[:-30],
-  "an entry cut short": npz(npy((4,), bytes(4))[:40]),
   "nothing": b"",
   "an empty archive": packed({}),
 }
-NPZ = [name for name in READERS if READERS[name][1] == ".npz" and name not in IMPORTED]
-HARMLESS = {  # where no array is wanted, or any
-  ("an empty archive", "interop.weights npz"),
-  ("an empty archive", "metrics.classifier"),
-  ("2^62 times none", "interop.weights npz"),
-}
+NPZ = [name for name in READERS if READERS[name][1] == ".npz"]
+HARMLESS = [("an empty archive", n) for n in ("interop.weights npz", "metrics.classifier")]
 
 
 @pytest.mark.parametrize("reader", NPZ)
@@ -296,8 +252,6 @@ IDX = {
   "as many as memory could hold": head(3, 2**18, 32, 32) + bytes(100),
   "one too few": head(3, 2, 8, 8) + bytes(127),
   "one too many": head(3, 2, 8, 8) + bytes(129),
-  "fewer axes": head(1, 128) + bytes(128),
-  "a cut header": head(3, 2, 8)[:10],
   "another type": b"\0\0\x0d\3" + head(3, 2, 8, 8)[4:] + bytes(128),
   "nothing": b"",
   "a bomb": head(3, 1, 8, 8) + bytes(10**8),
@@ -320,10 +274,8 @@ def test_an_idx_file_that_lies_is_refused(lie, zipped, refused, tmp_path):
 NPY = {
   "2^50 numbers": npy((2**50, 1, 1, 1), bytes(64), "<f4"),
   "more than a word counts": npy((2**40, 2**40, 1, 1), b"", "<f4"),
-  "one too few": npy((4, 2, 2, 1), bytes(63), "<f4"),
   "a negative shape": npy((-4, 2, 2, 1), bytes(64), "<f4"),
   "a long header": b"\x93NUMPY\2\0\xff\xff\xff\x7f{",
-  "an archive": LONE,
   "nothing": b"",
 }
 
@@ -343,30 +295,17 @@ def entry(begin, end, shape=(2,), dtype="F32"):
 TWICE = '{"a": %s, "a": %s}'
 TENSORS = {  # a header, above 16 bytes of numbers
   "overlapping": dict(a=entry(0, 8), b=entry(4, 12)),
-  "the same twice": dict(a=entry(0, 16, (4,)), b=entry(0, 16, (4,))),
   "beyond the file": dict(a=entry(0, 8), b=entry(8, 2**40, (2**38,))),
   "below 0": dict(a=entry(-8, 0), b=entry(0, 16, (4,))),
   "backwards": dict(a=entry(8, 0), b=entry(8, 16)),
-  "with a hole": dict(a=entry(8, 16)),
   "not all": dict(a=entry(0, 8)),
-  "fractions": dict(a=entry(0.5, 16)),
-  "2^50 numbers": dict(a=entry(0, 16, (2**50,))),
   "more than a word counts": dict(a=entry(0, 16, (2**40, 2**40))),
   "2^62 times none": dict(a=entry(0, 0, (2**62, 0)), b=entry(0, 16, (4,))),
-  "a negative shape": dict(a=entry(0, 16, (-4,))),
-  "a shape that is true": dict(a=entry(0, 16, (True, 4))),
-  "no entry": dict(a=3),
   "no text": dict(a=dict(dtype=["F32"], shape=[4], data_offsets=[0, 16])),
   "a type that there is not": dict(a=entry(0, 16, (4,), "F31")),
-  "a type that numpy has not": dict(a=entry(0, 16, (16,), "F8_E4M3FNUZ")),
-  "half bytes": dict(a=entry(0, 16, (32,), "F4")),
   "one name twice": TWICE % ((json.dumps(entry(0, 16, (4,))),) * 2),
-  "one name for two": TWICE % (json.dumps(entry(0, 8)), json.dumps(entry(8, 16))),
-  "one field twice": '{"a": {"dtype": "F32", "shape": [4], "shape": [4], "data_offsets": [0, 16]}}',
   "no UTF-8": b'{"\xff": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}',
   "too deep": "[" * 100_000,
-  "no names": "[]",
-  "nothing": "",
 }
 
 
@@ -400,15 +339,10 @@ TEXT = b"X" + struct.pack("<I", 2**17) + b"a" * 2**17  # 128 KB
 ENCODE = b"(h\0X\x06\0\0\0latin1tR"  # _codecs.encode(memo[0], "latin1")
 BOMBS = {  # a few hundred KB at most
   "a place 2^31 in the memory of objects": ops(b"K\1r\xff\xff\xff\x7f"),
-  "a place in it that memory could hold": ops(b"K\1r\0\0\0\1"),
   "a place 2^60 in it": ops(b"K\1p1152921504606846976\n"),
-  "bytes of 2^33": ops(b"\x8e" + struct.pack("<Q", 2**33)),
-  "bytes of 2^31": ops(b"B" + struct.pack("<I", 2**31)),
   "as many bytes as memory could hold": ops(b"B" + struct.pack("<I", 2**28)),
   "a bytearray of 2^33": ops(b"\x96" + struct.pack("<Q", 2**33)),
-  "text of 2^33": ops(b"\x8d" + struct.pack("<Q", 2**33)),
   "a number of 2^30 digits": ops(b"\x8b" + struct.pack("<I", 2**30)),
-  "a frame of 2^60": ops(b"\x95" + struct.pack("<Q", 2**60) + b"N"),
   "one text as bytes 1,000 times": ops(
     TEXT, b"q\0(", (constructor("_codecs.encode") + ENCODE) * 1000, b"l"
   ),
@@ -450,12 +384,11 @@ def test_one_storage_many_times_is_kept_once(tmp_path):
 def test_a_storage_larger_than_its_archive_is_refused(tmp_path, refused):
   path = tmp_path / "file.pt"
   data = packed({"net/data.pkl": ops(persistent(b"0", 2**31 - 1)), "net/data/0": bytes(8)})
-  at = data.rindex(b"PK\3\4", 0, data.index(b"PK\1\2"))
-  entries = data.rindex(b"PK\1\2")
+  at = data.rindex(b"PK\3\4", 0, data.index(b"PK\1\2")) + SMALL
   data = bytearray(data)
-  for place in (at + SMALL, entries + SMALL + 2):
-    data[place : place + 8] = b"\xff\xff\xff\x7f" * 2
-  path.write_bytes(bytes(data))
+  for place in (at, data.rindex(b"PK\1\2") + SMALL + 2):
+    data[place : place + 8] = GIGABYTES * 2
+  path.write_bytes(data)
   refused(lambda: pickles.read(path), f"{path}")
 
 
@@ -483,20 +416,14 @@ def webp(width, height):
   return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
 
 
-@pytest.mark.parametrize("size", [(16_384, 16_384), (9_000, 9_000), (33, 32), (32, 32)])
-def test_a_packed_picture_that_lies_is_refused(size, refused, tmp_path):
-  raw = np.frombuffer(webp(*size), np.uint8)
-  path = tmp_path / "cifar.npz"
-  np.savez(path, train_bytes=raw, train_offsets=[0, len(raw)], train_labels=[3])
-  refused(lambda: cifar.load(path, "train"), f"data.path: {path} is damaged")
+OFFSETS = [[0, 2**50], [-5, 8], [8, 0], [0.0, 8.0], [[0, 8]], []]
+PACKED = [(webp(*size), [0, len(webp(*size))]) for size in ((16_384, 16_384), (33, 32), (32, 32))]
 
 
-@pytest.mark.parametrize(
-  "offsets", [[0, 2**50], [-5, 8], [8, 0], [0.0, 8.0], [[0, 8]], ["a", "b"], []], ids=str
-)
-def test_packed_pictures_with_false_offsets_are_refused(offsets, refused, tmp_path):
-  path = tmp_path / "cifar.npz"
-  np.savez(path, train_bytes=np.zeros(64, np.uint8), train_offsets=offsets, train_labels=[3])
+@pytest.mark.parametrize("raw, offsets", [*PACKED, *[(bytes(64), offsets) for offsets in OFFSETS]])
+def test_packed_pictures_that_lie_are_refused(raw, offsets, refused, tmp_path):
+  path, raw = tmp_path / "cifar.npz", np.frombuffer(raw, np.uint8)
+  np.savez(path, train_bytes=raw, train_offsets=offsets, train_labels=[3])
   refused(lambda: cifar.load(path, "train"), f"data.path: {path} is damaged")
 
 
@@ -508,17 +435,11 @@ DESCRIBED = dict(
 FOLDERS = {  # what is changed in config.json, or its bytes
   "2^60 wide": dict(model=dict(name="models.mlp.MLP", width=2**60)),
   "10^9 deep": dict(model=dict(name="models.mlp.MLP", depth=10**9)),
-  "-1 deep": dict(model=dict(name="models.mlp.MLP", depth=-1)),
-  "no name": dict(model=dict(name=3)),
-  "no dict": dict(model=3),
   "2^60 long": dict(inputs=dict(x=dict(shape=[2**60], dtype="float32"))),
-  "of objects": dict(inputs=dict(x=dict(shape=[2], dtype="object"))),
   "of no shape": dict(inputs=dict(x=dict(shape="x", dtype="float32"))),
-  "no numbers": dict(f=dict(DESCRIBED["f"], sigma_data=float("nan"))),
   "too deep": b"[" * 100_000,
   "no UTF-8": b'{"a": "\xff"}',
   "empty": b"",
-  "a list": b"[]",
   "an empty dict": b"{}",
 }
 

@@ -3,15 +3,17 @@
 One kill here, during a save, forty with `make trust`, half of them so.
 """
 
-import json
 import signal
 
 import jax
 import numpy as np
+import pytest
 
+from dfim import train
 from dfim.checkpoints import checkpoint
-from dfim.training import experiment as experiment_lib, monitor
+from dfim.training import experiment as experiment_lib
 from tests import trust
+from tests.data.helpers import assert_equal
 from tests.trust import config as config_lib
 
 KILLS = trust.scaled(1, 40)
@@ -21,12 +23,6 @@ SAVES = 5  # steps between them
 def lines(workdir):
   path = workdir / "metrics.jsonl"
   return path.read_text().splitlines() if path.exists() else []
-
-
-def metrics(workdir):
-  """All that was logged except times, memory and compilations, which differ between runs."""
-  values = [json.loads(line) for line in lines(workdir)]
-  return [{k: v for k, v in line.items() if k not in monitor.MACHINE} for line in values]
 
 
 def saving(workdir):
@@ -47,6 +43,7 @@ def kill(command, workdir, random, during_save):
   return saving(workdir)
 
 
+@pytest.mark.usefixtures("keys_unchecked")
 def test_every_kill_is_made_good(tmp_path, record_property):
   steps = 4 * SAVES * KILLS + 10
   flags = f"--config.steps={steps}", f"--config.checkpoint_every={SAVES}"
@@ -61,11 +58,11 @@ def test_every_kill_is_made_good(tmp_path, record_property):
   record_property("kills", kills)
   record_property("of them during a save", cut)
   trust.finish([trust.start(command)])
-  trust.finish([trust.start(trust.trainer(tmp_path / "unbroken", *flags))])
-  assert metrics(tmp_path / "killed") == metrics(tmp_path / "unbroken")
-  experiment = experiment_lib.build(config_lib.get_config(), devices=jax.devices()[:1])
-  abstract = experiment.abstract_state()
+  config, one = config_lib.get_config(), jax.devices()[:1]
+  config.steps, config.checkpoint_every = steps, SAVES
+  train.train(config, str(tmp_path / "unbroken"), devices=one)
+  assert trust.metrics(tmp_path / "killed") == trust.metrics(tmp_path / "unbroken")
+  abstract = experiment_lib.build(config, devices=one).abstract_state()
   states = (checkpoint.restore(str(tmp_path / n), abstract) for n in ("killed", "unbroken"))
-  for a, b in zip(*map(jax.tree.leaves, states), strict=True):
-    np.testing.assert_array_equal(a, b)
+  assert_equal(*states)
   assert not saving(tmp_path / "killed") and not (tmp_path / "killed" / "damaged").exists()

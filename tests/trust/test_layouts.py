@@ -13,6 +13,7 @@ from dfim.training import experiment as experiment_lib
 from tests import trust
 from tests.trust import config as config_lib, one_step
 
+pytestmark = pytest.mark.usefixtures("keys_unchecked")
 TOLERANCE = dict(float64=dict(rtol=1e-9, atol=1e-9), float32=dict(rtol=1e-4, atol=1e-4))
 LAYOUTS = {  # processes, devices of each, fsdp
   "8 devices": (1, 8, 1),
@@ -28,12 +29,6 @@ def layouts(quick):
   """Every layout; all but those of `quick` in `make trust` alone."""
   slow = lambda name: () if name in quick else pytest.mark.slow
   return pytest.mark.parametrize("layout", [pytest.param(n, marks=slow(n)) for n in LAYOUTS])
-
-
-@pytest.fixture(autouse=True)
-def relaxed():
-  with jax.debug_key_reuse(False):  # the same seed starts several runs
-    yield
 
 
 def here(what, dtype, devices, fsdp=1):
@@ -87,8 +82,7 @@ def trained(tmp_path_factory):
   workdir = tmp_path_factory.mktemp("trained")
   config = config_lib.get_config()
   config.steps = 30
-  with jax.debug_key_reuse(False):
-    train.train(config, str(workdir), devices=jax.devices()[:1])
+  train.train(config, str(workdir), devices=jax.devices()[:1])
   return workdir
 
 
@@ -98,9 +92,8 @@ def test_samples(layout, trained):
   other = drawn(trained, *LAYOUTS[layout], None)
   apart = np.abs(one[1].astype(int) - other[1].astype(int))
   assert apart.max() <= 1 and np.mean(apart > 0) < 1e-3
-  start = [
-    drawn(trained, *where, "tests.trust.config.noise")[0] for where in ((1, 1, 1), LAYOUTS[layout])
-  ]
+  both = (1, 1, 1), LAYOUTS[layout]
+  start = [drawn(trained, *where, "tests.trust.config.noise")[0] for where in both]
   np.testing.assert_array_equal(*start)
   assert np.std(start[0]) > 0.4
 

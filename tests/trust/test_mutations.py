@@ -16,6 +16,7 @@ from dfim import train
 from dfim.checkpoints import checkpoint
 from dfim.training import experiment as experiment_lib
 from tests import trust
+from tests.data.helpers import assert_equal
 
 # Each damaged array's thread would have pages to say, on top of what `restore` raises.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -59,15 +60,10 @@ def damage(path: pathlib.Path, kind: str, random: np.random.Generator) -> bool:
   return bytes(data) != before
 
 
-def equal(one, two):
-  return all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (one, two)), strict=True))
-
-
 def test_damage_is_found_or_harmless(run, tmp_path, record_property):
   workdir, abstract, newest, older = run
-  files = sorted(
-    p.relative_to(workdir) for p in (workdir / "checkpoints" / "4").rglob("*") if p.is_file()
-  )
+  found = (workdir / "checkpoints" / "4").rglob("*")
+  files = sorted(p.relative_to(workdir) for p in found if p.is_file())
   found = 0
   for n in range(COUNT):
     random = np.random.default_rng(n)
@@ -78,10 +74,12 @@ def test_damage_is_found_or_harmless(run, tmp_path, record_property):
       continue
     restored = checkpoint.restore(str(copy), abstract, set_aside=True)
     if (copy / "damaged" / "4").exists():
-      assert equal(restored, older) and checkpoint.steps(str(copy)) == [2], (name, kind)
+      assert_equal(restored, older)
+      assert checkpoint.steps(str(copy)) == [2], (name, kind)
       found += 1
     else:
-      assert equal(restored, newest) and checkpoint.steps(str(copy)) == [2, 4], (name, kind)
+      assert_equal(restored, newest)
+      assert checkpoint.steps(str(copy)) == [2, 4], (name, kind)
     shutil.rmtree(copy)
   record_property("found", found)
   assert found > COUNT / 4, "the mutations must matter"

@@ -15,10 +15,6 @@ STEPS, SECONDS = 2000, int(os.environ.get("SOAK_S", 0))
 SAVE, LOG = 50, 10  # every so many steps
 
 
-def metrics(workdir):
-  return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
 @pytest.mark.slow
 def test_memory_programs_and_descriptors_stay_as_they_are(tmp_path, record_property):
   steps = 10**9 if SECONDS else STEPS
@@ -37,7 +33,8 @@ def test_memory_programs_and_descriptors_stay_as_they_are(tmp_path, record_prope
       process.wait()
     time.sleep(0.5)
   assert process.returncode == (75 if SECONDS else 0), (tmp_path / "log").read_text()
-  late = [line for line in metrics(tmp_path)[:-1] if line["step"] > 200]
+  lines = [json.loads(line) for line in written.read_text().splitlines()]
+  late = [line for line in lines[:-1] if line["step"] > 200]
   step, memory = (np.array([line[k] for line in late]) for k in ("step", "memory_bytes"))
   growth = np.polyfit(step, memory, 1)[0] * (step[-1] - step[0]) / memory.mean()
   record_property("memory growth", float(growth))

@@ -8,20 +8,17 @@ from dfim.viz import images as pictures
 from tests.data.helpers import refused
 
 
-def test_grid_puts_images_in_rows():
-  images = np.linspace(-1, 1, 5).reshape(5, 1, 1, 1) * np.ones((5, 2, 3, 1))
-  grid = pictures.image_grid(images, columns=3, scale=2)
-  assert grid.shape == (8, 18, 1) and grid.dtype == np.uint8
-  np.testing.assert_array_equal(grid[::4, ::6, 0], [[0, 64, 128], [191, 255, 0]])
-
-
-def test_grid_is_about_square_and_clips():
+def test_grid_puts_images_in_rows_is_about_square_and_clips():
   images = np.stack([np.full((2, 2, 3), v) for v in (-9.0, 0.0, 0.5, 9.0, 0.0)])
   grid = pictures.image_grid(images, limits=(0, 0.5))
   assert grid.shape == (4, 6, 3)
   np.testing.assert_array_equal(grid[::2, ::2, 0], [[0, 0, 255], [255, 0, 0]])
   parted = pictures.image_grid(np.ones((2, 1, 1, 1)), columns=2, gap=1)
   np.testing.assert_array_equal(parted[..., 0], [[255, 128, 255, 128], [128] * 4])
+  images = np.linspace(-1, 1, 5).reshape(5, 1, 1, 1) * np.ones((5, 2, 3, 1))
+  grid = pictures.image_grid(images, columns=3, scale=2)
+  assert grid.shape == (8, 18, 1) and grid.dtype == np.uint8
+  np.testing.assert_array_equal(grid[::4, ::6, 0], [[0, 64, 128], [191, 255, 0]])
 
 
 def test_a_png_is_replaced_whole_or_not_at_all(tmp_path):
@@ -33,12 +30,15 @@ def test_a_png_is_replaced_whole_or_not_at_all(tmp_path):
   assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
 
-def test_points_become_a_density():
+def test_panels_lie_below_each_other_and_points_become_a_density():
   corner = np.full((10, 2), 0.99)
   image = pictures.picture(np.concatenate([corner, -corner[:1]]), (-1.0, 1.0))
   assert image[0, -1, 0] == 0, "ten points: black, top right"
   assert 0 < image[-1, 0, 0] < 255, "one point: grey, bottom left"
   assert image[0, 0, 0] == 255, "none: white"
+  sheet = pictures.panels(dict(a=np.zeros((4, 40, 1), np.uint8), b=np.zeros((4, 20, 3), np.uint8)))
+  assert sheet.shape == (2 * (4 + 22), 40, 3)
+  assert (sheet[16:20] == 0).all()
 
 
 @pytest.mark.parametrize("channels, shown", [(1, 1), (2, 1), (3, 3), (4, 3)])
@@ -49,13 +49,7 @@ def test_latents_are_shown_by_their_first_channels(channels, shown):
   assert image.shape[2] == shown
 
 
-def test_panels_lie_below_each_other():
-  sheet = pictures.panels(dict(a=np.zeros((4, 40, 1), np.uint8), b=np.zeros((4, 20, 3), np.uint8)))
-  assert sheet.shape == (2 * (4 + 22), 40, 3)
-  assert (sheet[16:20] == 0).all()
-
-
-def test_tracks_join_points_of_the_plane_and_ring_the_first():
+def test_tracks_join_points_of_the_plane_or_are_lines_over_time():
   x = np.array([[[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5]]])
   tile = pictures.tracks(x, (-1.0, 1.0), columns=1, side=41)[:41, :41, 0]
   dark = tile < 128
@@ -63,9 +57,6 @@ def test_tracks_join_points_of_the_plane_and_ring_the_first():
   assert dark[15:28, 30:32].any(axis=1).all(), "then up"
   assert not dark[5, :].any() and not dark[:, 38].any()
   assert dark[31 - 2 : 31 + 3, 10 - 2 : 10 + 3].sum() > 6, "the ring"
-
-
-def test_tracks_of_other_sequences_are_lines_over_time():
   rising = np.linspace(-1, 1, 9)[None, :, None]
   both = np.concatenate([rising, -rising], axis=-1)[..., :1]
   tile = pictures.tracks(both, (-1.0, 1.0), columns=1, side=41)[:41, :41, 0] < 128
@@ -73,18 +64,13 @@ def test_tracks_of_other_sequences_are_lines_over_time():
   assert first.min() > 30 and last.max() < 10
 
 
-PICTURES = dict(
-  pixels=(pictures.pixels, (2, 3, 3, 1)),
-  image_grid=(lambda x, limits: pictures.image_grid(x, limits=limits), (2, 3, 3, 3)),
-  density=(pictures.density, (5, 2)),
-  tracks=(pictures.tracks, (2, 4, 2)),
-  images=(pictures.picture, (2, 3, 3, 1)),
-  sequences=(pictures.picture, (2, 4, 3)),
-  points=(pictures.picture, (5, 2)),
-)
+PICTURES = [
+  *[(pictures.pixels, (2, 3, 3, 1)), (pictures.tracks, (2, 4, 2))],
+  *[(pictures.density, (5, 2)), (pictures.picture, (2, 3, 3, 1))],
+]
 
 
-@pytest.mark.parametrize("draw, shape", PICTURES.values(), ids=PICTURES.keys())
+@pytest.mark.parametrize("draw, shape", PICTURES)
 def test_numbers_that_are_not_finite_have_no_picture(draw, shape):
   x = np.zeros(shape, np.float32)
   assert draw(x, (-1.0, 1.0)).dtype == np.uint8
@@ -100,16 +86,3 @@ def test_numbers_that_are_not_finite_have_no_picture(draw, shape):
 def test_other_examples_have_no_picture(shape):
   with refused("samples of ", shape[0]):
     pictures.picture(np.zeros(shape), (-1.0, 1.0))
-
-
-def test_points_of_a_line_lie_on_the_middle_row():
-  image = pictures.picture(np.full((10, 1), 4.99), (3.0, 5.0))
-  assert np.argwhere(image[..., 0] < 255).min(0)[1] > 280
-  assert set(np.argwhere(image[..., 0] < 255)[:, 0]) <= set(range(138, 150))
-
-
-def test_a_sequence_that_runs_away_leaves_its_tile():
-  x = np.zeros((1, 3, 2))
-  x[0, 1, 0] = 1e300
-  tile = pictures.tracks(x, (-1.0, 1.0), columns=1, side=41)[:41, :41, 0]
-  assert (tile[20, 24:] < 128).all(), "to the right, out of the tile"

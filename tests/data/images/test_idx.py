@@ -1,21 +1,15 @@
 """idx files written here, in the names and bytes of MNIST."""
 
 import gzip
-import struct
 
 import numpy as np
 import pytest
 
 from dfim.data.images import idx
-from tests.data.helpers import refused
+from tests.data.helpers import idx_bytes, refused
 
 TRAIN, TEST = np.random.default_rng(0).integers(0, 256, (2, 20, 28, 28))
 PIXELS = dict(train=TRAIN, t10k=TEST)
-
-
-def idx_bytes(array):
-  header = struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
-  return header + array.astype(np.uint8).tobytes()
 
 
 @pytest.fixture(params=["plain", "gz"])
@@ -58,37 +52,9 @@ def test_a_missing_file_is_named_with_the_commands_that_fetch_it(path, missing):
     idx.idx(4, 0, path=path)
 
 
-@pytest.mark.parametrize("damage", ["cut", "longer", "other type", "labels"])
-def test_a_damaged_file_is_refused(path, damage):
-  file, raw = next(path.glob("train-images*")), idx_bytes(TRAIN)
-  contents = {
-    "cut": raw[:-50],
-    "longer": raw + b"\0",
-    "other type": raw.replace(b"\0\0\x08", b"\0\0\x0d", 1),
-    "labels": idx_bytes(np.arange(20)),
-  }[damage]
-  file.write_bytes(gzip.compress(contents) if file.suffix == ".gz" else contents)
-  with refused("data.path", path / "train-images-idx3-ubyte"):
-    idx.load(path, "train")
-
-
-def test_other_numbers_of_labels_are_refused(path):
-  for file in path.glob("train-labels*"):
-    file.unlink()
-  (path / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.arange(7)))
-  with refused("data.path", "20 images and 7 labels"):
-    idx.load(path, "train")
-
-
 @pytest.mark.parametrize(
   "field, value",
-  [
-    *[("split", v) for v in ("val", ["train"])],
-    *[("size", v) for v in (20, 32.0, None)],
-    *[("pool", v) for v in (3, 0, 1.0)],
-    *[("limit", v) for v in (0, float("nan"), "1")],
-    ("path", None),
-  ],
+  [("split", "val"), ("size", 20), ("pool", 3), ("limit", float("nan")), ("path", None)],
 )
 def test_a_wrong_field_is_named(path, field, value):
   for call in (idx.load, lambda **how: idx.idx(4, 0, **how)):
@@ -96,9 +62,14 @@ def test_a_wrong_field_is_named(path, field, value):
       call(**(dict(path=path) | {field: value}))
 
 
-def test_examples_are_the_stored_pixels(path):
+def test_examples_are_the_stored_pixels_and_their_labels_as_many(path):
   batches = idx.idx(4, 0, path=path, limit=0.5)
   found = batches.examples(np.array([19, 3]))
   assert batches.size == 20 and batches.labels.tolist() == list(range(10))
   np.testing.assert_array_equal(found["x"][..., 0], TRAIN[[19, 3]])
   assert found["x"].dtype == np.uint8 and found["label"].tolist() == [9, 3]
+  for file in path.glob("train-labels*"):
+    file.unlink()
+  (path / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.arange(7)))
+  with refused("data.path", "20 images and 7 labels"):
+    idx.load(path, "train")

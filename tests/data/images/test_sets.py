@@ -1,8 +1,6 @@
 """Images from files, and from a tfds set that is prepared here, offline, as "cifar10"."""
 
 import builtins
-import importlib.util
-import io
 import itertools
 import multiprocessing
 import time
@@ -15,52 +13,24 @@ import tensorflow_datasets as tfds
 
 from dfim.data.images import augment, sets
 from tests.data.helpers import assert_equal, numbers_of, refused
-
-EXTRA = all(importlib.util.find_spec(m) for m in ("array_record", "grain", "importlib_resources"))
-needs_extra = pytest.mark.skipif(not EXTRA, reason="pip install -e '.[tfds]'")
+from tests.data.stand_ins import EXTRA, needs_extra, Stored
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (30, 6, 6, 3), np.uint8)
 LABELS = np.arange(30) % 10
 
 
-def png(pixels):
-  file = io.BytesIO()
-  Image.fromarray(pixels).save(file, "PNG")
-  return file.getvalue()
-
-
-class Noise(tfds.core.GeneratorBasedBuilder):
-  """The left upper corners of `PIXELS`, with the labels of each split."""
-
-  skip_registration = True
-
-  def _info(self):
-    label = tfds.features.ClassLabel(num_classes=self.CLASSES)
-    features = dict(image=tfds.features.Image(shape=self.SHAPE), label=label)
-    return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-  def _split_generators(self, dl_manager):
-    return {split: self._generate_examples(labels) for split, labels in self.SPLITS.items()}
-
-  def _generate_examples(self, labels):
-    height, width, channels = self.SHAPE
-    for i, label in enumerate(labels):
-      image = PIXELS[i, :height, :width, :channels]
-      yield i, dict(image=png(image.squeeze(-1) if channels == 1 else image), label=int(label))
-
-
-class Thin(Noise):
+class Thin(Stored):
   """Grey pictures one pixel wide; some splits have no labels."""
 
-  VERSION, CLASSES, SHAPE = tfds.core.Version("1.0.0"), 4, (6, 1, 1)
+  VERSION, CLASSES, PIXELS = tfds.core.Version("1.0.0"), 4, PIXELS[:, :, :1, :1]
   SPLITS = dict(train=[0, 2, 1], test=[-1, -1, -1], some=[0, -1, 1], first=[-1, 0, 1])
 
 
-class Cifar10(Noise):
+class Cifar10(Stored):
   """The official set's name and version."""
 
-  name = "cifar10"
-  VERSION, CLASSES, SHAPE = tfds.core.Version("3.0.2"), 10, (6, 6, 3)
+  name, VERSION = "cifar10", tfds.core.Version("3.0.2")
+  CLASSES, PIXELS = 10, PIXELS
   SPLITS = dict(train=LABELS, test=LABELS[:8])
 
 
@@ -162,12 +132,6 @@ def test_all_forms_load_the_same_arrays(form):
   assert (found["x"].min(), found["x"].max()) == (-1, 1)
 
 
-def test_grey_images_without_labels_gain_a_channel_and_no_condition(tmp_path):
-  np.savez(tmp_path / "a.npz", x=PIXELS[..., 0])
-  batch = next(sets.npz(4, 0, path=tmp_path / "a.npz"))
-  assert batch["x"].shape == (4, 6, 6, 1) and "cond" not in batch
-
-
 @needs_extra
 def test_tfds_takes_slices_and_resizes(data):
   kwargs = dict(data_dir=data / "tfds", size=4)
@@ -178,15 +142,10 @@ def test_tfds_takes_slices_and_resizes(data):
   "content, place",
   [
     (dict(x=np.zeros((4, 6, 6, 3), np.float32)), "float32"),
-    (dict(x=PIXELS.astype(np.uint16)), "uint16"),
     (dict(x=np.zeros((4, 6), np.uint8)), "[4, 6]"),
-    (dict(pictures=PIXELS), "pictures"),
-    (dict(x=PIXELS, images=PIXELS[::-1]), "'images'"),
     (dict(x=PIXELS, y=LABELS, label=LABELS[::-1]), "'label'"),
     (dict(x=PIXELS, y=LABELS[:7]), "y of shape (7,)"),
-    (dict(x=PIXELS, y=LABELS * 0.5), "y of float64"),
     (dict(x=PIXELS, label=LABELS + 2**31 - 9), "label: 2147483648 at example 9"),
-    (dict(x=PIXELS, label=(LABELS + 2**33).astype(np.uint64)), "label: 8589934592 at example 0"),
   ],
 )
 def test_a_bad_npz_is_refused(tmp_path, content, place):
@@ -205,28 +164,19 @@ def test_labels_have_one_of_three_names(names, kind, tmp_path, caplog):
   assert not caplog.records
 
 
-def test_arrays_by_other_names_are_named_in_a_warning(tmp_path, caplog):
+def test_labels_by_other_names_are_named_and_without_any_there_is_no_condition(tmp_path, caplog):
   np.savez(tmp_path / "a.npz", x=PIXELS, targets=LABELS, **{"a\nb": LABELS})
   assert "label" not in sets.load_npz(tmp_path / "a.npz")
   (line,) = (r.getMessage() for r in caplog.records)
   assert "targets, a b;" in line and "\n" not in line and str(tmp_path / "a.npz") in line
-
-
-@pytest.mark.parametrize("path, kind", [(None, ValueError), ("no.npz", FileNotFoundError)])
-def test_a_missing_file_is_named(path, kind):
-  with refused("data.path", path, kind=kind):
-    sets.load_npz(path)
+  np.savez(tmp_path / "a.npz", x=PIXELS[..., 0])
+  batch = next(sets.npz(4, 0, path=tmp_path / "a.npz"))
+  assert batch["x"].shape == (4, 6, 6, 1) and "cond" not in batch
 
 
 @needs_extra
 @pytest.mark.parametrize(
-  "field, value",
-  [
-    *[("size", v) for v in (0, 2.5)],
-    ("dataset", 3),
-    *[("split", v) for v in (None, 3, ["train"], "val", "train[:0]", "train[5:2]")],
-    ("data_dir", 3),
-  ],
+  "field, value", [("size", 0), ("dataset", 3), ("split", "val"), ("split", "train[5:2]")]
 )
 def test_a_wrong_argument_of_tfds_is_named(field, value, data):
   how = dict(dataset="cifar10", split="train", data_dir=data / "tfds")

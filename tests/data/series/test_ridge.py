@@ -12,13 +12,18 @@ def series():
   return forecasting.vector_autoregression(length=6000, dims=3)
 
 
-def test_it_finds_the_distribution_it_is_fitted_to(series):
+def test_a_fit_in_blocks_is_that_of_all_rows_and_finds_its_distribution(series, monkeypatch):
   """Order 1 without ridge is least squares: in raw units its matrix is the exact one."""
   fitted = ridge.fit(series, 6000, 1, 0.0)
   matrix = (fitted["lagged"] / fitted["std"][:, None] * fitted["std"]).T
   np.testing.assert_allclose(matrix, series["distribution"]["matrix"], atol=0.06)
   root = fitted["root"] * fitted["std"][:, None]
   np.testing.assert_allclose(root @ root.T, series["distribution"]["covariance"], atol=0.08)
+  whole = ridge.fit(series, 3600, 5, 10.0)
+  monkeypatch.setattr(ridge, "_BLOCK", 2000)
+  found = ridge.fit(series, 3600, 5, 10.0)
+  for name in ("lagged", "drift", "root"):
+    np.testing.assert_allclose(found[name], whole[name], rtol=1e-8, atol=1e-10)
 
 
 def test_the_mean_is_that_of_the_draws(series):
@@ -58,13 +63,7 @@ DAY = np.eye(7)[np.arange(6000) // 24 % 7]
 
 
 @pytest.mark.parametrize(
-  "calendar, more",
-  [
-    (HOUR, np.ones((6000, 1))),
-    (HOUR, np.zeros((6000, 1))),
-    (HOUR, np.concatenate([2 * HOUR - 1, 5 - HOUR], 1)),
-    (DAY[:, :6], DAY[:, 6:]),
-  ],
+  "calendar, more", [(HOUR, np.ones((6000, 1))), (HOUR, 2 * HOUR - 1), (DAY[:, :6], DAY[:, 6:])]
 )
 def test_a_calendar_that_repeats_itself_adds_nothing(series, calendar, more):
   both = np.concatenate([calendar, more], 1)
@@ -72,14 +71,6 @@ def test_a_calendar_that_repeats_itself_adds_nothing(series, calendar, more):
   origin = np.array([3600, 3650])
   expected, found = (ridge.expect(s, ridge.fit(s, 3600, 2, 1.0), origin, 30) for s in cases)
   np.testing.assert_allclose(found, expected, rtol=1e-6)
-
-
-def test_a_fit_in_blocks_is_that_of_all_rows(series, monkeypatch):
-  whole = ridge.fit(series, 3600, 5, 10.0)
-  monkeypatch.setattr(ridge, "_BLOCK", 2000)
-  found = ridge.fit(series, 3600, 5, 10.0)
-  for name in ("lagged", "drift", "root"):
-    np.testing.assert_allclose(found[name], whole[name], rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("rows, width", [(10, 3), (10, 1000), (7, 5)])
