@@ -123,7 +123,7 @@ PARTLY = {name: np.concatenate([a[:7], a[7:13] + (name == "x")]) for name, a in 
     (dict(held_out=HELD_OUT | dict(label=np.full(12, 2))), "held_out.label: 2 at image 0"),
     (dict(labels=(0, 1, 2)), "reference.label"),
     (dict(dataset="a/b"), "dataset="),
-    (dict(cache="), "cache=./dev/null/cache"),
+    (dict(cache="/dev/null/cache"), "cache="),
   ],
 )
 def test_arguments_that_would_fail_after_training_are_refused(tmp_path, change, place):
