@@ -174,7 +174,7 @@ def test_two_streams_jump_in_active_tokens_alone(x):
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 1.0])
 def test_a_mask_and_a_batch_of_one_kind_of_rows_are_refused(share, x):
-  with pytest.raises(ValueError, match=f"share={share} of a batch of {len(x)}"):
+  with pytest.raises(ValueError, match=f"share={share}: of a batch of {len(x)}"):
     loss(network, PARAMS, FROZEN, dict(x=x), share=share)
   with pytest.raises(ValueError, match="data: a batch with a mask"):
     loss(network, PARAMS, FROZEN, dict(x=x, mask=jnp.ones((EXAMPLES, 5, 1), bool)))
