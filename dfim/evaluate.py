@@ -76,7 +76,7 @@ def _check_arguments(evaluator: Evaluator, offered: dict[str, Any]) -> None:
 
 
 def _check_numbers(evaluator: Evaluator, field: str) -> None:
-  """Refuses counts that are no whole numbers or too small, and numbers that are not finite."""
+  """Refuses counts that are no whole numbers or too small, and limits out of order."""
   parameters = inspect.signature(getattr(evaluator, "func", evaluator)).parameters
   given = getattr(evaluator, "keywords", {})
   for name, value in given.items():

@@ -71,4 +71,4 @@ def check_batch(
     divisors = [m for m in range(1, group_size) if batch_size % (m * shares) == 0]
     fix = f"objective.group_size={divisors[-1]} or {fix}" if divisors else fix
     product = f"group_size x devices x accumulate = {group_size} x {mesh.size} x {accumulate}"
-    raise FieldError("batch_size", batch_size, f"not a multiple of {product}; set {fix}.")
+    raise FieldError("batch_size", batch_size, f"not a multiple of objective.{product}; set {fix}.")

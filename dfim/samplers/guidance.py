@@ -45,10 +45,7 @@ def energy(
   x_t)) by x_t, through the network, at the token's present level (Diffusion Forcing 3.4; the
   released program uses the next level, which gives no guidance on the last step).
 
-  Args:
-    model: a denoiser; its jumps are refused.
-    log_density: `[B, ...]` to `[B]`, up to a constant; high for the samples wanted.
-    scale: strength, the same in every batch; 0 changes nothing.
+  Of `model` jumps are refused; `log_density`, `[B, ...]` to `[B]`, may lack a constant.
   """
 
   def denoise(x_t: Array, t: Array) -> Array:

@@ -107,7 +107,7 @@ def rollout(
   times = jnp.asarray(times, context.dtype)
   before, length = context.shape[1], how.chunk if length is None else length
   if length < 1 or length % how.chunk:
-    raise FieldError("chunk", how.chunk, "give whole chunks.", f"={how.chunk}, length={length}: ")
+    raise FieldError("chunk", how.chunk, f"with length={length}: give whole chunks.")
   for array in jax.tree.leaves(cond):
     if conditioning.is_per_token(array) and array.shape[1] != before + length:
       raise ValueError(f"cond of {array.shape[1]} tokens: give {before} + {length} tokens.")

@@ -77,21 +77,23 @@ def _check_jumps(f: Any, sample_times: Any) -> None:
 def _streams(function: Any, given: dict[str, Any], pattern: Any, net: Any) -> None:
   """Refuses two streams without their pattern, network or clean context, and the reverse."""
   spec, of_two = two_stream.of(given), patterns.streams(pattern) == 2
-  two, field, options = spec.streams == 2, "objective.streams", (1, 2)
+  two, field, options = spec.streams == 2, "objective.streams", ("1", "2")
+  value = given.get("streams", 1)
   if "conditioning" in inspect.signature(function).parameters:
     field, options = "objective.conditioning", ("None", '{"name": "core.two_stream.TwoStream"}')
+    value = options[two]
   if two != of_two:
-    name = "two_stream" if two else "pivot"
-    fix = f'set it to {options[of_two]}, or the pattern to {{"name": "core.patterns.{name}"}}.'
-    raise FieldError(field, options[two], fix)
+    says, other = ("is of one stream", "two_stream") if two else ("needs two streams", "pivot")
+    fix = f'set {field}={options[of_two]}, or it to {{"name": "core.patterns.{other}"}}.'
+    raise FieldError(field, value, f"the pattern {says}; {fix}")
   noisy = getattr(inspect.signature(pattern).parameters.get("noisy"), "default", 0.0)
   for rule in map(_function, (spec.grouping, spec.posterior)):
     if getattr(rule, "clean_context", False) and noisy > 0.0:
       fix = f"{rule.__name__} needs 0.0; set that, or objective.conditioning={options[1]}."
       raise FieldError("objective.sample_times.pattern.noisy", noisy, fix)
   if two and "streams" not in inspect.signature(type(net).__call__).parameters:
-    fix = f"{type(net).__name__} has one; use models.causal_transformer.CausalTransformer."
-    raise FieldError(field, options[1], fix)
+    fix = f"{type(net).__name__} has one stream; use models.causal_transformer.CausalTransformer."
+    raise FieldError(field, value, fix)
   weight = _function(given.get("weight"))
   if two and getattr(weight, "streams", 2) == 1:
     raise FieldError("objective.weight", weight, "takes the context for the past; use another.")
@@ -148,7 +150,7 @@ def labels(occurring: Any, net: Any) -> tuple[int, ...]:
   classes = range(getattr(net, "num_classes", 0))
   found = tuple(c for c in classes if occurring is None or c in occurring)
   if len(found) < len(classes):
-    text = "model.num_classes=%d: the data have %d classes, and only these are drawn."
+    text = "model.num_classes=%d: the data have %d classes; samples are of these alone."
     logging.warning(text, len(classes), len(found))
   return found
 

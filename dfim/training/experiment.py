@@ -112,5 +112,5 @@ def _warn(x: np.ndarray, experiment: Experiment) -> None:
     logging.warning(text, std, sigma_data)
   window = getattr(experiment.net, "window", None) or x.shape[1]
   if window < x.shape[1]:
-    text = "The data have %d tokens, more than model.window=%d: set it and sampler.rollout.window?"
+    text = "The data have %d tokens, and model.window=%d is all that one sees: is that meant?"
     logging.warning(text, x.shape[1], window)

@@ -33,7 +33,6 @@ class Generator:
 
   @property
   def f(self) -> parameterization.Parameterization:
-    """The parameterization."""
     return self.loss.keywords["f"]
 
   @property
@@ -43,7 +42,6 @@ class Generator:
 
   @functools.cached_property
   def sampler(self) -> sampler_lib.Sampler:
-    """The sampler."""
     return sampler_lib.parse(self.config.sampler)
 
   def init_params(self, key: Array) -> Any:

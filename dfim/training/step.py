@@ -95,8 +95,7 @@ def accumulated(
 def flops(experiment: experiment_lib.Experiment) -> float:
   """Operations of one step's gradient over the whole batch, as XLA counts them.
 
-  Without rematerialization, and without the layers' loop, whose body XLA would count once. Traces
-  and lowers; compiles nothing.
+  Without rematerialization or the layers' loop, whose body XLA counts once; compiles nothing.
   """
   net = experiment.net
   unrolled = net.clone(**{field: False for field in ("scan", "remat") if hasattr(net, field)})

@@ -293,7 +293,7 @@ def test_stabilised_tokens_stay_bit_identical_and_tokens_on_their_way_are_shown_
     (dict(levels=[[1, 2], [0, 0]]), r"levels starts at \[1, 2\]"),
     (dict(levels=[[2.0, 2.0], [0.0, 0.0]]), "give whole numbers"),
     (dict(window=1), "window=1: must hold at least the chunk of 2"),
-    (dict(length=5), "chunk=2: .*length=5"),
+    (dict(length=5), "chunk=2: with length=5"),
     (dict(chunk=0), "chunk=0"),
     (dict(mode="scaled"), "mode='scaled': .* none, label, scale, scale_and_noise"),
     (dict(t_context=1.0), "t_context=1.0"),
