@@ -129,7 +129,6 @@ def worker(tmp_path):
 
 
 def printed(process):
-  """The printed commands, each split as a shell would."""
   assert process.returncode == 0, process.stderr
   lines = [line for line in process.stdout.splitlines() if not line.startswith("#")]
   return [shlex.split(line) for line in lines]

@@ -62,7 +62,6 @@ with workdir.lock(sys.argv[1]):
 
 @pytest.fixture
 def trainer(tmp_path):
-  """Another process that holds the folder."""
   command = [sys.executable, "-c", HOLD, str(tmp_path)]
   process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
   assert process.stdout.readline() == b"held\n"

@@ -200,7 +200,6 @@ def test_each_rule_sees_what_it_is_for(wrong):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("t", [0.006 + 2e-5, 0.5, 0.994])
 def test_gradients_are_finite_where_particles_meet(name, dtype, t):
-  """Every particle twice, y on z, and a jump no longer than the gap."""
   y = jnp.asarray(np.repeat(clouds()[0][::2], 2, axis=0), dtype)
   t = np.full((GROUPS * M, TOKENS, 1, 1), t, np.float32)
   s = t - np.float32(1e-5)

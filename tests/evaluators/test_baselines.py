@@ -160,7 +160,6 @@ def test_a_wrong_distribution_is_refused(series, windows, change):
 
 @pytest.mark.parametrize("constant", [0.1, -7e5])
 def test_a_constant_dimension_is_forecast_as_it_is(series, constant):
-  """By all, and leaves the seasonal naive forecast of the others as it is."""
   known = {name: value.copy() for name, value in series["distribution"].items()}
   known["mean"][:, 1] = constant
   known["matrix"][1] = known["covariance"][1] = known["covariance"][:, 1] = 0

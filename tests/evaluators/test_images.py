@@ -132,7 +132,6 @@ def test_arguments_that_would_fail_after_training_are_refused(tmp_path, change, 
 
 
 def test_copies_of_the_reference_are_no_yardstick(tmp_path):
-  """A caller who skips the check gets all other scores."""
   fresh = shapes(2, 80, 8, 1)["x"]
   values, _ = score(tmp_path, lambda *_: fresh, held_out=shapes(0, 120, 8, 1))
   row = values["1 steps"]

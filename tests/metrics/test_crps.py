@@ -14,7 +14,6 @@ def normal(seed, *shape):
 
 @BOTH
 def test_a_point_forecast_scores_its_absolute_error(score):
-  """By quantiles too: .05 ... .95 lie evenly about 1/2."""
   target = normal(0, 6)
   np.testing.assert_allclose(score(np.full((100, 6), 0.7), target), np.abs(target - 0.7))
 

@@ -104,7 +104,6 @@ class Units:
 
 
 def pool_by_hand(x, how, stride=1, pad=True):
-  """3 x 3, over what is within the image."""
   x = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], constant_values=np.nan) if pad else x
   rows, columns = (range(0, n - 2, stride) for n in x.shape[1:3])
   return np.stack(

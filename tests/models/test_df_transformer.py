@@ -24,7 +24,6 @@ def inputs(seed=0):
 
 @functools.cache
 def perturbed(net, actions=False):
-  """Parameters without the zeros of an initialisation, under which the output is 0."""
   x, t = inputs()
   cond = dict(action=jnp.zeros((3, 5, 4))) if actions else None
   rng = np.random.default_rng(1)

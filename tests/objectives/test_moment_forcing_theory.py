@@ -67,17 +67,6 @@ def test_a_fixed_prefix_leaves_the_distribution_of_the_target_exact(u):
   np.testing.assert_allclose(variance, (1 - S) ** 2 + S**2 - with_prefix**2 / power, rtol=1e-12)
 
 
-@pytest.mark.parametrize("u, apart", [(0.0, 0.0), (0.1, 0.0013), (0.3, 0.0164), (0.5, 0.0492)])
-def test_groups_by_the_clean_prefix_are_exact_where_the_context_is_clean(u, apart):
-  """Among examples of one clean prefix the right jumps from t and from r must have one spread."""
-
-  def spread(r):  # given the context, at level u, and the clean prefix
-    _, gain = perfect(S, u, r)
-    return gain**2 * ((1 - r) ** 2 * (1 - RHO**2) + r**2)
-
-  np.testing.assert_allclose(spread(0.65) / spread(0.6) - 1.0, apart, atol=1e-4)
-
-
 def test_moving_prefix_steepens_the_target():
   """The prefix's x_t has information on x that x_r has not: from 0.5 to 0.45, 0.898 for 0.855."""
   slope, variance = given_prefix(perfect(S, 0.45, 0.6), (0.45, 0.6), (0.5, 0.65))

@@ -42,8 +42,6 @@ def test_a_step_that_is_not_finite_is_counted_and_leaves_everything_else():
 
 
 def seen_by(refresh_every, steps):
-  """The values of params and frozen that the loss sees, step by step."""
-
   def loss(apply, params, frozen, batch, key):
     return jnp.sum(params["a"]), {"loss": params["a"][0], "frozen": frozen["a"][0]}
 

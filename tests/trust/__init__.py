@@ -67,13 +67,18 @@ def start_all(count: int, command: list[str], *, devices: int = 1) -> list[subpr
   return [start(one, devices=devices, env=env) for one in each]
 
 
-def finish(processes: list[subprocess.Popen], seconds: float = 300) -> list[str]:
-  """The output of each, once all have ended well."""
+def outputs(processes: list[subprocess.Popen], seconds: float) -> list[str]:
+  """The output of each, once all have ended."""
   try:
-    printed = [p.communicate(timeout=seconds)[1] for p in processes]
+    return [p.communicate(timeout=seconds)[1] for p in processes]
   finally:
     for p in processes:
       p.kill()
+
+
+def finish(processes: list[subprocess.Popen], seconds: float = 300) -> list[str]:
+  """The output of each, once all have ended well."""
+  printed = outputs(processes, seconds)
   for process, text in zip(processes, printed, strict=True):
     assert process.returncode == 0, text
   return printed

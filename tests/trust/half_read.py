@@ -13,7 +13,6 @@ CONFIG = ml_collections.ConfigDict(dict(checkpoint_every=1, keep_checkpoints=2, 
 
 
 def main() -> None:
-  """Saves 1 and 2, and says which of them both restore."""
   parser = argparse.ArgumentParser()
   for name, kind in dict(workdir=str, coordinator=str, num_processes=int, process_id=int).items():
     parser.add_argument(f"--{name}", type=kind)

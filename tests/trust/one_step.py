@@ -35,7 +35,6 @@ def gradient_of(experiment, dtype: str) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-  """Writes what the first process has."""
   parser = argparse.ArgumentParser()  # absl's flags would be dfim.main's too, in one test process
   for name, default in dict(what="digits", dtype="float32", out="", coordinator="").items():
     parser.add_argument(f"--{name}", default=default)

@@ -31,7 +31,6 @@ def path(tmp_path, monkeypatch):
 
 
 def rewrite(path, **change):
-  """The packed file with some of its arrays replaced."""
   with np.load(path) as file:
     np.savez(path, **(dict(file) | change))
 

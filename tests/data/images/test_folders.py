@@ -12,7 +12,6 @@ from tests.data.helpers import refused
 
 
 def put(path, level):
-  """A grey picture, of which a test can tell which it is."""
   path.parent.mkdir(parents=True, exist_ok=True)
   Image.new("L", (4, 4), level).save(path, **dict(lossless=True) if path.suffix == ".webp" else {})
 

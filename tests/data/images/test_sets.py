@@ -27,8 +27,6 @@ class Thin(Stored):
 
 
 class Cifar10(Stored):
-  """The official set's name and version."""
-
   name, VERSION = "cifar10", tfds.core.Version("3.0.2")
   CLASSES, PIXELS = 10, PIXELS
   SPLITS = dict(train=LABELS, test=LABELS[:8])
@@ -51,7 +49,6 @@ def data(tmp_path_factory):
 
 @pytest.fixture(params=["npz", "folder", pytest.param("tfds", marks=needs_extra)])
 def form(request, data):
-  """The name of a form, and its arguments."""
   kwargs = dict(
     npz=dict(path=data / "a.npz"),
     folder=dict(path=data / "folder", size=6),
@@ -62,7 +59,6 @@ def form(request, data):
 
 @pytest.fixture
 def source(form):
-  """(batch_size, seed, start, *, flip, process) -> iterator."""
   return lambda *args, **more: getattr(sets, form[0])(*args, **form[1], **more)
 
 

@@ -44,7 +44,6 @@ def shared(name):
 
 
 def changed(series, part, index, value):
-  """The series with some numbers of `values` or of `calendar` overwritten."""
   array = np.array(series[part], float)
   array[index] = value
   return series | {part: array}
