@@ -185,10 +185,8 @@ def test_active_tokens_have_the_outputs_of_sampling(window):
   "changed, given, message",
   [
     (dict(width=10, heads=4), {}, "model.width=10"),
-    (dict(window=0), {}, "model.window=0"),
     (dict(vocabulary=0), {}, "model.vocabulary=0"),
     (dict(causal=False), dict(cache=NET.empty_cache(BATCH, 4)), "model.causal=False"),
-    (dict(causal=False), dict(streams=2), "streams=2"),
     ({}, dict(cache=NET.empty_cache(BATCH, 4), streams=2), "streams=2"),
   ],
 )

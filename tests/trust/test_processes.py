@@ -34,11 +34,7 @@ def test_one_is_killed_and_the_other_ends_with_a_cause(time, tmp_path):
   trust.until(lambda: checkpoint.steps(str(tmp_path)), processes[0])
   killed, other = processes[:: -1 if time % 2 else 1]  # the coordinator is the first
   killed.send_signal(signal.SIGKILL)
-  try:
-    _, printed = other.communicate(timeout=PATIENCE)
-  finally:
-    other.kill()
-    killed.communicate()
+  printed, _ = trust.outputs([other, killed], PATIENCE)
   assert other.returncode not in (0, preemption.EXIT_CODE), printed
   causes = "connection", "heartbeat", "unavailable", "peer", "task"
   assert any(word in printed.lower() for word in causes), printed
