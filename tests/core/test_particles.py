@@ -282,7 +282,7 @@ def test_gradients_of_per_particle_times_are_finite_where_particles_meet(dtype):
   [
     ("sequence", some_times(2)[0], {}, "sequence with two streams"),
     ("example", some_times()[0], {}, "particles.example with times of shape"),
-    ("example", whole_examples()[2], {}, "example with per_particle_times=True"),
+    ("example", whole_examples()[2], {}, "per_particle_times=True"),
     ("per_particle_times", whole_examples()[2].replace(per_particle_times=False), {}, "=False"),
     ("per_particle_times", whole_examples()[2], dict(inverse_bandwidth=-1.0), "=-1.0"),
   ],

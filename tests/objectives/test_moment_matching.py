@@ -212,18 +212,6 @@ def test_the_kernel_of_different_particles_is_logged_by_time(batch, group_size, 
   assert len(set(logged)) > 1
 
 
-def test_per_particle_times_go_from_one_particle_to_many(batch):
-  def at(inverse_bandwidth):
-    rule = functools.partial(particles.per_particle_times, inverse_bandwidth=inverse_bandwidth)
-    times = sample_times(per_particle_times=True)
-    return loss(PARAMS, PARAMS, batch, sample_times=times, group_size=16, particles=rule)
-
-  (alone, metrics), (one, _) = at(1e6), loss(PARAMS, PARAMS, batch, group_size=1)
-  np.testing.assert_allclose(alone, one, rtol=1e-5)
-  assert set(metrics) == {"loss", "mmd2"}
-  assert abs(at(1.0)[0] / one - 1) > 0.05
-
-
 def test_the_naive_objective_meets_data_and_a_mask_is_refused(batch):
   """r = s: the target is the data at time s, whatever the frozen model."""
   naive = sample_times(mapping=mappings.to_target)

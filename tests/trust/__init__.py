@@ -1,5 +1,6 @@
 """Experiments that try to break the promises of docs/trust.md; `make trust` runs all of them."""
 
+import argparse
 from collections.abc import Callable, Mapping
 import json
 import os
@@ -41,6 +42,14 @@ def trainer(workdir: os.PathLike, *flags: str) -> list[str]:
   """The command of a run of `tests/trust/config.py`, which lasts until it is stopped."""
   config = "--config=tests/trust/config.py"
   return [sys.executable, "-m", "dfim.main", config, f"--workdir={workdir}", *flags]
+
+
+def arguments(**own: str | int) -> argparse.Namespace:
+  """The flags of a process: its own, with their defaults, and those of `start_all`."""
+  parser = argparse.ArgumentParser()  # absl's flags would be dfim.main's too, in one test process
+  for name, default in dict(coordinator="", num_processes=1, process_id=0, **own).items():
+    parser.add_argument(f"--{name}", type=type(default), default=default)
+  return parser.parse_args()
 
 
 def start(

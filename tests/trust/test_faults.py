@@ -129,22 +129,6 @@ def test_the_first_ctrl_c_is_never_lost_and_the_second_leaves_at_once(seed, tmp_
     assert int(checkpoint.restore(str(tmp_path), abstract).seen) == saved[-1]
 
 
-@pytest.mark.slow
-def test_stopped_by_a_signal_a_run_draws_later_what_was_due(tmp_path, monkeypatch):
-  config = trust.small(imm_digits.get_config("smoke"), steps=6, every=100)
-  config.sample_every = 3
-  whole = train.train(config, str(tmp_path / "whole"), devices=ONE)
-  monkeypatch.setattr(preemption.Notice, "reached", lambda self, step: step == 3)
-  with pytest.raises(preemption.PreemptedError):
-    train.train(config, str(tmp_path / "run"), devices=ONE)
-  drawn = lambda run: {p.name: p.read_bytes() for p in (tmp_path / run / "samples").glob("*.png")}
-  assert not (tmp_path / "run" / "samples").exists()
-  monkeypatch.undo()
-  resumed = train.train(config, str(tmp_path / "run"), devices=ONE)
-  assert drawn("run") == drawn("whole") and set(drawn("run")) == {"3.png", "6.png"}
-  assert_equal(whole, resumed)
-
-
 def limit_files():
   """No file of this process grows beyond 20 KB, as on a full disk."""
   resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))

@@ -5,10 +5,9 @@ from PIL import Image
 import pytest
 
 from dfim.data.images import cifar, sets
-from tests.conftest import SHARED
+from tests.conftest import shared
 from tests.data.helpers import assert_equal, refused
 
-REAL = SHARED / "data/cifar10_webp.npz"
 COUNTS = dict(train=20, test=8)
 
 
@@ -93,9 +92,8 @@ def test_missing_files_and_splits_are_named(path, tmp_path):
       cifar.load(path, split)
 
 
-@pytest.mark.skipif(not REAL.exists(), reason=f"{REAL} is not here")
 def test_the_real_test_set_is_whole():
-  data = cifar.load(REAL)
+  data = cifar.load(shared("data/cifar10_webp.npz"))
   assert data["x"].shape == (10_000, 32, 32, 3)
   np.testing.assert_array_equal(np.bincount(data["label"]), np.full(10, 1000))
   assert abs(data["x"].std() - 0.5) < 0.01  # IMM's sigma_data

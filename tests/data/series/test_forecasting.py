@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dfim.data.series import forecasting, ridge
-from tests.conftest import SHARED
+from tests.conftest import shared
 from tests.data import test_sources as contract
 from tests.data.helpers import assert_equal, refused, spoiled
 
@@ -33,13 +33,6 @@ def series():
 @pytest.fixture
 def source(series):
   return functools.partial(forecasting.windows, series=series, **SIZES, stack=4, lags=LAGS)
-
-
-def shared(name):
-  path = SHARED / "data" / name
-  if not path.is_file():
-    pytest.skip(f"{path} is absent: data files do not travel with the repository")
-  return path
 
 
 def changed(series, part, index, value):
@@ -328,7 +321,7 @@ def test_another_table_and_a_missing_file_are_refused(tmp_path):
 
 
 def test_transformer_stations_are_cut_as_in_the_field():
-  series = forecasting.ett(shared("ETTh1.csv"))
+  series = forecasting.ett(shared("data/ETTh1.csv"))
   assert series["values"].shape == (17_420, 7) and series["calendar"].shape == (17_420, 4)
   data = forecasting.load(series=series, context=168, horizon=24)
   assert data["target"].shape == (120, 24, 7) and data["origin"][0] == 11_520
@@ -338,13 +331,13 @@ def test_transformer_stations_are_cut_as_in_the_field():
 
 
 def test_exchange_rates_are_those_of_gluonts_and_cut_as_there():
-  series = forecasting.exchange(shared("exchange_rate.txt.gz"))
+  series = forecasting.exchange(shared("data/exchange_rate.txt.gz"))
   data = forecasting.load(series=series, context=90, horizon=30)
   assert list(data["origin"]) == [6071, 6101, 6131, 6161, 6191]
   values = series["values"]
   assert values.shape == (7588, 8)
   np.testing.assert_array_equal(series["calendar"][0], series["calendar"][5])
-  with tarfile.open(shared("exchange_rate_nips.tar.gz")) as archive:
+  with tarfile.open(shared("data/exchange_rate_nips.tar.gz")) as archive:
     for part in ("train/train", "test/test"):
       lines = archive.extractfile(f"exchange_rate_nips/{part}.json").read().splitlines()
       for i, line in enumerate(lines):
