@@ -55,18 +55,6 @@ def test_the_sum_sees_dependence_and_each_dimension_counts_equally():
   np.testing.assert_allclose((a["crps"], a["crps_quantile"]), (b["crps"], b["crps_quantile"]))
 
 
-@pytest.mark.parametrize(
-  "paths, target, place",
-  [
-    ((9, 4, 5, 3), (4, 5, 2), "target of shape (4, 5, 2)"),
-    ((0, 4, 5, 3), (4, 5, 3), "paths of shape (0, 4, 5, 3)"),
-  ],
-)
-def test_bad_shapes_are_refused(paths, target, place):
-  with refused(place):
-    crps.scores(normal(0, *paths), normal(0, *target))
-
-
 @pytest.mark.parametrize("score", [crps.exact, crps.quantile, crps.scores, crps.along])
 def test_numbers_that_are_not_finite_are_refused_with_their_place(score):
   paths, target = normal(0, 9, 4, 5, 3), normal(1, 4, 5, 3)

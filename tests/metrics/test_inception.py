@@ -218,9 +218,3 @@ def test_weights_that_are_not_all_there_are_refused(params):
   for changed in (without, without | {name: np.zeros(3)}):
     with refused(f"network: has no {name}"):
       inception.check(changed, "network")
-
-
-@pytest.mark.parametrize("images", [IMAGES / 255, IMAGES[..., :1], IMAGES[:0]])
-def test_refuses_other_images(images):
-  with refused("inception", images.dtype, list(images.shape)):
-    inception.features({}, images)

@@ -45,7 +45,9 @@ def test_packing_loses_nothing_and_examples_are_the_stored_pictures(path):
   assert_equal(batches.examples(np.array([7, 0])), dict(x=pixels[[7, 0]], label=labels[[7, 0]]))
 
 
-def test_pictures_are_decoded_once_unless_the_file_changes(path, monkeypatch):
+def test_pictures_are_decoded_once_unless_the_file_changes_or_is_missing(
+  path, monkeypatch, tmp_path
+):
   before = cifar.load(path)["x"]
   with pytest.raises(ValueError, match="read-only"):
     cifar.load(path)["label"][0] = 7
@@ -56,6 +58,11 @@ def test_pictures_are_decoded_once_unless_the_file_changes(path, monkeypatch):
   rewrite(path, test_labels=np.arange(8)[::-1])
   assert cifar.load(path)["label"][0] == 7
   np.testing.assert_array_equal(cifar.load(path)["x"], before)
+  with refused("data.path", tmp_path / "no.npz", "cifar.pack(", kind=FileNotFoundError):
+    cifar.cifar10(4, 0, path=tmp_path / "no.npz")
+  for split in ("val", None, ["test"]):
+    with refused("data.split", split):
+      cifar.load(path, split)
 
 
 @pytest.mark.parametrize(
@@ -82,14 +89,6 @@ def test_a_damaged_file_is_refused(change, place, path):
   rewrite(path, **change)
   with refused("data.path", path, place):
     cifar.load(path)
-
-
-def test_missing_files_and_splits_are_named(path, tmp_path):
-  with refused("data.path", tmp_path / "no.npz", "cifar.pack(", kind=FileNotFoundError):
-    cifar.cifar10(4, 0, path=tmp_path / "no.npz")
-  for split in ("val", None, ["test"]):
-    with refused("data.split", split):
-      cifar.load(path, split)
 
 
 def test_the_real_test_set_is_whole():

@@ -146,12 +146,6 @@ def test_a_picture_is_decoded_once_unless_the_folder_changes(root, monkeypatch):
   assert folders.read(root, 2)["x"].shape == (3, 2, 2, 3)
 
 
-@pytest.mark.parametrize("field, value", [("size", 0), ("size", None), ("path", None), ("path", 3)])
-def test_arguments_of_another_kind_are_named(field, value, root):
-  with refused(f"data.{field}={value!r}" if value is None else f"data.{field}="):
-    folders.read(**(dict(path=root, size=4) | {field: value}))
-
-
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()])
 def test_no_folder_and_no_picture_in_it_are_named(make, tmp_path):
   make(tmp_path / "new")
