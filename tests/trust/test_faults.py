@@ -96,9 +96,10 @@ def test_a_short_run_without_one_good_step_is_an_error(tmp_path):
     replay.replay(str(tmp_path / "checkpoints"))
 
 
-@pytest.mark.parametrize(
-  "number", [signal.SIGTERM, signal.SIGINT, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
-)
+ALSO = [pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGINT, signal.SIGUSR1)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, *ALSO])  # Ctrl-C: below too
 def test_a_signal_saves_and_ends_with_a_code_for_the_scheduler(number, tmp_path):
   process = trust.start(trust.trainer(tmp_path))
   log = tmp_path / "metrics.jsonl"
