@@ -15,7 +15,6 @@ assert NOTEBOOKS
 
 
 def of(paths, quick=()):
-  """A parameter for each notebook; those but `quick` are slow, where `quick` names any."""
   slow = lambda path: pytest.mark.slow if quick and path.stem not in quick else ()
   return [pytest.param(path, id=path.stem, marks=slow(path)) for path in paths]
 

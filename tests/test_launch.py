@@ -129,7 +129,6 @@ def worker(tmp_path):
 
 
 def printed(process):
-  """The printed commands, each split as a shell would."""
   assert process.returncode == 0, process.stderr
   lines = [line for line in process.stdout.splitlines() if not line.startswith("#")]
   return [shlex.split(line) for line in lines]
@@ -437,15 +436,6 @@ def test_submit_asks_for_a_task_a_gpu(login, by_flags):
   assert "srun --kill-on-bad-exit=0 --wait=600 --cpus-per-task=8 " in script
 
 
-def test_only_what_was_asked_for_reaches_sbatch(login):
-  assert slurm(login, "submit", *JOB, "--name=n").returncode == 0
-  arguments = (login / "sbatch-arguments").read_text().splitlines()
-  expected = "--job-name=n --dependency=singleton --nodes=1 --ntasks-per-node=1 --gres=gpu:1"
-  assert arguments[1:6] == expected.split()
-  assert [argument.partition("=")[0] for argument in arguments[6:]] == ["--chdir", "--output"]
-  assert "--cpus-per-task=" not in (login / "batch").read_text()
-
-
 def test_the_batch_script_passes_every_argument_whole(login):
   (login / "code").write_text("0")
   extra = ["--config.batch_size=64", "--note=a b; $HOME 'it' \"is\""]
@@ -476,12 +466,12 @@ def test_only_a_saved_job_that_still_runs_is_requeued(login, code, state, requeu
   assert requeues(login) == (["scontrol requeue 4711"] if requeued else [])
 
 
-@pytest.mark.parametrize("answer, refused", [(1, True), (143, False)])
-def test_a_requeue_that_slurm_refuses_is_said(login, answer, refused):
+@pytest.mark.parametrize("answer, said", [(1, True), (143, False)])
+def test_a_requeue_that_slurm_refuses_is_said(login, answer, said):
   (login / "code").write_text("75")
   (login / "requeue").write_text(str(answer))  # 143: the end of the job was faster
   job = start_batch(login)
-  assert ("again" in job.communicate(timeout=60)[0]) == refused
+  assert ("again" in job.communicate(timeout=60)[0]) == said
   assert job.returncode == 75 and len(requeues(login)) == 1
 
 
@@ -511,11 +501,18 @@ def test_the_end_of_the_job_is_left_to_slurm(login):
   assert requeues(login) == []
 
 
-def test_what_sbatch_refuses_is_a_failure(login):
+def test_what_sbatch_refuses_is_a_failure_and_only_what_was_asked_for_reaches_it(login):
   (login / "no-such-partition").touch()
   process = slurm(login, "submit", *JOB)
   assert process.returncode == 1 and process.stdout == ""
   assert "sbatch: error: no" in process.stderr
+  (login / "no-such-partition").unlink()
+  assert slurm(login, "submit", *JOB, "--name=n").returncode == 0
+  arguments = (login / "sbatch-arguments").read_text().splitlines()
+  expected = "--job-name=n --dependency=singleton --nodes=1 --ntasks-per-node=1 --gres=gpu:1"
+  assert arguments[1:6] == expected.split()
+  assert [argument.partition("=")[0] for argument in arguments[6:]] == ["--chdir", "--output"]
+  assert "--cpus-per-task=" not in (login / "batch").read_text()
 
 
 def test_status_and_cancel(login):

@@ -1,8 +1,7 @@
-"""The field's own names, in code and in prose."""
+"""The field's own names."""
 
 import ast
 import pathlib
-import re
 
 import pytest
 
@@ -11,10 +10,6 @@ FORMER = set(  # identifiers of before, whose meaning a reader could not guess
   """apart_before as_they_came ask at_places averaged batch_mean claim datum draw_each fits
   held kept kinds law like_prefixes likeness look looks near own own_times places plain restored
   rival s_at_r s_at_t_min sheet still_due takes told word""".split()
-)
-RIDDLES = re.compile(
-  r"\b(rivals?|mended|stands? still|the fusion|network calls?|laws? of (the )?data|data laws?)\b",
-  re.I,
 )
 
 
@@ -40,22 +35,4 @@ def test_no_public_name_is_a_former_one(folder):
     for name in public_names(path)
     if name in FORMER
   }
-  assert not found
-
-
-def prose():
-  """Documents, and the texts of code and notebooks, by file."""
-  for folder in ("dfim", "configs", "benchmarks", "docs", "colabs", "launch", "."):
-    pattern = "*" if folder == "." else "**/*"
-    for path in (ROOT / folder).glob(pattern):
-      if path.suffix in {".py", ".md", ".ipynb", ".sh", ".slurm", ".cff"}:
-        yield path
-
-
-def test_no_riddles():
-  found = [
-    f"{path.relative_to(ROOT)}: {match[0]}"
-    for path in prose()
-    for match in RIDDLES.finditer(path.read_text())
-  ]
   assert not found

@@ -22,7 +22,6 @@ def patched():
 
 
 def blocks_left(call, times=200):
-  """Blocks of Python's memory that each call leaves behind."""
   call()
   gc.collect()
   before = sys.getallocatedblocks()

@@ -30,11 +30,15 @@ def test_what_is_given_everything_is_called_what_waits_is_bound_and_specs_nest()
   assert f.sigma_data == 0.25 and type(f.path).__name__ == "Cosine"
 
 
-def test_a_kernel_of_ones_own_needs_no_edit_of_dfim(monkeypatch):
+def test_a_kernel_of_ones_own_needs_no_edit_of_dfim_but_its_imports(monkeypatch, tmp_path):
   mine = types.ModuleType("mine")
   mine.linear = lambda x, y, scale: (x * y).sum(-1)
   monkeypatch.setitem(sys.modules, "mine", mine)
   assert resolve(dict(name="mine.linear")) is mine.linear
+  (tmp_path / "needs_more.py").write_text("import no_such_package\n")
+  monkeypatch.syspath_prepend(tmp_path)
+  with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+    resolve(dict(name="needs_more.thing"))
 
 
 @pytest.mark.parametrize(
@@ -55,13 +59,6 @@ def test_a_wrong_config_is_refused_by_field_value_and_fix(spec, message):
   with pytest.raises(ConfigError, match=message) as error:
     resolve(spec, "x")
   assert "\n" not in str(error.value)
-
-
-def test_a_missing_import_inside_a_module_is_not_hidden(monkeypatch, tmp_path):
-  (tmp_path / "needs_more.py").write_text("import no_such_package\n")
-  monkeypatch.syspath_prepend(tmp_path)
-  with pytest.raises(ModuleNotFoundError, match="no_such_package"):
-    resolve(dict(name="needs_more.thing"))
 
 
 def test_a_name_or_field_that_moved_is_answered_by_its_new_one():

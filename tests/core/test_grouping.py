@@ -11,7 +11,6 @@ TOKENS = 4
 
 
 def doubled(key, batch):
-  """Sequences of numbers, as two streams hold them."""
   x = jax.random.normal(key, (batch, TOKENS, 2))
   return jnp.concatenate([x, x], axis=1)
 

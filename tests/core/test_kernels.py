@@ -18,7 +18,6 @@ one = jnp.ones(())
 
 
 def mmd2(y, z, kernel, scale):
-  """Of groups `[G, M, D]`, with a scale each."""
   k_yy, k_zz, k_yz = mmd.grams(y, z, kernel, scale[..., None, None])
   return jnp.mean(k_yy + k_zz - 2.0 * k_yz, axis=(-1, -2))
 

@@ -75,5 +75,5 @@ def test_log_snr_decrement_against_its_definition(path, float64):
   ],
 )
 def test_an_infinite_measure_is_refused(mapping, ends, field):
-  with pytest.raises(ValueError, match=f"^{field}: .*infinite"):
+  with pytest.raises(ValueError, match=f"^{field}"):
     mapping(FM, jnp.zeros(1), jnp.ones(1) * 0.5, k=5.0, **ends)

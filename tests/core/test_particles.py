@@ -200,7 +200,6 @@ def test_each_rule_sees_what_it_is_for(wrong):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("t", [0.006 + 2e-5, 0.5, 0.994])
 def test_gradients_are_finite_where_particles_meet(name, dtype, t):
-  """Every particle twice, y on z, and a jump no longer than the gap."""
   y = jnp.asarray(np.repeat(clouds()[0][::2], 2, axis=0), dtype)
   t = np.full((GROUPS * M, TOKENS, 1, 1), t, np.float32)
   s = t - np.float32(1e-5)
@@ -283,7 +282,7 @@ def test_gradients_of_per_particle_times_are_finite_where_particles_meet(dtype):
   [
     ("sequence", some_times(2)[0], {}, "sequence with two streams"),
     ("example", some_times()[0], {}, "particles.example with times of shape"),
-    ("example", whole_examples()[2], {}, "sample_times.per_particle_times=True: example"),
+    ("example", whole_examples()[2], {}, "per_particle_times=True"),
     ("per_particle_times", whole_examples()[2].replace(per_particle_times=False), {}, "=False"),
     ("per_particle_times", whole_examples()[2], dict(inverse_bandwidth=-1.0), "=-1.0"),
   ],

@@ -103,11 +103,11 @@ def dyadic(key, shape=(4096, 6, 2), *, pattern=patterns.token, bootstrapped=1024
 @pytest.mark.parametrize(
   "draw, wrong, field",
   [
-    (sample, dict(t_max=0.1, t_min=0.2), "t_min=0.2: "),
+    (sample, dict(t_max=0.1, t_min=0.2), "t_min=0.2"),
     (sample, dict(p_one_step=0.5), "p_one_step=0.5: there is no r"),
     (sample, dict(gap=0.0), "gap=0.0"),
-    (sample, dict(group_size=3), "group_size=3: .* batch_size=8"),
-    (dyadic, dict(t_max=1.2), "t_min=0.006: "),
+    (sample, dict(group_size=3), "group_size=3"),
+    (dyadic, dict(t_max=1.2), "t_min=0.006"),
     (dyadic, dict(finest=3), "finest=3"),
   ],
 )

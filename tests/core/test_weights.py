@@ -52,7 +52,6 @@ LEVELS = jnp.array([0, 999, 500, 250, 900])  # of the worked example
 
 
 def of_levels(index):
-  """The times `[1, T, 1]` of level indices."""
   return (jnp.asarray(index)[None, :, None] + 1) / 1000
 
 

@@ -20,7 +20,6 @@ def refused(*parts, kind=ValueError):
 
 
 def assert_equal(a, b):
-  """Two trees hold the same arrays."""
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
@@ -38,7 +37,6 @@ def alive(pid):
 
 
 def all_end(pids, seconds=20):
-  """Whether all processes end in time."""
   ends = time.monotonic() + seconds
   while any(map(alive, pids)) and time.monotonic() < ends:
     time.sleep(0.05)
@@ -53,6 +51,5 @@ def spoiled(series, row, value=np.nan):
 
 
 def idx_bytes(array):
-  """The idx file of these pixels or labels."""
   header = struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
   return header + array.astype(np.uint8).tobytes()

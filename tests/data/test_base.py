@@ -20,23 +20,10 @@ def test_each_epoch_holds_each_example_once(size, batch_size):
   np.testing.assert_array_equal(np.sort(epochs), np.tile(np.arange(size), (len(epochs), 1)))
 
 
-@pytest.mark.parametrize("size, batch_size", [(10, 4), (3, 8)])
-def test_any_start_is_bit_equal(size, batch_size):
-  whole = stream(size, batch_size, 12)
-  for n in range(12):
-    np.testing.assert_array_equal(stream(size, batch_size, 1, start=n)[0], whole[n])
-
-
 def test_epochs_are_shuffled_apart_and_a_late_start_costs_nothing():
   first, second = stream(50, 50, 2)
   assert np.any(first != second) and np.any(first != np.arange(50))
   assert stream(1000, 10, 1, start=10**12)[0].shape == (10,)
-
-
-def test_the_stream_does_not_depend_on_the_number_of_processes():
-  whole = stream(10, 8, 6)
-  parts = [stream(10, 8, 6, process=(i, 4)) for i in range(4)]
-  np.testing.assert_array_equal(whole, np.concatenate(parts, axis=1))
 
 
 def test_refuses_ragged_and_empty_arrays():

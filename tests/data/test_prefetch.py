@@ -143,14 +143,10 @@ def test_a_program_may_leave_with_workers_running(last, code):
   assert not any(map(alive, pids))
 
 
-@pytest.mark.parametrize("field", ["threads", "workers"])
-def test_fewer_than_none_is_refused(field):
-  with refused(f"data.{field}=-1"):
-    prefetch.ahead(make, 0, **{field: -1})
-
-
 @pytest.mark.parametrize("how", [dict(workers=1), dict(threads=1)])
 def test_without_grain_the_extra_is_named(monkeypatch, how):
+  with refused(f"data.{next(iter(how))}=-1"):
+    prefetch.ahead(make, 0, **dict.fromkeys(how, -1))
   monkeypatch.setitem(sys.modules, "grain", None)
   with refused("grain", "pip install -e '.[tfds]'", kind=ImportError):
     prefetch.ahead(make, 0, **how)

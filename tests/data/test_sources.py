@@ -80,12 +80,6 @@ def test_reference_points_are_fixed_and_apart_from_training(source):
   assert test["x"].shape[0] == 64 and test["x"].shape[-1] == 2 and np.all(test["x"] != train["x"])
 
 
-@pytest.mark.parametrize("load", [digits.load, toys.load, walk.load])
-def test_an_unknown_split_is_named(load):
-  with refused("data.split", "val"):
-    load(split="val")
-
-
 def test_digits_are_split_once_and_held_out():
   train, test = digits.load("train"), digits.load("test")
   assert train["x"].shape == (1437, 8, 8, 1) and test["x"].shape == (360, 8, 8, 1)

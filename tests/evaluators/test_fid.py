@@ -16,7 +16,6 @@ DATA = dict(x=RNG.uniform(-1, 1, (40, 4, 4, 1)).astype(np.float32))
 
 @pytest.fixture
 def small(monkeypatch):
-  """Eight means of pixels as features."""
   calls = []
 
   def features(params, images, *, resize, batch_size=64):

@@ -97,14 +97,6 @@ def test_a_series_that_cannot_be_scored_is_refused(series, change, place):
     evaluator.check_scores(data=data, series=bad)
 
 
-def test_without_baselines_the_series_need_not_hold_them(series):
-  short = series | dict(cuts=(290, 300, 1500))
-  data = forecasting.load(series=short, context=24, horizon=24)
-  evaluator.check_scores(data=data, series=short, baselines=False)
-  with refused("series.values: nan at row 7, column 0"):
-    evaluator.check_scores(data=data, series=spoiled(short, 7), baselines=False)
-
-
 @pytest.mark.parametrize(
   "change, place",
   [

@@ -8,7 +8,7 @@ import pytest
 from dfim import evaluate
 from dfim.data.images import digits
 from dfim.evaluators import images
-from dfim.metrics import classifier, distances, subsets
+from dfim.metrics import classifier
 from tests.data.helpers import refused
 
 pytestmark = pytest.mark.usefixtures("optimized")  # a classifier is trained in each
@@ -51,15 +51,6 @@ def test_each_score_sees_its_own_fault(tmp_path):
   assert one_class["recall"] < 0.7 * good["recall"] and one_class["precision"] > 0.6
   assert noise["precision"] < 0.2 and noise["frechet"] > 10 * good["frechet"]
   assert noise["energy"] > 10 * abs(good["energy"])
-
-
-def test_the_energy_distance_takes_a_seeded_part_of_the_reference(tmp_path):
-  fresh, train = shapes(2, 80, 8, 1)["x"], shapes(0, 120, 8, 1)["x"]
-  values, _ = score(tmp_path, lambda *_: fresh, energy_images=50)
-  part = train[subsets.choose(train, 50)]
-  assert values["1 steps"]["energy"] == distances.energy_distance(fresh, part)[0]
-  whole, _ = score(tmp_path, lambda *_: fresh, energy_images=120)
-  assert whole["1 steps"]["energy"] == distances.energy_distance(fresh, train)[0]
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +123,6 @@ def test_arguments_that_would_fail_after_training_are_refused(tmp_path, change, 
 
 
 def test_copies_of_the_reference_are_no_yardstick(tmp_path):
-  """A caller who skips the check gets all other scores."""
   fresh = shapes(2, 80, 8, 1)["x"]
   values, _ = score(tmp_path, lambda *_: fresh, held_out=shapes(0, 120, 8, 1))
   row = values["1 steps"]

@@ -112,7 +112,7 @@ def test_missing_arguments_and_files_are_refused(trained, tmp_path):
     export.import_weights(config_of(), new, str(tmp_path), devices=ONE)
   with refused("^out: missing"):
     export.export_run(config_of(), str(trained[0]), None, devices=ONE)
-  with refused(f"^workdir=.{new}.: no checkpoint"):
+  with refused("^workdir=.*: no checkpoint"):
     export.export_run(config_of(), new, str(tmp_path / "out"), devices=ONE)
   assert not list(tmp_path.iterdir())
 

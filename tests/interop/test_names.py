@@ -37,15 +37,6 @@ def test_flat_and_back_is_bit_exact(net):
   assert_equal(names.to_params(names.to_arrays(params), wanted(net)), params)
 
 
-@pytest.mark.slow
-def test_scanned_and_plain_networks_read_one_file_and_agree():
-  arrays = names.to_arrays(filled(SCAN))
-  assert_equal(arrays, names.to_arrays(names.to_params(arrays, wanted(DIT))))
-  a, b = (net.apply(names.to_params(arrays, wanted(net)), *inputs(net)) for net in (DIT, SCAN))
-  assert float(jnp.max(jnp.abs(a))) > 0.01
-  np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
-
-
 ARRAYS = {f"net/{name}": a for name, a in names.to_arrays(filled(DIT)).items()}
 
 

@@ -29,7 +29,7 @@ def test_json_has_null_for_what_is_not_finite(tmp_path, value, expected):
   assert json.loads((tmp_path / "a.json").read_text(), parse_constant=refuse) == expected
 
 
-def test_what_json_cannot_hold_leaves_the_old_file(tmp_path):
+def test_what_cannot_be_written_leaves_the_old_file_and_is_known_before(tmp_path):
   path = tmp_path / "a.json"
   atomic.replace_json(path, dict(a=1))
   for value in (object(), 1j, np.complex64(1), {"a": {1, 2}}):
@@ -37,9 +37,6 @@ def test_what_json_cannot_hold_leaves_the_old_file(tmp_path):
       atomic.replace_json(path, value)
   assert json.loads(path.read_text()) == dict(a=1)
   assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
-
-
-def test_a_folder_is_tried_before_anything_is_to_be_written(tmp_path):
   atomic.check_writable(tmp_path / "new" / "a.npz")
   assert (tmp_path / "new").is_dir() and not list((tmp_path / "new").iterdir())
   (tmp_path / "file").touch()

@@ -39,14 +39,6 @@ def test_the_name_is_of_the_set_and_the_weights(rough):
   assert name != classifier.name_of(classifier.train(*FEW, steps=4), "digits")
 
 
-@pytest.mark.parametrize("shape, hidden", [((7, 5, 3), 4), ((28, 28, 1), 16)])
-def test_takes_any_size_of_image_and_halves_the_larger_once_more(shape, hidden):
-  x = np.zeros((4, *shape), np.float32)
-  params = classifier.train(x, np.arange(4), steps=1)
-  assert params["hidden"].shape == (hidden * 64, classifier.WIDTH)
-  assert classifier.features(params, x).shape == (4, classifier.WIDTH)
-
-
 BAD = FEW[0].copy()
 BAD[5] = np.nan
 

@@ -4,7 +4,7 @@ import pytest
 from dfim.metrics import features
 
 
-def test_the_last_batch_is_filled_up_and_cut():
+def test_the_last_batch_is_filled_up_and_cut_and_there_must_be_one():
   x = np.arange(7, dtype=np.uint8).reshape(7, 1)
   shapes = []
 
@@ -14,9 +14,6 @@ def test_the_last_batch_is_filled_up_and_cut():
 
   np.testing.assert_array_equal(features.in_batches(network, 2.0, x, 3), 2.0 * x)
   assert shapes == [(3, 1)], "one program for all batches"
-
-
-def test_no_image_and_no_batch_are_refused():
   network = lambda scale, x: scale * x.astype(float)
   for x, size, line in ((np.zeros((0, 2)), 3, "images: "), (np.zeros((2, 2)), 0, "batch_size=0")):
     with pytest.raises(ValueError, match=line):

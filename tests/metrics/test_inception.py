@@ -104,7 +104,6 @@ class Units:
 
 
 def pool_by_hand(x, how, stride=1, pad=True):
-  """3 x 3, over what is within the image."""
   x = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], constant_values=np.nan) if pad else x
   rows, columns = (range(0, n - 2, stride) for n in x.shape[1:3])
   return np.stack(
@@ -219,9 +218,3 @@ def test_weights_that_are_not_all_there_are_refused(params):
   for changed in (without, without | {name: np.zeros(3)}):
     with refused(f"network: has no {name}"):
       inception.check(changed, "network")
-
-
-@pytest.mark.parametrize("images", [IMAGES / 255, IMAGES[..., :1], IMAGES[:0]])
-def test_refuses_other_images(images):
-  with refused("inception", images.dtype, list(images.shape)):
-    inception.features({}, images)

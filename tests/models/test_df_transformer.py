@@ -24,7 +24,6 @@ def inputs(seed=0):
 
 @functools.cache
 def perturbed(net, actions=False):
-  """Parameters without the zeros of an initialisation, under which the output is 0."""
   x, t = inputs()
   cond = dict(action=jnp.zeros((3, 5, 4))) if actions else None
   rng = np.random.default_rng(1)
@@ -68,7 +67,7 @@ def test_it_depends_on_t_and_not_on_s():
   assert jnp.max(jnp.abs(apply(t, t) - apply(t, t + 1e-3))) > 1e-3
 
 
-def test_actions_are_joined_token_by_token_and_zeros_where_left_out():
+def test_actions_of_a_token_are_joined_zeros_where_left_out_and_of_one_width():
   x, t = inputs()
   net, action = NET.clone(causal=True), jnp.ones((3, 5, 4))
   a, b = (run(net, x, t, dict(action=a)) for a in (action, action.at[:, 3].set(0.0)))
@@ -79,9 +78,6 @@ def test_actions_are_joined_token_by_token_and_zeros_where_left_out():
   apply = functools.partial(NET.apply, params, x, t, t)
   np.testing.assert_array_equal(apply(), apply(dict(action=jnp.zeros((3, 5, 4)))))
   assert jnp.max(jnp.abs(apply() - apply(dict(action=jnp.ones((3, 5, 4)))))) > 1e-3
-
-
-def test_conditions_of_another_width_are_refused():
   x, t = inputs()
   with pytest.raises(ValueError, match=r"cond\.action of shape \(3, 5, 3\)"):
     NET.apply(perturbed(NET, actions=True), x, t, t, dict(action=jnp.ones((3, 5, 3))))

@@ -20,7 +20,6 @@ TRANSFORMER = ReleasedTransformer(width=32, depth=2, heads=4, mlp_width=64, time
 
 
 def released(net, file, *args):
-  """The released program's parameters, by the importer."""
   wanted = jax.eval_shape(net.init, jax.random.key(0), *args)
   return weights.load(SHARED / "golden" / file, wanted, prefix="param/")
 

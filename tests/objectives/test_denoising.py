@@ -64,7 +64,6 @@ def test_the_network_is_evaluated_at_s_equal_t_per_token(key):
 
 
 def per_token(params, x, s, t, cond=None, *, rngs=None):
-  """A network that mixes tokens."""
   return params * jnp.cumsum(x, axis=1) + t
 
 
@@ -98,7 +97,6 @@ def overwritten(batch, mask, number, integer):
 
 
 def value_and_slope(streams, causal):
-  """The loss of a transformer and its gradient, a function of batches as `conditioned`."""
   net, like = CausalTransformer(16, 1, 2, num_classes=3, causal=causal), conditioned(0)
   t = np.ones((3, 6, 1))
   shapes = jax.eval_shape(net.init, jax.random.key(0), like["x"], t, t, like["cond"])

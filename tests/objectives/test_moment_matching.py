@@ -95,7 +95,6 @@ def mask_key(rngs):
 
 
 def apply(params, x, s, t, cond=None, *, rngs=None):
-  """A network with drop-out."""
   keep = 1.0 if rngs is None else jax.random.bernoulli(mask_key(rngs), 0.5, x.shape)
   label = 0.0 if cond is None else 0.1 * cond["label"].astype(float)[:, None]
   return keep * jnp.tanh(params["a"] * x + params["b"] * (s - t) + label)
@@ -213,20 +212,6 @@ def test_the_kernel_of_different_particles_is_logged_by_time(batch, group_size, 
   assert len(set(logged)) > 1
 
 
-def test_per_particle_times_go_from_one_particle_to_many(batch):
-  """Alone at a large inverse bandwidth, with the same draws; with others' pulls at a small one."""
-
-  def at(inverse_bandwidth):
-    rule = functools.partial(particles.per_particle_times, inverse_bandwidth=inverse_bandwidth)
-    times = sample_times(per_particle_times=True)
-    return loss(PARAMS, PARAMS, batch, sample_times=times, group_size=16, particles=rule)
-
-  (alone, metrics), (one, _) = at(1e6), loss(PARAMS, PARAMS, batch, group_size=1)
-  np.testing.assert_allclose(alone, one, rtol=1e-5)
-  assert set(metrics) == {"loss", "mmd2"}
-  assert abs(at(1.0)[0] / one - 1) > 0.05
-
-
 def test_the_naive_objective_meets_data_and_a_mask_is_refused(batch):
   """r = s: the target is the data at time s, whatever the frozen model."""
   naive = sample_times(mapping=mappings.to_target)
@@ -250,7 +235,6 @@ def test_value_at_initialisation():
 
 
 def tokens(params, x, s, t, cond=None, *, rngs=None):
-  """A causal network of tokens that looks at every earlier one."""
   return jnp.tanh(params["a"] * jnp.cumsum(x, axis=1) + params["b"] * (s - t))
 
 
@@ -325,7 +309,6 @@ def test_in_two_streams_active_tokens_are_matched_given_the_context_before_them_
 
 
 def two_streams(x, net, params=None, particles=particles.prefix, **given):
-  """The loss of sequences with a clean context and a conditioning of `given`."""
   times = sample_times(pattern=functools.partial(patterns.two_stream, noisy=0.0))
   spec = two_stream.TwoStream(**given)
   how = dict(conditioning=spec, sample_times=times, particles=particles)
@@ -381,8 +364,6 @@ def test_the_network_sees_the_first_of_each_few_rows_and_the_posterior_all():
 
 
 class Plain(pz.Identity):
-  """A jump to the network's output."""
-
   def c_skip(self, s, t):
     return jnp.zeros_like(t)
 

@@ -34,7 +34,6 @@ def loss(apply, params, frozen, batch, **changed):
 
 
 def drawn(x, f, sample_times):
-  """The times, noise and x_t that the loss draws."""
   key_times, key_noise, *_ = jax.random.split(jax.random.key(0), 4)
   times = sample_times(key_times, x.shape, path=f.path, bootstrapped=FIRST)
   eps = f.sigma_data * jax.random.normal(key_noise, x.shape)
@@ -127,8 +126,6 @@ def velocity(x, eps, times):
   ids=["Dreamer 4", "Shortcut Models"],
 )
 def test_the_papers_losses_are_its_cases(f, weight, formula, x):
-  """Averaged over active tokens."""
-
   def both(x):
     times, eps, _ = drawn(x, f, draw)
     expected = jnp.mean(formula(x, eps, times), where=jnp.broadcast_to(times.active, x.shape))
@@ -151,8 +148,6 @@ def test_the_gradient_is_of_params_alone(x):
 
 
 def test_two_streams_jump_in_active_tokens_alone(x):
-  """Both passes of the frozen network and the trained one see the same context."""
-
   def spied(x):
     seen = []
 

@@ -26,7 +26,7 @@ def metrics(skipped=0):
   return dict(loss=0.25, skipped=skipped)
 
 
-def test_rates_are_those_since_the_last_line(clock):
+def test_rates_are_those_since_the_last_line_and_waits_shares_of_the_time(clock):
   line = monitor.Progress(CONFIG, 3)
   line.start(10)
   assert line.line(10, metrics(3)) == ("step 10/100  loss 0.25", {}), "the first step has no rate"
@@ -37,9 +37,6 @@ def test_rates_are_those_since_the_last_line(clock):
   clock.value += 1
   text, rates = line.line(30, metrics(5))
   assert rates["steps_per_second"] == 10.0 and "skipped 2 not finite" in text
-
-
-def test_waits_are_shares_of_the_time(clock):
   line = monitor.Progress(CONFIG, 0)
   line.start(0)
   for what, seconds in (("data", 1.0), ("saving", 0.25), ("data", 1.0)):

@@ -34,16 +34,7 @@ def test_trees_share_no_buffer_and_each_average_has_its_own_decay():
   np.testing.assert_allclose(leaf(state.ema["0.5"]), [0.75, 2.25])
 
 
-def test_a_step_that_is_not_finite_is_counted_and_leaves_everything_else():
-  before = advance(train_state.init(PARAMS, SGD))
-  after = advance(before, grads=dict(a=jnp.full(2, jnp.nan)), finite=False)
-  assert after.skipped == 1
-  chex.assert_trees_all_equal(after.replace(skipped=before.skipped), before)
-
-
 def seen_by(refresh_every, steps):
-  """The values of params and frozen that the loss sees, step by step."""
-
   def loss(apply, params, frozen, batch, key):
     return jnp.sum(params["a"]), {"loss": params["a"][0], "frozen": frozen["a"][0]}
 

@@ -86,30 +86,6 @@ def test_micro_batches_are_whole_groups_and_every_row_once():
   assert set(groups[:, 0] % 4) == {0}
 
 
-@pytest.mark.parametrize("accumulate", [2, 4])
-def test_micro_batches_of_a_loss_without_draws_change_nothing(either_loop, accumulate, key):
-  x = jax.random.normal(key, (16, 3))
-  params = dict(w=jnp.ones((1, 3)), b=jnp.zeros((1, 1)))
-
-  def quadratic(apply, params, frozen, batch, key):
-    error = jnp.sum(params["w"] * batch["x"], axis=-1, keepdims=True) + params["b"] - 2.0
-    value = jnp.mean(jnp.square(error))
-    return value, {"loss": value, "bias": jnp.mean(error)}
-
-  def after(count):
-    tx = optax.adam(0.1)
-    step = train.make_step(lambda *a, train: None, quadratic, tx, accumulate=count)
-    state = train_state.init(params, tx, ema=(0.9,))
-    for _ in range(3):
-      state, metrics = step(state, dict(x=x), jax.random.key(1))
-    return state, metrics
-
-  with jax.debug_key_reuse(False):
-    whole, split = after(1), after(accumulate)
-  chex.assert_trees_all_close(split, whole, atol=1e-6)
-  assert split[0].step == 3
-
-
 def test_micro_batches_are_steps_of_their_own_groups_and_keys(either_loop, key):
   """The mean of separate gradients: no statistic of the whole batch, no key used twice."""
   experiment = experiment_lib.build(imm_digits.get_config("smoke"), devices=jax.devices()[:1])

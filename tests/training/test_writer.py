@@ -23,7 +23,6 @@ def lines(workdir):
 
 
 def events(workdir):
-  """All TensorBoard events, in the order in which TensorBoard reads the files."""
   found = []
   for path in sorted(workdir.glob("events.*")):
     data = path.read_bytes()

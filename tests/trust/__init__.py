@@ -1,5 +1,6 @@
 """Experiments that try to break the promises of docs/trust.md; `make trust` runs all of them."""
 
+import argparse
 from collections.abc import Callable, Mapping
 import json
 import os
@@ -43,6 +44,14 @@ def trainer(workdir: os.PathLike, *flags: str) -> list[str]:
   return [sys.executable, "-m", "dfim.main", config, f"--workdir={workdir}", *flags]
 
 
+def arguments(**own: str | int) -> argparse.Namespace:
+  """The flags of a process: its own, with their defaults, and those of `start_all`."""
+  parser = argparse.ArgumentParser()  # absl's flags would be dfim.main's too, in one test process
+  for name, default in dict(coordinator="", num_processes=1, process_id=0, **own).items():
+    parser.add_argument(f"--{name}", type=type(default), default=default)
+  return parser.parse_args()
+
+
 def start(
   command: list[str], *, devices: int = 1, env: Mapping[str, str] | None = None, **kwargs
 ) -> subprocess.Popen:
@@ -67,13 +76,18 @@ def start_all(count: int, command: list[str], *, devices: int = 1) -> list[subpr
   return [start(one, devices=devices, env=env) for one in each]
 
 
-def finish(processes: list[subprocess.Popen], seconds: float = 300) -> list[str]:
-  """The output of each, once all have ended well."""
+def outputs(processes: list[subprocess.Popen], seconds: float) -> list[str]:
+  """The output of each, once all have ended."""
   try:
-    printed = [p.communicate(timeout=seconds)[1] for p in processes]
+    return [p.communicate(timeout=seconds)[1] for p in processes]
   finally:
     for p in processes:
       p.kill()
+
+
+def finish(processes: list[subprocess.Popen], seconds: float = 300) -> list[str]:
+  """The output of each, once all have ended well."""
+  printed = outputs(processes, seconds)
   for process, text in zip(processes, printed, strict=True):
     assert process.returncode == 0, text
   return printed

@@ -6,12 +6,10 @@ from tests import trust
 
 
 def get_config():
-  """Changed by flags."""
   return trust.small(imm_digits.get_config("smoke"), steps=100_000, every=100_000)
 
 
 def noise(model, key, x, s, t, end):
-  """A step that stays where it is."""
   del model, key, s, t, end
   return x
 

@@ -28,7 +28,6 @@ CONFIG = ml_collections.ConfigDict(dict(checkpoint_every=1, keep_checkpoints=KEE
 
 
 def state_of(step: int) -> dict[str, jax.Array]:
-  """Its numbers are its step."""
   return dict(x=jnp.full((64, 8), step, jnp.float32))
 
 

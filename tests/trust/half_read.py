@@ -1,6 +1,5 @@
 """One of two processes alone cannot read the newest checkpoint: `test_processes` starts this."""
 
-import argparse
 import sys
 
 import jax
@@ -8,16 +7,13 @@ import jax.numpy as jnp
 import ml_collections
 
 from dfim.checkpoints import checkpoint
+from tests import trust
 
 CONFIG = ml_collections.ConfigDict(dict(checkpoint_every=1, keep_checkpoints=2, keep_every=0))
 
 
 def main() -> None:
-  """Saves 1 and 2, and says which of them both restore."""
-  parser = argparse.ArgumentParser()
-  for name, kind in dict(workdir=str, coordinator=str, num_processes=int, process_id=int).items():
-    parser.add_argument(f"--{name}", type=kind)
-  given = parser.parse_args()
+  given = trust.arguments(workdir="")
   jax.distributed.initialize(given.coordinator, given.num_processes, given.process_id)
   place = jax.NamedSharding(jax.make_mesh((given.num_processes,), ("data",)), jax.P("data"))
   numbers = jax.jit(lambda n: jnp.full(64, n, jnp.float32), out_shardings=place)

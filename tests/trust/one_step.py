@@ -1,7 +1,5 @@
 """The loss and the gradient of one step on some layout, as an .npz: `test_layouts` starts this."""
 
-import argparse
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +8,7 @@ from configs import imm_digits, moment_forcing_walk
 from dfim import parallel
 from dfim.checkpoints import checksums
 from dfim.training import experiment as experiment_lib, step
+from tests import trust
 
 
 def config_of(what: str, fsdp: int):
@@ -35,13 +34,7 @@ def gradient_of(experiment, dtype: str) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-  """Writes what the first process has."""
-  parser = argparse.ArgumentParser()  # absl's flags would be dfim.main's too, in one test process
-  for name, default in dict(what="digits", dtype="float32", out="", coordinator="").items():
-    parser.add_argument(f"--{name}", default=default)
-  for name, default in dict(fsdp=1, num_processes=1, process_id=0).items():
-    parser.add_argument(f"--{name}", type=int, default=default)
-  given = parser.parse_args()
+  given = trust.arguments(what="digits", dtype="float32", out="", fsdp=1)
   jax.config.update("jax_enable_x64", given.dtype == "float64")
   if given.coordinator:
     jax.distributed.initialize(given.coordinator, given.num_processes, given.process_id)

@@ -20,7 +20,6 @@ def rows(path: str) -> list[tuple[str, str, int, float, str]]:
 
 
 def main(path: str) -> None:
-  """Prints Markdown."""
   print("| experiments | test | times | seconds | found |\n|---|---|---|---|---|")
   for module, test, times, seconds, found in rows(path):
     print(f"| {module.removeprefix('test_')} | {test[5:]} | {times} | {seconds:.0f} | {found} |")

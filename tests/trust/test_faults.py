@@ -96,9 +96,10 @@ def test_a_short_run_without_one_good_step_is_an_error(tmp_path):
     replay.replay(str(tmp_path / "checkpoints"))
 
 
-@pytest.mark.parametrize(
-  "number", [signal.SIGTERM, signal.SIGINT, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
-)
+ALSO = [pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGINT, signal.SIGUSR1)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, *ALSO])  # Ctrl-C: below too
 def test_a_signal_saves_and_ends_with_a_code_for_the_scheduler(number, tmp_path):
   process = trust.start(trust.trainer(tmp_path))
   log = tmp_path / "metrics.jsonl"
@@ -127,22 +128,6 @@ def test_the_first_ctrl_c_is_never_lost_and_the_second_leaves_at_once(seed, tmp_
   abstract = experiment_lib.build(config, devices=ONE).abstract_state()
   if saved := checkpoint.steps(str(tmp_path)):
     assert int(checkpoint.restore(str(tmp_path), abstract).seen) == saved[-1]
-
-
-@pytest.mark.slow
-def test_stopped_by_a_signal_a_run_draws_later_what_was_due(tmp_path, monkeypatch):
-  config = trust.small(imm_digits.get_config("smoke"), steps=6, every=100)
-  config.sample_every = 3
-  whole = train.train(config, str(tmp_path / "whole"), devices=ONE)
-  monkeypatch.setattr(preemption.Notice, "reached", lambda self, step: step == 3)
-  with pytest.raises(preemption.PreemptedError):
-    train.train(config, str(tmp_path / "run"), devices=ONE)
-  drawn = lambda run: {p.name: p.read_bytes() for p in (tmp_path / run / "samples").glob("*.png")}
-  assert not (tmp_path / "run" / "samples").exists()
-  monkeypatch.undo()
-  resumed = train.train(config, str(tmp_path / "run"), devices=ONE)
-  assert drawn("run") == drawn("whole") and set(drawn("run")) == {"3.png", "6.png"}
-  assert_equal(whole, resumed)
 
 
 def limit_files():

@@ -111,7 +111,6 @@ def test_too_much_memory_is_noticed(size):
 
 
 def packed(members, compression=zipfile.ZIP_STORED):
-  """A zip archive of bytes by name."""
   file = io.BytesIO()
   with zipfile.ZipFile(file, "w", compression) as archive:
     for name, data in members.items():
@@ -131,7 +130,6 @@ def npy(shape, data=b"", descr="|u1", version=(1, 0), order=False):
 
 
 def objects(trap):
-  """What `numpy.save` writes of an array of objects."""
   file = io.BytesIO()
   np.save(file, np.array([Trap(trap)], dtype=object))
   return file.getvalue()

@@ -55,7 +55,6 @@ def source(data_dir, start=0, **how):
 
 
 def stream(data_dir, stop=BATCHES, start=0, **how):
-  """`[stop - start, B]` indices."""
   return np.stack(list(itertools.islice(source(data_dir, start, **how), stop - start)))
 
 

@@ -32,7 +32,6 @@ def layouts(quick):
 
 
 def here(what, dtype, devices, fsdp=1):
-  """In this process."""
   with jax.enable_x64(dtype == "float64"):
     config = one_step.config_of(what, fsdp)
     return one_step.gradient_of(experiment_lib.build(config, devices=devices), dtype)
@@ -78,7 +77,6 @@ def drawn(workdir, processes, devices, fsdp, method):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-  """A run of 30 steps on one device."""
   workdir = tmp_path_factory.mktemp("trained")
   config = config_lib.get_config()
   config.steps = 30

@@ -34,11 +34,7 @@ def test_one_is_killed_and_the_other_ends_with_a_cause(time, tmp_path):
   trust.until(lambda: checkpoint.steps(str(tmp_path)), processes[0])
   killed, other = processes[:: -1 if time % 2 else 1]  # the coordinator is the first
   killed.send_signal(signal.SIGKILL)
-  try:
-    _, printed = other.communicate(timeout=PATIENCE)
-  finally:
-    other.kill()
-    killed.communicate()
+  printed, _ = trust.outputs([other, killed], PATIENCE)
   assert other.returncode not in (0, preemption.EXIT_CODE), printed
   causes = "connection", "heartbeat", "unavailable", "peer", "task"
   assert any(word in printed.lower() for word in causes), printed
@@ -49,11 +45,7 @@ def test_one_is_killed_and_the_other_ends_with_a_cause(time, tmp_path):
 def test_one_cannot_read_on_and_both_end(tmp_path):
   flags = "--config.data={'name': 'tests.trust.config.ends'}", "--config.checkpoint_every=3"
   processes = trust.start_all(2, trust.trainer(tmp_path, *flags))
-  try:
-    printed = [p.communicate(timeout=120)[1] for p in processes]  # of which 60 to begin
-  finally:
-    for p in processes:
-      p.kill()
+  printed = trust.outputs(processes, seconds=120)  # of which 60 to begin
   assert [p.returncode for p in processes] == [1, 1], printed
   assert "the disk is gone" in printed[1]
 
@@ -73,11 +65,7 @@ def test_a_checkpoint_that_one_cannot_read_is_skipped_by_both_at_once(tmp_path):
 def test_one_gets_a_signal_and_both_save_the_same_step(number, time, tmp_path):
   processes = running(tmp_path, every=(1, 100_000)[time % 2])  # amid saves, and far from any
   processes[time // 2 % 2].send_signal(number)
-  try:
-    printed = [p.communicate(timeout=PATIENCE)[1] for p in processes]
-  finally:
-    for p in processes:
-      p.kill()
+  printed = trust.outputs(processes, PATIENCE)
   assert [p.returncode for p in processes] == [preemption.EXIT_CODE] * 2, printed
   step = checkpoint.steps(str(tmp_path))[-1]
   for text in printed:

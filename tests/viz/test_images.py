@@ -80,9 +80,3 @@ def test_numbers_that_are_not_finite_have_no_picture(draw, shape):
   for limits in [(1.0, 1.0), (1.0, -1.0), (0.0, np.nan), (0.0, np.inf)]:
     with refused("limits="):
       draw(np.zeros(shape), limits)
-
-
-@pytest.mark.parametrize("shape", [(3,), (0, 2), (2, 0, 4, 1), (1, 2, 4, 4, 1)])
-def test_other_examples_have_no_picture(shape):
-  with refused("samples of ", shape[0]):
-    pictures.picture(np.zeros(shape), (-1.0, 1.0))

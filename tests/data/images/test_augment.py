@@ -12,15 +12,6 @@ ALL = augment.EDM(rate=1.0)
 X_FLIP, Y_FLIP, SCALE, TURN, AXIS, SQUEEZE, RIGHT, DOWN = range(8)
 
 
-@pytest.fixture
-def x():
-  """Two smooth pictures `[2, 32, 24, 3]`: resampling them loses next to nothing."""
-  rng = np.random.default_rng(0)
-  down, right = np.meshgrid(np.linspace(0, 3, 32), np.linspace(0, 3, 24), indexing="ij")
-  waves = [np.sin(a * down + b * right + c) for a, b, c in rng.uniform(-1, 1, (6, 3))]
-  return np.stack(waves).reshape(2, 3, 32, 24).transpose(0, 2, 3, 1).astype(np.float32)
-
-
 def parameters(size=2, **values):
   """`[size, 8]`, zero in all but the named columns."""
   drawn = np.zeros((size, 8))
@@ -60,22 +51,6 @@ def test_whole_pixels_move_exactly_and_scale_and_squeeze_stretch():
   moved = ALL.transform(x, parameters(RIGHT=1, DOWN=1))
   np.testing.assert_allclose(moved[:, 2:, 1:], x[:, :-2, :-1], atol=1e-5)
   np.testing.assert_allclose(moved[:, 1, 1:], x[:, 1, :-1], atol=1e-5)  # mirrored at the border
-
-
-INVERTED = [
-  (dict(SCALE=0.7), dict(SCALE=-0.7)),
-  (dict(TURN=0.4), dict(TURN=-0.4)),
-  (dict(SQUEEZE=0.7, AXIS=1.0), dict(SQUEEZE=-0.7, AXIS=1.0)),
-  (dict(RIGHT=0.3, DOWN=-0.2), dict(RIGHT=-0.3, DOWN=0.2)),
-]
-
-
-@pytest.mark.parametrize("there, back", INVERTED, ids=lambda values: ",".join(values))
-def test_each_transform_inverts(x, there, back):
-  away = ALL.transform(x, parameters(**there))
-  assert np.abs(away - x)[:, 10:-10, 8:-8].max() > 0.02
-  again = ALL.transform(away, parameters(**back))
-  np.testing.assert_allclose(again[:, 10:-10, 8:-8], x[:, 10:-10, 8:-8], atol=5e-3)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +97,8 @@ def test_sizes_are_those_of_the_paper_with_and_without_the_mirror():
   np.testing.assert_array_equal(drawn[:, 1:], without[:, 1:])
 
 
-def test_threads_change_nothing_nor_do_the_images_given(x):
+def test_threads_change_nothing_nor_do_the_images_given():
+  x = noise(2, 8, 6, 3)
   before, drawn = x.copy(), ALL.draw(np.random.default_rng(0), 2)
   for threads in (1, 3, 8):
     spec = dataclasses.replace(ALL, threads=threads)

@@ -5,10 +5,9 @@ from PIL import Image
 import pytest
 
 from dfim.data.images import cifar, sets
-from tests.conftest import SHARED
+from tests.conftest import shared
 from tests.data.helpers import assert_equal, refused
 
-REAL = SHARED / "data/cifar10_webp.npz"
 COUNTS = dict(train=20, test=8)
 
 
@@ -31,7 +30,6 @@ def path(tmp_path, monkeypatch):
 
 
 def rewrite(path, **change):
-  """The packed file with some of its arrays replaced."""
   with np.load(path) as file:
     np.savez(path, **(dict(file) | change))
 
@@ -47,7 +45,9 @@ def test_packing_loses_nothing_and_examples_are_the_stored_pictures(path):
   assert_equal(batches.examples(np.array([7, 0])), dict(x=pixels[[7, 0]], label=labels[[7, 0]]))
 
 
-def test_pictures_are_decoded_once_unless_the_file_changes(path, monkeypatch):
+def test_pictures_are_decoded_once_unless_the_file_changes_or_is_missing(
+  path, monkeypatch, tmp_path
+):
   before = cifar.load(path)["x"]
   with pytest.raises(ValueError, match="read-only"):
     cifar.load(path)["label"][0] = 7
@@ -58,6 +58,11 @@ def test_pictures_are_decoded_once_unless_the_file_changes(path, monkeypatch):
   rewrite(path, test_labels=np.arange(8)[::-1])
   assert cifar.load(path)["label"][0] == 7
   np.testing.assert_array_equal(cifar.load(path)["x"], before)
+  with refused("data.path", tmp_path / "no.npz", "cifar.pack(", kind=FileNotFoundError):
+    cifar.cifar10(4, 0, path=tmp_path / "no.npz")
+  for split in ("val", None, ["test"]):
+    with refused("data.split", split):
+      cifar.load(path, split)
 
 
 @pytest.mark.parametrize(
@@ -86,17 +91,8 @@ def test_a_damaged_file_is_refused(change, place, path):
     cifar.load(path)
 
 
-def test_missing_files_and_splits_are_named(path, tmp_path):
-  with refused("data.path", tmp_path / "no.npz", "cifar.pack(", kind=FileNotFoundError):
-    cifar.cifar10(4, 0, path=tmp_path / "no.npz")
-  for split in ("val", None, ["test"]):
-    with refused("data.split", split):
-      cifar.load(path, split)
-
-
-@pytest.mark.skipif(not REAL.exists(), reason=f"{REAL} is not here")
 def test_the_real_test_set_is_whole():
-  data = cifar.load(REAL)
+  data = cifar.load(shared("data/cifar10_webp.npz"))
   assert data["x"].shape == (10_000, 32, 32, 3)
   np.testing.assert_array_equal(np.bincount(data["label"]), np.full(10, 1000))
   assert abs(data["x"].std() - 0.5) < 0.01  # IMM's sigma_data

@@ -12,7 +12,6 @@ from tests.data.helpers import refused
 
 
 def put(path, level):
-  """A grey picture, of which a test can tell which it is."""
   path.parent.mkdir(parents=True, exist_ok=True)
   Image.new("L", (4, 4), level).save(path, **dict(lossless=True) if path.suffix == ".webp" else {})
 
@@ -145,12 +144,6 @@ def test_a_picture_is_decoded_once_unless_the_folder_changes(root, monkeypatch):
   (root / "ants/a.png").unlink()
   assert levels(folders.read(root, 4)) == [12, 20, 30]
   assert folders.read(root, 2)["x"].shape == (3, 2, 2, 3)
-
-
-@pytest.mark.parametrize("field, value", [("size", 0), ("size", None), ("path", None), ("path", 3)])
-def test_arguments_of_another_kind_are_named(field, value, root):
-  with refused(f"data.{field}={value!r}" if value is None else f"data.{field}="):
-    folders.read(**(dict(path=root, size=4) | {field: value}))
 
 
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()])

@@ -1,6 +1,5 @@
 """A cache of latents, written here."""
 
-import importlib.util
 import itertools
 
 import numpy as np
@@ -59,13 +58,6 @@ def test_any_start_and_any_process_see_the_same_samples(path):
   parts = [next(latents.latents(12, 3, 2, path=path, process=(i, 3))) for i in range(3)]
   np.testing.assert_array_equal(third["x"], np.concatenate([p["x"] for p in parts]))
   assert np.any(third["x"] != next(latents.latents(12, 4, 2, path=path))["x"])
-
-
-@pytest.mark.skipif(not importlib.util.find_spec("grain"), reason="pip install -e '.[tfds]'")
-def test_workers_draw_the_same_samples(path):
-  here, there = (latents.latents(12, 3, 1, path=path, workers=n) for n in (0, 2))
-  for a, b in zip(itertools.islice(here, 6), there, strict=False):
-    assert_equal(a, b)
 
 
 def test_another_autoencoder_brings_its_own_moments(tmp_path):

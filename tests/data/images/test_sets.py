@@ -1,8 +1,8 @@
 """Images from files, and from a tfds set that is prepared here, offline, as "cifar10"."""
 
-import builtins
 import itertools
 import multiprocessing
+import sys
 import time
 
 import jax
@@ -27,8 +27,6 @@ class Thin(Stored):
 
 
 class Cifar10(Stored):
-  """The official set's name and version."""
-
   name, VERSION = "cifar10", tfds.core.Version("3.0.2")
   CLASSES, PIXELS = 10, PIXELS
   SPLITS = dict(train=LABELS, test=LABELS[:8])
@@ -51,7 +49,6 @@ def data(tmp_path_factory):
 
 @pytest.fixture(params=["npz", "folder", pytest.param("tfds", marks=needs_extra)])
 def form(request, data):
-  """The name of a form, and its arguments."""
   kwargs = dict(
     npz=dict(path=data / "a.npz"),
     folder=dict(path=data / "folder", size=6),
@@ -62,7 +59,6 @@ def form(request, data):
 
 @pytest.fixture
 def source(form):
-  """(batch_size, seed, start, *, flip, process) -> iterator."""
   return lambda *args, **more: getattr(sets, form[0])(*args, **form[1], **more)
 
 
@@ -228,14 +224,7 @@ def test_an_unprepared_set_is_named_at_once_with_the_command(tmp_path, dataset):
 @needs_extra
 @pytest.mark.parametrize("missing", ["grain", "array_record", "importlib_resources"])
 def test_a_missing_extra_is_named(monkeypatch, missing):
-  real = builtins.__import__
-
-  def without(name, *args, **kwargs):
-    if name == missing:
-      raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-    return real(name, *args, **kwargs)
-
-  monkeypatch.setattr(builtins, "__import__", without)
+  monkeypatch.setitem(sys.modules, missing, None)
   with refused(missing, "pip install -e '.[tfds]'", kind=ImportError):
     sets.tfds(4, 0, dataset="cifar10")
 

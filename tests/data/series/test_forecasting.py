@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dfim.data.series import forecasting, ridge
-from tests.conftest import SHARED
+from tests.conftest import shared
 from tests.data import test_sources as contract
 from tests.data.helpers import assert_equal, refused, spoiled
 
@@ -22,7 +22,6 @@ ANCHORS = pytest.mark.parametrize("anchor", ["last", "mean", "train", "ridge"])
 # The contract of every data source, of the source below.
 test_starting_at_n_equals_skipping_n = contract.test_starting_at_n_equals_skipping_n
 test_processes_hold_parts_of_one_batch = contract.test_processes_hold_contiguous_parts_of_one_batch
-test_batches_differ_by_seed_and_number = contract.test_batches_differ_by_seed_and_number
 test_refusals_come_before_the_first_batch = contract.test_refusals_come_before_the_first_batch
 
 
@@ -36,15 +35,7 @@ def source(series):
   return functools.partial(forecasting.windows, series=series, **SIZES, stack=4, lags=LAGS)
 
 
-def shared(name):
-  path = SHARED / "data" / name
-  if not path.is_file():
-    pytest.skip(f"{path} is absent: data files do not travel with the repository")
-  return path
-
-
 def changed(series, part, index, value):
-  """The series with some numbers of `values` or of `calendar` overwritten."""
   array = np.array(series[part], float)
   array[index] = value
   return series | {part: array}
@@ -199,8 +190,7 @@ def test_a_token_holds_consecutive_steps_and_their_lags_side_by_side():
 
 
 @ANCHORS
-@pytest.mark.parametrize("level", [0.1, -7e5])
-def test_a_dimension_whose_std_is_rounding_is_not_blown_up(series, anchor, level):
+def test_a_dimension_whose_std_is_rounding_is_not_blown_up(series, anchor, level=-7e5):
   noise = np.random.default_rng(0).normal(size=2000)
   column = lambda size: changed(series, "values", (slice(None), 1), level * (1 + size * noise))
   how = dict(**SIZES, anchor=anchor)
@@ -294,12 +284,6 @@ def test_the_made_up_series_is_one_of_its_seed():
       forecasting.vector_autoregression(**{name: value})
 
 
-@pytest.mark.parametrize("loader", [forecasting.ett, forecasting.exchange])
-def test_a_missing_file_says_where_to_get_it(loader):
-  with refused("data.series.path", "no/x.csv", "https://github.com", kind=FileNotFoundError):
-    loader("no/x.csv")
-
-
 def ett_lines(rows=14_400):
   hours = np.datetime64("2016-07-01T00", "h") + np.arange(rows)
   return ["date,a,b,c,d,e,f,g"] + [f"{str(h).replace('T', ' ')}:00:00,1,2,3,4,5,6,7" for h in hours]
@@ -323,7 +307,10 @@ def test_a_row_that_does_not_fit_is_refused(tmp_path, text, place):
     forecasting.ett(path)
 
 
-def test_another_table_is_refused(tmp_path):
+def test_another_table_and_a_missing_file_are_refused(tmp_path):
+  for loader in (forecasting.ett, forecasting.exchange):
+    with refused("data.series.path", "no/x.csv", "https://github.com", kind=FileNotFoundError):
+      loader("no/x.csv")
   (tmp_path / "short.csv").write_text("\n".join(ett_lines(10)))
   with refused("data.series.path", "10 rows of 8 columns"):
     forecasting.ett(tmp_path / "short.csv")
@@ -333,9 +320,8 @@ def test_another_table_is_refused(tmp_path):
     forecasting.exchange(tmp_path / "seven.txt.gz")
 
 
-@pytest.mark.parametrize("name", ["ETTh1.csv", "ETTh2.csv"])
-def test_transformer_stations_are_cut_as_in_the_field(name):
-  series = forecasting.ett(shared(name))
+def test_transformer_stations_are_cut_as_in_the_field():
+  series = forecasting.ett(shared("data/ETTh1.csv"))
   assert series["values"].shape == (17_420, 7) and series["calendar"].shape == (17_420, 4)
   data = forecasting.load(series=series, context=168, horizon=24)
   assert data["target"].shape == (120, 24, 7) and data["origin"][0] == 11_520
@@ -345,13 +331,13 @@ def test_transformer_stations_are_cut_as_in_the_field(name):
 
 
 def test_exchange_rates_are_those_of_gluonts_and_cut_as_there():
-  series = forecasting.exchange(shared("exchange_rate.txt.gz"))
+  series = forecasting.exchange(shared("data/exchange_rate.txt.gz"))
   data = forecasting.load(series=series, context=90, horizon=30)
   assert list(data["origin"]) == [6071, 6101, 6131, 6161, 6191]
   values = series["values"]
   assert values.shape == (7588, 8)
   np.testing.assert_array_equal(series["calendar"][0], series["calendar"][5])
-  with tarfile.open(shared("exchange_rate_nips.tar.gz")) as archive:
+  with tarfile.open(shared("data/exchange_rate_nips.tar.gz")) as archive:
     for part in ("train/train", "test/test"):
       lines = archive.extractfile(f"exchange_rate_nips/{part}.json").read().splitlines()
       for i, line in enumerate(lines):

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from dfim.data.series import forecasting, ridge
-from tests.data.helpers import refused
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +34,6 @@ def test_the_mean_is_that_of_the_draws(series):
 
 @pytest.mark.parametrize("constant", [0.0, 0.1, -7e5])
 def test_a_constant_dimension_is_forecast_as_it_is(series, constant):
-  """And the others are forecast as without it."""
   values = series["values"].copy()
   values[:, 1] = constant
   known = ridge.fit(series | dict(values=values), 3600, 2, 1.0)
@@ -86,10 +84,3 @@ def test_the_root_leaves_out_dimensions_without_variance():
   np.testing.assert_allclose(ridge.root(a @ a.T), a)
   with pytest.raises(np.linalg.LinAlgError):
     ridge.root(np.diag([1.0, -1.0]))
-
-
-@pytest.mark.parametrize("value", [(0, 1.0), (4, 1.0), (2.0, 1.0), (1, 0.0), (1, np.nan), 1, (1,)])
-def test_a_wrong_order_or_ridge_is_refused(value):
-  with refused("choice"):
-    ridge.choice(value, "choice", 3)
-  assert ridge.choice([np.int64(3), 2], "choice", 3) == (3, 2.0)
