@@ -3,13 +3,10 @@
 | kind | array | null |
 |---|---|---|
 | class | `label`, integers `[B]` | -1 |
-| vector of each token (an action, covariates) | floating `[B, T, C]` | zeros |
-| value of each token (a discrete action) | integers or booleans `[B, T]` | -1 |
-| vector shared by all tokens (a goal; `augment` `[B, 9]` of an image) | floating `[B, C]` | zeros |
-| value shared by all tokens | integers or booleans `[B]`, by any other name | -1 |
+| vector, of each token or shared by all | floating `[B, T, C]` or `[B, C]` | zeros |
+| value, of each token or shared by all | integers or booleans `[B, T]` or `[B]` | -1 |
 
-Floating `[B, T]` is a vector shared by all tokens; one number a token is `[B, T, 1]`. A condition
-that is left out equals its null. Networks check kind and shape; data check the range of values.
+One number a token is `[B, T, 1]`. A condition that is left out equals its null.
 """
 
 from collections.abc import Collection, Mapping
@@ -89,22 +86,16 @@ def drop(key: Array, cond: Condition, rate: float) -> Condition:
 
 
 def hide(cond: Condition, mask: Array | None) -> Condition:
-  """The conditions of padding, where `mask` `[B, T, 1, ...]` is False, made absent.
-
-  Those shared by all tokens are absent where an example is all padding.
-  """
+  """The conditions of padding, where `mask` `[B, T, 1, ...]` is False, made absent."""
   if mask is None:
     return cond
   real = mask.reshape(mask.shape[:2])
   for name, a in (cond or {}).items():
     if is_per_token(a):
       _check_size(name, a, (a.shape[0], a.shape[1] if real.shape[1] == 1 else real.shape[1]))
-
-  def shown(a: Array) -> Array:
-    here = real if is_per_token(a) else jnp.any(real, axis=1)
-    return jnp.where(here.reshape(*here.shape, *[1] * (a.ndim - here.ndim)), a, _absent(a))
-
-  return jax.tree.map(shown, cond)
+  here = lambda a: real if is_per_token(a) else jnp.any(real, axis=1)
+  of_rank = lambda here, a: here.reshape(*here.shape, *[1] * (a.ndim - here.ndim))
+  return jax.tree.map(lambda a: jnp.where(of_rank(here(a), a), a, _absent(a)), cond)
 
 
 def _absent(a: Array) -> Array:

@@ -56,7 +56,6 @@ def discrete(levels: int, steps: int, *, path: Path | None = None) -> Array:
 
 
 def _with_ends(inner: Array, t_max: float, t_min: float) -> Array:
-  """The end points as given, not as they come back from eta and its inverse."""
   return jnp.concatenate([jnp.full(1, t_max, inner.dtype), inner, jnp.full(1, t_min, inner.dtype)])
 
 

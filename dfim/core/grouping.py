@@ -1,7 +1,7 @@
 """Groups of particles: which examples of a batch are compared, for each token.
 
-Slots of a group, p // M, share their times; `assignment[p, i]` is the example that fills slot p for
-token i. Source: docs/moment_forcing.md.
+Slots of a group, p // M, share their times; `assignment[p, i]` is the example in slot p for token
+i.
 """
 
 import math
@@ -35,11 +35,9 @@ def by_prefix(key: Array, x: Array, *, group_size: int) -> Array:
 
   def of_token(numbered: tuple[Array, Array]) -> Array:
     i, key = numbered
-
-    def distance(a: Array, b: Array) -> Array:  # of the tokens before i
-      each = jnp.sqrt(jnp.sum(jnp.square(data[a] - data[b]), axis=-1))
-      return jnp.sum(jnp.where(jnp.arange(tokens) < i, each, 0.0), axis=-1)
-
+    each = lambda a, b: jnp.sqrt(jnp.sum(jnp.square(data[a] - data[b]), axis=-1))
+    before = jnp.arange(tokens) < i
+    distance = lambda a, b: jnp.sum(jnp.where(before, each(a, b), 0.0), axis=-1)
     parts = jnp.arange(batch)[None]  # [parts, examples of each]
     for pieces in _prime_factors(batch // group_size):
       key, key_pair = jax.random.split(key)

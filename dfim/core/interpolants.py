@@ -1,8 +1,7 @@
 """The path from data to noise: x_t = alpha(t) x + sigma(t) eps, with t in [0, 1].
 
-Time arrays have the rank of `x`, with size-1 axes where a time is shared: `[B, 1, 1, 1]` for an
-image, `[B, T, 1]` for tokens. `eps` is the noise as added: its deviation is sigma_data. Sources:
-IMM (arXiv 2503.07565), sections 2.1, 3.1, 4.2, appendix A; DDIM (2010.02502).
+Time arrays have the rank of `x`, with size 1 where a time is shared: `[B, 1, 1, 1]` for an image,
+`[B, T, 1]` for tokens. `eps` has std sigma_data. Sources: IMM (2503.07565); DDIM (2010.02502).
 """
 
 import dataclasses
@@ -61,10 +60,9 @@ class Cosine:
 
 @dataclasses.dataclass(frozen=True)
 class DiscreteVP:
-  """The variance-preserving path through the noise levels of a discrete diffusion.
+  """The variance-preserving path through discrete levels (Diffusion Forcing 2407.01392, B.4).
 
-  Level i in 0 .. levels - 1 is at t = (i + 1) / levels, t = 0 is clean, and alpha^2 is linear in t
-  between them. Schedules as in Diffusion Forcing (arXiv 2407.01392), B.4.
+  Level i in 0 .. levels - 1 is at t = (i + 1) / levels; between levels alpha^2 is linear in t.
   """
 
   betas: Literal["linear", "cosine", "sigmoid"] = "cosine"
@@ -114,10 +112,7 @@ def alpha_bars(betas: str, levels: int) -> np.ndarray:
 
 
 def noise_like(key: Array, x: Array) -> Array:
-  """Standard normal noise with the shape, dtype and sharding of `x`.
-
-  `key` is one key, or `[B]` or `[B, T]`: one for the noise of each example, or each token.
-  """
+  """Standard normal noise like `x`; of `key` `[B]` or `[B, T]`, one for each example or token."""
   if key.ndim:
     draw = lambda k: jax.random.normal(k, x.shape[key.ndim :], x.dtype)
     for _ in range(key.ndim):

@@ -1,8 +1,7 @@
 """Kernels `(x, y, scale) -> k` on the last axis; they broadcast over all others.
 
-`x`, `y`: `[..., D]`; `scale`: `[...]`, an inverse bandwidth. d^2 = max(||x - y||^2, floor): the
-floor keeps the gradient at x = y at 0. No Gram trick (|x|^2 + |y|^2 - 2 x y): it would cancel where
-clouds lie close together. Source: IMM section 4.2, appendix C.8.
+`x`, `y`: `[..., D]`; `scale`: `[...]`, an inverse bandwidth; d^2 = max(||x - y||^2, floor), for a
+gradient of 0 at x = y. No Gram trick: it would cancel. Source: IMM section 4.2, appendix C.8.
 """
 
 import jax
@@ -17,11 +16,7 @@ Scalar = float | Array  # may follow a schedule
 def laplace(
   x: Array, y: Array, scale: Array, *, bandwidth_multiplier: Scalar = 1.0, floor: float = 1e-8
 ) -> Array:
-  """m exp(-scale d / m) with m = `bandwidth_multiplier`: every moment.
-
-  Its gradient as particles meet does not depend on m; for m to infinity it is minus an energy
-  distance. Data with branches start with a wide kernel, by a schedule (docs/moment_forcing.md).
-  """
+  """m exp(-scale d / m) with m = `bandwidth_multiplier`: every moment (docs/moment_forcing.md)."""
   m = bandwidth_multiplier
   if floor <= 0.0:
     raise FieldError("floor", floor, "set it above 0, for the gradient where particles meet.")
@@ -50,5 +45,4 @@ def pseudo_huber(
 
 
 def _squared_distance(x: Array, y: Array, floor: float) -> Array:
-  """max(||x - y||^2, floor) over the last axis."""
   return jnp.maximum(jnp.sum(jnp.square(x - y), axis=-1), floor)

@@ -1,7 +1,6 @@
-"""Level matrices: int `[rows, tokens]`, a level in 0 (clean) .. steps (noise) for each token.
+"""Level matrices: int `[rows, tokens]`, from `steps` (noise) to 0 (clean) down the rows.
 
-A sampler goes through the rows; `at` turns levels into times. Source: Diffusion Forcing section
-3.2, algorithm 2.
+Source: Diffusion Forcing section 3.2, algorithm 2.
 """
 
 import jax
@@ -43,24 +42,19 @@ def check_levels(levels: np.ndarray, steps: int, tokens: int) -> None:
   """Refuses a level matrix that does not take `tokens` tokens from noise to clean."""
   levels = np.asarray(levels)
   if levels.ndim != 2 or not np.issubdtype(levels.dtype, np.integer) or len(levels) < 2:
-    raise ValueError(
-      f"levels of shape {levels.shape}, {levels.dtype}: give whole numbers [rows, tokens],"
-      " 2 rows or more."
-    )
+    found = f"shape {levels.shape}, {levels.dtype}"
+    raise ValueError(f"levels of {found}: give whole numbers [rows, tokens], 2 rows or more.")
   if levels.shape[1] != tokens:
     raise ValueError(f"levels has {levels.shape[1]} columns: give one for each of {tokens} tokens.")
   if np.any(levels[0] != steps):
     raise ValueError(f"levels starts at {levels[0].tolist()}: noise is level steps = {steps}.")
-  rises = np.argwhere(np.diff(levels, axis=0) > 0)
-  if len(rises):
-    row, token = rises[0]
+  for row, token in np.argwhere(np.diff(levels, axis=0) > 0):
     raise ValueError(f"levels rises in row {row + 1}, token {token}: noise may only fall.")
   if np.any(levels[-1] != 0):
     raise ValueError(f"levels ends at {levels[-1].tolist()}: clean is level 0, for every token.")
 
 
 def _staircase(steps: int, rank: np.ndarray, lag: float) -> np.ndarray:
-  """Levels of tokens that start `rank` x `lag` rows late."""
   if lag < 0:
     raise FieldError("lag", lag, "set it to 0 or more.")
   if steps < 1 or len(rank) < 1:

@@ -1,8 +1,7 @@
 """Where the frozen model starts: r(s, t) with s <= r < t (IMM sections 3.3, appendices B.3, C.6).
 
-Each takes a step down from t, 2^-k of the way from t_max to t_min in its own measure of noise, and
-never passes s. `min_gap` keeps t - r above the resolution of low-precision networks (IMM appendix
-I.6). The ends are exact, where the paper prints 160 for the difference of eta.
+Each steps down from t, 2^-k of the way from t_max to t_min in its own measure of noise, by
+`min_gap` or more (I.6). The ends are exact, where the paper prints 160 for the difference of eta.
 """
 
 from collections.abc import Callable

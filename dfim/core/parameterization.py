@@ -1,8 +1,7 @@
 """From network output G to sample: f(x_t; s, t) = c_skip(s, t) x_t + c_out(s, t) G(c_in(t) x_t).
 
-Each reads the raw output G as a clean sample (`Identity`), the noise (`Noise`) or a velocity
-(`SimpleEDM`, `EulerFlow`), and takes the DDIM step from t to s with it. Coefficients have the
-times' shape; the noise has standard deviation sigma_data. Source: IMM section 4.2, appendix C.5.
+G is a clean sample, the noise or a velocity, and the jump is its DDIM step from t to s.
+Coefficients have the times' shape. Source: IMM section 4.2, appendix C.5.
 """
 
 from collections.abc import Callable
@@ -129,10 +128,8 @@ class EulerFlow(Parameterization):
   def __post_init__(self):
     super().__post_init__()
     if not isinstance(self.path, interpolants.FlowMatching):
-      raise ValueError(
-        f"EulerFlow with path={self.path}: only core.interpolants.FlowMatching is straight; use"
-        " core.parameterization.SimpleEDM."
-      )
+      fix = "use core.interpolants.FlowMatching, or core.parameterization.SimpleEDM."
+      raise ValueError(f"EulerFlow with path={self.path}: {fix}")
 
   def c_skip(self, s: Array, t: Array) -> Array:
     return jnp.ones_like(t - s)

@@ -1,10 +1,9 @@
 """Particles: from a batch to clouds of M points, and a similarity of points.
 
 A rule is `rule(y, z, x_t, w, times, f, *, group_size, ...) -> Clouds`; a group is `group_size`
-consecutive rows, token by token (`grouping`). A loss of 0 means the right distribution of a whole
-example (`example`, `per_particle_times`), each token's marginal (`token`), the joint distribution
-of active tokens and context (`sequence`), or that of each token given those before it (`prefix`).
-Sources: IMM equation 67; docs/results.md; docs/moment_forcing.md.
+consecutive rows. A loss of 0 means the right distribution of whole examples (`example`,
+`per_particle_times`), each token (`token`), active tokens and context (`sequence`), or each token
+given those before it (`prefix`). Sources: IMM equation 67; docs/moment_forcing.md.
 """
 
 from collections.abc import Callable
@@ -40,9 +39,8 @@ def example(
 ) -> Clouds:
   """A point is a whole example: clouds `[G, M, D]` (IMM eq. 67).
 
-  Outputs `y` and `z` of the trained and the frozen model and `x_t` are `[B, ...]`, `times` `[B, 1,
-  ...]` equal within a group, and weights `w` of their shape. The bandwidth is |c_out(s, t)| times
-  D.
+  Outputs `y`, `z` of the trained and the frozen model and `x_t` are `[B, ...]`; `times`, `[B, 1,
+  ...]`, are equal within a group; weights `w` have their shape. The bandwidth is |c_out(s, t)| D.
   """
   del x_t
   _check_times("example", times, whole=True)
@@ -104,8 +102,7 @@ def prefix(
 ) -> Clouds:
   """A point is one token, compared where the tokens before it are similar: `[G, T, M, D]`.
 
-  The similarity is `prefix_kernel.prefix_similarity` of x_t; 0 for `inverse_bandwidth` is `token`,
-  a large one M = 1. `times` has the assignment of the slots.
+  The similarity is `prefix_kernel.prefix_similarity` of x_t; `times` has the slots' assignment.
   """
   _check_times("prefix", times)
   kernel = dict(group_size=group_size, inverse_bandwidth=inverse_bandwidth, mean=mean)
@@ -127,8 +124,7 @@ def sequence(
 ) -> Clouds:
   """A point is all tokens of a sequence: clouds `[G, M, T D]`.
 
-  An active token is in units of its |c_out|, a context token in units of 1 / `inverse_bandwidth`; 0
-  leaves the context out. Weights are averaged over active tokens.
+  Active tokens are in units of their |c_out|, others of 1 / `inverse_bandwidth`; 0 leaves them out.
   """
   _check_times("sequence", times)
   if times.streams == 2:
@@ -146,10 +142,8 @@ def sequence(
     scaled = jnp.where(here, units * outputs, inverse_bandwidth * fixed)
     return jnp.moveaxis(scaled, 1, 2).reshape(len(a) // group_size, group_size, -1)
 
-  def mean(a: Array) -> Array:
-    mean = jnp.sum(of_tokens(a) * active, axis=-1) / jnp.maximum(jnp.sum(active, axis=-1), 1)
-    return mean[:, None, None]
-
+  count = jnp.maximum(jnp.sum(active, axis=-1), 1)
+  mean = lambda a: (jnp.sum(of_tokens(a) * active, axis=-1) / count)[:, None, None]
   scale = 1.0 / jnp.maximum(scalars, 1)[:, None, None]
   some = jnp.any(active, axis=-1)[:, None, None]
   return Clouds(points(y), points(z), scale, weight=mean(w), active=some, t=mean(times.t))

@@ -1,11 +1,9 @@
 """Patterns: which training times are drawn together, and which tokens are context.
 
-A pattern is a function `(key, shape, *, t_max, t_min) -> (t, active)`, both with the rank of
-`shape` and size-1 axes where a time is shared. Tokens that are not active are context: they
-condition the others and are held fixed. A pattern that draws a position among the tokens also takes
-`mask=None`: bool `[B, T, 1, ...]`, False on padding; the position is uniform over an example's real
-tokens, if it has any. Sources: Diffusion Forcing (arXiv 2407.01392) algorithm 1 for `token`;
-History-Guided Video Diffusion (2502.06764) A.5 for `uniform_future`.
+A pattern is a function `(key, shape, *, t_max, t_min) -> (t, active)`, of the rank of `shape`, with
+size 1 where a time is shared. One that draws a position takes `mask=None`, bool `[B, T, 1, ...]`,
+False on padding. Sources: Diffusion Forcing (2407.01392); History-Guided Video Diffusion
+(2502.06764) A.5.
 """
 
 from collections.abc import Callable, Mapping
@@ -44,10 +42,7 @@ def uniform_future(key: Array, shape: Shape, *, t_max: float, t_min: float, past
 def context(
   key: Array, shape: Shape, *, t_max: float, t_min: float, rate: float = 0.3, noisy: float = 0.5
 ):
-  """Each token is context with probability `rate`, the others have an independent t.
-
-  A share `noisy` of the context is at any level of noise, the rest is clean, at t_min.
-  """
+  """Each token is context with probability `rate`, of any t for a share `noisy`, else clean."""
   if not (0.0 <= rate < 1.0 and 0.0 <= noisy <= 1.0):
     raise FieldError("rate", rate, f"with noisy={noisy}: set rate in [0, 1), noisy in [0, 1].")
   key_t, key_rate, key_noisy = jax.random.split(key, 3)
@@ -73,16 +68,10 @@ def next_token(key: Array, shape: Shape, *, t_max: float, t_min: float, mask: Ar
 
 
 def two_stream(key: Array, shape: Shape, *, t_max: float, t_min: float, noisy: float = 0.0):
-  """A sequence twice (`core.two_stream`), `shape[1] = 2 T`: T tokens of context, T active ones.
-
-  An active token has an independent t. A context token is at a level of its own with probability
-  `noisy`, uniform on [t_min, t_max], and clean, at t_min, otherwise.
-  """
+  """T tokens of context, of any t with probability `noisy`, else clean, then T active ones."""
   if shape[1] % 2:
-    raise ValueError(
-      f"two_stream of {shape[1]} tokens: set objective.conditioning.name=core.two_stream.TwoStream,"
-      " or objective.streams=2 of other objectives; both double the tokens."
-    )
+    fix = "set objective.conditioning.name=core.two_stream.TwoStream, or objective.streams=2."
+    raise ValueError(f"two_stream of {shape[1]} tokens: {fix}")
   if not 0.0 <= noisy <= 1.0:
     raise FieldError("noisy", noisy, "set it in [0, 1].")
   half = (shape[0], shape[1] // 2, *shape[2:])
@@ -117,9 +106,7 @@ def mixture(
     raise ValueError("mixture of two_stream: it has its own tokens; mix patterns of one stream.")
   odds = [shares.get(name, -1.0) for name in patterns]
   if set(patterns) != set(shares) or min(odds, default=-1.0) < 0.0 or sum(odds) <= 0.0:
-    raise FieldError(
-      "shares", dict(shares), f"give one, 0 or more, to each of {', '.join(patterns)}."
-    )
+    raise FieldError("shares", dict(shares), f"give one to each of {', '.join(patterns)}.")
   key_which, *keys = jax.random.split(key, 1 + len(patterns))
   logits = jnp.log(jnp.asarray(odds))
   which = jax.random.categorical(key_which, logits, shape=_leading(shape, 1))
@@ -148,7 +135,6 @@ def _uniform(key: Array, shape: Shape, t_max: float, t_min: float):
 
 
 def _position(shape: Shape) -> Array:
-  """0, 1, .. along the tokens, axis 1."""
   return jnp.arange(shape[1]).reshape(1, -1, *[1] * (len(shape) - 2))
 
 

@@ -1,11 +1,7 @@
 """Rules of x_r: a datum and noise given x_t, on whose path the frozen model starts.
 
-A rule is `rule(x, eps, x_t, times, f, reference) -> (x, eps)`; `reference` is the whole batch,
-which contains x. Given x_t, `conditional` leaves x_r the variance of the data that x_t may come
-from, which few particles turn into wrong probabilities of branches; the mini-batch estimate of the
-posterior mean E[x | x_t] leaves a variance that shrinks with the batch size
-(docs/moment_forcing.md). Source: the mean over a batch, Stable Target Field (Xu et al. 2023, arXiv
-2302.00670); with prefixes, and as a start for moment matching, ours.
+A rule is `rule(x, eps, x_t, times, f, reference) -> (x, eps)`; `reference` is the whole batch.
+Sources: docs/moment_forcing.md; Stable Target Field (arXiv 2302.00670).
 """
 
 from typing import Any
@@ -41,21 +37,15 @@ def minibatch_mean(
 ) -> tuple[Array, Array]:
   """E[x | x_t, context] estimated over the reference batch, token by token.
 
-  Given token i at x_t after the clean context c, the datum x' of a sequence has the weight
-  N(x_t; alpha x', (sigma f.sigma_data)^2) exp(-inverse_bandwidth |c - c'|), with the distance of
-  `prefix_kernel.prefix_distance`. The returned datum is the mean of two estimates, at x_t and at
-  the x_r of the first: Heun's rule, of second order in t - r (Karras et al. 2022, arXiv 2206.00364,
-  algorithm 1). With the first alone Gaussian data shrink by 4 % in 64 steps.
-
-  `x` is data of two streams, `[B, 2 T, ...]`, context first; `reference`, `[N, 2 T, ...]` without
-  conditions, contains it. `inverse_bandwidth` is 0 or more; with a `discount` below 1 more prefixes
-  are similar.
+  Given token i at x_t after the clean context c, the datum x' of a sequence has the weight N(x_t;
+  alpha x', (sigma f.sigma_data)^2) exp(-inverse_bandwidth |c - c'|), with the distance of
+  `prefix_kernel.prefix_distance`. The datum is the mean of two estimates, at x_t and at the x_r of
+  the first: Heun's rule (Karras et al. 2022, arXiv 2206.00364, algorithm 1). `x` is data of two
+  streams, `[B, 2 T, ...]`, context first; `reference`, `[N, 2 T, ...]`, contains it.
   """
   if reference.get("cond") is not None:
-    raise ValueError(
-      "minibatch_mean with conditions: the mean would be over them; set"
-      " objective.conditioning.posterior.name=core.posterior.conditional."
-    )
+    fix = "set objective.conditioning.posterior.name=core.posterior.conditional."
+    raise ValueError(f"minibatch_mean with conditions: the mean would be over them; {fix}")
   prefix_kernel.check_inverse_bandwidth(inverse_bandwidth)
   tokens, others = x.shape[1] // 2, reference["x"]
   distance = prefix_kernel.prefix_distance(x[:, :tokens], others[:, :tokens], discount)

@@ -20,11 +20,9 @@ def prefix_similarity(
 ) -> Array:
   """exp(-inverse_bandwidth d) of all pairs of a group, in (0, 1], `[G, T, M, M]`.
 
-  d = sum_{j<i} |x^j - x'^j| / D for tokens of D numbers. The similarity falls with the length of
-  the prefix, unless d is a mean, and rises with D: wide tokens need a larger `inverse_bandwidth`.
-  Conditions are not compared: the distributions are mixtures over them.
-  `x_t` is `[B, T, ...]`; the first of two `streams` has the prefixes of both, and examples in its
-  rows, also with an `assignment` (`grouping`). `mean` divides d by the length of the prefix.
+  d = sum_{j<i} |x^j - x'^j| / D for tokens of D numbers, or with `mean` its mean over j; conditions
+  are not compared. `x_t` is `[B, T, ...]`; the first of two `streams` has the prefixes of both, and
+  examples in its rows, also with an `assignment` (`grouping`).
   """
   check_inverse_bandwidth(inverse_bandwidth)
   tokens = x_t.shape[1] // streams
@@ -48,11 +46,7 @@ def prefix_similarity(
 
 
 def prefix_distance(x: Array, others: Array, discount: float = 1.0) -> Array:
-  """sum_{j<i} discount^(i-1-j) |x^j - x'^j| / D of two batches, `[T, M, N]`.
-
-  `x` is `[M, T, ...]` and `others` `[N, T, ...]`; `discount`, in [0, 1], is the weight of a token
-  relative to the next.
-  """
+  """sum_{j<i} discount^(i-1-j) |x^j - x'^j| / D of `[M, T, ...]` and `[N, T, ...]`: `[T, M, N]`."""
   if not 0.0 <= discount <= 1.0:
     raise FieldError("discount", discount, "set it in [0, 1].")
   each = _distance(*(grouping.token_clouds(a, len(a))[0] for a in (x, others)))

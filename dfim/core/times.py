@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from dfim.config.errors import FieldError
 from dfim.core import interpolants, patterns
 
-Array, Shape = jax.Array, tuple[int, ...]
+Array = jax.Array
 Mapping = Callable[..., Array]  # see `mappings`
 
 
@@ -49,20 +49,11 @@ def sample(
   reach: float | Array = 1.0,
   mask: Array | None = None,
 ) -> Times:
-  """Draws (s, r, t) for a batch of `shape`, as a rule the same within a group.
-
-  On a `DiscreteVP` path t is one of its levels.
+  """Draws (s, r, t) for a batch of `shape`, as a rule the same in a group of consecutive examples.
 
   Args:
-    key: one key.
-    shape: of the data, `[B, ...]`; a group is `group_size` consecutive examples.
-    path: the path of the objective.
-    pattern: `patterns.*`.
     mapping: `mappings.*`, r(s, t); None for objectives that have no r (r = t).
-    group_size: particles of a group.
     per_particle_times: draw times for each particle, see `particles.per_particle_times`.
-    t_max: the highest time, in (0, 1].
-    t_min: the lowest time, in [0, t_max).
     gap: the least t - s of an active token; at t = s the kernel's scale would be infinite.
     p_endpoint: probability of s = t_min, where one-step sampling lands.
     p_one_step: probability, among the remaining draws, of s = r, whose target is the data.
@@ -78,11 +69,14 @@ def sample(
     raise FieldError("p_one_step", p_one_step, "there is no r without a mapping; leave it at 0.")
   key_t, *keys = jax.random.split(key, 3)
   sharing = 1 if per_particle_times else group_size
-  rows, real = (shape[0] // sharing, *shape[1:]), _of_groups(mask, shape, sharing)
+  rows, real = (shape[0] // sharing, *shape[1:]), mask
+  if mask is not None:  # real tokens of all examples of a group
+    real = jnp.broadcast_to(mask, (*shape[:2], *mask.shape[2:]))
+    real = jnp.all(real.reshape(-1, sharing, *real.shape[1:]), axis=1)
   t, active = patterns.draw(pattern, key_t, rows, real, **ends)
   span = gap + jnp.finfo(t.dtype).eps  # so that t - s >= gap also after rounding
   t = jnp.where(active, jnp.maximum(t, t_min + span), t)
-  if isinstance(path, interpolants.DiscreteVP):
+  if isinstance(path, interpolants.DiscreteVP):  # whose t are levels
     t = jnp.minimum(path.snap(t), t_max)
   to_r = None if mapping is None else functools.partial(mapping, path, **ends)
   s = jnp.where(active, _draw_s(keys, t, to_r, t_min, span, reach, **rates), t)
@@ -108,14 +102,6 @@ def _draw_s(
     s = jnp.where(base, jnp.maximum(one_step, lowest), s)
   endpoint = jax.random.bernoulli(key_endpoint, rates["p_endpoint"], t.shape) & (lowest <= t_min)
   return jnp.where(endpoint, t_min, jnp.clip(s, t_min, t - span))
-
-
-def _of_groups(mask: Array | None, shape: Shape, size: int) -> Array | None:
-  """Where all examples of a group have a real token, `[B / size, T, 1, ...]`."""
-  if mask is None:
-    return None
-  mask = jnp.broadcast_to(mask, (*shape[:2], *mask.shape[2:]))
-  return jnp.all(mask.reshape(-1, size, *mask.shape[1:]), axis=1)
 
 
 def dyadic(

@@ -1,8 +1,7 @@
 """Two streams: the network sees a sequence twice, as context and as active tokens.
 
-Token i of the second stream sees the tokens before i of the first, which are held fixed, and itself
-(docs/moment_forcing.md). The time pattern is `patterns.two_stream`; the network takes `streams=2`.
-Sampling needs one stream.
+Token i of the second sees the tokens before i of the first, which are held fixed, and itself
+(docs/moment_forcing.md). The time pattern is `patterns.two_stream`. Sampling needs one stream.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,11 +32,8 @@ class OneStream:
 class TwoStream(OneStream):
   """How moment matching conditions active tokens on a context that is held fixed.
 
-  Attributes:
-    grouping: `core.grouping.*`, the examples of each group.
-    posterior: `core.posterior.*`, the datum and noise of x_r given x_t.
-    reference: rows read for each row that the network sees; the others are data for `posterior`
-      (Stable Target Field's reference batch, Xu et al. 2023).
+  Of `core.grouping` and `core.posterior`; `reference` rows are read for each row that the network
+  sees (Stable Target Field's reference batch, Xu et al. 2023).
   """
 
   streams: ClassVar[int] = 2
@@ -46,12 +42,8 @@ class TwoStream(OneStream):
     if self.reference < 1:
       raise FieldError("reference", self.reference, "set it to 1 or more.")
     if self.reference > 1 and self.posterior is posterior_lib.conditional:
-      raise FieldError(
-        "reference",
-        self.reference,
-        "core.posterior.conditional reads none of it; set it to 1, or "
-        "posterior.name=core.posterior.minibatch_mean.",
-      )
+      fix = "set it to 1, or posterior.name=core.posterior.minibatch_mean."
+      raise FieldError("reference", self.reference, fix)
 
 
 def of(arguments: Mapping[str, Any]) -> OneStream:
@@ -63,12 +55,7 @@ def of(arguments: Mapping[str, Any]) -> OneStream:
 def lay_out(
   apply: Callable[..., Any], batch: dict[str, Any], streams: int, *, padded: bool = False
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
-  """The network and the batch of an objective with one or two streams.
-
-  Of two, the network has its `streams` bound, and the batch (`x` `[B, T, ...]`, optionally `mask`
-  and `cond`) has all arrays of tokens twice, `[B, 2 T, ...]`, context first. `padded` objectives
-  take a mask.
-  """
+  """Network and batch of an objective; of two `streams`, arrays of tokens are there twice."""
   mask = batch.get("mask")
   if mask is not None and not padded:
     raise ValueError("data: a batch with a mask, which only objectives.denoising.loss takes.")
@@ -90,7 +77,5 @@ def check_mask(mask: Array, shape: tuple[int, ...]) -> None:
   shared = all(n in (1, m) for n, m in zip(mask.shape[:2], shape[:2], strict=False))
   ones = len(mask.shape) == len(shape) and set(mask.shape[2:]) <= {1}
   if not (shared and ones and mask.dtype == bool):
-    raise ValueError(
-      f"data: mask of shape {mask.shape} and dtype {mask.dtype} for x of shape {shape}: give"
-      " booleans [B, T, 1, ...], False on padding."
-    )
+    found = f"mask of shape {mask.shape} and dtype {mask.dtype} for x of shape {shape}"
+    raise ValueError(f"data: {found}: give booleans [B, T, 1, ...], False on padding.")

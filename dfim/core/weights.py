@@ -1,10 +1,7 @@
 """Loss weights w(s, t), of the times' shape. `target` is the parameterization's prediction.
 
-The objective passes `path, s, t` and `target`; a config gives the other arguments. With SNR =
-alpha^2 / sigma^2, a weight w of the noise's error is w SNR of a clean sample's and w alpha^2 of a
-velocity's, both written without a division by zero at either end. Sources: IMM equation 13; Min-SNR
-(arXiv 2303.09556); Diffusion Forcing (2407.01392) B.1 and its released program for `fused_snr`;
-Simple diffusion 2 (2410.19324) for `sigmoid`; Dreamer 4 (2509.24527) for `linear`.
+Sources: IMM equation 13; Min-SNR (arXiv 2303.09556); Diffusion Forcing (2407.01392) B.1 and its
+program; Simple diffusion 2 (2410.19324); Dreamer 4 (2509.24527).
 """
 
 import jax
@@ -35,11 +32,7 @@ def linear(
 def imm(
   path: Path, s: Array, t: Array, *, a: float = 1.0, b: float = 4.0, target: Target = None
 ) -> Array:
-  """IMM's weight (eq. 13): sigmoid(b - lambda) (-dlambda/dt) / 2 * alpha^a / (alpha^2 + sigma^2).
-
-  Written without logarithms, (sigma' alpha - alpha' sigma) sigma alpha^(a - 1) over
-  (sigma^2 + e^-b alpha^2) (alpha^2 + sigma^2), which is finite at t = 0.
-  """
+  """IMM's (eq. 13): sigmoid(b - lambda) (-dlambda/dt) / 2 * alpha^a / (alpha^2 + sigma^2)."""
   del s, target
   one = jnp.ones_like(t)
   alpha, alpha_slope = jax.jvp(path.alpha, (t,), (one,))
@@ -47,7 +40,7 @@ def imm(
   turn = sigma_slope * alpha - alpha_slope * sigma
   noise = jnp.square(sigma) + jnp.exp(-b) * jnp.square(alpha)
   norm = jnp.square(alpha) + jnp.square(sigma)
-  return turn * sigma * alpha ** (a - 1.0) / (noise * norm)
+  return turn * sigma * alpha ** (a - 1.0) / (noise * norm)  # no logarithm: finite at t = 0
 
 
 def min_snr(path: Path, s: Array, t: Array, *, clip: float = 5.0, target: Target = None) -> Array:
@@ -64,10 +57,9 @@ def fused_snr(
 ) -> Array:
   """Min-SNR that counts the signal in the tokens before, axis 1, as the released program does.
 
-  With S = min(SNR, clip) / clip and its running mean c over the tokens before (decay g, starting
-  at the first token's S), 1 - (1 - g c)(1 - S) takes the place of S. The paper's B.1 prints it
-  without the factor g, and its mean would start at 0. The first token, and times that all tokens
-  share (size 1 on axis 1), have no past: min-SNR.
+  With S = min(SNR, clip) / clip and its running mean c over the tokens before (decay g, starting at
+  the first token's S), 1 - (1 - g c)(1 - S) takes the place of S. The paper's B.1 prints it without
+  the factor g. The first token, and times that all tokens share, have no past: min-SNR.
   """
   del s
   if not 0.0 <= decay < 1.0:
@@ -94,25 +86,18 @@ def sigmoid(path: Path, s: Array, t: Array, *, bias: float = -1.0, target: Targe
 
 
 def _powers(path: Path, t: Array, clip: float) -> tuple[Array, Array]:
-  """alpha^2 and sigma^2 of a path that preserves variance."""
   if clip <= 0.0:
     raise FieldError("clip", clip, "set it above 0, to an SNR such as 5.")
   with jax.ensure_compile_time_eval():
     middle = jnp.full(1, 0.5)
-    power = jnp.square(path.alpha(middle)) + jnp.square(path.sigma(middle))
-    preserved = abs(float(power[0]) - 1.0) < 1e-3
-  if not preserved:
-    raise FieldError(
-      "path",
-      path,
-      "a weight by SNR takes one with alpha^2 + sigma^2 = 1, such as core.interpolants.DiscreteVP "
-      "or Cosine; or choose core.weights.uniform or sigmoid.",
-    )
+    power = float((jnp.square(path.alpha(middle)) + jnp.square(path.sigma(middle)))[0])
+  if abs(power - 1.0) >= 1e-3:
+    fix = "a weight by SNR takes alpha^2 + sigma^2 = 1: DiscreteVP or Cosine; or name another."
+    raise FieldError("path", path, fix)
   return jnp.square(path.alpha(t)), jnp.square(path.sigma(t))
 
 
 def _past_mean(value: Array, decay: float) -> Array:
-  """The running mean over earlier tokens, axis 1; 0 for the first token."""
   tokens = jnp.moveaxis(value, 1, 0)
   update = lambda mean, new: (decay * mean + (1.0 - decay) * new, mean)
   _, before = jax.lax.scan(update, tokens[0], tokens)
@@ -121,6 +106,7 @@ def _past_mean(value: Array, decay: float) -> Array:
 
 
 def _of(target: Target, **by_target: Array) -> Array:
+  """Of w for the noise's error: w SNR for a clean sample's, w alpha^2 for a velocity's."""
   if target not in by_target:
     raise FieldError("target", target, f"choose one of {', '.join(by_target)}.")
   return by_target[target]

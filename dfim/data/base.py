@@ -2,10 +2,9 @@
 
 A source is `source(batch_size, seed, start=0, *, process=(0, 1), ...) -> iterator` of
 `dict(x=float32 [B, ...], cond=dict(label=int32 [B]))`, without `cond` where nothing conditions.
-Batch n depends on (seed, n) alone, so `start=n` equals skipping n batches, bit for bit.
-An iterator over a finite set is a `Batches`, which also gives its examples by number.
-`process=(index, count)` yields rows `index` of `count` equal, contiguous parts of that batch.
-Each source has a `load`, which returns the whole split as arrays `dict(x=[N, ...], label=[N])`.
+Batch n depends on (seed, n) alone, so `start=n` equals skipping n batches, bit for bit;
+`process=(index, count)` yields rows `index` of `count` equal parts of it. Each source has a `load`
+of a whole split.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -26,14 +25,9 @@ _BLOCK_EXAMPLES = 8192  # generated at once, see `drawn`
 
 @dataclasses.dataclass(eq=False)
 class Batches:
-  """Endless batches of a finite set, and its examples by number.
+  """Endless batches of a finite set of `size` examples, and its sorted `labels`, if any.
 
-  Attributes:
-    batches: the endless iterator.
-    size: N, examples in the set.
-    examples: from int `[n]`, numbers from 0 to N - 1, to the examples as they are stored, a tree
-      of arrays `[n, ...]`: before augmentation and noise, and the same on every machine.
-    labels: the labels that occur in the set, sorted; None where it has none.
+  `examples` gives those of numbers `[n]` as stored: a tree of arrays, without augmentation.
   """
 
   batches: Iterator[Any]
@@ -71,17 +65,14 @@ def batches(
 def rows(
   size: int, batch_size: int, seed: int, *, process: Process = (0, 1)
 ) -> Callable[[int], np.ndarray]:
-  """A function from n to the rows `[B / count]` of batch n, of a set of `size` examples.
-
-  Each epoch is a permutation keyed by (seed, epoch); epochs follow each other without a gap, so a
-  batch may straddle several.
-  """
+  """A function from n to the rows `[B / count]` of batch n; epochs are permutations."""
   if size < 1:
     raise ValueError("data: there is no example")
   part = share(batch_size, process)
-  permutation = functools.lru_cache(maxsize=2)(  # of the epochs that a batch may straddle
-    lambda epoch: np.random.default_rng((seed, epoch)).permutation(size)
-  )
+
+  @functools.lru_cache(maxsize=2)  # of the epochs that a batch may straddle
+  def permutation(epoch: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(size)
 
   def take(n: int) -> np.ndarray:
     epoch, offset = np.divmod(n * batch_size + np.arange(batch_size)[part], size)
@@ -91,17 +82,9 @@ def rows(
 
 
 def drawn(
-  distribution: Callable[[jax.Array], jax.Array],
-  batch_size: int,
-  seed: int,
-  start: int,
-  process: Process,
+  distribution: Callable[..., jax.Array], batch_size: int, seed: int, start: int, process: Process
 ) -> Iterator[dict[str, np.ndarray]]:
-  """Endless batches of generated examples: `distribution(key)` is a whole batch `x [B, ...]`.
-
-  Batches are generated in blocks, and the next block is dispatched while the current one is
-  consumed, so that generation overlaps with training.
-  """
+  """Endless batches `x [B, ...]` of `distribution(key)`, in blocks dispatched ahead of use."""
   part, key = share(batch_size, process), jax.random.key(seed)
   count = max(1, _BLOCK_EXAMPLES // batch_size)  # batches in a block
   generate = jax.vmap(lambda n: distribution(jax.random.fold_in(key, n)))

@@ -17,13 +17,7 @@ _LABELS, _X, _COND = "labels", "x", "cond/"
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-  """The form of the examples.
-
-  Attributes:
-    batch: shapes and dtypes of one global batch: `x`, and perhaps `cond` and `mask`.
-    labels: the classes to sample, over and over; none without classes.
-    cond: the conditions per token of the first examples, `[n, T, ...]` by name.
-  """
+  """Shapes and dtypes of one global batch, classes to sample, and conditions per token by name."""
 
   batch: dict[str, Any]
   labels: tuple[int, ...] = ()
@@ -41,21 +35,16 @@ def write(workdir: str | os.PathLike, examples: Examples, count: int) -> None:
   """Writes the form of an example, the labels and `count` conditions, in the first process."""
   if jax.process_index() != 0:
     return
-  batch = examples.batch
-  arrays = {_X: np.empty((0, *batch["x"].shape[1:]), batch["x"].dtype)}
-  for name, a in (batch.get("cond") or {}).items():
-    arrays[_COND + name] = np.empty((0, *a.shape[1:]), a.dtype)
+  empty = lambda a: np.empty((0, *a.shape[1:]), a.dtype)
+  arrays = {_X: empty(examples.batch["x"])}
+  arrays |= {_COND + name: empty(a) for name, a in (examples.batch.get("cond") or {}).items()}
   arrays |= {_COND + name: np.asarray(a[:count]) for name, a in examples.cond.items()}
   arrays[_LABELS] = np.asarray(examples.labels, np.int32)
   atomic.replace(pathlib.Path(workdir) / FILE, lambda file: np.savez(file, **arrays))
 
 
 def read(workdir: str | os.PathLike, batch_size: int) -> Examples | None:
-  """What `write` wrote; None where there is no such file.
-
-  Raises:
-    ValueError: the file is damaged.
-  """
+  """What `write` wrote; None where there is no such file, and ValueError for a damaged one."""
   path = pathlib.Path(workdir) / FILE
   if not path.is_file():
     return None

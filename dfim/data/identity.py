@@ -11,18 +11,14 @@ LOOKED_AT = 64  # examples that are hashed
 
 
 def identity(source: Callable[[], Iterator[dict[str, Any]]]) -> dict[str, Any]:
-  """`examples` (None for a stream), `shape` and `dtype` of one, and `sha256` of some, as JSON.
+  """`examples` (None for a stream), `shape`, `dtype` and `sha256` of `LOOKED_AT` examples, as JSON.
 
-  The hash is of `LOOKED_AT` evenly spaced examples as they are stored, or of the first of a stream.
-  Integers enter exactly, floating numbers coarsely, so that the same data have the same hash on a
-  CPU and on an accelerator. `source` is as `data.base` says, its batch size and seed bound.
+  Floating numbers are hashed coarsely, so that CPUs and accelerators agree.
   """
   stream = source()
-  batch = next(stream)
-  size = getattr(stream, "size", None)
+  x, size = next(stream)["x"], getattr(stream, "size", None)
   evenly = lambda: np.unique(np.linspace(0, size - 1, min(LOOKED_AT, size)).astype(int))
   examples = _first(source()) if size is None else stream.examples(evenly())
-  x = batch["x"]
   return dict(examples=size, shape=list(x.shape[1:]), dtype=str(x.dtype), sha256=_digest(examples))
 
 
@@ -33,11 +29,9 @@ def describe(found: dict[str, Any]) -> str:
 
 
 def _first(stream: Iterator[dict[str, Any]]) -> Any:
-  """The first `LOOKED_AT` examples of a stream."""
-  parts, count = [], 0
-  while count < LOOKED_AT:
+  parts = [next(stream)]
+  while len(parts) * len(parts[0]["x"]) < LOOKED_AT:
     parts.append(next(stream))
-    count += len(parts[-1]["x"])
   return jax.tree.map(lambda *a: np.concatenate(a)[:LOOKED_AT], *parts)
 
 
@@ -52,7 +46,6 @@ def _digest(examples: Any) -> str:
 
 
 def _coarse(a: np.ndarray) -> np.ndarray:
-  """int64 `[...]`: sixteenths of the standard deviation, rounded to a power of 2."""
   a = np.where(np.isfinite(a), a, 0.0)
   std = a.std()
   unit = 2.0 ** np.round(np.log2(std)) / 16 if std > 0 else 1.0

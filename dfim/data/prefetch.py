@@ -26,18 +26,9 @@ _RUNNING: weakref.WeakSet = weakref.WeakSet()  # iterators that have worker proc
 def ahead(make: Callable[[], Read], start: int, *, threads: int = 0, workers: int = 0) -> Batches:
   """Batches `start`, `start + 1`, ... in this order, read ahead.
 
-  Args:
-    make: opens the data and returns the function that reads a batch. It is called here and in each
-      worker, and so must pickle.
-    start: the number of the first batch.
-    threads: that read ahead, in this process or in each worker.
-    workers: processes that read ahead. They never use an accelerator, and end with the iterator
-      and with this process, however it ends. Each holds up to `2 threads + 4` batches.
-
-  Raises:
-    ValueError: negative numbers.
-    ImportError: grain, which reads ahead, is missing.
-    RuntimeError: while iterating, once: a worker failed or died.
+  `make` opens the data, here and in each worker (it must pickle), and returns the function that
+  reads a batch. `threads` read ahead in this process or in each of `workers` processes, which never
+  use an accelerator. A worker's failure is a RuntimeError while iterating.
   """
   for field, value in dict(threads=threads, workers=workers).items():
     inputs.whole(value, f"data.{field}", low=0)
@@ -64,7 +55,7 @@ def _from_workers(read: "_Remade", start: int, threads: int, workers: int) -> Ba
   for name in () if flags.FLAGS.is_parsed() else flags.FLAGS:
     if name.startswith("grain_"):
       flags.FLAGS[name].present = True  # use its default, in a notebook, a test or a script
-  dataset = _dataset(functools.partial(_read_or_report, read), start + 1, threads)
+  dataset = _dataset(read.or_report, start + 1, threads)
   options = grain.multiprocessing.MultiprocessingOptions(num_workers=workers)
   batches = iter(dataset.mp_prefetch(options, worker_init_fn=_set_up_worker))
   try:
@@ -100,6 +91,10 @@ class _Remade:
   def __call__(self, n: int) -> dict[str, Any]:
     return self._read(n)
 
+  def or_report(self, n: int) -> dict[str, Any]:
+    with _reporting(f"batch {n}"):
+      return self._read(n)
+
   def __reduce__(self):
     return _remake, (self._make,)
 
@@ -109,14 +104,8 @@ def _remake(make: Callable[[], Read]) -> _Remade:
     return _Remade(make)
 
 
-def _read_or_report(read: Read, n: int) -> dict[str, Any]:
-  with _reporting(f"batch {n}"):
-    return read(n)
-
-
 @contextlib.contextmanager
 def _reporting(where: str) -> Iterator[None]:
-  """Raises an error in one line, for the error itself might not pickle."""
   try:
     yield
   except Exception as error:
@@ -128,11 +117,8 @@ def _explained(error: RuntimeError) -> RuntimeError:
   """An error of `_reporting`, or the death of a worker with its exit code's meaning."""
   line = str(error).partition("\n")[0]  # grain adds lines about its tracebacks
   if not line.startswith("data"):
-    line = (
-      f"data.workers: {line} Code -9: too little memory, take fewer workers; -7: too little of "
-      "/dev/shm (docker run --shm-size=8g); 1: see above, or a script without the usual "
-      "if __name__ == '__main__'."
-    )
+    fix = "-9: too little memory; -7: docker run --shm-size=8g; 1: see above, or guard __main__."
+    line = f"data.workers: {line} Code {fix}"
   return RuntimeError(line).with_traceback(error.__traceback__)
 
 

@@ -1,7 +1,7 @@
 """Baseline forecasters, `(series, windows, paths, seed) -> [P, N, H, D]` in raw units.
 
-`windows` are those of `data.series.forecasting.load`; only `origin` and the shape of `target` are
-read. Nothing is fitted or chosen on values at or after the first origin.
+`windows` are those of `data.series.forecasting.load`, of which `origin` and the horizon are read.
+Nothing is fitted or chosen on values at or after the first origin.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from dfim.data.series import forecasting, ridge
 from dfim.io import inputs
 from dfim.metrics import crps
 
-Windows = dict[str, Any]
+Series, Windows, Choice = forecasting.Series, dict[str, Any], tuple[int, float]
 _RIDGES = (1.0, 10.0, 100.0, 1000.0)
 
 
@@ -27,17 +27,11 @@ def check(series: forecasting.Series, windows: Windows) -> None:
     _distribution(series)
   truth = forecasting.targets(series, origin, horizon)
   if not np.array_equal(truth, windows["target"], equal_nan=True):
-    fix = "the windows of data were cut from another one; name that."
-    raise FieldError("series", series, fix, ": ")
+    raise FieldError("series", series, "windows of data were cut from another one.", ": ")
 
 
-def seasonal_naive(
-  series: forecasting.Series, windows: Windows, paths: int = 100, seed: int = 0
-) -> np.ndarray:
-  """The last season again, plus errors that this forecast has made in training.
-
-  A path takes all errors of one training forecast, at the same phase of a random season.
-  """
+def seasonal_naive(series: Series, windows: Windows, paths: int = 100, seed: int = 0) -> np.ndarray:
+  """The last season again, plus the errors of a training forecast at the same phase."""
   series, origin, horizon = _checked(series, windows, paths)
   train_end, *_ = _known(series, origin, horizon)["cuts"]
   values, season, origin = series["values"], series["season"], origin[:, None]
@@ -51,17 +45,9 @@ def seasonal_naive(
 
 
 def ridge_var(
-  series: forecasting.Series,
-  windows: Windows,
-  paths: int = 100,
-  seed: int = 0,
-  *,
-  choice: tuple[int, float] | None = None,
+  series: Series, windows: Windows, paths: int = 100, seed: int = 0, *, choice: Choice | None = None
 ) -> np.ndarray:
-  """Simulates the vector autoregression of `data.series.ridge`.
-
-  `choice` is its order and ridge, `choose_ridge_var`'s by default.
-  """
+  """Draws of `data.series.ridge`, with the order and ridge of `choose_ridge_var` by default."""
   series, origin, horizon = _checked(series, windows, paths)
   choice = choice or choose_ridge_var(series, windows, seed=seed)
   end = _known(series, origin, horizon)["cuts"][0]
@@ -69,14 +55,8 @@ def ridge_var(
   return ridge.draw(series, fitted, origin, horizon, paths, np.random.default_rng(seed))
 
 
-def choose_ridge_var(
-  series: forecasting.Series, windows: Windows, paths: int = 100, seed: int = 0
-) -> tuple[int, float]:
-  """The order and ridge with the least CRPS-sum on the validation windows.
-
-  Orders 1, 2, 5 and a season + 1, ridges 1, 10, 100, 1000, each fitted on the rows before the
-  validation windows and tried with the same random numbers.
-  """
+def choose_ridge_var(series: Series, windows: Windows, paths: int = 100, seed: int = 0) -> Choice:
+  """The order, of 1, 2, 5 and a season + 1, and ridge with the least CRPS-sum in validation."""
   series, origin, horizon = _checked(series, windows, paths)
   known = _known(series, origin, horizon)
   origin = _validation(known, horizon)
@@ -94,9 +74,7 @@ def choose_ridge_var(
   return min(itertools.product(orders, _RIDGES), key=score)
 
 
-def oracle(
-  series: forecasting.Series, windows: Windows, paths: int = 100, seed: int = 0
-) -> np.ndarray:
+def oracle(series: Series, windows: Windows, paths: int = 100, seed: int = 0) -> np.ndarray:
   """Draws from the exact distribution of the series."""
   series, origin, horizon = _checked(series, windows, paths)
   known, root = _distribution(series)
@@ -114,10 +92,9 @@ def _distribution(series: forecasting.Series) -> tuple[dict[str, np.ndarray], np
   given, field = series["distribution"], "series.distribution"
   if not isinstance(given, Mapping) or set(shapes) - set(given):
     raise ValueError(f"{field}: give {', '.join(shapes)}, or leave it out")
-  known = {
-    name: inputs.numbers(given[name], f"{field}.{name}", shape, axes=("row", "column"))
-    for name, shape in shapes.items()
-  }
+  axes = ("row", "column")
+  number = lambda name: inputs.numbers(given[name], f"{field}.{name}", shapes[name], axes=axes)
+  known = {name: number(name) for name in shapes}
   if not len(known["mean"]):
     raise ValueError(f"{field}.mean: has no row; give one for each step of its season")
   try:
@@ -126,10 +103,7 @@ def _distribution(series: forecasting.Series) -> tuple[dict[str, np.ndarray], np
     raise ValueError(f"{field}.covariance: is not positive definite; give one that is") from None
 
 
-def _checked(
-  series: forecasting.Series, windows: Windows, paths: int = 1
-) -> tuple[forecasting.Series, np.ndarray, int]:
-  """The series, the origins `[N]` of the windows and their horizon, once they fit each other."""
+def _checked(series: Series, windows: Windows, paths: int = 1) -> tuple[Series, np.ndarray, int]:
   inputs.whole(paths, "paths", low=1)
   series, shape = forecasting.checked(series, "series"), np.shape(windows["target"])
   rows, dims = series["values"].shape
@@ -145,20 +119,15 @@ def _known(series: forecasting.Series, origin: np.ndarray, horizon: int) -> fore
   first, season = int(origin.min()), series["season"]
   train_end, least = min(series["cuts"][0], first), 200 + 3 * season + horizon
   if train_end < least:
-    needed = f"baselines of season={season} and horizon={horizon} need {least} training steps"
-    fix = "forecast a later part, or set baselines=False"
-    found = f"before the first forecast, not {train_end}"
-    raise FieldError("series.cuts", series["cuts"], f"{needed} {found}; {fix}")
+    fix = f"baselines need {least} training steps before the first forecast, not {train_end}"
+    raise FieldError("series.cuts", series["cuts"], f"{fix}; or set baselines=False")
   return series | dict(cuts=(train_end, first, first + horizon))
 
 
 def _validation(known: forecasting.Series, horizon: int) -> np.ndarray:
-  """The origins of the validation windows."""
   train_end, first, _ = known["cuts"]
   room = first - train_end or forecasting.HELD
   if room < horizon:
-    rows = f"training (up to row {train_end}) and the first forecast (row {first})"
-    fix = "leave more, or none, or set baselines=False"
-    line = f"{room} steps between {rows} hold no horizon={horizon} to choose the ridge VAR on"
-    raise ValueError(f"series.cuts: {line}; {fix}")
+    line = f"{room} steps between rows {train_end} and {first} hold no horizon={horizon}"
+    raise ValueError(f"series.cuts: {line} to validate on; leave more, or set baselines=False")
   return forecasting.origins(known, horizon, split="validation")

@@ -1,7 +1,6 @@
 """FID: the Frechet distance in the features of the Inception network of 2015, from files.
 
-Nothing is downloaded. Each result names the weights and the reference statistics by the sha256 of
-their numbers; FIDs compare where both, `samples` and `resize` are the same.
+Results name the weights and statistics by the sha256 of their numbers. Nothing is downloaded.
 """
 
 import os
@@ -25,9 +24,8 @@ def network(path: str | os.PathLike) -> inception.Params:
   path = inputs.path(path, "network.path")
   if not path.is_file():
     fetched = path.with_name(_FILE)
-    raise FileNotFoundError(
-      f"network.path: no file {path}; run curl -L -o {fetched} {_SOURCE} and pass {fetched}"
-    )
+    fix = f"run curl -L -o {fetched} {_SOURCE} and pass {fetched}"
+    raise FileNotFoundError(f"network.path: no file {path}; {fix}")
   try:
     return inception.params_of(weights.read(path, allow_pickle=True))
   except ValueError as error:
@@ -70,22 +68,15 @@ def scores(
   resize: str = "tensorflow",
   batch_size: int = 64,
 ) -> Found:
-  """FID of `samples` samples of each number of `steps`.
+  """FID of `samples` samples of each number of `steps`, in `inception.features`.
 
-  `draw` is `sample.make_draw`'s; `network` and `reference` are those of the functions of these
-  names. Reference `images` `x [N, H, W, 1 | 3]` within `limits`, the values of black and white, add
-  precision, recall, density and coverage: of equally many of both, chosen by `metrics.subsets`.
-  `resize` and `batch_size` are `inception.features`'s.
-
-  Returns:
-    The four properties that FIDs depend on, and a row of scores for each number of steps; no
-    figures.
+  `network` and `reference` are those of the functions of these names. Reference `images` `x [N, H,
+  W, 1 | 3]` within `limits`, the values of black and white, add precision, recall, density and
+  coverage, of equally many of both.
   """
   of = lambda pixels: inception.features(network, pixels, resize=resize, batch_size=batch_size)
-  name = inception.name_of(network)
-  values: dict[str, Any] = dict(features=name, reference=f"sha256:{_digest(reference)}")
-  values |= dict(resize=resize, samples=samples)
-  real = None
+  values: dict[str, Any] = dict(features=inception.name_of(network))
+  values |= dict(reference=f"sha256:{_digest(reference)}", resize=resize, samples=samples)
   if images is not None:
     chosen = subsets.choose(images["x"], samples)
     pieces = (images["x"][chosen[n : n + 1000]] for n in range(0, len(chosen), 1000))
@@ -93,7 +84,7 @@ def scores(
   for k in steps:
     found = np.concatenate([of(p) for p in adm.drawn(draw, params, samples, k, limits)])
     row = dict(fid=frechet.frechet_distance(*frechet.moments(found), *reference))
-    if real is not None:
+    if images is not None:
       row |= precision_recall.scores(real, found[subsets.choose(found, len(real))])
     values[f"{k} steps"] = row
   return values, {}
@@ -109,10 +100,7 @@ def check_scores(
   shape: tuple[int, ...] | None = None,
   **_: Any,
 ) -> None:
-  """Raises ValueError, naming the argument, for those that `scores` cannot take.
-
-  `shape` is that of a sample, if it is known.
-  """
+  """Raises ValueError for arguments that `scores` cannot take; `shape` is a sample's."""
   if shape is not None:
     adm.check(shape)
   inception.check(network, "network")

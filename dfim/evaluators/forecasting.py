@@ -1,7 +1,4 @@
-"""Scores of forecasts as sample paths, and of baselines.
-
-All functions raise ImportError where matplotlib is missing.
-"""
+"""Scores of forecasts as sample paths, and of baselines; needs matplotlib."""
 
 from typing import Any
 
@@ -24,11 +21,7 @@ def check_scores(
   seed: int = 0,
   **_: Any,
 ) -> None:
-  """Raises ValueError, naming the argument, for those that `scores` cannot take.
-
-  Such are windows whose truth is not known yet, or 0 throughout in a column or in their sum;
-  another series, or one with too few rows for the baselines; no path.
-  """
+  """Raises ValueError, naming the argument, for those that `scores` cannot take."""
   _check(data, paths)
   inputs.whole(seed, "seed", low=0)
   forecasting.checked(series, "series")
@@ -54,16 +47,12 @@ def scores(
   baselines: bool = True,
   seed: int = 0,
 ) -> Found:
-  """`metrics.crps.scores` of `paths` paths of each window, for each number of `steps`.
+  """`metrics.crps.scores` of `paths` paths of each window for each number of `steps`, in raw units.
 
   `data` are windows of `data.series.forecasting.load`. `draw(params, count, steps, *, context,
-  cond, length) -> [count, T, stack D]` is given the known tokens `[count, C, stack D]` and
-  covariates `[count, T, ...]`, never the horizon. `baselines` adds those of `evaluators.baselines`,
-  which take `series` and `seed`.
-
-  Returns:
-    A row of scores in raw units for each number of steps and each baseline, and a figure: the first
-    windows and dimensions, with the paths' quantiles at the largest number of steps.
+  cond, length) -> [count, T, stack D]` is given known tokens `[count, C, stack D]` and covariates,
+  never the horizon. `baselines` adds those of `evaluators.baselines`, which take `series` and
+  `seed`. The figure shows quantiles at the largest number of steps.
   """
   matplotlib = _matplotlib()  # before the drawing
   values = {"windows": len(data["target"]), "paths": paths}
@@ -80,12 +69,7 @@ def scores(
 
 
 def rollout(draw: Draw, params: Any, *, data: dict[str, Any], steps: int, paths: int = 20) -> Found:
-  """The error along forecasts longer than in training, of windows loaded with a `length`.
-
-  Returns:
-    For each token of the forecast the CRPS of the sum over dimensions, over the mean absolute sum;
-    and the figure of `scores`, which has the same arguments.
-  """
+  """`crps_sum` of each token of windows with a `length`, longer than in training, and a figure."""
   matplotlib = _matplotlib()
   x = _forecast(draw, params, data, steps, paths)
   error = crps.along(x, data["target"])
@@ -106,20 +90,16 @@ def _forecast(draw: Draw, params: Any, data: dict[str, Any], steps: int, paths: 
 
 
 def _check(data: dict[str, Any], paths: int) -> None:
-  """Refuses arguments that neither score can take."""
   _matplotlib()
   inputs.whole(paths, "paths", low=1)
   unknown = np.isnan(data["target"]).any(-1)
   if unknown.any():
     rows = data["origin"][:, None] + np.arange(unknown.shape[1])
-    raise ValueError(
-      f"data.target: row {rows[unknown].min()} of the series is yet to be forecast, so that there"
-      " is no truth to score against; let the test part (series.cuts) end there or before"
-    )
+    fix = "is yet to be forecast; let the test part (series.cuts) end there or before"
+    raise ValueError(f"data.target: row {rows[unknown].min()} of the series {fix}")
 
 
 def _matplotlib() -> Any:
-  """The package with its canvas in memory, which needs no display."""
   try:
     import matplotlib.backends.backend_agg
     import matplotlib.figure
@@ -130,7 +110,6 @@ def _matplotlib() -> Any:
 
 
 def _figure(matplotlib: Any, data: dict[str, Any], paths: np.ndarray) -> dict[str, np.ndarray]:
-  """A row for each of the first 3 windows, a column for each of the first 4 dimensions."""
   rows, columns = min(3, paths.shape[1]), min(4, paths.shape[3])
   figure = matplotlib.figure.Figure((3.4 * columns, 2.2 * rows), dpi=100, layout="constrained")
   canvas = matplotlib.backends.backend_agg.FigureCanvasAgg(figure)
@@ -145,7 +124,6 @@ def _figure(matplotlib: Any, data: dict[str, Any], paths: np.ndarray) -> dict[st
 
 
 def _plot(ax: Any, known: np.ndarray, target: np.ndarray, paths: np.ndarray) -> None:
-  """The context, the truth, and the quantiles of `paths [P, H]`."""
   past, future = np.arange(-len(known), 0), np.arange(len(target))
   for low, high, alpha in ((10, 90, 0.2), (25, 75, 0.35)):
     band = np.percentile(paths, [low, high], axis=0)

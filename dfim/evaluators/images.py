@@ -27,24 +27,12 @@ def scores(
   energy_images: int = 5000,
   cache: str = "~/.cache/dfim",
 ) -> Found:
-  """Compares `samples` samples of each number of `steps` with `reference`.
+  """Compares `samples` samples of each number of `steps` with `reference`; see docs/scores.md.
 
-  Args:
-    draw: `sample.make_draw`'s.
-    params: the weights to draw with.
-    dataset: the first part of the feature space's name.
-    reference: the training data, `x` `[N, H, W, C]` and `label` `[N]`; trains the classifier too.
-    held_out: data of the same distribution, never trained on.
-    steps: numbers of steps of the sampler.
-    samples: how many to draw for each.
-    limits: the values of black and white, for the figure.
-    training_steps: of the classifier.
-    energy_images: images of the reference that the energy distance takes.
-    cache: folder that keeps the classifier's weights.
-
-  Returns:
-    The name of the feature space, a row of the scores of docs/scores.md for each number of steps
-    and for the held-out images, and a figure: samples above their nearest training images.
+  `reference` is the training data, `x` `[N, H, W, C]` and `label` `[N]`, and trains the classifier,
+  for `training_steps`, whose weights are kept in `cache` under `dataset`; `held_out` is never
+  trained on. `energy_images` of the reference enter the energy distance; `limits` are the values of
+  black and white. The figure shows samples above their nearest training images.
   """
   data = reference["x"], reference["label"]
   net = classifier.cached(inputs.path(cache, "cache"), dataset, *data, steps=training_steps)
@@ -79,26 +67,19 @@ def check_scores(
   labels: tuple[int, ...] = (),
   **_: Any,
 ) -> None:
-  """Raises ValueError, naming the argument, for those that `scores` cannot take.
-
-  Makes the folder `cache` where the classifier is not there yet. `labels` are the classes that the
-  sampler draws, if it draws any.
-  """
+  """Raises ValueError for arguments that `scores` cannot take; `labels` are those to sample."""
   if not dataset or set(dataset) & set("/\\"):
     raise FieldError("dataset", dataset, "give a name that can be part of a file's name.")
   least = precision_recall.LEAST_POINTS
-  x, y = (
-    references.examples(data, field, 4, least=least)
-    for field, data in dict(reference=reference, held_out=held_out).items()
-  )
+  x = references.examples(reference, "reference", 4, least=least)
+  y = references.examples(held_out, "held_out", 4, least=least)
   if x.shape[1:] != y.shape[1:]:
-    sizes = f"images of shape {y.shape[1:]}, and reference.x of {x.shape[1:]}"
-    raise ValueError(f"held_out.x: {sizes}: give the same.")
+    raise ValueError(f"held_out.x: of shape {y.shape[1:]}, reference.x of {x.shape[1:]}.")
   given = references.part(reference, "reference", "label")
   occurring = np.unique(classifier.checked_labels(given, len(x), "reference.label"))
   if labels and occurring.tolist() != list(labels):
     counts = f"{len(occurring)} classes, and samples are of {len(labels)}"
-    raise ValueError(f"reference.label: {counts}: give the data that the network is trained on.")
+    raise ValueError(f"reference.label: {counts}: give the network's training data.")
   classes = int(occurring.max()) + 1
   known = references.part(held_out, "held_out", "label")
   known = classifier.checked_labels(known, len(y), "held_out.label")
@@ -108,9 +89,8 @@ def check_scores(
   inputs.whole(energy_images, "energy_images", low=3)
   fresh = np.isin(subsets.keys(y), subsets.keys(x), invert=True)
   if np.median(fresh) == 0:  # the unit of `nearest`
-    count = f"{len(y) - fresh.sum()} of its {len(y)} images are in reference too"
-    fix = "give images that are not trained on, as a test split's."
-    raise FieldError("held_out", held_out, fix, f": {count}; ")
+    said = f": {len(y) - fresh.sum()} of its {len(y)} images are in reference too; "
+    raise FieldError("held_out", held_out, "give those of a test split.", said)
   folder = inputs.path(cache, "cache")
   try:
     classifier.check_cache(folder, dataset, reference["x"], given, steps=training_steps)
@@ -119,8 +99,6 @@ def check_scores(
 
 
 class _Space:
-  """Reference data and its features, computed once."""
-
   def __init__(self, net: classifier.Params, reference: Data, energy_images: int):
     self._net = net
     self._pixels = reference["x"].reshape(len(reference["x"]), -1)
@@ -138,14 +116,7 @@ class _Space:
     apart, nearest = neighbours.nearest(pixels, self._pixels)
     both = min(len(features), len(self._features))
     ours, theirs = subsets.choose(pixels, both), subsets.choose(self._pixels, both)
-    values = dict(
-      frechet=frechet.frechet_distance(*frechet.moments(features), *self._moments),
-      kernel=kernel,
-      kernel_se=kernel_se,
-      energy=energy,
-      energy_se=energy_se,
-      label=classifier.accuracy(self._net, x, label),
-      nearest=float(np.median(apart)),
-      **precision_recall.scores(self._features[theirs], features[ours]),
-    )
-    return values, nearest
+    values = dict(frechet=frechet.frechet_distance(*frechet.moments(features), *self._moments))
+    values |= dict(kernel=kernel, kernel_se=kernel_se, energy=energy, energy_se=energy_se)
+    values |= dict(label=classifier.accuracy(self._net, x, label), nearest=float(np.median(apart)))
+    return values | precision_recall.scores(self._features[theirs], features[ours]), nearest

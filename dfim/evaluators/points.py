@@ -14,11 +14,7 @@ LEAST_EXAMPLES = 6  # of fresh data: a distance takes three or more from each ha
 def scores(
   draw: Draw, params: Any, *, reference: Data, steps: tuple[int, ...] = (1, 2, 4, 8)
 ) -> Found:
-  """`energy`, `distances.energy_distance` of samples to `reference`, and its standard error.
-
-  For each number of `steps` as many samples as `reference`, fresh data `x [N, D]`, has are compared
-  with it, and random halves of it with each other. No figures.
-  """
+  """`energy` of as many samples as fresh data `reference`, `x [N, D]`, and its standard error."""
   found = pairs(draw, params, reference["x"], steps)
   rows = {name: distances.energy_distance(*pair) for name, pair in found.items()}
   return {name: dict(energy=value, energy_se=se) for name, (value, se) in rows.items()}, {}

@@ -15,20 +15,13 @@ from dfim.viz import images as pictures
 def scores(
   draw: Draw, params: Any, *, reference: Data, steps: tuple[int, ...] = (1, 2, 4, 8)
 ) -> Found:
-  """`joint` and, of points of the plane, `turn` of `metrics.sequences`, with standard errors.
-
-  For each number of `steps` as many samples as `reference`, fresh data `x [N, T, D]`, has are
-  compared with it, and random halves of it with each other. No figures.
-  """
+  """`joint` and, of points of the plane, `turn` of as many samples as fresh data `x [N, T, D]`."""
   pairs = points.pairs(draw, params, reference["x"], steps)
   return {name: _row(*pair) for name, pair in pairs.items()}, {}
 
 
 def check_scores(*, reference: Data, shape: tuple[int, ...] | None = None, **_: Any) -> None:
-  """Raises ValueError, naming the argument, for those that `scores` cannot take.
-
-  `shape` is that of a sample, if it is known.
-  """
+  """Raises ValueError for arguments that `scores` cannot take; `shape` is a sample's."""
   x = references.examples(reference, "reference", 3, least=points.LEAST_EXAMPLES)
   if shape is not None and x.shape[1:] != shape:
     said = f": sequences of shape {x.shape[1:]}, samples are of {shape}; "
@@ -38,21 +31,14 @@ def check_scores(*, reference: Data, shape: tuple[int, ...] | None = None, **_: 
 
 
 def _row(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
-  joint, joint_se = sequences.joint(x, y)
-  row = dict(joint=joint, joint_se=joint_se)
-  if x.shape[-1] == 2:  # points of the plane, which have directions
-    turn, turn_se = sequences.turn(x, y)
-    row |= dict(turn=turn, turn_se=turn_se)
-  return row
+  row = dict(zip(("joint", "joint_se"), sequences.joint(x, y), strict=True))
+  if x.shape[-1] != 2:
+    return row
+  return row | dict(zip(("turn", "turn_se"), sequences.turn(x, y), strict=True))
 
 
 def rollout(draw: Draw, params: Any, *, reference: Data, steps: int, tokens: int = 3) -> Found:
-  """The error along sequences as long as `reference`'s, longer than the model was trained on.
-
-  Returns:
-    `local` of `metrics.sequences`, over `tokens` neighbouring tokens, and its standard error at
-    each position, and a figure of sequences.
-  """
+  """`local` of `metrics.sequences` along sequences as long as `reference`'s, and a figure."""
   x = reference["x"]
   drawn = draw(params, len(x), steps, length=x.shape[1])
   values, errors = sequences.local(drawn, x, tokens=tokens)
@@ -63,14 +49,9 @@ def rollout(draw: Draw, params: Any, *, reference: Data, steps: int, tokens: int
 
 
 def check_rollout(*, reference: Data, tokens: int = 3, any_length: bool = True, **_: Any) -> None:
-  """Raises ValueError, naming the argument, for those that `rollout` cannot take.
-
-  `any_length` says whether the sampler draws sequences of any length.
-  """
+  """Raises ValueError for arguments that `rollout` cannot take; `any_length` is the sampler's."""
   x = references.examples(reference, "reference", 3, least=3)
   if inputs.whole(tokens, "tokens", low=1) > x.shape[1]:
     raise FieldError("tokens", tokens, f"the sequences of reference have {x.shape[1]}; give fewer.")
   if not any_length:
-    raise ValueError(
-      "rollout: needs a sampler of any length; set sampler.rollout, without sampler.rollout.length."
-    )
+    raise ValueError("rollout: set sampler.rollout, without sampler.rollout.length.")

@@ -1,9 +1,4 @@
-"""Samples as pixels, and as the file of them that ADM's evaluation suite reads.
-
-Source of the format: the program of P. Dhariwal and A. Nichol, Diffusion Models Beat GANs, arXiv
-2105.05233: an .npz with uint8 `[N, H, W, 3]` as "arr_0" and, where there are classes, labels `[N]`
-as "arr_1".
-"""
+"""Samples as pixels, and as the file of them that ADM's suite reads (arXiv 2105.05233)."""
 
 from collections.abc import Callable, Iterator
 import math
@@ -28,9 +23,7 @@ def pixels(x: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
 def check(shape: tuple[int, ...]) -> None:
   """Raises ValueError unless samples of `shape` are images of 1 or 3 channels."""
   if len(shape) != 3 or shape[-1] not in (1, 3):
-    raise ValueError(
-      f"samples of shape {list(shape)} are no images [H, W, 1 | 3]; latents are, once decoded"
-    )
+    raise ValueError(f"samples of shape {list(shape)} are no images [H, W, 1 | 3]; decode latents")
 
 
 def drawn(
@@ -52,10 +45,9 @@ def write(
   shape: tuple[int, int, int, int],
   labels: np.ndarray | None = None,
 ) -> None:
-  """Writes an .npz atomically; a file that exists stays as it is.
+  """Writes uint8 `[N, H, W, 3]` "arr_0" and labels "arr_1" atomically; an existing file stays.
 
-  `images(first)` gives uint8 `[n, H, W, 3]` at a time, kept in `path` + ".part", so that the same
-  call resumes a killed one; `shape` is `(N, H, W, 3)`.
+  `images(first)` gives `[n, H, W, 3]` at a time, kept in `path` + ".part" to resume from.
   """
   path = pathlib.Path(path)
   if path.exists():

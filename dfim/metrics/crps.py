@@ -14,10 +14,9 @@ _AXES = ("path", "window", "step", "column")
 
 
 def scores(paths: np.ndarray, target: np.ndarray) -> dict[str, float]:
-  """CRPS of sample paths `[P, N, H, D]` over sum |y| of the truth `[N, H, D]`.
+  """CRPS of paths `[P, N, H, D]` over sum |y| of the truth `[N, H, D]`, and its mean over D.
 
-  `crps` is the mean over dimensions of sum CRPS / sum |y|, sums over windows and steps; `crps_sum`
-  is the same of the sum over dimensions; `*_quantile` are those of `quantile`.
+  `crps_sum` is that of the sum over dimensions; `*_quantile` are those of `quantile`.
   """
   paths, target = _checked(paths, target, rank=4)
   check(target)
@@ -39,38 +38,23 @@ def along(paths: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def check(target: np.ndarray, field: str = "target", *, columns: bool = True) -> None:
-  """Refuses a truth `[N, H, D]`, called `field`, that is too small to divide by.
-
-  `columns` says whether each dimension is divided by, and not their sum alone.
-  """
+  """Refuses a truth `[N, H, D]` with a sum, or with `columns` a column, too small to divide by."""
   sizes, total = np.abs(target).sum((0, 1)), np.abs(target.sum(-1)).sum()
-  fix = "and scores are relative to its size; leave a column out of the series, or forecast another"
+  fix = "is 0 throughout, and scores are relative to it; leave it out, or forecast another part"
   if columns and not sizes.all():
-    raise ValueError(f"{field}: column {int(sizes.argmin())} is 0 throughout, {fix} part")
+    raise ValueError(f"{field}: column {int(sizes.argmin())} {fix}")
   if total <= 1e-12 * sizes.sum():
-    raise ValueError(f"{field}: the sum over columns is 0 throughout, {fix} part")
+    raise ValueError(f"{field}: the sum over columns {fix}")
 
 
 def exact(paths: np.ndarray, target: np.ndarray) -> np.ndarray:
-  """CRPS `[...]` of the empirical distribution of P samples `[P, ...]`, against `[...]`.
-
-  E|X - y| - E|X - X'| / 2 over all pairs, a sample with itself too: of few samples it is too
-  large, by 1 / P of the second term on average.
-
-  Source: J. Matheson and R. Winkler, Management Science 22, 1976.
-  """
+  """CRPS `[...]` of P samples `[P, ...]` against `[...]`: E|X - y| - E|X - X'| / 2, all pairs."""
   paths, target = _checked(paths, target)
   return scoringrules.crps_ensemble(target, paths, m_axis=0, estimator="qd", backend="numpy")
 
 
 def quantile(paths: np.ndarray, target: np.ndarray) -> np.ndarray:
-  """The mean of twice the pinball loss at 19 levels q = 0.05 ... 0.95, `[...]`; else as `exact`.
-
-  The quantile at q is the int(q P)-th smallest sample. Without the ends, where the loss is small,
-  the mean is 4 to 5 % larger than the CRPS.
-
-  Source: the released Diffusion Forcing and GluonTS programs (mean_wQuantileLoss).
-  """
+  """Mean of twice the pinball loss at q = 0.05 ... 0.95, `[...]`, as GluonTS; else as `exact`."""
   paths, target = _checked(paths, target)
   ranks = np.maximum(np.arange(1, 20) * len(paths) // 20, 1)  # whole: 0.05 P may round down
   at = np.sort(paths, axis=0)[ranks - 1]
@@ -79,7 +63,6 @@ def quantile(paths: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def _checked(paths: Any, target: Any, rank: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-  """Both in float64, once there is a path and they belong together."""
   rank = max(np.ndim(paths), 1) if rank is None else rank
   axes = (_AXES + ("place",) * rank)[:rank]
   paths = inputs.numbers(paths, "paths", (None,) * rank, axes=axes)

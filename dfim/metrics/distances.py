@@ -9,15 +9,10 @@ _BLOCK = 1024  # rows at a time: 160 MB against 20,000 points
 
 
 def energy_distance(x: np.ndarray, y: np.ndarray, *, group: int = 1) -> tuple[float, float]:
-  """2 E|x - y| - E|x - x'| - E|y - y'| over distinct pairs, and its standard error.
+  """2 E|x - y| - E|x - x'| - E|y - y'| over distinct pairs, and its jackknife standard error.
 
-  Exact in one dimension by sorting, in blocks of rows otherwise. The standard error is the
-  jackknife's, which is up to sqrt(2) too large where the distributions agree.
-
-  No pair is taken within a `group` of consecutive rows, which may depend on one another. There are
-  three groups or more of either.
-
-  Source: G. Szekely and M. Rizzo, Energy statistics, J. Stat. Plan. Inference 143, 2013.
+  No pair is of a `group` of consecutive rows. Source: Szekely and Rizzo, J. Stat. Plan. Inf. 143,
+  2013.
   """
   group = inputs.whole(group, "energy_distance: group", low=1)
   x, y = points.pair(x, y, ("energy_distance: x", "energy_distance: y"), least=3 * group)
@@ -25,8 +20,10 @@ def energy_distance(x: np.ndarray, y: np.ndarray, *, group: int = 1) -> tuple[fl
     sizes = f"{len(x)}, {len(y)} points"
     raise ValueError(f"energy_distance: group={group} does not divide both of {sizes}.")
   of_group = lambda sums, others: sums.reshape(-1, group).mean(1) / others
+  own = lambda a: np.concatenate([_sums(g, g) for g in a.reshape(-1, group, a.shape[1])])
+  within = lambda a: own(a) if group > 1 else 0.0
   xy, yx = of_group(_sums(x, y), len(y)), of_group(_sums(y, x), len(x))
-  xx, yy = (of_group(_sums(a, a) - _sums_within(a, group), len(a) - group) for a in (x, y))
+  xx, yy = (of_group(_sums(a, a) - within(a), len(a) - group) for a in (x, y))
   value = xy.mean() + yx.mean() - xx.mean() - yy.mean()
   return float(value), float(np.sqrt(_jackknife(xy, xx) + _jackknife(yx, yy)))
 
@@ -36,12 +33,8 @@ def kernel_distance(
 ) -> tuple[float, float]:
   """Squared MMD of features `[N, D]`, `[M, D]`, kernel (x.y / D + 1)^3, and its standard error.
 
-  The mean over random `subsets` of `size` points of each sample, at most half of the smaller one.
-  The field prints the spread over subsets divided by sqrt(subsets); we divide by the root of how
-  many subsets the samples hold without overlap, if these are fewer. The order of the points changes
-  nothing, see `metrics.subsets`.
-
-  Source: M. Binkowski et al., Demystifying MMD GANs, arXiv 1801.01401 (KID on Inception features).
+  The mean over random `subsets` of `size` points, at most half of the smaller sample; the error is
+  the spread over the root of how many of them do not overlap. Source: KID, arXiv 1801.01401.
   """
   count = inputs.whole(subsets, "kernel_distance: subsets", low=2)
   size = inputs.whole(size, "kernel_distance: size", low=2)
@@ -56,49 +49,28 @@ def kernel_distance(
 
 
 def _sums(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-  """Sum over y of |x - y|, for each x: `[N]`."""
-  if x.shape[1] == 1:
-    return _sums_by_sorting(x[:, 0], y[:, 0])
-  blocks = (x[i : i + _BLOCK] for i in range(0, len(x), _BLOCK))
-  return np.concatenate([_distances(b, y).sum(1) for b in blocks])
-
-
-def _sums_by_sorting(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-  """The same on the line."""
-  y = np.sort(y)
+  """Sum over y of |x - y|, for each x: `[N]`; on the line by sorting, else in blocks."""
+  if x.shape[1] > 1:
+    sums = []
+    for block in (x[i : i + _BLOCK] for i in range(0, len(x), _BLOCK)):
+      squared = np.sum(block**2, 1)[:, None] + np.sum(y**2, 1)[None] - 2 * block @ y.T
+      sums.append(np.sqrt(squared.clip(0, out=squared), out=squared).sum(1))
+    return np.concatenate(sums)
+  x, y = x[:, 0], np.sort(y[:, 0])
   below = np.concatenate([[0.0], np.cumsum(y)])
   k = np.searchsorted(y, x)  # points to the left of x
   return x * (2 * k - len(y)) - 2 * below[k] + below[-1]
 
 
-def _sums_within(x: np.ndarray, group: int) -> np.ndarray:
-  """Sum of |x - x'| over the group of x, for each x: `[N]`."""
-  if group == 1:
-    return np.zeros(len(x))
-  return np.concatenate([_sums(own, own) for own in x.reshape(-1, group, x.shape[1])])
-
-
-def _distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-  """`[N, M]`, by one matrix product."""
-  squared = np.sum(x**2, 1)[:, None] + np.sum(y**2, 1)[None] - 2 * x @ y.T
-  return np.sqrt(squared.clip(0, out=squared), out=squared)
-
-
 def _jackknife(between: np.ndarray, within: np.ndarray) -> float:
-  """Variance from leaving each of n groups out, given its mean distances `[n]`."""
   n = len(between)
   moves = 2 * (between - between.mean()) / (n - 1) - 2 * (within - within.mean()) / (n - 2)
   return (n - 1) / n * float(np.sum(moves**2))
 
 
 def _cubic_mmd2(x: np.ndarray, y: np.ndarray) -> float:
-  """Unbiased MMD^2 of `[n, D]` and `[n, D]`: no point meets itself."""
   n = len(x)
+  cube = lambda a: a * a * a  # `**3` takes a logarithm and an exponential of each
+  gram = lambda a, b: cube(a @ b.T / a.shape[1] + 1)
   apart = lambda gram: (gram.sum() - gram.trace()) / (n * (n - 1))
-  return float(apart(_cubic(x, x)) + apart(_cubic(y, y)) - 2 * _cubic(x, y).mean())
-
-
-def _cubic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-  """The Gram matrix `[n, n]`."""
-  linear = x @ y.T / x.shape[1] + 1
-  return linear * linear * linear  # `**3` takes a logarithm and an exponential of each
+  return float(apart(gram(x, x)) + apart(gram(y, y)) - 2 * gram(x, y).mean())

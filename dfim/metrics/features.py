@@ -15,10 +15,7 @@ Network = Callable[[Any, Array], Array]  # (params, x [B, ...]) -> [B, D]
 
 
 def in_batches(network: Network, params: Any, x: np.ndarray, batch_size: int) -> np.ndarray:
-  """`network` on all of x `[N, ...]`; the last batch is filled up, so that one program serves.
-
-  It is compiled once for each function object, so pass the same one again.
-  """
+  """`network` on all of x `[N, ...]`, in whole batches; compiled once for each function object."""
   batch_size = inputs.whole(batch_size, "batch_size", low=1)
   if not len(x):
     raise ValueError("images: there is none to take features of; give 1 or more.")

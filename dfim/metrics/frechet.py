@@ -1,8 +1,4 @@
-"""Frechet distance between two clouds of features, taken for Gaussians.
-
-Source: M. Heusel et al., GANs Trained by a Two Time-Scale Update Rule, arXiv 1706.08500. It is FID
-only where the features are those of the Inception network.
-"""
+"""Frechet distance between clouds of features, taken for Gaussians (TTUR, arXiv 1706.08500)."""
 
 import os
 
@@ -25,14 +21,10 @@ def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def frechet_distance(
   mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray
 ) -> float:
-  """|m1 - m2|^2 + tr(C1 + C2 - 2 sqrt(C1 C2)), never negative.
-
-  The last trace is the sum of the singular values of sqrt(C1) sqrt(C2): no root of a product's
-  rounding error is taken, so that covariances without full rank (fewer samples than features) stay
-  exact to 1e-7 or so. Means are `[D]`, covariances `[D, D]`.
-  """
+  """|m1 - m2|^2 + tr(C1 + C2 - 2 sqrt(C1 C2)), never negative, of `[D]` and `[D, D]`."""
   mean1, cov1 = checked(mean1, cov1, ("mean1", "cov1"))
   mean2, cov2 = checked(mean2, cov2, ("mean2", "cov2"), size=len(mean1))
+  # tr sqrt(C1 C2), exact without full rank
   overlap = np.linalg.svd(_root(cov1) @ _root(cov2), compute_uv=False).sum()
   distance = np.sum((mean1 - mean2) ** 2) + np.trace(cov1) + np.trace(cov2) - 2 * overlap
   return max(float(distance), 0.0)
@@ -69,10 +61,8 @@ def load(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check_covariance(cov: np.ndarray, field: str) -> None:
-  """Refuses `[D, D]` that is not symmetric and positive semi-definite."""
   askew = np.abs(cov - cov.T) > _PRECISION * np.abs(cov).max(initial=0)
-  fix = "a covariance is symmetric, compute it anew"
-  inputs.refuse_where(askew, cov, field, ("row", "column"), fix)
+  inputs.refuse_where(askew, cov, field, ("row", "column"), "make it symmetric")
   tolerance = _PRECISION * np.linalg.norm(cov) + np.finfo(float).tiny
   try:
     np.linalg.cholesky(cov + tolerance * np.eye(len(cov)))

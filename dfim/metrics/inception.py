@@ -1,12 +1,7 @@
 """The features of FID: Inception-v3 as the TensorFlow graph of 2015-12-05 has it, 2048 of pool 3.
 
-Weights are the user's own file of pytorch-fid's state dict, which ports that graph; see `params_of`
-and `evaluators.fid`. The network is torchvision's Inception-v3, except that averages in the mixed
-blocks do not count the padding, and that the last block takes a maximum. docs/scores.md says how
-far it was verified.
-
-Sources: C. Szegedy et al., Rethinking the Inception Architecture, arXiv 1512.00567; M. Heusel et
-al., arXiv 1706.08500; the blocks' widths and names are those of pytorch-fid and torchvision.
+Weights are of pytorch-fid, which ports it: averages in mixed blocks do not count the padding, and
+the last block takes a maximum (docs/scores.md). Sources: arXiv 1512.00567, 1706.08500.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,9 +31,9 @@ def features(
 ) -> np.ndarray:
   """uint8 images `[N, H, W, 3]` to float32 `[N, 2048]`, `batch_size` at a time.
 
-  `resize` is how they become 299 x 299 in [-1, 1], bilinear and without antialiasing. "tensorflow",
-  as the graph, ADM's suite, EDM and IMM: pixel i looks at H i / 299, and x / 128 - 1. "pytorch", as
-  pytorch-fid: at H (i + 1/2) / 299 - 1/2, and x / 127.5 - 1. Their FIDs differ.
+  They become 299 x 299 in [-1, 1], bilinear and without antialiasing: with "tensorflow", as ADM's
+  suite, EDM and IMM, pixel i looks at H i / 299, and x / 128 - 1; with "pytorch", as pytorch-fid,
+  at H (i + 1/2) / 299 - 1/2, and x / 127.5 - 1.
   """
   images = np.asarray(images)
   if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or not len(images):
@@ -66,7 +61,6 @@ def pool3(params: Params, x: Array) -> Array:
   """The network alone: `[B, 299, 299, 3]` in [-1, 1] to `[B, 2048]`."""
 
   def unit(name: str, x: Array, channels: int, kernel: Any = None, **how: Any) -> Array:
-    del channels, kernel  # the weights' own
     y = _convolve(x, params[f"{name}.kernel"], **how)
     return jax.nn.relu(y + params[f"{name}.bias"][None, None, None])
 
@@ -74,18 +68,12 @@ def pool3(params: Params, x: Array) -> Array:
 
 
 def params_of(arrays: Mapping[str, np.ndarray]) -> Params:
-  """The network's weights from pytorch-fid's state dict, by its names.
-
-  Each batch norm goes into the kernel and bias of the convolution before it, in float64. The dict's
-  `fc` and counts of batches are not used. Kernels are (out, in, height, width).
-  """
+  """The weights of pytorch-fid's state dict, batch norms merged into convolutions in float64."""
   params = {}
   for name, (height, width, before, channels) in kernels().items():
     weight = _checked(arrays, f"{name}.conv.weight", (channels, before, height, width))
-    gain, bias, mean, variance = (
-      _checked(arrays, f"{name}.bn.{part}", (channels,))
-      for part in ("weight", "bias", "running_mean", "running_var")
-    )
+    parts = ("weight", "bias", "running_mean", "running_var")
+    gain, bias, mean, variance = (_checked(arrays, f"{name}.bn.{p}", (channels,)) for p in parts)
     bad, field = variance < 0, f"{name}.bn.running_var"
     inputs.refuse_where(bad, variance, field, ("channel",), "a variance is 0 or more")
     scale = gain / np.sqrt(variance + _EPSILON)
@@ -121,12 +109,12 @@ def _checked(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]
 
 
 def _single(array: np.ndarray, field: str) -> np.ndarray:
-  """In float32; refuses numbers that overflow."""
   axes = tuple(f"axis {n}, place" for n in range(array.ndim))
   return inputs.numbers(array, field, array.shape, axes=axes, dtype=np.float32)
 
 
 def _network(unit: Unit, x: Array) -> Array:
+  within = lambda block: lambda name, *args, **how: unit(f"{block}.{name}", *args, **how)
   x = unit("Conv2d_1a_3x3", x, 32, (3, 3), stride=2, padding="VALID")
   x = unit("Conv2d_2a_3x3", x, 32, (3, 3), padding="VALID")
   x = unit("Conv2d_2b_3x3", x, 64, (3, 3))
@@ -134,13 +122,13 @@ def _network(unit: Unit, x: Array) -> Array:
   x = unit("Conv2d_4a_3x3", x, 192, (3, 3), padding="VALID")
   x = _halved(x)
   for name, pooled in dict(Mixed_5b=32, Mixed_5c=64, Mixed_5d=64).items():
-    x = _block_a(_within(unit, name), x, pooled)
-  x = _block_b(_within(unit, "Mixed_6a"), x)
+    x = _block_a(within(name), x, pooled)
+  x = _block_b(within("Mixed_6a"), x)
   for name, inner in dict(Mixed_6b=128, Mixed_6c=160, Mixed_6d=160, Mixed_6e=192).items():
-    x = _block_c(_within(unit, name), x, inner)
-  x = _block_d(_within(unit, "Mixed_7a"), x)
-  x = _block_e(_within(unit, "Mixed_7b"), x, _average)
-  x = _block_e(_within(unit, "Mixed_7c"), x, _maximum)
+    x = _block_c(within(name), x, inner)
+  x = _block_d(within("Mixed_7a"), x)
+  x = _block_e(within("Mixed_7b"), x, _average)
+  x = _block_e(within("Mixed_7c"), x, _maximum)
   return jnp.mean(x, (1, 2))
 
 
@@ -194,10 +182,6 @@ def _block_e(unit: Unit, x: Array, pool: Callable[[Array], Array]) -> Array:
   return jnp.concatenate([unit("branch1x1", x, 320), *ends, pooled], -1)
 
 
-def _within(unit: Unit, block: str) -> Unit:
-  return lambda name, *args, **kwargs: unit(f"{block}.{name}", *args, **kwargs)
-
-
 def _convolve(x: Array, weights: Array, stride: int = 1, padding: str = "SAME") -> Array:
   how = dict(dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=_EXACT)
   return jax.lax.conv_general_dilated(x, weights, (stride, stride), padding, **how)
@@ -207,13 +191,11 @@ def _window(x: Array, start: float, combine: Callable[..., Array], stride: int, 
   return jax.lax.reduce_window(x, start, combine, (1, 3, 3, 1), (1, stride, stride, 1), padding)
 
 
-def _halved(x: Array) -> Array:
-  """The maximum of 3 x 3 pixels, every other one."""
-  return _window(x, -jnp.inf, jax.lax.max, 2, "VALID")
+def _maximum(x: Array, stride: int = 1, padding: str = "SAME") -> Array:
+  return _window(x, -jnp.inf, jax.lax.max, stride, padding)
 
 
-def _maximum(x: Array) -> Array:
-  return _window(x, -jnp.inf, jax.lax.max, 1, "SAME")
+_halved = functools.partial(_maximum, stride=2, padding="VALID")
 
 
 def _average(x: Array) -> Array:
@@ -222,14 +204,7 @@ def _average(x: Array) -> Array:
   return _window(x, 0.0, jax.lax.add, 1, "SAME") / count
 
 
-_FROM_PIXELS = dict(
-  tensorflow=lambda params, images: pool3(params, _resized(images, False) / 128 - 1),
-  pytorch=lambda params, images: pool3(params, _resized(images, True) / 127.5 - 1),
-)
-
-
 def _resized(images: Array, half_pixel: bool) -> Array:
-  """`[B, H, W, C]` to `[B, 299, 299, C]`, one axis after the other."""
   x = images.astype(jnp.float32)
   rows, columns = (_interpolation(n, SIDE, half_pixel) for n in x.shape[1:3])
   x = jnp.einsum("ih,bhwc->biwc", rows, x, precision=_EXACT)
@@ -237,12 +212,16 @@ def _resized(images: Array, half_pixel: bool) -> Array:
 
 
 def _interpolation(size: int, to: int, half_pixel: bool) -> np.ndarray:
-  """`[to, size]`, in each row the weights of the two pixels that a new one lies between."""
-  at = np.arange(to) * size / to
-  if half_pixel:
-    at = ((np.arange(to) + 0.5) * size / to - 0.5).clip(0)
+  shift = 0.5 * half_pixel
+  at = ((np.arange(to) + shift) * size / to - shift).clip(0)
   low = np.floor(at).astype(int)
   weights = np.zeros((to, size))
   np.add.at(weights, (np.arange(to), low), 1 - (at - low))
   np.add.at(weights, (np.arange(to), np.minimum(low + 1, size - 1)), at - low)
   return weights.astype(np.float32)
+
+
+_FROM_PIXELS = dict(
+  tensorflow=lambda params, images: pool3(params, _resized(images, False) / 128 - 1),
+  pytorch=lambda params, images: pool3(params, _resized(images, True) / 127.5 - 1),
+)

@@ -1,19 +1,13 @@
 """A lower bound on the log density of a sequence, or of a part of it, at any noise levels.
 
-The model p of the bound is ancestral sampling down a grid `[rows, tokens]` of times: it starts from
-noise, and a token that goes from t to s is drawn from a Gaussian about the mean that the clean
-estimate implies (`interpolants.ddpm_posterior`). Let y be the sequence at the times k of the last
-row, each token noised by itself, and q the path's own way from y to more noise. Then
+The model p is ancestral sampling down a grid `[rows, tokens]` from noise; its steps from t to s are
+Gaussian about the mean that the clean estimate implies, with the variance of x_s given x_t for
+white data of standard deviation sigma_data. With y the sequence at the times k of the last row, and
+q the path's own way from y to more noise,
 
   ln p(y) >= - KL(q(x_top | y) | noise) - sum of E KL(q(x_s | x_t, y) | p(x_s | x_t))
 
 over all steps of all tokens; in a token's last step, where s = k, ln p(y | x_t) replaces - KL.
-
-The variance of p is that of x_s given x_t for white data of standard deviation sigma_data: DDPM's
-beta on a variance-preserving path. It stays positive at k = 0, where p needs a density. With the
-exact posterior mean the bound is the log density itself for white data, and tends to it for other
-data as steps shrink.
-
 Source: Diffusion Forcing (arXiv 2407.01392), theorem 3.1 and appendix A, where the sign of the KL
 terms and an index are misprinted; Ho et al. (2006.11239), eq. 5.
 """
@@ -35,10 +29,7 @@ Clean = Callable[[Array, Array], Array]  # (x_t, t) -> x
 
 
 def ending_at(levels: np.ndarray, ends: np.ndarray) -> np.ndarray:
-  """A matrix of `core.levels` that stops each token early: `[rows, tokens]`, maybe fewer rows.
-
-  `ends [tokens]` are the levels to stop at, from 0 (clean) to the highest: left out altogether.
-  """
+  """A matrix of `core.levels` that stops each token at its level in `ends [tokens]`."""
   how = dict(dtype=np.int64, low=0)
   levels = inputs.numbers(levels, "levels", (None, None), axes=("row", "token"), **how)
   how["high"] = int(levels.max(initial=0))
@@ -53,15 +44,9 @@ def lower_bound(
 ) -> Array:
   """An unbiased estimate `[B]` of the bound, in nats; one network evaluation a step of the grid.
 
-  Args:
-    clean: `(x_t, t) -> x`, the denoiser's estimate of every token, times of x's rank.
-    key: of the forward noise.
-    y: `[B, tokens, ...]`, at the times of the grid's last row.
-    grid: times `[rows, tokens]` or `[rows, B, tokens]`, non-increasing down the rows. A token that
-      stays at the grid's largest time is left out, as fresh noise; one that stays at another time
-      is given.
-    path: from data to noise.
-    sigma_data: the standard deviation of the noise.
+  `clean` estimates every token, `key` is of the forward noise, `y` `[B, tokens, ...]` at the times
+  of the grid's last row. `grid`, `[rows, tokens]` or `[rows, B, tokens]`, falls down the rows. A
+  token that stays at its largest time is left out, one that stays at another is given.
   """
   _check(y, grid, sigma_data)
   rows = jnp.asarray(grid, y.dtype).reshape(len(grid), -1, y.shape[1], *[1] * (y.ndim - 2))
@@ -82,14 +67,12 @@ def lower_bound(
 
 
 def _check(y: Array, grid: Array, sigma_data: float) -> None:
-  """Refuses arguments of `lower_bound`."""
   if jnp.ndim(y) < 2 or not jnp.issubdtype(y.dtype, jnp.floating):
     raise ValueError(f"y of {y.dtype} {jnp.shape(y)}: give floating numbers [B, tokens, ...].")
   shape = jnp.shape(grid)
   fits = len(shape) in (2, 3) and shape[0] > 1 and shape[-1] == y.shape[1]
   if not fits or (len(shape) == 3 and shape[1] not in (1, len(y))):
-    wanted = f"[rows, tokens] or [rows, B, tokens], two rows or more, of y's {y.shape[1]} tokens"
-    raise ValueError(f"grid of shape {shape}: give {wanted}.")
+    raise ValueError(f"grid of shape {shape}: give [rows, tokens] or [rows, B, tokens] of y.")
   if not 0.0 < sigma_data < math.inf:
     raise FieldError("sigma_data", sigma_data, "give a number above 0.")
   if not isinstance(y, jax.core.Tracer):

@@ -8,10 +8,7 @@ _BLOCK = 1024  # queries at a time: 500 MB against 60,000 references
 
 
 def nearest(queries: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Each query's nearest reference: Euclidean distances, float64 `[N]`, and indices, int `[N]`.
-
-  Queries `[N, ...]` and reference `[M, ...]` are flattened.
-  """
+  """Nearest of `[M, ...]` to each of `[N, ...]`: distances, float64 `[N]`, and indices."""
   x, y = points.pair(queries, reference, ("neighbours: queries", "neighbours: reference"))
   norms = np.sum(y**2, 1)[None]
   apart, indices = [], []

@@ -1,12 +1,7 @@
 """The share of samples that lie where the data are, and of the data that the samples reach.
 
-Every point has a ball that reaches to its k-th nearest neighbour in its own set. All four numbers
-count points in balls, of features that deserve Euclidean distances, and depend on the number of
-points: compare sets of the same size.
-
-Sources: T. Kynkaanniemi et al., Improved Precision and Recall Metric for Assessing Generative
-Models, arXiv 1904.06991, equation 2 and section 3 (k = 3); M. Naeem et al., Reliable Fidelity and
-Diversity Metrics for Generative Models, arXiv 2002.09797, section 3 (k = 5).
+Every point has a ball that reaches to its k-th nearest neighbour in its own set. Sources: arXiv
+1904.06991, equation 2 and section 3 (k = 3); arXiv 2002.09797, section 3 (k = 5).
 """
 
 from collections.abc import Iterator
@@ -26,42 +21,30 @@ def scores(
   """`precision`, `recall`, `density` and `coverage` of `samples` `[M, D]`, computed in float32.
 
   Precision is the share of samples in the ball of some point of `reference` `[N, D]`, recall the
-  share of reference points in the ball of some sample. Density is how many of the reference points'
-  balls hold a sample, on average and over 5; where the distributions agree it is about 1. Coverage
-  is the share of reference points with a sample in their ball. The edge counts as inside, as in
-  Kynkaanniemi et al.; the program of Naeem et al. leaves it out. One block of distances takes
-  `memory` bytes, at least a row; no [N, M] is ever there.
+  share of reference points in the ball of some sample, density how many reference balls hold a
+  sample, on average and over 5, coverage the share of reference points with a sample in their ball,
+  edges included (unlike the program of 2002.09797). A block of distances takes `memory` bytes.
   """
-  x, y = _points(reference, samples)
+  fields = "precision_recall: reference", "precision_recall: samples"
+  x, y = points.pair(reference, samples, fields, least=LEAST_POINTS)
+  x, y = (a - x.mean(0)[None] for a in (x, y))  # about the mean, float32 loses the fewest digits
+  with np.errstate(over="ignore"):
+    largest = 4 * max(np.square(a).sum(1).max() for a in (x, y))  # squared distance
+  if not largest < np.finfo(np.float32).max:
+    raise ValueError("precision_recall: distances overflow in float32; scale both down.")
+  x, y = x.astype(np.float32), y.astype(np.float32)
   near, near_density = _radii(x, (_K, _K_DENSITY), memory)
   (near_samples,) = _radii(y, (_K,), memory)
-  inside = np.zeros(len(y), bool)
-  recalled = covered = held = 0
+  inside, recalled, covered, held = np.zeros(len(y), bool), 0, 0, 0
   for rows, apart in _blocks(x, y, memory):
     inside |= (apart <= near[rows, None]).any(0)
     recalled += (apart <= near_samples[None]).any(1).sum()
     in_ball = apart <= near_density[rows, None]
     covered += in_ball.any(1).sum()
     held += in_ball.sum()
-  return dict(
-    precision=float(inside.mean()),
-    recall=float(recalled / len(x)),
-    density=float(held / (_K_DENSITY * len(y))),
-    coverage=float(covered / len(x)),
-  )
-
-
-def _points(reference: np.ndarray, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Both as float32 `[N, D]` less the mean of the reference, which costs the fewest digits."""
-  fields = "precision_recall: reference", "precision_recall: samples"
-  x, y = points.pair(reference, samples, fields, least=LEAST_POINTS)
-  mean = x.mean(0)
-  x, y = x - mean[None], y - mean[None]
-  with np.errstate(over="ignore"):
-    largest = 4 * max(np.square(a).sum(1).max() for a in (x, y))  # squared distance
-  if not largest < np.finfo(np.float32).max:
-    raise ValueError("precision_recall: distances overflow in float32; scale both down.")
-  return x.astype(np.float32), y.astype(np.float32)
+  found = dict(precision=inside.mean(), recall=recalled / len(x))
+  found |= dict(density=held / (_K_DENSITY * len(y)), coverage=covered / len(x))
+  return {name: float(value) for name, value in found.items()}
 
 
 def _radii(x: np.ndarray, ks: tuple[int, ...], memory: int) -> list[np.ndarray]:

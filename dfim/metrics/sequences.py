@@ -1,8 +1,4 @@
-"""Distances between sets of sequences `[N, T, D]`, without bias, each with its standard error.
-
-Of whole sequences (`joint`), of the turns from token to token (`turn`), of short stretches at each
-position of a long rollout (`local`).
-"""
+"""Distances between sets of sequences `[N, T, D]`, without bias, each with its standard error."""
 
 from typing import Any
 
@@ -15,10 +11,7 @@ _JOINT, _LOCAL = 20_000, 2000  # sequences compared at most: 10 s on a core, 0.1
 
 
 def turning_angles(x: np.ndarray) -> np.ndarray:
-  """The angles at the origin from each point of `[N, T, 2]` to the next, in radians.
-
-  They are `[N, T - 1]` in (-pi, pi], positive where the sequence turns left; T >= 2.
-  """
+  """Angles `[N, T - 1]` at the origin from each point of `[N, T, 2]` to the next, in (-pi, pi]."""
   x = inputs.examples(x, "turning_angles: x", 3)
   if x.shape[1] < 2 or x.shape[2] != 2:
     raise ValueError(f"turning_angles: x of shape {x.shape}: give [N, T, 2] with T >= 2.")
@@ -28,10 +21,7 @@ def turning_angles(x: np.ndarray) -> np.ndarray:
 
 
 def joint(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-  """`distances.energy_distance` of whole sequences `[N, T, D]` to fresh data `[M, T, D]`.
-
-  At most 20,000 of either are compared, chosen by `subsets.choose`.
-  """
+  """`distances.energy_distance` of whole sequences to fresh data `[M, T, D]`, of 20,000 at most."""
   x, y = (_part(a, f"joint: {name}", _JOINT) for name, a in dict(x=x, y=y).items())
   if x.shape[1:] != y.shape[1:]:
     raise ValueError(f"joint: y of {y.shape[1:]} numbers each, x of {x.shape[1:]}: give the same.")
@@ -39,11 +29,7 @@ def joint(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 
 def turn(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-  """`distances.energy_distance` of all turning angles of `[N, T, 2]` to those of `[M, T, 2]`.
-
-  The angles of one sequence may depend on one another, so no pair comes from one sequence and the
-  standard error leaves out whole sequences.
-  """
+  """`distances.energy_distance` of turning angles `[N, T, 2]`; no pair comes from one sequence."""
   x, y = turning_angles(x), turning_angles(y)
   if x.shape[1] != y.shape[1]:
     raise ValueError(f"turn: sequences of {x.shape[1] + 1} and of {y.shape[1] + 1} tokens")
@@ -51,26 +37,18 @@ def turn(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 
 def local(x: np.ndarray, y: np.ndarray, *, tokens: int = 3) -> tuple[np.ndarray, np.ndarray]:
-  """Energy distance of the stretch of `tokens` that ends at each position of `[N, T, D]`.
+  """Energy distance of the stretch of `tokens` that ends at each position, and its standard error.
 
-  `y` is fresh data `[M, T, D]` or longer. At most 2,000 sequences of either are compared, chosen by
-  `subsets.choose`. Neighbouring stretches share tokens, so their errors are not independent.
-
-  Returns:
-    The distances and their standard errors, `[T - tokens + 1]` each; the first is of the stretch
-    that ends at token number `tokens`.
+  Of `x` `[N, T, D]`, to fresh data `y` `[M, T, D]` or longer: `[T - tokens + 1]` each.
   """
   tokens = inputs.whole(tokens, "local: tokens", low=1)
   x, y = (_part(a, f"local: {name}", _LOCAL) for name, a in dict(x=x, y=y).items())
   if not tokens <= x.shape[1] <= y.shape[1]:
     raise ValueError(f"local: {x.shape[1]} tokens, {y.shape[1]} fresh ones, stretches of {tokens}.")
   stretches = (slice(k, k + tokens) for k in range(x.shape[1] - tokens + 1))
-  found = [distances.energy_distance(x[:, k], y[:, k]) for k in stretches]
-  values, errors = np.transpose(found)
-  return values, errors
+  return tuple(np.transpose([distances.energy_distance(x[:, k], y[:, k]) for k in stretches]))
 
 
 def _part(x: Any, field: str, count: int) -> np.ndarray:
-  """At most `count` of the sequences, in float64."""
   x = inputs.examples(x, field, 3, least=3)
   return x[subsets.choose(x, count)]

@@ -1,7 +1,4 @@
-"""Random parts of a set that do not depend on the order of its rows, for files are often sorted.
-
-A part is a function of the seed and of the rows' content alone.
-"""
+"""Random parts of a set, functions of the seed and of the rows' content, not of their order."""
 
 import math
 

@@ -1,11 +1,7 @@
-"""A transformer over tokens with a noise level each, and its cache of keys and values.
+"""A causal transformer over tokens with a noise level each, and its cache of keys and values.
 
-Pre-norm blocks modulated per token (adaLN-Zero, as in History-Guided Video Diffusion 2502.06764),
-rotary positions, causal attention over the last `window` tokens.
+Pre-norm blocks, adaLN-Zero per token (History-Guided Video Diffusion 2502.06764), rotary positions.
 """
-
-from collections.abc import Mapping
-from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -33,8 +29,7 @@ class CausalTransformer(nn.Module):
   """(x, s, t, cond) -> G for tokens `[B, T, D]` with a time each.
 
   Conditions: `label [B]`, and by any name those of every kind in `core.conditioning`, each embedded
-  by a layer of its own: vectors by a linear one, integers by a table. Init fixes their names; one
-  that is left out is null.
+  by a layer of its own. Init fixes their names; one that is left out is null.
   """
 
   width: int = 128
@@ -65,8 +60,7 @@ class CausalTransformer(nn.Module):
     """`x [B, T, D]`, times `[B, T, 1]` -> G in float32, or float64 where x is.
 
     With a cache, `x` follows its tokens, and the cache with x and without its oldest tokens is
-    returned too. With two streams, `x [B, 2 T, D]` is a sequence as context, then as active tokens
-    (`core.two_stream`), both at positions 0 .. T - 1.
+    returned too. With two streams (`core.two_stream`), `x [B, 2 T, D]` repeats its positions.
     """
     self._check(x, s, t, cache, streams)
     conditioning.check(cond, x.shape)
@@ -94,14 +88,12 @@ class CausalTransformer(nn.Module):
     if size is None and self.window is None:
       raise ValueError("model.window=None: give the cache a size, or the network a window.")
     size = self.window - 1 if size is None else size
-    shape = (self.depth, batch, size, self.heads, self.width // self.heads)
-    zeros = jnp.zeros(shape, dtype)
+    zeros = jnp.zeros((self.depth, batch, size, self.heads, self.width // self.heads), dtype)
     return Cache(keys=zeros, values=zeros, length=jnp.zeros((), jnp.int32))
 
   def _embed(self, x: Array, s: Array, t: Array, cond: embeddings.Cond) -> Array:
-    emb = embeddings.Conditioning(
-      self.width, self.num_classes, self.second_time, self.time_scale, name="conditioning"
-    )(s, t, cond)
+    fields = self.width, self.num_classes, self.second_time, self.time_scale
+    emb = embeddings.Conditioning(*fields, name="conditioning")(s, t, cond)
     for name, array in sorted(self._with_null(x, cond).items()):
       embedded = self._embed_condition(f"{_CONDITION}{name}", array)
       emb = emb + (embedded if embedded.ndim == 3 else embedded[:, None])
@@ -116,18 +108,17 @@ class CausalTransformer(nn.Module):
     return jnp.where(value[..., None] < 0, 0.0, table(jnp.maximum(value, 0)))
 
   def _with_null(self, x: Array, cond: embeddings.Cond) -> dict[str, Array]:
-    """The conditions without the label, and null for those that are left out."""
     given = {name: array for name, array in (cond or {}).items() if name != "label"}
     if self.is_initializing():
       return given
-    sizes = _condition_sizes(self.variables.get("params", {}))
+    own = [n for n in self.variables.get("params", {}) if n.startswith(_CONDITION)]
+    layers = {n.removeprefix(_CONDITION): self.variables["params"][n] for n in own}
+    sizes = {n: p["kernel"].shape[0] if "kernel" in p else 0 for n, p in layers.items()}
     for name, array in given.items():
       if sizes.get(name) != (0 if conditioning.is_discrete(array) else array.shape[-1]):
         known = [f"{n} ({f'vectors of {c}' if c else 'integers'})" for n, c in sizes.items()]
-        raise ValueError(
-          f"cond.{name} of {conditioning.describe(array)}: the network was initialised with"
-          f" {', '.join(known) or 'labels alone'}; give that."
-        )
+        fix = f"the network was initialised with {', '.join(known) or 'labels alone'}."
+        raise ValueError(f"cond.{name} of {conditioning.describe(array)}: {fix}")
     vectors = lambda size: jnp.zeros((*x.shape[:2], size), x.dtype)
     values = -jnp.ones(x.shape[:2], int)
     return {name: vectors(size) if size else values for name, size in sizes.items()} | given
@@ -135,9 +126,7 @@ class CausalTransformer(nn.Module):
   def _check(self, x: Array, s: Array, t: Array, cache: Cache | None, streams: int) -> None:
     embeddings.check_sequence(x, s, t)
     if self.width % (2 * self.heads):
-      raise FieldError(
-        "model.width", self.width, f"is no multiple of 2 x heads = {2 * self.heads}: change either"
-      )
+      raise FieldError("model.width", self.width, f"is no multiple of 2 x heads = {2 * self.heads}")
     if self.vocabulary < 1:
       raise FieldError("model.vocabulary", self.vocabulary, "set it to 1 or more")
     if self.window is not None and self.window < 1:
@@ -195,10 +184,7 @@ def visible(query: Array, key: Array, *, causal: bool, window: int | None) -> Ar
 
 
 def in_two_streams(past: Array) -> Array:
-  """Who sees whom, bool `[2 T, 2 T]`, from who sees whom in one causal stream, `[T, T]`.
-
-  A context token sees its past; an active one sees the context before it, and itself.
-  """
+  """From bool `[T, T]`, who sees whom in one stream, to `[2 T, 2 T]`, see `core.two_stream`."""
   itself = jnp.eye(len(past), dtype=bool)
   return jnp.block([[past, jnp.zeros_like(past)], [past & ~itself, itself]])
 
@@ -217,16 +203,6 @@ def rotate(x: Array, turn: tuple[Array, Array]) -> Array:
 
 
 def _extended(cache: Cache, fresh: list[tuple[Array, Array]], tokens: int) -> Cache:
-  """The cache with new tokens at its end, and as many dropped from its front."""
   keys, values = (jnp.stack(a) for a in zip(*fresh, strict=True))
   last = lambda old, new: jnp.concatenate([old, new.astype(old.dtype)], 2)[:, :, tokens:]
   return Cache(last(cache.keys, keys), last(cache.values, values), cache.length + tokens)
-
-
-def _condition_sizes(params: Mapping[str, Any]) -> dict[str, int]:
-  """Numbers of a vector by the name of its condition, and 0 for a discrete one."""
-  return {
-    name.removeprefix(_CONDITION): layer["kernel"].shape[0] if "kernel" in layer else 0
-    for name, layer in params.items()
-    if name.startswith(_CONDITION)
-  }

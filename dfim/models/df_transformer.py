@@ -1,7 +1,6 @@
-"""The transformer of the released Diffusion Forcing (v1.5), for planning and other sequences.
+"""The transformer of the released Diffusion Forcing (arXiv 2407.01392, v1.5 of 2024).
 
-Source: Chen et al., "Diffusion Forcing" (arXiv 2407.01392), its program of 2024. Planning has width
-128, depth 12, 4 heads.
+Planning has width 128, depth 12, 4 heads.
 """
 
 import flax.linen as nn
@@ -18,8 +17,7 @@ Array = jax.Array
 class ReleasedTransformer(nn.Module):
   """(x, s, t, cond) -> G for sequences with a time per token; G does not depend on s.
 
-  The network sees the index of a level, time_scale t - 1, as the released one counts: set
-  time_scale to the levels of `DiscreteVP`. Unlike in the released one, G is zero at first.
+  The network sees time_scale t - 1, a level's index if time_scale is the levels of `DiscreteVP`.
   """
 
   width: int = 128
@@ -34,14 +32,15 @@ class ReleasedTransformer(nn.Module):
   def __call__(
     self, x: Array, s: Array, t: Array, cond: embeddings.Cond = None, *, train: bool = False
   ) -> Array:
-    """`x [B, T, D]`, times `[B, T, 1]` -> G.
-
-    cond: floating `[B, T, A]` by any name, joined to x in the order of names; all are given, or all
-    left out, which is null.
-    """
+    """`x [B, T, D]`, times `[B, T, 1]` -> G; all conditions, `[B, T, A]` each, or none."""
     del train
     embeddings.check_sequence(x, s, t)
-    self._check_sizes(x, cond)
+    conditioning.check(cond, x.shape)
+    for name, a in (cond or {}).items():
+      if a.ndim != 3:
+        raise ValueError(f"cond.{name} of {conditioning.describe(a)}: give floating [B, T, C].")
+    if self.width % self.heads or self.width % 4:
+      raise FieldError("width", self.width, f"is no multiple of heads={self.heads} and of 4")
     level = embeddings.network_times(s, t, "s", self.time_scale)[0] - 1.0
     level = embeddings.ddpm_sinusoids(level, self.width // 2)
     level = jnp.broadcast_to(level, (*x.shape[:2], self.width // 2))
@@ -58,7 +57,6 @@ class ReleasedTransformer(nn.Module):
     return out.astype(linear.at_least_float32(out))
 
   def _vectors(self, x: Array, cond: embeddings.Cond) -> list[Array]:
-    """The conditions in the order of names, or null if all are left out."""
     given = [array for _, array in sorted((cond or {}).items())]
     if self.is_initializing():
       return given
@@ -66,21 +64,9 @@ class ReleasedTransformer(nn.Module):
     size = inputs - x.shape[-1] - self.width // 2
     if given and sum(a.shape[-1] for a in given) != size:
       shapes = ", ".join(f"cond.{name} of shape {a.shape}" for name, a in sorted(cond.items()))
-      raise ValueError(
-        f"{shapes}: the network was initialised with {max(size, 0)} numbers a token; give all of"
-        " its conditions, or none."
-      )
+      fix = f"the network was initialised with {max(size, 0)} numbers a token; give all, or none."
+      raise ValueError(f"{shapes}: {fix}")
     return given if given or size <= 0 else [jnp.zeros((*x.shape[:2], size), x.dtype)]
-
-  def _check_sizes(self, x: Array, cond: embeddings.Cond) -> None:
-    conditioning.check(cond, x.shape)
-    for name, a in (cond or {}).items():
-      if a.ndim != 3:
-        raise ValueError(f"cond.{name} of {conditioning.describe(a)}: give floating [B, T, C].")
-    if self.width % self.heads or self.width % 4:
-      raise FieldError(
-        "width", self.width, f"is no multiple of heads={self.heads} and of 4: change either"
-      )
 
 
 class Block(nn.Module):

@@ -24,9 +24,7 @@ STACKED = "blocks"  # with `scan`, the parameters of all blocks
 class DiT(nn.Module):
   """(x, s, t, cond) -> G for images with one time each.
 
-  `remat` recomputes a block's activations in the backward pass. `scan` runs one program `depth`
-  times, which compiles in the time of one block; the parameters of all blocks are stacked on a
-  first axis, under `STACKED`.
+  `remat` recomputes activations; `scan` compiles one block, with stacked parameters (`STACKED`).
   """
 
   patch: int = 2
@@ -49,11 +47,13 @@ class DiT(nn.Module):
     """`x [B, H, W, C]`, times `[B, 1, 1, 1]` -> G in float32; cond: `label [B]` alone."""
     embeddings.check_image(x, s, t)
     conditioning.check(cond, x.shape, reads=())
-    self._check_sizes(x)
+    if x.shape[1] % self.patch or x.shape[2] % self.patch:
+      raise FieldError("patch", self.patch, f"does not divide x of shape {x.shape}")
+    if self.width % self.heads or self.width % 4:
+      raise FieldError("width", self.width, f"is no multiple of heads={self.heads} and of 4")
     grid = x.shape[1] // self.patch, x.shape[2] // self.patch
-    emb = embeddings.Conditioning(
-      self.width, self.num_classes, self.second_time, self.time_scale, name="conditioning"
-    )(s[:, 0], t[:, 0], cond)
+    fields = self.width, self.num_classes, self.second_time, self.time_scale
+    emb = embeddings.Conditioning(*fields, name="conditioning")(s[:, 0], t[:, 0], cond)
     h = linear.dense(self.width, self.dtype, "input")(patchify(x, self.patch))
     h += jnp.asarray(positions(grid, self.width), h.dtype)
     h = self._blocks(h, emb, train)
@@ -63,30 +63,15 @@ class DiT(nn.Module):
   def _blocks(self, h: Array, emb: Array, train: bool) -> Array:
     # A scan by itself keeps XLA from merging the recomputation with the first pass.
     recomputed = nn.remat(Block, prevent_cse=not self.scan, static_argnums=(3,))
-    block = functools.partial(
-      recomputed if self.remat else Block, self.heads, self.mlp_ratio, self.dropout, self.dtype
-    )
+    fields = self.heads, self.mlp_ratio, self.dropout, self.dtype
+    block = functools.partial(recomputed if self.remat else Block, *fields)
     if not self.scan:
       for i in range(self.depth):
         h = block(name=f"block{i}")(h, emb, train)
       return h
-    layer = nn.scan(
-      lambda blocks, h, _: (blocks(h, emb, train), None),
-      variable_axes={"params": 0},
-      split_rngs={"params": True, "dropout": True},
-      length=self.depth,
-    )
+    how = dict(variable_axes={"params": 0}, split_rngs={"params": True, "dropout": True})
+    layer = nn.scan(lambda blocks, h, _: (blocks(h, emb, train), None), length=self.depth, **how)
     return layer(block(name=STACKED), h, None)[0]
-
-  def _check_sizes(self, x: Array) -> None:
-    if x.shape[1] % self.patch or x.shape[2] % self.patch:
-      raise FieldError(
-        "patch", self.patch, f"does not divide x of shape {x.shape}: pad x, or change patch"
-      )
-    if self.width % self.heads or self.width % 4:
-      raise FieldError(
-        "width", self.width, f"is no multiple of heads={self.heads} and of 4: change either"
-      )
 
 
 class Block(nn.Module):

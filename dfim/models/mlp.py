@@ -11,10 +11,7 @@ Array = jax.Array
 
 
 class MLP(nn.Module):
-  """(x, s, t, cond) -> G, the shape of x; each vector on the last axis has its own times.
-
-  With `flatten` an example is one vector, whatever its shape, and has one time.
-  """
+  """(x, s, t, cond) -> G, the shape of x; a vector, or with `flatten` an example, has one time."""
 
   width: int = 256
   depth: int = 3
@@ -37,9 +34,8 @@ class MLP(nn.Module):
     embeddings.check_times(x, s, t, (-1,))
     conditioning.check(cond, x.shape, reads=())
     init = nn.initializers.lecun_normal()  # DiT's 0.02 would silence a narrow network's times
-    emb = embeddings.Conditioning(
-      self.width, self.num_classes, self.second_time, self.time_scale, 64, init, name="conditioning"
-    )(s, t, cond)
+    fields = self.width, self.num_classes, self.second_time, self.time_scale, 64, init
+    emb = embeddings.Conditioning(*fields, name="conditioning")(s, t, cond)
     h = nn.Dense(self.width, dtype=self.dtype, name="input")(x)
     for i in range(self.depth):
       h = Block(self.width, self.dropout, self.dtype, name=f"block{i}")(h, emb, train)

@@ -1,7 +1,6 @@
 """The DDPM++ U-Net of IMM's CIFAR-10 runs (arXiv 2503.07565, appendix I.1), channels last.
 
-Its blocks have the released program's names and layouts ("enc.16x16_conv" is "enc_16x16_conv",
-"map_layer0_s" is "map_s.layer0"), so released weights are loaded by renaming and transposing.
+Blocks have released names: "enc.16x16_conv" is "enc_16x16_conv", "map_layer0_s" "map_s.layer0".
 """
 
 import math
@@ -20,11 +19,9 @@ SKIP_SCALE = math.sqrt(0.5)
 
 
 class UNet(nn.Module):
-  """(x, s, t, cond) -> G for images with one time each.
+  """(x, s, t, cond) -> G for images with one time each; the paper's has augment_dim 9, dropout 0.2.
 
-  `attention_resolutions` are heights of feature maps; the middle always attends. The defaults are
-  the paper's CIFAR-10 network, which also has a dropout of 0.2 and an `augment_dim` of 9. `remat`
-  recomputes a block's activations in the backward pass.
+  `attention_resolutions` are heights of feature maps; `remat` recomputes activations.
   """
 
   channels: int = 128
@@ -57,20 +54,14 @@ class UNet(nn.Module):
     return out.astype(jnp.float32)
 
   def _sizes(self, x: Array) -> list[str]:
-    """The size of every level's feature maps, "16x16", finest first."""
     if min(self.multipliers, default=0) < 1:
       raise FieldError("multipliers", self.multipliers, "give one a level, each 1 or more")
     if any(self.channels * m % self.heads for m in self.multipliers):
-      raise FieldError(
-        "heads", self.heads, "does not divide the channels of every level: change it"
-      )
+      raise FieldError("heads", self.heads, "does not divide the channels of every level")
     levels = range(len(self.multipliers))
     if x.shape[1] % 2 ** levels[-1] or x.shape[2] % 2 ** levels[-1]:
-      raise FieldError(
-        "multipliers",
-        self.multipliers,
-        f"halve x of shape {x.shape} too often: give fewer, or pad x",
-      )
+      fix = f"halve x of shape {x.shape} too often: give fewer, or pad x"
+      raise FieldError("multipliers", self.multipliers, fix)
     return [f"{x.shape[1] >> level}x{x.shape[2] >> level}" for level in levels]
 
   def _embed(self, s: Array, t: Array, cond: embeddings.Cond) -> Array:
@@ -89,20 +80,15 @@ class UNet(nn.Module):
     """`cond["augment"]` `[B, A]` to `[B, 1, 1, channels]`; no bias, so that zeros mean none."""
     label = (cond or {}).get("augment", jnp.zeros((1, self.augment_dim)))
     if label.shape[1:] != (self.augment_dim,):
-      raise FieldError(
-        "model.augment_dim",
-        self.augment_dim,
-        f"cond.augment of shape {label.shape} is not [B, augment_dim]; change it, or data.augment.",
-      )
+      fix = f"cond.augment of shape {label.shape} is not [B, augment_dim]; change either."
+      raise FieldError("model.augment_dim", self.augment_dim, fix)
     if self.augment_dim == 0:
       return jnp.zeros((1, 1, 1, 1))
     dense = nn.Dense(self.channels, False, kernel_init=linear.xavier(), name="map_augment")
     return dense(label.astype(jnp.float32))[:, None, None]
 
-  def _encode(
-    self, x: Array, emb: Array, sizes: list[str], train: bool
-  ) -> tuple[Array, list[Array]]:
-    """The coarsest features, and those of every block on the way, for the decoder."""
+  def _encode(self, x: Array, emb: Array, sizes: list[str], train: bool):
+    """The coarsest features, and the list of those of every block, for the decoder."""
     h = _conv(self.channels, 3, self.dtype, f"enc_{sizes[0]}_conv")(x)
     skips = [h]
     for level, (size, multiplier) in enumerate(zip(sizes, self.multipliers, strict=True)):
@@ -116,9 +102,7 @@ class UNet(nn.Module):
         skips.append(h)
     return h, skips
 
-  def _decode(
-    self, h: Array, skips: list[Array], emb: Array, sizes: list[str], train: bool
-  ) -> Array:
+  def _decode(self, h: Array, skips: list[Array], emb: Array, sizes: list[str], train: bool):
     h = self._block(f"dec_{sizes[-1]}_in0", h.shape[-1], attention=True)(h, emb, train)
     h = self._block(f"dec_{sizes[-1]}_in1", h.shape[-1])(h, emb, train)
     for size, multiplier in list(zip(sizes, self.multipliers, strict=True))[::-1]:
@@ -131,9 +115,7 @@ class UNet(nn.Module):
         h = block(jnp.concatenate([h, skips.pop()], axis=-1), emb, train)
     return h
 
-  def _block(
-    self, name: str, channels: int, attention: bool = False, resample: str | None = None
-  ) -> "Block":
+  def _block(self, name: str, channels: int, attention: bool = False, resample: str | None = None):
     heads = self.heads if attention else 0
     block = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
     return block(channels, heads, resample, self.dropout, self.dtype, name=name)
@@ -157,13 +139,10 @@ class Block(nn.Module):
     h = nn.silu(_norm(h, self.dtype, "norm1"))
     h = nn.Dropout(self.dropout, deterministic=not train)(h)
     h = _conv(self.channels, 3, self.dtype, "conv1", gain=1e-5)(h)
-    h = SKIP_SCALE * (h + self._skip(x))
+    if self.resample is not None or x.shape[-1] != self.channels:
+      x = _conv(self.channels, 1, self.dtype, "skip")(_resample(x, self.resample))
+    h = SKIP_SCALE * (h + x)
     return SKIP_SCALE * (h + self._attend(h)) if self.heads else h
-
-  def _skip(self, x: Array) -> Array:
-    if self.resample is None and x.shape[-1] == self.channels:
-      return x
-    return _conv(self.channels, 1, self.dtype, "skip")(_resample(x, self.resample))
 
   def _attend(self, h: Array) -> Array:
     b, height, width, c = h.shape

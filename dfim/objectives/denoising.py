@@ -1,7 +1,6 @@
 """Denoising: regress the network's output at s = t on the parameterization's target.
 
-With one t for each example this is diffusion or flow matching; with one for each token, Diffusion
-Forcing (arXiv 2407.01392, algorithm 1).
+With a t for each token this is Diffusion Forcing (arXiv 2407.01392, algorithm 1).
 """
 
 from collections.abc import Callable
@@ -10,13 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dfim.core import (
-  conditioning,
-  interpolants,
-  parameterization,
-  times as times_lib,
-  two_stream as streams_lib,
-)
+from dfim.core import conditioning, interpolants, parameterization, times as times_lib, two_stream
 
 Array = jax.Array
 
@@ -36,12 +29,11 @@ def loss(
 ) -> tuple[Array, dict[str, Array]]:
   """Weighted squared error of the raw output, averaged over the scalars of active tokens.
 
-  Arguments as in `moment_matching.loss`; `frozen` is unused. A `mask` in the batch, bool
-  `[B, T, 1, ...]`, is False on padding: neither `x` nor conditions are read there. Without an
-  active token the loss is 0.
+  Arguments as in `moment_matching.loss`; `frozen` is unused. Where the batch's `mask`, bool `[B, T,
+  1, ...]`, is False, neither `x` nor conditions are read. Without an active token the loss is 0.
   """
   del frozen
-  apply, batch = streams_lib.lay_out(apply, batch, streams, padded=True)
+  apply, batch = two_stream.lay_out(apply, batch, streams, padded=True)
   x, mask = batch["x"], batch.get("mask")
   key_times, key_noise, key_drop, key_net = jax.random.split(key, 4)
   x = x if mask is None else jnp.where(mask, x, 0.0)

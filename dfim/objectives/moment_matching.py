@@ -11,30 +11,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dfim.core import (
-  conditioning as conditions,
-  grouping,
-  interpolants,
-  mmd,
-  parameterization,
-  particles as particles_lib,
-  times as times_lib,
-  two_stream,
-)
+from dfim.core import conditioning as conditions, grouping, interpolants, mmd, two_stream
+from dfim.core.parameterization import Apply, Parameterization
+from dfim.core.particles import Clouds
+from dfim.core.times import mean_of_active, Times
 
 Array = jax.Array
 
 
 def loss(
-  apply: parameterization.Apply,
+  apply: Apply,
   params: Any,
   frozen: Any,
   batch: dict[str, Any],
   key: Array,
   *,
-  f: parameterization.Parameterization,
-  sample_times: Callable[..., times_lib.Times],
-  particles: Callable[..., particles_lib.Clouds],
+  f: Parameterization,
+  sample_times: Callable[..., Times],
+  particles: Callable[..., Clouds],
   kernel: mmd.Kernel,
   weight: Callable[..., Array],
   group_size: int,
@@ -44,14 +38,12 @@ def loss(
 ) -> tuple[Array, dict[str, Array]]:
   """Weighted MMD^2 of each group of particles, averaged over groups: the loss, and metrics.
 
-  It does not fall to 0 at the optimum, for two clouds of M particles differ even if they have the
-  same distribution. `params` are theta_n, the only argument with a gradient, `frozen` theta_{n-1}.
-  `batch` has `x` `[B, ...]` and optionally `cond` (`core.conditioning`). `sample_times` is
-  `core.times.sample` with a pattern and a mapping; `particles`, `kernel` and `weight` are functions
-  of `core.particles`, `core.kernels` and `core.weights`; `group_size` is M. Conditions are dropped
-  with probability `drop_rate`, for guidance. With `drop_in_target` the frozen model sees the
-  dropped ones too, as in the paper's algorithm, otherwise all, as in the released trainer.
-  Sequences have a `conditioning`, such as `core.two_stream.TwoStream`.
+  It does not fall to 0 at the optimum, for two clouds of M particles differ. `params` are theta_n,
+  the only argument with a gradient, `frozen` theta_{n-1}. `batch` has `x` `[B, ...]` and optionally
+  `cond` (`core.conditioning`), dropped with probability `drop_rate`, for guidance. `sample_times`
+  is `core.times.sample` with a pattern and a mapping; `group_size` is M. With `drop_in_target` the
+  frozen model sees the dropped conditions too, as in the paper's algorithm, otherwise all, as in
+  the released trainer. Sequences have a `conditioning`, such as `core.two_stream.TwoStream`.
   """
   spec = conditioning or two_stream.OneStream()
   apply, reference = two_stream.lay_out(apply, batch, spec.streams)
@@ -80,20 +72,19 @@ def loss(
   k_yy, k_zz, k_yz = mmd.grams(c.y, c.z, kernel, c.scale)
   terms = c.similarity * (k_yy + k_zz - 2.0 * k_yz)
   active = jnp.broadcast_to(c.active, terms.shape)
-  value, mmd2 = (times_lib.mean_of_active(a, active) for a in (c.weight * terms, terms))
+  value, mmd2 = (mean_of_active(a, active) for a in (c.weight * terms, terms))
   return value, {"loss": value, "mmd2": mmd2, **kernel_by_time(k_yy, c)}
 
 
 loss.jumps = True  # so that it needs signal at t_max
 
 
-def kernel_by_time(gram: Array, clouds: particles_lib.Clouds, bins: int = 4) -> dict[str, Array]:
+def kernel_by_time(gram: Array, clouds: Clouds, bins: int = 4) -> dict[str, Array]:
   """The mean kernel value of two different particles of a group, by bins of t, as metrics.
 
-  Relative to the value of a particle with itself, where that is positive, and without the
-  similarity of `clouds`. Near 1 the kernel does not separate particles, near 0 each is alone: in
-  both cases a particle learns from its own pair only. Infinity in a bin without an active group;
-  no metrics for M = 1 or per-particle times. `gram` is `[..., M, M]`.
+  Relative to that of a particle with itself, where positive, and without the similarity: near 1 the
+  kernel does not separate particles, near 0 each is alone. Infinity in a bin without an active
+  group; no metrics for M = 1 or per-particle times. `gram` is `[..., M, M]`.
   """
   m = gram.shape[-1]
   if m == 1 or clouds.t is None:

@@ -1,10 +1,7 @@
-"""Shortcut forcing: match one jump to two jumps of half its length.
+"""Shortcut forcing: match one jump to two jumps of half its length, for a (t, step) of each token.
 
-At the finest step the network regresses the data, as in `denoising`; longer steps are bootstrapped
-from shorter ones, with a (t, step) for each token. `EulerFlow` with a uniform weight is Shortcut
-Models' velocity form (arXiv 2410.12557, section 3.2, equation 5); `Identity` with `weights.linear`
-is Dreamer 4's x-prediction with its ramp (2509.24527, section 3.2, equation 7). Sampling is
-`jump.pushforward` down a uniform grid.
+`EulerFlow` with a uniform weight is Shortcut Models' velocity form (arXiv 2410.12557, equation 5);
+`Identity` with `weights.linear` is Dreamer 4's x-prediction with its ramp (2509.24527, equation 7).
 """
 
 from collections.abc import Callable
@@ -15,13 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from dfim.config.errors import FieldError
-from dfim.core import (
-  conditioning,
-  interpolants,
-  parameterization,
-  times as times_lib,
-  two_stream as streams_lib,
-)
+from dfim.core import conditioning, interpolants, parameterization, times as times_lib, two_stream
 
 Array = jax.Array
 
@@ -42,10 +33,9 @@ def loss(
 ) -> tuple[Array, dict[str, Array]]:
   """Weighted squared error of the raw output, averaged over the scalars of active tokens.
 
-  Arguments as in `moment_matching.loss`; `sample_times` is `times.dyadic` with a pattern. A `share`
-  of the batch, in (0, 1), has bootstrapped steps, under `frozen`.
+  Arguments as in `moment_matching.loss`; a `share` of the batch is bootstrapped under `frozen`.
   """
-  apply, batch = streams_lib.lay_out(apply, batch, streams)
+  apply, batch = two_stream.lay_out(apply, batch, streams)
   x, cond = batch["x"], batch.get("cond")
   first = round(share * len(x))
   if not 0 < first < len(x):

@@ -58,10 +58,7 @@ class EDM:
     return np.stack(found, axis=1).astype(np.float32)
 
   def transform(self, x: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """Images float32 `[B, H, W, C]` transformed by parameters `[B, 8]`, of the same shape.
-
-    Mirrors are exact; the rest is one warp by cubic splines, which mirrors the image at its border.
-    """
+    """Images float32 `[B, H, W, C]` transformed by parameters `[B, 8]`; mirrors are exact."""
     mirrored, upside_down = (drawn[:, i] > 0 for i in (_X, _Y))
     x = np.where(mirrored[:, None, None, None], x[:, :, ::-1], x)
     x = np.where(upside_down[:, None, None, None], x[:, ::-1], x)
@@ -86,9 +83,7 @@ class EDM:
 
 
 def _scaling(right: np.ndarray, down: np.ndarray) -> np.ndarray:
-  matrix = np.zeros((len(right), 3, 3))
-  matrix[:, 0, 0], matrix[:, 1, 1], matrix[:, 2, 2] = right, down, 1.0
-  return matrix
+  return np.stack([right, down, np.ones_like(right)], axis=1)[:, :, None] * np.eye(3)
 
 
 def _rotation(angle: np.ndarray) -> np.ndarray:

@@ -1,8 +1,7 @@
-"""CIFAR-10 in one file: an .npz of lossless WebP pictures, a third of the size of the originals.
+"""CIFAR-10 in one file: an .npz of lossless WebP pictures, made by `pack`.
 
-Of each split it holds `<split>_bytes`, uint8, all pictures end to end; `<split>_offsets` `[N + 1]`,
-where each begins, and the end; `<split>_labels` `[N]`. Source: A. Krizhevsky, Learning Multiple
-Layers of Features from Tiny Images, 2009.
+Of each split it holds `<split>_bytes`, uint8, all pictures end to end; `<split>_offsets` `[N + 1]`;
+`<split>_labels` `[N]`. Source: A. Krizhevsky, Learning Multiple Layers of Features, 2009.
 """
 
 import functools
@@ -54,17 +53,15 @@ def pack(path: str | os.PathLike, data_dir: str | os.PathLike, dataset: str = "c
     x, labels = found["x"], found["label"]
     field = f"dataset: {dataset}, split {split!r}: label"
     labels = inputs.numbers(labels, field, (len(x),), axes=("example",), dtype=np.uint8)
-    raw = [_encode(np.rint(127.5 * (one + 1)).astype(np.uint8)) for one in x]
+    files = [io.BytesIO() for _ in x]
+    for one, file in zip(x, files, strict=True):
+      image = Image.fromarray(np.rint(127.5 * (one + 1)).astype(np.uint8))
+      image.save(file, "WEBP", lossless=True)
+    raw = [file.getvalue() for file in files]
     data[f"{split}_bytes"] = np.frombuffer(b"".join(raw), np.uint8)
     data[f"{split}_offsets"] = np.cumsum([0, *map(len, raw)])
     data[f"{split}_labels"] = labels
   atomic.replace(path, lambda file: np.savez(file, **data))
-
-
-def _encode(image: np.ndarray) -> bytes:
-  file = io.BytesIO()
-  Image.fromarray(image).save(file, "WEBP", lossless=True)
-  return file.getvalue()
 
 
 def _read(path: str | os.PathLike, split: str) -> dict[str, np.ndarray]:

@@ -1,8 +1,7 @@
 """From a picture's file to 8-bit RGB pixels, as a viewer shows them.
 
-EXIF orientation is applied, colour profiles are not; transparency shows white; the first of several
-pictures is taken. White is 255 of 8-bit and 65535 of 16-bit numbers, or by a TIFF's bits; of 32-bit
-numbers the least of 1 (floating alone), 255 and 65535 that no pixel exceeds.
+EXIF orientation is applied, colour profiles are not; transparency shows white. White of 32-bit
+numbers is the least of 1 (floating numbers alone), 255 and 65535 that no pixel exceeds.
 """
 
 import contextlib
@@ -67,7 +66,6 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _from_deep(image: Image.Image) -> Image.Image:
-  """8-bit grey pixels of deeper ones."""
   axes = ("row", "column")
   pixels = inputs.numbers(np.asarray(image), "pixel", (None, None), axes=axes, low=0)
   white = _white(image, pixels.max(initial=0))

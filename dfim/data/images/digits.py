@@ -23,10 +23,7 @@ def digits(
 
 
 def load(split: str = "train") -> dict[str, np.ndarray]:
-  """All of a split, 1,437 or 360 digits: `x [N, 8, 8, 1]` float32 and `label [N]` int32.
-
-  Pixels 0..16 become (pixel - 8) / 12, within `LIMITS`: their std is 0.501.
-  """
+  """1,437 or 360 digits, `x [N, 8, 8, 1]` float32 of std 0.501 in `LIMITS`, `label [N]` int32."""
   cuts = dict(train=slice(None, 1437), test=slice(1437, None))
   base.check_split(split, cuts)
   images, label = sklearn.datasets.load_digits(return_X_y=True)

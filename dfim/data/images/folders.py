@@ -1,8 +1,7 @@
 """Folders of pictures: which files are read, their classes, and all of their pixels.
 
 Files of formats that PIL decodes (`decode`) are read, others named in a warning. Links are
-followed; names that begin with a dot are left out. Subfolders are the classes, sorted by code
-point.
+followed, names that begin with a dot left out. Subfolders are the classes, sorted by code point.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,16 +17,13 @@ import numpy as np
 from dfim.data.images import decode
 from dfim.io import inputs
 
-Entry = tuple[pathlib.Path, os.stat_result]
-Picture = tuple[pathlib.Path, int, int]  # path below the folder, bytes, time of its last change
+Path = pathlib.Path
+Pictures = tuple[tuple[Path, int, int], ...]  # path below the folder, bytes, time of last change
 _NAMED = 20  # names in one line
 
 
 def read(path: str | os.PathLike, size: int) -> dict[str, np.ndarray]:
-  """All pictures below `path`, as centred squares: uint8 `x [N, size, size, 3]`, read only.
-
-  With classes there is `label [N]`, int32. Pictures are decoded once, unless the folder changes.
-  """
+  """All pictures below `path`, decoded once: uint8 `x [N, size, size, 3]`, int32 `label [N]`."""
   path, size = inputs.path(path, "data.path"), inputs.whole(size, "data.size", low=1)
   if not path.is_dir():
     raise FileNotFoundError(f"data.path: no folder {path}; make it, with PNG or JPEG files in it")
@@ -51,13 +47,8 @@ def listed(names: Sequence[Any]) -> str:
 
 @functools.lru_cache(maxsize=2)  # a training set, and one that it is compared with
 def _decoded(
-  root: pathlib.Path,
-  size: int,
-  pictures: tuple[Picture, ...],
-  others: tuple[pathlib.Path, ...],
-  classes: tuple[str, ...],
+  root: Path, size: int, pictures: Pictures, others: tuple[Path, ...], classes: tuple[str, ...]
 ) -> np.ndarray:
-  """uint8 `[N, size, size, 3]` of the pictures, as they are now."""
   if others:
     line = "data.path: %s: skipped %d files that are no pictures which PIL reads: %s."
     logging.warning(line, root, len(others), listed(others))
@@ -68,12 +59,13 @@ def _decoded(
   return x
 
 
-def _list(root: pathlib.Path) -> tuple[tuple[Picture, ...], tuple[pathlib.Path, ...]]:
+def _list(root: Path) -> tuple[Pictures, tuple[Path, ...]]:
   """The pictures and all other files below `root`, sorted by their paths from there."""
   pictures, others, suffixes = [], [], decode.suffixes()
   try:
     real = root.resolve()
-    for path, status in _walk(root, {_identity(p.stat()) for p in (real, *real.parents)}):
+    above = {(s.st_dev, s.st_ino) for s in map(os.stat, (real, *real.parents))}
+    for path, status in _walk(root, above):
       name = path.relative_to(root)
       if stat.S_ISREG(status.st_mode) and name.suffix.lower() in suffixes:
         pictures.append((name, status.st_size, status.st_mtime_ns))
@@ -84,21 +76,17 @@ def _list(root: pathlib.Path) -> tuple[tuple[Picture, ...], tuple[pathlib.Path, 
   return tuple(sorted(pictures)), tuple(sorted(others))
 
 
-def _walk(folder: pathlib.Path, above: set[tuple[int, int]]) -> Iterator[Entry]:
+def _walk(folder: Path, above: set[tuple[int, int]]) -> Iterator[tuple[Path, os.stat_result]]:
   """All that is not hidden below `folder`; a link to one of the folders `above` is not entered."""
   for path in folder.iterdir():
     if path.name.startswith("."):
       continue
     status = path.stat()
-    here = _identity(status)
+    here = (status.st_dev, status.st_ino)
     if stat.S_ISDIR(status.st_mode) and here not in above:
       yield from _walk(path, above | {here})
     else:
       yield path, status
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-  return status.st_dev, status.st_ino
 
 
 def _classes(root: pathlib.Path, names: list[pathlib.Path]) -> tuple[str, ...]:

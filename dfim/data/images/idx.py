@@ -1,8 +1,6 @@
 """MNIST and sets in its format, such as Fashion-MNIST: idx files, gzipped or not, in a folder.
 
-Files are `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and `t10k-...`, each perhaps with
-`.gz`. Sources: the page of Y. LeCun, C. Cortes and C. Burges on MNIST; Fashion-MNIST, arXiv
-1708.07747.
+Files are `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and `t10k-...`, perhaps with `.gz`.
 """
 
 import gzip
@@ -50,10 +48,7 @@ def idx(
 def load(
   path: str | os.PathLike, split: str = "test", size: int = 28, pool: int = 1, limit: float = 1.0
 ) -> dict[str, np.ndarray]:
-  """All of a split, `x [N, H, W, 1]` float32 in [-limit, limit] and `label [N]` int32.
-
-  Images are padded with black to `size` and reduced to means of `pool` x `pool` pixels.
-  """
+  """All of a split, `x [N, H, W, 1]` in [-limit, limit] and `label [N]`, padded and pooled."""
   return pixels.scaled(_read(path, split, size, pool), inputs.number(limit, "data.limit", above=0))
 
 

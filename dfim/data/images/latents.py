@@ -5,8 +5,7 @@
   label.npy  integers [N], or no such file     the classes, from 0
 
 IMM's are of ImageNet at 256 x 256, centred squares, not mirrored, in the latents of Stable
-Diffusion's VAE, H = W = 32 and C = 4 (arXiv 2503.07565, appendix I.1). The paper names the decoder
-sd-vae-ft-mse, the released configuration sd-vae-ft-ema; their encoders are the same.
+Diffusion's VAE (sd-vae-ft-mse or -ema), H = W = 32 and C = 4 (arXiv 2503.07565, appendix I.1).
 """
 
 from collections.abc import Sequence
@@ -41,10 +40,9 @@ def latents(
   workers: int = 0,
   process: base.Process = (0, 1),
 ) -> base.Batches:
-  """Batches `x [B, H, W, C]`, and `cond.label [B]` where there are labels; see `data.base`.
+  """Batches `x [B, H, W, C]` of std 0.5, and maybe `cond.label [B]`; see `data.base`.
 
-  Row i of batch n is a sample of its posterior, mean + std noise, with noise of (seed, n, i), and
-  every channel is brought to a mean of 0 and a std of 0.5. `workers` are `prefetch.ahead`'s.
+  Row i of batch n is a sample of its posterior, mean + std noise, with noise of (seed, n, i).
   """
   read = functools.partial(_open, path, (channel_mean, channel_std), batch_size, seed, process)
   batches = prefetch.ahead(read, start, workers=workers)
@@ -78,7 +76,6 @@ def to_latents(
 def _open(
   path: Path, moments: tuple[Floats, Floats], batch_size: int, seed: int, process: base.Process
 ) -> prefetch.Read:
-  """Maps the cache, in this process or in a worker."""
   data = _read(path)
   mean, std = _moments(*moments, data["mean"].shape[-1])
   take = base.rows(len(data["mean"]), batch_size, seed, process=process)
@@ -103,7 +100,6 @@ def _normalised(raw: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarra
 
 
 def _check(path: Path, rows: dict[str, np.ndarray], index: np.ndarray, x: np.ndarray) -> None:
-  """Refuses rows of the cache, examples `index`, and their normalised values `x`."""
   for name, low in dict(mean=None, std=0).items():
     if name in rows:
       field = f"data.path: {pathlib.Path(path).expanduser() / name}.npy"

@@ -40,8 +40,7 @@ def finish(
 ) -> Callable[[int, dict[str, np.ndarray]], dict[str, Any]]:
   """A function from (n, uint8 rows of batch n) to the batch that a network sees.
 
-  `flip` mirrors each image with probability 1/2; `augment` adds `cond.augment [B, 9]`; `limit` is
-  white. Random numbers are of the whole batch and (seed, n), whatever the number of processes.
+  `flip` mirrors half the images; `augment` adds `cond.augment [B, 9]`; `limit` is white.
   """
   part = base.share(batch_size, process)
 

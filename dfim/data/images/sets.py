@@ -91,11 +91,7 @@ def load_folder(path: str | os.PathLike, size: int) -> dict[str, np.ndarray]:
 def load_tfds(
   dataset: str, split: str = "test", data_dir: Path | None = None, size: int | None = None
 ) -> Arrays:
-  """All of a split of a prepared tfds set: `x [N, H, W, C]`, and `label [N]` if it has labels.
-
-  `dataset` is such as "cifar10" or "imagenet2012:5.*.*", `split` such as "train[:10%]"; sets are in
-  `data_dir` ($TFDS_DATA_DIR by default). `size` cuts images to a centred square.
-  """
+  """All of a split of a tfds set, perhaps cut to `size`: `x [N, H, W, C]`, maybe `label [N]`."""
   records = _records(dataset, split, data_dir)
   return pixels.scaled(_decoder(records, size)(np.arange(len(records))))
 
@@ -152,7 +148,13 @@ def _open_tfds(
 
 def _records(dataset: str, split: str, data_dir: str | os.PathLike | None) -> Any:
   """The records of a prepared set, in random access, decoded when they are read."""
-  tensorflow_datasets = _import_tfds()
+  try:  # also modules that it imports late
+    import array_record  # noqa: F401
+    import grain  # noqa: F401
+    import importlib_resources  # noqa: F401
+    import tensorflow_datasets
+  except ImportError as error:
+    raise ImportError(f"data: {error.name} is missing; pip install -e '.[tfds]'") from None
   core = tensorflow_datasets.core
   where = data_dir or core.constants.DATA_DIR
   inputs.path(where, "data.data_dir")
@@ -187,19 +189,7 @@ def _records(dataset: str, split: str, data_dir: str | os.PathLike | None) -> An
     raise ValueError(f"data.split: {dataset} has {splits}, not {split!r}") from None
 
 
-def _import_tfds() -> Any:
-  try:  # also what it imports late
-    import array_record  # noqa: F401
-    import grain  # noqa: F401
-    import importlib_resources  # noqa: F401
-    import tensorflow_datasets
-  except ImportError as error:
-    raise ImportError(f"data: {error.name} is missing; pip install -e '.[tfds]'") from None
-  return tensorflow_datasets
-
-
 def _classes_of(records: Any) -> np.ndarray | None:
-  """The labels of a split, as its set declares them; None without."""
   feature = dict(records.dataset_info.features.items()).get("label")
   count = getattr(feature, "num_classes", None)
   return np.arange(count, dtype=np.int32) if count and _is_labelled(records) else None
@@ -231,7 +221,6 @@ def _decoder(records: Any, size: int | None) -> Callable[[np.ndarray], dict[str,
 
 
 def _same_size(images: list[np.ndarray], size: int | None) -> np.ndarray:
-  """uint8 `[n, H, W, C]`, cut to squares of `size` if that is given."""
   if size is not None:
     pil = lambda image: Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     images = [decode.square(pil(image), size) for image in images]

@@ -1,8 +1,8 @@
 """Real series of several values a step, cut into a known context and a horizon to forecast.
 
-A series is `dict(values=float64 [N, D], calendar=float32 [N, F], season, cuts)`, with the season in
-steps and `cuts = (train_end, test_start, test_end)` in rows. Whole rows of values at the end, after
-training, may be NaN: they are yet to be forecast.
+A series is `dict(values=float64 [N, D], calendar=float32 [N, F], season, cuts)`; the season is in
+steps, `cuts = (train_end, test_start, test_end)` in rows. Rows at the end that are NaN are yet to
+be forecast.
 """
 
 from collections.abc import Iterable, Mapping
@@ -72,19 +72,15 @@ def exact_distribution(dims: int = 4, seed: int = 0) -> dict[str, np.ndarray]:
   level, amplitude, phase = rng.uniform([[5.0], [1.0], [0.0]], [[10.0], [3.0], [24.0]], (3, dims))
   covariance = mixing @ mixing.T + np.eye(dims)
   std = np.sqrt(np.diag(covariance))
-  return dict(
-    mean=level + amplitude * np.cos(2 * np.pi * (np.arange(24)[:, None] - phase) / 24),
-    matrix=0.9 * matrix / np.abs(np.linalg.eigvals(matrix)).max(),
-    covariance=covariance / np.outer(std, std),
-  )
+  mean = level + amplitude * np.cos(2 * np.pi * (np.arange(24)[:, None] - phase) / 24)
+  matrix = 0.9 * matrix / np.abs(np.linalg.eigvals(matrix)).max()
+  return dict(mean=mean, matrix=matrix, covariance=covariance / np.outer(std, std))
 
 
 def checked(series: Any, field: str = "data.series") -> Series:
   """The series with float64 `values`, float32 `calendar` and ints; `field` names it in errors."""
-  missing = {"values", "calendar", "season", "cuts"} - set(
-    series if isinstance(series, Mapping) else ()
-  )
-  if missing:
+  names = set(series) if isinstance(series, Mapping) else set()
+  if missing := {"values", "calendar", "season", "cuts"} - names:
     raise ValueError(f"{field}: has no {', '.join(sorted(missing))}; name one such as ett")
   if "law" in series:
     raise ValueError(f"{field}.law: moved to distribution; rename it.")
@@ -93,7 +89,10 @@ def checked(series: Any, field: str = "data.series") -> Series:
   if not values.size:
     raise ValueError(f"{field}.values of shape {values.shape}: give a row and a column or more.")
   season = inputs.whole(series["season"], f"{field}.season", low=1)
-  cuts = _cuts(series["cuts"], f"{field}.cuts", len(values))
+  cuts, rows = _wholes(series["cuts"], f"{field}.cuts"), len(values)
+  if len(cuts) != 3 or not 0 < cuts[0] <= cuts[1] < cuts[2] <= rows:
+    fix = f"give 0 < train_end <= test_start < test_end <= {rows} rows"
+    raise FieldError(f"{field}.cuts", cuts, fix)
   how = dict(axes=axes, dtype=np.float32)
   calendar = inputs.numbers(series["calendar"], f"{field}.calendar", (len(values), None), **how)
   sound = dict(series) | dict(values=values, calendar=calendar, season=season, cuts=cuts)
@@ -173,13 +172,9 @@ def load(
   length = horizon if length is None else inputs.whole(length, "data.length", low=1)
   view = dataclasses.replace(view, horizon=length)
   origin = origins(series, length, split=split, stride=stride, count=count, first=view.first)
-  return view.show(series, origin, scale) | dict(
-    context=context // stack,
-    origin=origin,
-    target=targets(series, origin, length),
-    location=view.location(series, origin),
-    scale=scale,
-  )
+  target, location = targets(series, origin, length), view.location(series, origin)
+  truth = dict(origin=origin, target=target, location=location, scale=scale)
+  return view.show(series, origin, scale) | dict(context=context // stack) | truth
 
 
 def origins(
@@ -191,11 +186,10 @@ def origins(
   count: int | None = None,
   first: int = 0,
 ) -> np.ndarray:
-  """Rows `[N]` at which the forecasts of a split begin, none before row `first`.
+  """Rows `[N]`, from `first` on, at which the forecasts of a split begin, `stride` rows apart.
 
-  They are `stride` rows apart, `horizon` by default; `count` keeps so many at most, evenly spread.
-  "validation" is the part between "train" and "test", or the last 150 steps of training where
-  there is none: choose nothing but a baseline on those.
+  `count` keeps so many at most, evenly spread. "validation" is the part between "train" and "test",
+  or the last 150 steps of training where there is none.
   """
   series = checked(series)
   for name, value in dict(horizon=horizon, stride=stride, count=count, first=first).items():
@@ -210,8 +204,7 @@ def origins(
   found = np.arange(max(begin, first), last + 1, stride or horizon)
   if not len(found):
     rows = f"rows {max(begin, first)}-{end} ({split}), with values known before row {known(series)}"
-    fix = "forecast fewer, or move the cuts"
-    raise ValueError(f"data.horizon: {horizon} steps do not fit into {rows}; {fix}")
+    raise ValueError(f"data.horizon: {horizon} steps do not fit into {rows}")
   keep = len(found) if count is None else min(count, len(found))
   return found[np.linspace(0, len(found) - 1, keep).round().astype(int)]
 
@@ -286,8 +279,7 @@ class _View:
   def scale(self, series: Series) -> np.ndarray:
     """The std `[D]` of value - location over all training windows, in blocks; 1 for a constant."""
     origin, values = self.training(series), series["values"]
-    width = (self.context + self.horizon) * (values.shape[1] + 4)
-    blocks = ridge.blocks(origin, width)
+    blocks = ridge.blocks(origin, (self.context + self.horizon) * (values.shape[1] + 4))
     share = np.array([len(block) / len(origin) for block in blocks])
     mean, variance = np.swapaxes([self._moments(series, block) for block in blocks], 0, 1)
     std = np.sqrt(share @ variance + share @ (mean - share @ mean) ** 2)
@@ -306,11 +298,12 @@ class _View:
     t, location = self.rows(origin), self.location(series, origin)
     shown = lambda t: (series["values"][t] - location) / scale
     covariates = [series["calendar"][t], *(shown(t - lag) for lag in self.lags)]
-    x, covariates = self._tokens(shown(t)), self._tokens(np.concatenate(covariates, -1))
+    tokens, float32 = t.shape[1] // self.stack, np.float32
+    stacked = lambda a: a.reshape(len(t), tokens, self.stack * a.shape[-1]).astype(float32)
+    x, covariates = stacked(shown(t)), stacked(np.concatenate(covariates, -1))
     return dict(x=x) | ({"cond": dict(covariates=covariates)} if covariates.size else {})
 
   def _moments(self, series: Series, origin: np.ndarray) -> np.ndarray:
-    """Mean and variance of value - location over the windows at `origin`: `[2, D]`."""
     t, location = self.rows(origin), self.location(series, origin)
     left = (v[t] - location[..., d] for d, v in enumerate(series["values"].T))
     return np.array([(x.mean(), x.var()) for x in left]).T
@@ -319,23 +312,11 @@ class _View:
     """The rows of windows: `[N, context + horizon]`."""
     return origin[:, None] + np.arange(-self.context, self.horizon)
 
-  def _tokens(self, steps: np.ndarray) -> np.ndarray:
-    """`[N, steps, F]` as float32 `[N, T, stack F]`."""
-    n, length, width = steps.shape
-    return steps.reshape(n, length // self.stack, self.stack * width).astype(np.float32)
-
 
 def _wholes(value: Any, field: str) -> tuple[int, ...]:
   if not isinstance(value, Iterable):
     raise FieldError(field, value, "give whole numbers, such as (24, 168).")
   return tuple(inputs.whole(n, field) for n in value)
-
-
-def _cuts(value: Any, field: str, rows: int) -> tuple[int, int, int]:
-  cuts = _wholes(value, field)
-  if len(cuts) != 3 or not 0 < cuts[0] <= cuts[1] < cuts[2] <= rows:
-    raise FieldError(field, cuts, f"give 0 < train_end <= test_start < test_end <= {rows} rows")
-  return cuts
 
 
 def _table(path: str | os.PathLike, where: str, *, least: int, **options: Any) -> np.ndarray:
@@ -364,6 +345,5 @@ def _hourly(hours: np.ndarray) -> np.ndarray:
 
 
 def _cycles(*phases: np.ndarray) -> np.ndarray:
-  """cos and sin of each phase `[N]`, in turns: float32 `[N, 2 len(phases)]`."""
   pairs = [f(2 * np.pi * phase) for phase in phases for f in (np.cos, np.sin)]
   return np.stack(pairs, -1).astype(np.float32)

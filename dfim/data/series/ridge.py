@@ -46,10 +46,7 @@ def root(covariance: Array) -> Array:
 
 
 def fit(series: Series, end: int, order: int, ridge: float) -> Regression:
-  """Least squares on rows before `end`; the ridge spares the intercept and the calendar.
-
-  A constant dimension is forecast as that constant. Dependent columns of the calendar weigh 0.
-  """
+  """Least squares on rows before `end`; the ridge spares the intercept and the calendar."""
   values = series["values"][:end]
   std = values.std(0)
   constant = is_constant(std, values)
@@ -117,7 +114,6 @@ def _least_squares(
 
 
 def _past(values: Array, mean: Array, std: Array, t: Array, order: int) -> Array:
-  """The `order` values before each row of t, the latest first, standardised: `[N, order D]`."""
   past = values[t[:, None] - np.arange(1, order + 1)]
   return _standardised(past, mean, std).reshape(len(t), -1)
 
@@ -127,7 +123,6 @@ def _standardised(values: Array, mean: Array, std: Array) -> Array:
 
 
 def _regressors(series: Series, t: Array) -> Array:
-  """Calendar and a one: `[..., F + 1]`."""
   return np.concatenate([series["calendar"][t], np.ones((*t.shape, 1))], -1)
 
 

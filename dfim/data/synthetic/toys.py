@@ -1,8 +1,4 @@
-"""Endless points in the plane, `x [B, 2]` with a std of about 0.5, made from (seed, n) alone.
-
-Source: the toys of FFJORD (arXiv 1810.01367) and of the papers after it. To add one, write a
-function like `ring`; the tests pick up every source of this module by themselves.
-"""
+"""Endless points in the plane, `x [B, 2]` with a std of about 0.5 (FFJORD, arXiv 1810.01367)."""
 
 from collections.abc import Callable, Iterator
 

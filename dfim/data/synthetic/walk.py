@@ -1,7 +1,6 @@
-"""The turning walk: endless sequences on a circle, `x [B, tokens, 2]`, made from (seed, n) alone.
+"""The turning walk: endless sequences on a circle, `x [B, tokens, 2]`.
 
-Every token alone is uniform on the circle: only its distribution given those before it can be
-learned or missed. A coordinate's std is radius / sqrt(2).
+Every token alone is uniform on the circle: only its distribution given those before it matters.
 """
 
 import functools
@@ -30,10 +29,9 @@ def walk(
   radius: float = 0.7,
   process: base.Process = (0, 1),
 ) -> toys.Batches:
-  """Each token turns from the one before it by one of `branches` angles, blurred; see `data.base`.
+  """Each token turns from the one before it by an angle; see `data.base`.
 
-  The branches are equally likely, and evenly spaced from -angle to angle in degrees; a single one
-  is 0. `spread` is the standard deviation about them in degrees.
+  `branches` angles are evenly spaced from -angle to angle, blurred by a std `spread`, in degrees.
   """
   inputs.whole(tokens, "data.tokens", low=1)
   inputs.whole(branches, "data.branches", low=1)

@@ -20,8 +20,7 @@ def queries_keys_values(h: Array, heads: int, dtype: str | None) -> tuple[Array,
 def attention(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
   """`[B, N, heads, d]` each to `[B, N, heads d]`; the softmax is in float32 at least.
 
-  `mask`, `[N, N]` or `[B, 1, N, N]` (a batch axis of 1 serves all), is true where a query (the
-  axis before the last) may see a key; every query must see one.
+  `mask`, `[N, N]` or `[B | 1, 1, N, N]`, is true where a query may see a key; each must see one.
   """
   wide = linear.at_least_float32(q)
   logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=wide)

@@ -1,11 +1,6 @@
-"""Embeddings of times and labels.
-
-They keep the rank of the times (`[B, 1, 1, W]` for an image, `[B, T, W]` for tokens), so they
-broadcast against the features as times do against the data.
-"""
+"""Embeddings of times and labels: `[B, 1, 1, W]` for an image, `[B, T, W]` for tokens."""
 
 from collections.abc import Mapping
-import functools
 
 import flax.linen as nn
 import jax
@@ -24,10 +19,8 @@ def check_times(x: Array, s: Array, t: Array, shared: tuple[int, ...]) -> None:
   """Refuses times without the rank of `x`, or not of size 1 on the axes `shared`."""
   for name, u in (("s", s), ("t", t)):
     if u.ndim != x.ndim or any(u.shape[axis] != 1 for axis in shared):
-      raise ValueError(
-        f"{name} of shape {u.shape} does not fit x of shape {x.shape}: give it rank {x.ndim} and "
-        f"size 1 on the axes {tuple(shared)} of this network, as core.patterns.example does"
-      )
+      fix = f"give it rank {x.ndim} and size 1 on the axes {tuple(shared)}"
+      raise ValueError(f"{name} of shape {u.shape} does not fit x of shape {x.shape}: {fix}")
 
 
 def check_image(x: Array, s: Array, t: Array) -> None:
@@ -83,16 +76,14 @@ class TimeMLP(nn.Module):
   @nn.compact
   def __call__(self, sinusoids: Array) -> Array:
     """`[..., F]` to `[..., width]`."""
-    given = dict(kernel_init=self.init, dot_general=linear.as_rows)
-    layer = functools.partial(nn.Dense, self.width, **given)
-    return layer(name="layer1")(nn.silu(layer(name="layer0")(sinusoids)))
+    given = dict(features=self.width, kernel_init=self.init, dot_general=linear.as_rows)
+    return nn.Dense(name="layer1", **given)(nn.silu(nn.Dense(name="layer0", **given)(sinusoids)))
 
 
 class LabelEmbedding(nn.Module):
   """A row for each class, and a last one for null: a negative label, or none at all.
 
-  A label of `num_classes` or more reads NaN: those are refused where data are read. Without classes
-  there is no table, labels are ignored and the embedding is 0.
+  A label of `num_classes` or more reads NaN. Without classes labels are ignored.
   """
 
   num_classes: int
@@ -105,8 +96,7 @@ class LabelEmbedding(nn.Module):
     if self.num_classes == 0:
       return jnp.zeros((1,) * rank)
     label = conditioning.as_index((cond or {}).get("label", jnp.full((1,), -1)))
-    beyond = self.num_classes + 1  # no row: the last one is null's
-    row = jnp.where(label < self.num_classes, label, beyond)
+    row = jnp.where(label < self.num_classes, label, self.num_classes + 1)  # no row of the table
     row = jnp.where(label < 0, self.num_classes, row)
     table = nn.Embed(self.num_classes + 1, self.width, embedding_init=self.init, name="table")
     return table(row).reshape((-1,) + (1,) * (rank - 2) + (self.width,))

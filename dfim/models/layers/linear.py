@@ -20,10 +20,7 @@ def xavier(gain: float = 1.0) -> nn.initializers.Initializer:
 
 
 def as_rows(x: Array, kernel: Array, dimensions: Any, **kwargs: Any) -> Array:
-  """`dot_general` of a linear layer, all tokens as rows of one matrix.
-
-  The same numbers, but on a CPU the gradient of `kernel` is otherwise computed twice as slowly.
-  """
+  """`dot_general` of a linear layer, tokens as rows of one matrix: a faster gradient on a CPU."""
   del dimensions  # the last axis with the first
   rows = jax.lax.dot(x.reshape(-1, x.shape[-1]), kernel, **kwargs)
   return rows.reshape(*x.shape[:-1], -1)

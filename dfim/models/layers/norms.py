@@ -29,14 +29,10 @@ class GroupNorm(nn.Module):
     scale = self.param("scale", nn.initializers.ones, (channels,))
     bias = self.param("bias", nn.initializers.zeros, (channels,))
     wide = x.astype(linear.at_least_float32(x))
-    mean, square = (self._mean(jnp.mean(a, axis=(1, 2))) for a in (wide, jnp.square(wide)))
+    pooled = (jnp.mean(a, axis=(1, 2)) for a in (wide, jnp.square(wide)))
+    of_groups = (jnp.mean(a.reshape(len(x), self.groups, -1), axis=-1) for a in pooled)
+    mean, square = (jnp.repeat(a, channels // self.groups, axis=-1) for a in of_groups)
     variance = jnp.maximum(square - jnp.square(mean), 0.0)
     factor = jax.lax.rsqrt(variance + self.epsilon) * scale[None]
     y = wide * factor[:, None, None] + (bias[None] - mean * factor)[:, None, None]
     return y.astype(self.dtype or y.dtype)
-
-  def _mean(self, of_channels: Array) -> Array:
-    """`[B, C]`, each channel's replaced by its group's."""
-    batch, channels = of_channels.shape
-    means = jnp.mean(of_channels.reshape(batch, self.groups, -1), axis=-1)
-    return jnp.repeat(means, channels // self.groups, axis=-1)
