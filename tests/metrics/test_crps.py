@@ -21,9 +21,9 @@ def test_a_point_forecast_scores_its_absolute_error(score):
 def test_the_exact_score_is_the_double_sum_and_a_normals_closed_form():
   """T. Gneiting and A. Raftery, JASA 102, 2007, eq. 21."""
   y = np.linspace(-3, 3, 13)
-  normal = scipy.stats.norm
-  expected = y * (2 * normal.cdf(y) - 1) + 2 * normal.pdf(y) - 1 / np.sqrt(np.pi)
-  x = normal.ppf((np.arange(20_000) + 0.5) / 20_000)[:, None]
+  gaussian = scipy.stats.norm
+  expected = y * (2 * gaussian.cdf(y) - 1) + 2 * gaussian.pdf(y) - 1 / np.sqrt(np.pi)
+  x = gaussian.ppf((np.arange(20_000) + 0.5) / 20_000)[:, None]
   np.testing.assert_allclose(crps.exact(x + 0 * y, y), expected, atol=1e-4)
   x, y = np.round(normal(0, 17, 5), 1), np.round(normal(1, 5), 1)  # with ties
   expected = np.abs(x - y).mean(0) - np.abs(x[:, None] - x[None]).mean((0, 1)) / 2
