@@ -171,7 +171,7 @@ def test_nothing_in_a_folder_of_arrays_is_run(made, refused, tmp_path):
   refused(lambda: next(latents.latents(4, 0, path=tmp_path)), f"data.path: {tmp_path}/mean.npy")
   for split in ("train", "t10k"):
     (tmp_path / f"{split}-images-idx3-ubyte").write_bytes(data)
-    (tmp_path / f"{split}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(data))
+    (tmp_path / f"{split}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(data, mtime=0))
   refused(lambda: idx.load(tmp_path), f"data.path: {tmp_path}/t10k-images")
 
 
@@ -264,7 +264,7 @@ HONEST = gzip.compress(head(3, 2, 8, 8) + bytes(128))
 def test_an_idx_file_that_lies_is_refused(lie, zipped, refused, tmp_path):
   name = f"t10k-images-idx3-ubyte{'.gz' if zipped else ''}"
   data = IDX.get(lie, lie)
-  (tmp_path / name).write_bytes(gzip.compress(data, 1) if zipped and lie in IDX else data)
+  (tmp_path / name).write_bytes(gzip.compress(data, 1, mtime=0) if zipped and lie in IDX else data)
   (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(head(1, 2) + bytes(2))
   refused(lambda: idx.load(tmp_path), f"data.path: {tmp_path / name} is damaged")
 
