@@ -1,7 +1,8 @@
-"""The field's own names."""
+"""The field's own names, in code and in prose."""
 
 import ast
 import pathlib
+import re
 
 import pytest
 
@@ -11,6 +12,7 @@ FORMER = set(  # identifiers of before, whose meaning a reader could not guess
   held kept kinds law like_prefixes likeness look looks near own own_times places plain restored
   rival s_at_r s_at_t_min sheet still_due takes told word""".split()
 )
+RIDDLES = r"\b(rivals?|mended|stands? still|the fusion|network calls?|(data )?laws? of the data)\b"
 
 
 def public_names(path):
@@ -36,3 +38,12 @@ def test_no_public_name_is_a_former_one(folder):
     if name in FORMER
   }
   assert not found
+
+
+def test_no_riddles_in_documents_and_texts():
+  paths = [
+    p for f in ("dfim", "configs", "docs", "colabs", "launch") for p in (ROOT / f).rglob("*")
+  ]
+  for path in (*paths, *ROOT.glob("*.md")):
+    if path.suffix in {".py", ".md", ".ipynb", ".sh", ".slurm"}:
+      assert not re.findall(RIDDLES, path.read_text(), re.I), path

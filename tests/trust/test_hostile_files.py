@@ -256,7 +256,7 @@ IDX = {
 }
 
 
-HONEST = gzip.compress(head(3, 2, 8, 8) + bytes(128))
+HONEST = gzip.compress(head(3, 2, 8, 8) + bytes(128), mtime=0)
 
 
 @pytest.mark.parametrize("zipped", [False, True])
