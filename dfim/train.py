@@ -66,7 +66,9 @@ def train(
       run.evaluation.run(n, state, run.writer, due)
   if guard.running:
     logging.warning("The last %d steps were skipped: not finite.", guard.running)
-  logging.info("Done: %s/samples/%d.png", workdir, last)
+  if seen > last:
+    logging.warning("The run is at step %d, beyond config.steps=%d; nothing to do.", seen, last)
+  logging.info("Done: %s/samples/%d.png", workdir, max(seen, last))
   return state
 
 

@@ -47,7 +47,8 @@ def check(workdir: str, config: ml_collections.ConfigDict, fields: Sequence[str]
       if not why and steps != wanted:  # a schedule's length may follow the steps
         why = f" (steps={steps} there and {wanted} here, which it may follow)"
       fix = f"holds a run with {field}={before!r}, and this config has {now!r}{why}"
-      raise FieldError("workdir", workdir, f"{fix}: pass another --workdir, or the old value.")
+      fix += ": pass another --workdir, or the old value (docs/getting_started.md, Train on)."
+      raise FieldError("workdir", workdir, fix)
 
 
 def check_data(workdir: str, found: Mapping[str, Any], *, accept: bool = False) -> None:

@@ -86,9 +86,13 @@ def _check_shared_values(config: ml_collections.ConfigDict) -> None:
     if name.startswith("config.") and flags.FLAGS[name].present:
       given = flags.FLAGS[name].value
       now = config_path.get_value(name.removeprefix("config."), config)
-      if json.dumps(given, default=str) != json.dumps(now, default=str):
+      if len({json.dumps(_plain(value), default=str) for value in (given, now)}) > 1:
         fix = f"another flag sets the same value to {now}; give one."
         raise FieldError(f"--{name}", given, fix)
+
+
+def _plain(value: Any) -> Any:
+  return value.to_dict() if isinstance(value, ml_collections.ConfigDict) else value
 
 
 def values(arguments: list[str], names: Sequence[str]) -> dict[str, Any]:

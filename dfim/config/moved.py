@@ -50,7 +50,9 @@ _FIELDS = {  # of a part, by its name of today: where each is now, from the same
     reference="conditioning.reference",
   ),
   "samplers.sampler.Sampler": dict(
-    cached="rollout.cached", method="step", stabilise="rollout, as t_context= and mode="
+    cached="rollout.cached",
+    method="step, and a rollout's arguments to rollout",
+    stabilise="rollout, as t_context= and mode=",
   ),
 }
 _STREAMS = {1: None, 2: "core.two_stream.TwoStream"}  # `conditioning.name` by the old `streams`

@@ -121,5 +121,12 @@ def check_call(function: Callable[..., Any], count: int, field: str) -> None:
 
 def check(value: Any, hint: Any, field: str, whose: str) -> None:
   """Refuses a value of `field` that does not match `hint`, an annotation in `whose` signature."""
-  if not annotations.matches(value, hint):
-    raise FieldError(field, value, f"{whose} wants {annotations.describe(hint)}.")
+  if annotations.matches(value, hint):
+    return
+  fix = f"{whose} wants {annotations.describe(hint)}."
+  if callable(value):  # it waits for arguments, or it would have been called
+    given = getattr(value, "keywords", {})
+    missing = [p.name for p in inspect.signature(value).parameters.values() if p.default is p.empty]
+    if missing := [name for name in missing if name not in given]:
+      fix = f"needs {', '.join(missing)}; {fix}"
+  raise FieldError(field, value, fix)

@@ -54,7 +54,7 @@ def export_run(
     safetensors.write(folder / WEIGHTS, names.to_arrays(params))
     examples_lib.write(folder, generator.examples, generator.sampler.count)
     atomic.replace_json(folder / CONFIG, describe(generator, int(state.seen)))
-  logging.info("Wrote %s and %s.", folder / WEIGHTS, folder / CONFIG)
+  logging.info("Wrote %s, and what sampling needs of the run beside it.", folder / WEIGHTS)
   return folder
 
 
@@ -76,7 +76,8 @@ def import_weights(
     raise ConfigError("weights: missing; pass a file or an exported folder, --weights=...")
   _check_new("workdir", workdir)
   path = pathlib.Path(weights)
-  examples = examples_lib.read(path, config.batch_size) if path.is_dir() else None
+  folder = path if path.is_dir() else path.parent
+  examples = examples_lib.read(folder, config.batch_size)  # None in a folder of others
   generator = generator_lib.build(config, workdir, devices=devices, examples=examples)
   config = generator.config
   workdir_lib.check(workdir, config)

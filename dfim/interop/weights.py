@@ -16,7 +16,7 @@ def read(path: str | os.PathLike, *, allow_pickle: bool = False) -> dict[str, np
   """The arrays of an `.npz`, a `.safetensors` file or, if allowed, a pickle, by name."""
   path = inputs.path(path, "weights")
   if not path.is_file():
-    raise FileNotFoundError(f"weights={path}: no such file; pass the path of a file of weights.")
+    raise FileNotFoundError(f"weights={path}: no such file; pass one, or an exported folder.")
   if path.suffix in PICKLES and not allow_pickle:
     raise ValueError(
       f"weights={path}: a pickle; pass allow_pickle to read its arrays, not its code."

@@ -44,7 +44,7 @@ class Sampler:
     if self.decode:
       check_call(self.decode, 1, "decode")
     if self.rollout and self.rollout.cached and self.guidance != 1.0:
-      fix = f"guidance={self.guidance} has no cache; set one of the two back."
+      fix = f"guidance={self.guidance} has no cache; set it to False, or sampler.guidance to 1.0."
       raise FieldError("rollout.cached", True, fix)
 
   def times(self, path: interpolants.Path, steps: int) -> Array:

@@ -244,7 +244,8 @@ class _View:
     if self.anchor not in _ANCHORS:
       raise ValueError(f"data.anchor: {self.anchor!r} is not one of {', '.join(_ANCHORS)}")
     if short := [lag for lag in self.lags if lag < self.horizon]:
-      raise ValueError(f"data.lags: lag {short[0]} is shorter than horizon={self.horizon}.")
+      fix = f"{short[0]} is shorter than horizon={self.horizon}; give longer ones."
+      raise FieldError("data.lags", tuple(self.lags), fix)
 
   def fitted_to(self, series: Series, regression: tuple[int, float]) -> "_View":
     """The same view, with the regression that its anchor needs."""
