@@ -129,7 +129,7 @@ class EulerFlow(Parameterization):
     super().__post_init__()
     if not isinstance(self.path, interpolants.FlowMatching):
       fix = "use core.interpolants.FlowMatching, or core.parameterization.SimpleEDM."
-      raise ValueError(f"EulerFlow with path={self.path}: {fix}")
+      raise FieldError("path", self.path, fix)
 
   def c_skip(self, s: Array, t: Array) -> Array:
     return jnp.ones_like(t - s)

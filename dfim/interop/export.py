@@ -127,7 +127,7 @@ def network(folder: str | os.PathLike) -> tuple[Any, parameterization.Parameteri
     if not hasattr(net, "init") or not isinstance(f, parameterization.Parameterization):
       raise ValueError("model is no network, or f no parameterization")
     if not 0 < getattr(net, "depth", 1) <= MOST_BLOCKS:  # each would be traced
-      raise FieldError("model.depth", net.depth, f"from 1 to {MOST_BLOCKS} blocks are read")
+      raise ValueError(f"model.depth={net.depth}: from 1 to {MOST_BLOCKS} blocks are read")
     t = jnp.ones((1,) * inputs["x"].ndim)
     init = jax.eval_shape(net.init, jax.random.key(0), inputs["x"], t, t, inputs.get("cond"))
     return net, f, init

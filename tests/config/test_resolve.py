@@ -51,7 +51,7 @@ def test_a_kernel_of_ones_own_needs_no_edit_of_dfim_but_its_imports(monkeypatch,
     (dict(name="models.mlp.MLP", width="wide"), "x.width='wide': MLP wants an int"),
     (
       dict(name="core.parameterization.EulerFlow", path=dict(name="core.interpolants.Cosine")),
-      "x: EulerFlow with path=Cosine.*use core.parameterization.SimpleEDM",
+      "x.path=Cosine.*core.parameterization.SimpleEDM",
     ),
   ],
 )

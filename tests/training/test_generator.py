@@ -53,7 +53,7 @@ def test_the_loss_is_not_traced_and_the_optimizer_not_read(without_data, monkeyp
   templates, load = [], checkpoint.ocp.load
   record = lambda path, template, **how: templates.append(template) or load(path, template, **how)
   monkeypatch.setattr(checkpoint.ocp, "load", record)
-  monkeypatch.setattr("dfim.objectives.moment_matching.times_lib", None)
+  monkeypatch.setattr("dfim.objectives.moment_matching.mmd", None)
   sample.sample(config, str(run), devices=ONE)
   assert set(templates[0]) == {"step", "ema", "skipped"} and set(templates[0]["ema"]) == {"0.998"}
 
