@@ -80,7 +80,7 @@ def test_worked_values():
 
 
 def test_the_straight_step_needs_the_straight_path():
-  with pytest.raises(ValueError, match="EulerFlow with path=Cosine.*SimpleEDM"):
+  with pytest.raises(ValueError, match="path=Cosine.*SimpleEDM"):
     pz.EulerFlow(COSINE)
 
 

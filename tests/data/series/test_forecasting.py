@@ -240,7 +240,7 @@ def test_windows_that_cannot_be_shown_are_refused(series, call, field, value):
   [
     *[(dict(split="val"), "data.split"), (dict(length=500), "data.horizon")],
     *[(dict(stride=0), "data.stride"), (dict(count=2.5), "data.count")],
-    (dict(lags=(24,), length=48), "data.lags: lag 24 is shorter than horizon=48"),
+    (dict(lags=(24,), length=48), "data.lags=(24,): 24 is shorter than horizon=48"),
   ],
 )
 def test_windows_outside_a_split_are_refused(series, change, place):
