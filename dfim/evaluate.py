@@ -172,7 +172,6 @@ def run(
       logging.info("%s at step %d\n%s", name, step, table(values))
       for title, figure in figures.items() if first else ():
         pictures.save_png(path.with_name(f"{path.stem}_{name}_{title}.png"), figure)
-
     except Exception as error:
       logging.exception("The evaluator %s failed at step %d.", name, step)
       failures[name] = " ".join(f"{type(error).__name__}: {error}".split())

@@ -4,6 +4,7 @@ import functools
 import json
 import logging
 import math
+import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -248,9 +249,9 @@ CASES = {
 
 def evaluators_of(config, shape):
   """The evaluators of samples of `shape`; opens no data."""
-  x = jax.ShapeDtypeStruct((1, *shape), np.float32)
-  generator = generator_lib.build(config, "", examples=examples.Examples(dict(x=x)))
-  return evaluate.build(generator)
+  with tempfile.TemporaryDirectory() as folder:
+    examples.write(folder, examples.Examples(dict(x=np.zeros((1, *shape), np.float32))), 1)
+    return evaluate.build(generator_lib.build(config, folder))
 
 
 @pytest.mark.parametrize("data, change, line", CASES.values(), ids=CASES.keys())

@@ -5,6 +5,7 @@ An exported folder is `model.safetensors`, the averaged parameters by our flat n
 """
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -24,7 +25,7 @@ from dfim.core import parameterization
 from dfim.data import examples as examples_lib
 from dfim.interop import names, safetensors, weights as weights_lib
 from dfim.io import atomic
-from dfim.training import checks, generator as generator_lib, nonfinite, state as train_state
+from dfim.training import generator as generator_lib, nonfinite, state as train_state
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MOST_BLOCKS = 1000  # of a network that a config.json of others describes
@@ -54,7 +55,7 @@ def export_run(
     safetensors.write(folder / WEIGHTS, names.to_arrays(params))
     examples_lib.write(folder, generator.examples, generator.sampler.count)
     atomic.replace_json(folder / CONFIG, describe(generator, int(state.seen)))
-  logging.info("Wrote %s, and what sampling needs of the run beside it.", folder / WEIGHTS)
+  logging.info("Wrote %s and the files that sampling needs.", folder / WEIGHTS)
   return folder
 
 
@@ -77,8 +78,7 @@ def import_weights(
   _check_new("workdir", workdir)
   path = pathlib.Path(weights)
   folder = path if path.is_dir() else path.parent
-  examples = examples_lib.read(folder, config.batch_size)  # None in a folder of others
-  generator = generator_lib.build(config, workdir, devices=devices, examples=examples)
+  generator = generator_lib.build(config, folder, devices=devices)
   config = generator.config
   workdir_lib.check(workdir, config)
   with config_errors():
@@ -88,10 +88,7 @@ def import_weights(
       path /= WEIGHTS
     wanted = generator.param_shapes
     params = weights_lib.load(path, wanted, prefix=prefix, allow_pickle=allow_pickle)
-  tx = resolve(config.optimizer, "optimizer")
-  checks.optimizer(tx, config.optimizer.get("learning_rate"))
-  how = dict(ema=config.ema, refresh_every=config.refresh_every)
-  init = lambda params: train_state.init(params, tx, **how)
+  init = functools.partial(generator.state_of, tx=generator_lib.optimizer_of(config))
   places = parallel.of_state(jax.eval_shape(init, wanted), generator.mesh)
   state = jax.jit(init, out_shardings=places)(params)
   workdir_lib.write_config(workdir, config)

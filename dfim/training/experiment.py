@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from dfim import parallel
-from dfim.config import errors, resolve as resolve_lib, schedules, schema
+from dfim.config import errors, schedules, schema
 from dfim.data import identity
 from dfim.training import checks, generator, state as train_state
 
@@ -29,9 +29,7 @@ class Experiment(generator.Generator):
 
   def init(self, key: Array) -> train_state.TrainState:
     """The state at step 0."""
-    config = self.config
-    how = dict(ema=config.ema, refresh_every=config.refresh_every)
-    return train_state.init(self.init_params(key), self.tx, **how)
+    return self.state_of(self.init_params(key), self.tx)
 
   @functools.cached_property
   def shapes(self) -> train_state.TrainState:
@@ -74,8 +72,7 @@ def build(config: ml_collections.ConfigDict, *, devices: Any = None) -> Experime
   with errors.config_errors():
     schema.check_kinds(config)
     net, loss = generator.parts(config)
-    tx = resolve_lib.resolve(config.optimizer, "optimizer")
-    checks.optimizer(tx, config.optimizer.get("learning_rate"))
+    tx = generator.optimizer_of(config)
     mesh = parallel.make_mesh(devices, config.fsdp)
     group_size = loss.keywords.get("group_size", 1)
     parallel.check_batch(config.batch_size, group_size, mesh, config.accumulate)

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 import dataclasses
 import functools
+import os
 from typing import Any
 
 from absl import logging
 import jax
 import jax.numpy as jnp
 import ml_collections
+import optax
 
 from dfim import parallel
 from dfim.config import errors, resolve as resolve_lib, schema
@@ -67,6 +69,12 @@ class Generator:
     put = lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place)
     return jax.tree.map(put, shapes, parallel.of_state(shapes, self.mesh))
 
+  def state_of(self, params: Any, tx: optax.GradientTransformation) -> train_state.TrainState:
+    """The state at step 0 that has `params`."""
+    config = self.config
+    how = dict(ema=config.ema, refresh_every=config.refresh_every)
+    return train_state.init(params, tx, **how)
+
   def ema_params(self, state: train_state.TrainState) -> Any:
     """The weights to sample, score and export: the average of the config's first decay."""
     return state.ema[str(self.config.ema[0])]
@@ -79,6 +87,13 @@ def parts(config: ml_collections.ConfigDict) -> tuple[Any, Callable[..., Any]]:
   checks.network(net)
   checks.objective(loss, net)
   return net, loss
+
+
+def optimizer_of(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
+  """The optimizer of a complete config."""
+  tx = resolve_lib.resolve(config.optimizer, "optimizer")
+  checks.optimizer(tx, config.optimizer.get("learning_rate"))
+  return tx
 
 
 def source_of(config: ml_collections.ConfigDict, loss: Callable[..., Any]) -> Callable[..., Any]:
@@ -103,23 +118,16 @@ def first_batch(
 
 
 def build(
-  config: ml_collections.ConfigDict,
-  workdir: str,
-  *,
-  devices: Any = None,
-  examples: examples_lib.Examples | None = None,
+  config: ml_collections.ConfigDict, folder: str | os.PathLike, *, devices: Any = None
 ) -> Generator:
-  """The generator of a run, from its folder alone; of an older run, from its data too.
-
-  `examples` is the form of the data, if it is not that of the folder `workdir`.
-  """
+  """The generator of a run or an export, from its folder; of an older one, from its data too."""
   config = schema.complete(config)
   with errors.config_errors():
     schema.check_kinds(config)
     net, loss = parts(config)
     mesh = parallel.make_mesh(devices, config.fsdp)
-    examples = examples or examples_lib.read(workdir, config.batch_size)
+    examples = examples_lib.read(folder, config.batch_size)
     if examples is None:
-      logging.info("%s has no %s; opening the data.", workdir, examples_lib.FILE)
+      logging.info("%s has no %s; opening the data.", folder, examples_lib.FILE)
       _, examples = first_batch(config, source_of(config, loss), net)
   return Generator(config, mesh, net, net.apply, loss, examples)
