@@ -168,7 +168,7 @@ SCREEN = {
   **{f"s at t_min {p:g}": dict(sample_times__p_endpoint=p) for p in (0.0, 0.6)},
   **{f"k={k:g}": dict(sample_times__mapping__k=k) for k in (5.0, 7.0)},
   "weight b=0": dict(weight__b=0.0),
-  "as they came M=16": CONTIGUOUS,
+  "contiguous M=16": CONTIGUOUS,
   "context a quarter noisy": CONTIGUOUS | dict(sample_times__pattern__noisy=0.25),
   **{
     f"one stream {name}": CONTIGUOUS | dict(conditioning=None, sample_times__pattern=pattern)
