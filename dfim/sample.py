@@ -47,7 +47,7 @@ def make_draw(generator: Generator) -> Draw:
   """
   sampler = generator.sampler
   draw_rows = _draw_rows(generator, sampler)
-  labels, repeats = generator.examples.labels, _Repeats()
+  labels, repeats, devices = generator.examples.labels, _Repeats(), generator.mesh.size
 
   def draw(
     params: Any,
@@ -67,7 +67,7 @@ def make_draw(generator: Generator) -> Draw:
     offered = dict(context=context, cond=cond, length=length, lengths=lengths)
     given = given_lib.check(generator.batch, generator.net, count, labels=labels, **offered)
     repeats.notice(first, count, steps, position, given.get("context"))
-    size, chunks = sampler.chunk, []
+    size, chunks = -(-sampler.chunk // devices) * devices, []  # each device draws its share
     for n in range(0, count, size):  # the last chunk is drawn whole, then cut
       rows = np.minimum(np.arange(n, n + size), count - 1)
       part = jax.tree.map(lambda a: a[rows], given)  # noqa: B023
@@ -87,7 +87,7 @@ def _draw_rows(generator: Generator, sampler: Sampler) -> Callable[..., Array]:
   def draw_rows(
     params: Any, indices: Array, given: Any, position: Any, *, steps: int, length: int | None = None
   ) -> Array:
-    if len(indices) % mesh.size == 0:  # each device draws its share
+    if len(indices) % mesh.size == 0:
       indices = jax.lax.with_sharding_constraint(indices, parallel.of_rows(mesh))
     root = jax.random.key(sampler.seed)
     keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(root, i)))(indices)
@@ -213,7 +213,7 @@ def restore(
   """
   draw = make_draw(generator)
   workdir_lib.check(workdir, generator.config, fields)
-  return draw, checkpoint.restore(workdir, generator.abstract_average(), step=step, partial=True)
+  return draw, checkpoint.restore(workdir, generator.abstract_state(), step=step, partial=True)
 
 
 def draw_samples(generator: Generator, draw: Draw, state: TrainState) -> dict[int, np.ndarray]:

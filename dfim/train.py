@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 import ml_collections
 import numpy as np
 
-from dfim import evaluate, sample
+from dfim import evaluate, parallel, sample
 from dfim.checkpoints import checkpoint, workdir as workdir_lib
 from dfim.data import examples as examples_lib
 from dfim.training import experiment as experiment_lib, monitor, nonfinite, preemption, replay
@@ -114,6 +114,8 @@ def _open(
     machine = f"{experiment.mesh.size} x {experiment.mesh.local_devices[0].device_kind}"
     text = "%s: %.3g million parameters, %s, from step %d; the first step is slow, it compiles."
     logging.info(text, workdir, size, machine, seen)
+    if experiment.mesh.size > 1:
+      logging.info("%s.", parallel.describe_state(experiment.shapes, experiment.mesh))
     if pending:
       evaluation.run(seen, state, writer, evaluation.overdue(seen))
     hooks = progress, writer, profiler.before, log, evaluation

@@ -39,7 +39,7 @@ def by_prefix(key: Array, x: Array, *, group_size: int) -> Array:
     before = jnp.arange(tokens) < i
     distance = lambda a, b: jnp.sum(jnp.where(before, each(a, b), 0.0), axis=-1)
     parts = jnp.arange(batch)[None]  # [parts, examples of each]
-    for pieces in _prime_factors(batch // group_size):
+    for pieces in prime_factors(batch // group_size):
       key, key_pair = jax.random.split(key)
       parts = jax.random.permutation(key_pair, parts, axis=1, independent=True)
       first, second = parts[:, :1], parts[:, 1:2]  # any two, after the shuffle
@@ -75,6 +75,7 @@ def token_clouds(a: Array, group_size: int) -> Array:
   return jnp.moveaxis(split, 1, 2)
 
 
-def _prime_factors(number: int) -> list[int]:
+def prime_factors(number: int) -> list[int]:
+  """The prime factors of `number` in rising order, each as often as it divides; [] for 1."""
   factor = next((n for n in range(2, number + 1) if number % n == 0), 1)
-  return [] if number == 1 else [factor, *_prime_factors(number // factor)]
+  return [] if number == 1 else [factor, *prime_factors(number // factor)]

@@ -42,7 +42,7 @@ def export_run(
   _check_new("out", out)
   generator = generator_lib.build(config, workdir, devices=devices)
   workdir_lib.check(workdir, generator.config, ("model", "objective"))
-  average = generator.abstract_average()
+  average = generator.abstract_state()
   state = checkpoint.restore(workdir, average, step=step, partial=True)
   everywhere = jax.NamedSharding(generator.mesh, jax.P())
   params = jax.jit(lambda tree: tree, out_shardings=everywhere)(generator.ema_params(state))

@@ -15,15 +15,17 @@ Array = jax.Array
 def classifier_free(model_of: jump_lib.ModelOf, weight: float) -> jump_lib.ModelOf:
   """x = x(null) + weight (x(cond) - x(null)), in one doubled batch (IMM eq. 14, appendix E).
 
-  Both are affine in the network's output. Weight 1 is no guidance; weight 0 is unconditional.
+  Both are affine in the network's output. Weight 1 is no guidance; weight 0 is unconditional. The
+  two rows of an example are neighbours, so that both are on its device.
   """
   if weight == 1.0:
     return model_of
-  twice = lambda a, b: jax.tree.map(lambda u, v: jnp.concatenate([u, v]), a, b)
+  rows = lambda u, v: jnp.stack([u, v], axis=1).reshape(-1, *u.shape[1:])
+  twice = lambda a, b: jax.tree.map(rows, a, b)
   pair = lambda u: u if u.shape[0] == 1 else twice(u, u)  # a time shared by the batch stays so
 
   def mixed(both: Array) -> Array:
-    without, given = jnp.split(both, 2)
+    without, given = both[0::2], both[1::2]
     return without + weight * (given - without)
 
   def guided(cond: conditioning.Condition) -> jump_lib.Model:

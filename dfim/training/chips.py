@@ -41,3 +41,12 @@ _CHIPS = {
 def of(device: jax.Device) -> Chip | None:
   """The figures of a device; None of an unknown kind."""
   return next((c for kind, c in _CHIPS.items() if device.device_kind.startswith(kind)), None)
+
+
+def memory(device: jax.Device) -> float | None:
+  """Bytes of a device's memory: as published, else as it says itself; None for a CPU.
+
+  The published number comes first, so that a program compiled without the device has its layout.
+  """
+  chip = of(device)
+  return chip.memory if chip else (device.memory_stats() or {}).get("bytes_limit")

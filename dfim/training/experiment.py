@@ -36,14 +36,6 @@ class Experiment(generator.Generator):
     """Shapes and dtypes of the state; allocates nothing."""
     return jax.eval_shape(self.init, jax.random.key(0))
 
-  def shardings(self) -> train_state.TrainState:
-    """The sharding of every array of the state."""
-    return parallel.of_state(self.shapes, self.mesh)
-
-  def abstract_state(self) -> train_state.TrainState:
-    """Shapes, dtypes and shardings of the state; allocates nothing."""
-    return self.placed(self.shapes)
-
   def first_state(self) -> train_state.TrainState:
     """The state at step 0, made in its places."""
     key = jax.random.key(self.config.seed)
@@ -73,12 +65,11 @@ def build(config: ml_collections.ConfigDict, *, devices: Any = None) -> Experime
     schema.check_kinds(config)
     net, loss = generator.parts(config)
     tx = generator.optimizer_of(config)
-    mesh = parallel.make_mesh(devices, config.fsdp)
-    group_size = loss.keywords.get("group_size", 1)
-    parallel.check_batch(config.batch_size, group_size, mesh, config.accumulate)
+    group_size, count = loss.keywords.get("group_size", 1), len(devices or jax.devices())
+    parallel.check_batch(config.batch_size, group_size, count, config.accumulate)
     source = generator.source_of(config, loss)
     batch, examples = generator.first_batch(config, source, net)
-    experiment = Experiment(config, mesh, net, net.apply, loss, examples, tx, source)
+    experiment = Experiment(config, devices, net, loss, examples, tx, source)
     _warn(batch["x"], experiment)
     _check_step(experiment)
   return experiment

@@ -17,7 +17,7 @@ from dfim.config import errors, resolve as resolve_lib, schema
 from dfim.core import parameterization, two_stream
 from dfim.data import examples as examples_lib
 from dfim.samplers import sampler as sampler_lib
-from dfim.training import checks, state as train_state
+from dfim.training import checks, chips, state as train_state
 
 Array = jax.Array
 
@@ -27,11 +27,23 @@ class Generator:
   """What sampling needs of an experiment; nothing that only training needs."""
 
   config: ml_collections.ConfigDict
-  mesh: jax.sharding.Mesh
+  devices: Any  # None for all
   net: Any  # the linen module
-  apply: parameterization.Apply
   loss: Callable[..., tuple[Array, dict[str, Array]]]  # with its arguments bound
   examples: examples_lib.Examples
+
+  @functools.cached_property
+  def mesh(self) -> jax.sharding.Mesh:
+    """`config.fsdp` devices share a state, or as many as its size asks for (0)."""
+    devices = jax.devices() if self.devices is None else self.devices
+    size = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(self.shapes))
+    fsdp = self.config.fsdp or parallel.default_fsdp(size, devices, chips.memory(devices[0]))
+    return parallel.make_mesh(devices, fsdp)
+
+  @functools.cached_property
+  def apply(self) -> parameterization.Apply:
+    """The network, on the mesh."""
+    return parallel.keep_rows(self.net.apply, self.mesh)
 
   @property
   def f(self) -> parameterization.Parameterization:
@@ -58,16 +70,21 @@ class Generator:
     with errors.config_errors("model", self.config.model):
       return jax.eval_shape(self.init_params, jax.random.key(0))
 
-  def abstract_average(self) -> train_state.TrainState:
-    """Shapes and shardings of a state's numbers of steps and of `ema_params`, and no more."""
+  @functools.cached_property
+  def shapes(self) -> train_state.TrainState:
+    """Shapes and dtypes of what is read of a state: its numbers of steps and `ema_params`."""
     count = jax.ShapeDtypeStruct((), jnp.int32)
     ema = {str(self.config.ema[0]): self.param_shapes}
-    return self.placed(train_state.TrainState(count, None, None, ema, None, count))
+    return train_state.TrainState(count, None, None, ema, None, count)
 
-  def placed(self, shapes: Any) -> Any:
-    """`shapes` with the sharding of every array."""
+  def shardings(self) -> train_state.TrainState:
+    """The sharding of every array of the state."""
+    return parallel.of_state(self.shapes, self.mesh)
+
+  def abstract_state(self) -> train_state.TrainState:
+    """Shapes, dtypes and shardings of the state; allocates nothing."""
     put = lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place)
-    return jax.tree.map(put, shapes, parallel.of_state(shapes, self.mesh))
+    return jax.tree.map(put, self.shapes, self.shardings())
 
   def state_of(self, params: Any, tx: optax.GradientTransformation) -> train_state.TrainState:
     """The state at step 0 that has `params`."""
@@ -125,9 +142,10 @@ def build(
   with errors.config_errors():
     schema.check_kinds(config)
     net, loss = parts(config)
-    mesh = parallel.make_mesh(devices, config.fsdp)
     examples = examples_lib.read(folder, config.batch_size)
     if examples is None:
       logging.info("%s has no %s; opening the data.", folder, examples_lib.FILE)
       _, examples = first_batch(config, source_of(config, loss), net)
-  return Generator(config, mesh, net, net.apply, loss, examples)
+    generator = Generator(config, devices, net, loss, examples)
+    generator.mesh  # noqa: B018, refuses `fsdp`
+  return generator

@@ -99,6 +99,6 @@ def flops(experiment: experiment_lib.Experiment) -> float:
   """
   net = experiment.net
   unrolled = net.clone(**{field: False for field in ("scan", "remat") if hasattr(net, field)})
-  one = dataclasses.replace(experiment, net=unrolled, apply=unrolled.apply)
-  gradient = make_gradient(one.apply, one.loss)
-  return jax.jit(gradient).lower(one.shapes, one.batch, one.root()).cost_analysis()["flops"]
+  gradient = jax.jit(make_gradient(unrolled.apply, experiment.loss))
+  shapes = dataclasses.replace(experiment, net=unrolled).shapes
+  return gradient.lower(shapes, experiment.batch, experiment.root()).cost_analysis()["flops"]

@@ -2,6 +2,7 @@
 
 import types
 
+import jax
 import pytest
 
 from dfim.training import chips
@@ -16,6 +17,13 @@ def test_a_kind_is_found_by_its_start():
   assert of("TPU v5 lite").flops == 197e12 and of("TPU v5").flops == of("TPU v5p").flops == 459e12
   assert 2 * of("TPU7x").flops == 2307e12, "two devices a chip"
   assert of("cpu") is None
+
+
+def test_memory_is_that_of_the_kind_or_of_the_device_itself():
+  unknown = types.SimpleNamespace(device_kind="GPU", memory_stats=lambda: dict(bytes_limit=7))
+  assert chips.memory(unknown) == 7
+  assert chips.memory(types.SimpleNamespace(device_kind="TPU v5 lite")) == 16 * 2**30
+  assert chips.memory(jax.devices()[0]) is None
 
 
 @pytest.mark.parametrize("kind", ["TPU v4", "TPU v5 lite", "TPU v5", "TPU v6 lite", "TPU7x"])

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from configs import consistency_digits, flow_digits, imm_digits, imm_toy, moment_forcing_walk
-from dfim import parallel, train
+from dfim import train
 from dfim.training import experiment as experiment_lib, state as train_state, step as step_lib
 
 SLOW = [consistency_digits, flow_digits]  # tests/trust/test_layouts.py has imm's
@@ -46,29 +46,6 @@ def test_one_and_eight_devices_agree(config):
   chex.assert_trees_all_close(*params, atol=5e-3)
 
 
-def test_fsdp_cuts_large_arrays_along_their_largest_axis_that_fits():
-  mesh = parallel.make_mesh(fsdp=4)
-  shapes = dict(
-    wide=jax.ShapeDtypeStruct((256, 512), jnp.float32),
-    odd=jax.ShapeDtypeStruct((257, 513), jnp.float32),
-    tall=jax.ShapeDtypeStruct((513, 256), jnp.float32),
-    small=jax.ShapeDtypeStruct((8, 8), jnp.float32),
-  )
-  cut = {k: v.spec for k, v in parallel.of_state(shapes, mesh).items()}
-  whole = jax.P()
-  assert cut == dict(wide=jax.P(None, "fsdp"), odd=whole, tall=jax.P(None, "fsdp"), small=whole)
-  assert set(v.spec for v in parallel.of_state(shapes, parallel.make_mesh()).values()) == {whole}
-
-
-def test_groups_never_straddle_devices():
-  mesh = parallel.make_mesh()
-  parallel.check_batch(64, 4, mesh)
-  with pytest.raises(ValueError, match="batch_size=48.*set objective.group_size=3 or batch_siz"):
-    parallel.check_batch(48, 4, mesh)
-  with pytest.raises(ValueError, match="batch_size=96.*4 x 8 x 2.*=64"):
-    parallel.check_batch(96, 4, mesh, 2)
-
-
 @pytest.fixture(params=["loop", pytest.param("unrolled", marks=pytest.mark.slow)])
 def either_loop(request, monkeypatch):
   """Micro-batches as a CPU takes them, and as an accelerator does."""
@@ -82,16 +59,6 @@ def test_micro_batches_are_a_loop_on_the_platform_of_the_program_not_of_the_host
   mean = jax.jit(lambda x: step_lib.accumulated(gradient, x, key, 4, 1))
   text = lambda to: mean.trace(jnp.ones((8, 1))).lower(lowering_platforms=(to,)).as_text()
   assert "while" in text("tpu") and "while" not in text("cpu")
-
-
-def test_micro_batches_are_whole_groups_and_every_row_once():
-  x = np.arange(24.0)
-  parts = parallel.micro_batches(dict(x=x, cond=dict(label=x[:, None])), 3, 4)
-  chex.assert_trees_all_equal(parts["x"], parts["cond"]["label"][..., 0])
-  assert parts["x"].shape == (3, 8) and sorted(parts["x"].flat) == list(x)
-  groups = parts["x"].reshape(6, 4)
-  np.testing.assert_array_equal(groups, groups[:, :1] + np.arange(4))
-  assert set(groups[:, 0] % 4) == {0}
 
 
 def test_micro_batches_are_steps_of_their_own_groups_and_keys(either_loop, key):
