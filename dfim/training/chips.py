@@ -1,8 +1,52 @@
-"""What the makers of accelerators publish of them."""
+"""Figures of accelerators as their makers publish them: the peaks of rooflines and rates."""
+
+import dataclasses
 
 import jax
 
+GIB = 2**30
 
-def memory(device: jax.Device) -> int | None:
-  """Bytes of a device's memory; None for a CPU."""
-  return (device.memory_stats() or {}).get("bytes_limit")
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """The peaks of one device; rates are a second, and links count what a device sends."""
+
+  flops: float  # dense, in bfloat16
+  memory: float  # bytes
+  memory_rate: float  # bytes between the memory and the chip
+  link_rate: float  # bytes to other devices of a slice, or of a host of GPUs
+  network_rate: float | None  # bytes to other slices, or other hosts of GPUs; None: not published
+
+
+# By the start of a device's `device_kind`; "TPU v5" is v5p. Sources, as of 2026-11-30:
+# TPU: docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e, tpu7x. "Bidirectional ICI bandwidth" is
+# halved, for it counts both directions. The network is that of a host over its chips. A device of
+# TPU7x is half a chip, one of v4 a whole one (megacore). v4's links: Jouppi et al., TPU v4,
+# arXiv 2304.01433, six of 50 GB/s.
+# GPUs: NVIDIA's data sheets of the SXM modules, without sparsity; NVLink halved likewise. The
+# network is one adapter a GPU, as in a DGX: 200 Gb/s of A100, else 400 Gb/s.
+_CHIPS = {
+  "TPU v4": Chip(275e12, 32 * GIB, 1.2e12, 3e11, None),
+  "TPU v5 lite": Chip(197e12, 16 * GIB, 8.19e11, 2e11, 3.125e9),
+  "TPU v5": Chip(459e12, 95 * GIB, 2.765e12, 6e11, 6.25e9),
+  "TPU v6 lite": Chip(918e12, 32 * GIB, 1.6e12, 4e11, 1.25e10),
+  "TPU7x": Chip(1153.5e12, 96 * GIB, 3.69e12, 3e11, 6.25e9),
+  "NVIDIA A100": Chip(312e12, 80e9, 2.039e12, 3e11, 2.5e10),
+  "NVIDIA H100": Chip(989e12, 80e9, 3.35e12, 4.5e11, 5e10),
+  "NVIDIA H200": Chip(989e12, 141e9, 4.8e12, 4.5e11, 5e10),
+  "NVIDIA B200": Chip(2250e12, 180e9, 8e12, 9e11, 5e10),
+}
+
+
+def of(device: jax.Device) -> Chip | None:
+  """The figures of a device; None of an unknown kind."""
+  return next((c for kind, c in _CHIPS.items() if device.device_kind.startswith(kind)), None)
+
+
+def memory(device: jax.Device) -> float | None:
+  """Bytes of a device's memory: as published, else as it says itself; None for a CPU.
+
+  The published number comes first, so that a program compiled without the device has its layout.
+  """
+  chip = of(device)
+  return chip.memory if chip else (device.memory_stats() or {}).get("bytes_limit")

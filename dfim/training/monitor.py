@@ -16,24 +16,18 @@ import jax
 import ml_collections
 
 from dfim.config.errors import ConfigError
-from dfim.training import experiment as experiment_lib, step as step_lib, writer as writer_lib
+from dfim.training import (
+  chips,
+  experiment as experiment_lib,
+  step as step_lib,
+  writer as writer_lib,
+)
 
 # Logged numbers that depend on the machine: no two runs agree in them.
 MACHINE = frozenset(
   "steps_per_second flops_per_second share_of_peak waiting_for_data waiting_for_saving memory_bytes"
   " compilations".split()
 )
-# Dense bfloat16 FLOP/s of one device, as their makers print it, by the start of its `device_kind`.
-_PEAK = {
-  "NVIDIA A100": 312e12,
-  "NVIDIA H100": 989e12,
-  "NVIDIA H200": 989e12,
-  "NVIDIA B200": 2250e12,
-  "TPU v4": 275e12,
-  "TPU v5 lite": 197e12,
-  "TPU v5": 459e12,
-  "TPU v6 lite": 918e12,
-}
 _LOGGED_WAIT = 0.1  # the smallest share of the time that the line mentions
 
 
@@ -115,25 +109,20 @@ def make_log(
   """Builds `log(step, metrics)`: the progress line, and all numbers to the writer."""
   device, count = experiment.mesh.local_devices[0], experiment.mesh.size
   flops = functools.cache(functools.partial(step_lib.flops, experiment))
-  peak = peak_flops(device)
+  chip = chips.of(device)
 
   def log(n: int, metrics: dict[str, Any]) -> None:
     text, rates = progress.line(n, metrics)
     if rates:
       rates["flops_per_second"] = flops() * rates["steps_per_second"]
-      if peak:
-        rates["share_of_peak"] = rates["flops_per_second"] / (peak * count)
+      if chip:
+        rates["share_of_peak"] = rates["flops_per_second"] / (chip.flops * count)
         text += f"  {rates['share_of_peak']:.0%} of peak"
     logging.info("%s", text)
     machine = dict(memory_bytes=memory(device), compilations=compilations.count)
     writer.scalars(n, {**metrics, **rates, **machine})
 
   return log
-
-
-def peak_flops(device: jax.Device) -> float | None:
-  """FLOP/s of one device; None for an unknown kind."""
-  return next((peak for kind, peak in _PEAK.items() if device.device_kind.startswith(kind)), None)
 
 
 def memory(device: jax.Device) -> int:

@@ -97,13 +97,10 @@ def test_compilations_are_counted_while_open():
   assert compilations.count == inside
 
 
-def test_memory_grows_with_an_array_that_is_held_and_peaks_are_of_the_kind():
+def test_memory_grows_with_an_array_that_is_held():
   before = monitor.memory(jax.devices()[0])
   held = np.ones(25_000_000)
   assert monitor.memory(jax.devices()[0]) - before > 0.75 * held.nbytes
-  of = lambda kind: monitor.peak_flops(types.SimpleNamespace(device_kind=kind))
-  assert of("NVIDIA H200") == 989e12 and of("TPU v5 lite") == 197e12 and of("TPU v5p") == 459e12
-  assert of("cpu") is None
 
 
 @pytest.mark.slow

@@ -50,7 +50,15 @@ def test_one_and_eight_devices_agree(config):
 def either_loop(request, monkeypatch):
   """Micro-batches as a CPU takes them, and as an accelerator does."""
   if request.param == "loop":
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    as_accelerator = lambda *args, cpu, default: default(*args)
+    monkeypatch.setattr(jax.lax, "platform_dependent", as_accelerator)
+
+
+def test_micro_batches_are_a_loop_on_the_platform_of_the_program_not_of_the_host(key):
+  gradient = lambda part, key: ((jnp.sum(part), {}), jnp.sum(part))
+  mean = jax.jit(lambda x: step_lib.accumulated(gradient, x, key, 4, 1))
+  text = lambda to: mean.trace(jnp.ones((8, 1))).lower(lowering_platforms=(to,)).as_text()
+  assert "while" in text("tpu") and "while" not in text("cpu")
 
 
 def test_micro_batches_are_steps_of_their_own_groups_and_keys(either_loop, key):
