@@ -39,6 +39,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     dataset="cifar10",
     split="train",
     data_dir="~/tensorflow_datasets",
+    shape=(32, 32, 3),
     flip=True,
     augment=dict(name="data.images.augment.EDM", rate=0.12, squeeze_turned=1.0),
   )
@@ -95,6 +96,7 @@ def npz(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   c.data = dict(
     name="data.images.cifar.cifar10",
     path="cifar10.npz",
+    shape=(32, 32, 3),
     split="train",
     flip=True,
     augment=c.data.augment,

@@ -44,7 +44,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c.batch_size = 4096
   c.accumulate = 1
   c.fsdp = -1
-  c.data = dict(name="data.images.latents.latents", path="latents")
+  c.data = dict(name="data.images.latents.latents", path="latents", shape=(32, 32, 4))
   c.model = dict(
     name="models.dit.DiT",
     patch=2,

@@ -21,7 +21,7 @@ from dfim.io import atomic
 # Fields that may not change within a run; steps, accumulate, logging, evaluators ... may.
 FIXED = "seed batch_size data model objective optimizer ema refresh_every".split()
 # Fields below them that may: where the data are and how they are read; the stream is the same.
-FREE = "data.path data.data_dir data.workers data.threads data.augment.threads".split()
+FREE = "data.path data.data_dir data.shape data.workers data.threads data.augment.threads".split()
 
 
 def check(workdir: str, config: ml_collections.ConfigDict, fields: Sequence[str] = FIXED) -> None:

@@ -1,5 +1,6 @@
 """What sampling needs to know of the data, kept in a run's folder: `examples.npz`."""
 
+from collections.abc import Sequence
 import dataclasses
 import os
 import pathlib
@@ -9,6 +10,7 @@ import jax
 import numpy as np
 
 from dfim.core import conditioning
+from dfim.data.images import augment
 from dfim.io import atomic, npz
 
 FILE = "examples.npz"
@@ -29,6 +31,15 @@ def of_batch(batch: dict[str, Any], labels: tuple[int, ...]) -> Examples:
   shaped = lambda a: jax.ShapeDtypeStruct(a.shape, jax.dtypes.canonicalize_dtype(a.dtype))
   cond = conditioning.hide(batch.get("cond"), batch.get("mask"))  # padding may hold anything
   return Examples(jax.tree.map(shaped, batch), labels, conditioning.per_token(jax.device_get(cond)))
+
+
+def of_shape(shape: Sequence[int], rows: int, classes: int, *, augmented: bool) -> Examples:
+  """The form of `rows` examples of this shape, without data; all of `classes` occur."""
+  form = lambda dims, dtype: jax.ShapeDtypeStruct((rows, *dims), dtype)
+  cond = dict(label=form((), np.int32)) if classes else {}
+  cond |= dict(augment=form((augment.LABELS,), np.float32)) if augmented else {}
+  batch = dict(x=form(shape, np.float32)) | (dict(cond=cond) if cond else {})
+  return Examples(batch, tuple(range(classes)))
 
 
 def write(workdir: str | os.PathLike, examples: Examples, count: int) -> None:

@@ -140,6 +140,21 @@ def first_batch(found: dict[str, Any], net: Any) -> None:
     raise FieldError("model.num_classes", classes, "the data have no labels; set it to 0.")
 
 
+def stated_shape(stated: Any) -> tuple[int, ...] | None:
+  """The config's `data.shape`, the shape of one example; None where it states none."""
+  if stated is None:
+    return None
+  if not isinstance(stated, list | tuple) or not stated:
+    raise FieldError("data.shape", stated, "give the shape of one example, as (32, 32, 3).")
+  return tuple(inputs.whole(n, "data.shape", low=1) for n in stated)
+
+
+def shape(stated: Any, found: tuple[int, ...]) -> None:
+  """Refuses examples of another shape than `data.shape` states."""
+  if stated_shape(stated) not in (None, found):
+    raise FieldError("data.shape", stated, f"the data have examples of {found}; set it to that.")
+
+
 def _read(found: dict[str, Any]) -> dict[str, np.ndarray]:
   """The conditions that a network will read: what is padding may hold anything."""
   return jax.device_get(conditioning.hide(found.get("cond"), found.get("mask"))) or {}

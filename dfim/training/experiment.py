@@ -58,8 +58,13 @@ class Experiment(generator.Generator):
       yield parallel.put_batch(batch, self.mesh)
 
 
-def build(config: ml_collections.ConfigDict, *, devices: Any = None) -> Experiment:
-  """Resolves `config` and traces one training step; a ConfigError names the field that is wrong."""
+def build(
+  config: ml_collections.ConfigDict, *, devices: Any = None, examples: Any = None
+) -> Experiment:
+  """Resolves `config` and traces one training step; a ConfigError names the field that is wrong.
+
+  `examples`, see `generator.stated_examples`, stand for data that are not opened.
+  """
   config = schema.complete(config)
   with errors.config_errors():
     schema.check_kinds(config)
@@ -68,9 +73,12 @@ def build(config: ml_collections.ConfigDict, *, devices: Any = None) -> Experime
     group_size, count = loss.keywords.get("group_size", 1), len(devices or jax.devices())
     parallel.check_batch(config.batch_size, group_size, count, config.accumulate)
     source = generator.source_of(config, loss)
-    batch, examples = generator.first_batch(config, source, net)
+    batch = None
+    if examples is None:
+      batch, examples = generator.first_batch(config, source, net)
     experiment = Experiment(config, devices, net, loss, examples, tx, source)
-    _warn(batch["x"], experiment)
+    if batch is not None:
+      _warn(batch["x"], experiment)
     _check_step(experiment)
   return experiment
 

@@ -115,11 +115,16 @@ def optimizer_of(config: ml_collections.ConfigDict) -> optax.GradientTransformat
 
 def source_of(config: ml_collections.ConfigDict, loss: Callable[..., Any]) -> Callable[..., Any]:
   """The source of a config's data, `(start, process) -> batches`."""
-  source = resolve_lib.resolve(config.data, "data")
+  spec = {key: value for key, value in config.data.to_dict().items() if key != "shape"}
+  source = resolve_lib.resolve(spec, "data")
   if not callable(source):
     raise errors.ConfigError("data: gives no batches; name a source, as data.images.digits.digits.")
-  read = config.batch_size * two_stream.of(loss.keywords).reference
-  return functools.partial(source, batch_size=read, seed=config.seed)
+  return functools.partial(source, batch_size=_rows_read(config, loss), seed=config.seed)
+
+
+def _rows_read(config: ml_collections.ConfigDict, loss: Callable[..., Any]) -> int:
+  """Examples of a global batch, with those that serve as the reference batch alone."""
+  return config.batch_size * two_stream.of(loss.keywords).reference
 
 
 def first_batch(
@@ -130,8 +135,19 @@ def first_batch(
     stream = source()
     batch = next(stream)
     checks.first_batch(batch, net)
+  checks.shape(config.data.get("shape"), batch["x"].shape[1:])
   labels = checks.labels(getattr(stream, "labels", None), net)
   return batch, examples_lib.of_batch(batch, labels)
+
+
+def stated_examples(config: ml_collections.ConfigDict) -> examples_lib.Examples | None:
+  """The form of a complete config's batches by `data.shape`, without its data; None without it."""
+  shape = checks.stated_shape(config.data.get("shape"))
+  if shape is None:
+    return None
+  net, loss = parts(config)
+  classes, augmented = getattr(net, "num_classes", 0), config.data.get("augment") is not None
+  return examples_lib.of_shape(shape, _rows_read(config, loss), classes, augmented=augmented)
 
 
 def build(

@@ -4,13 +4,15 @@ import jax
 import numpy as np
 import pytest
 
-from configs import forcing_series, imm_digits
+from configs import forcing_series, imm_cifar, imm_digits, imm_imagenet256
 from dfim import sample, train
 from dfim.checkpoints import checkpoint
-from dfim.config.errors import ConfigError
+from dfim.config import schema
+from dfim.config.errors import ConfigError, FieldError
 from dfim.data import examples
 from dfim.interop import export
-from dfim.training import generator
+from dfim.training import experiment, generator
+from tests.test_configs import with_stand_in
 
 ONE = jax.devices()[:1]
 
@@ -105,3 +107,43 @@ def test_a_sequence_is_drawn_with_the_conditions_of_training(tmp_path):
   drawn = [np.load(p)["steps_2"] for p in (path.with_suffix(".npz"),)]
   assert np.isfinite(drawn).all()
   assert path.read_bytes() == (tmp_path / "samples" / "2.png").read_bytes()
+
+
+@pytest.mark.parametrize("module", [imm_cifar, imm_imagenet256], ids=lambda m: m.__name__)
+def test_the_stated_form_is_that_of_the_data_for_all_that_a_network_reads(module, tmp_path):
+  config = module.get_config("smoke")
+  built = experiment.build(
+    with_stand_in(config.copy_and_resolve_references(), tmp_path), devices=ONE
+  )
+  stated = generator.stated_examples(schema.complete(config))
+  assert stated.batch["x"] == built.batch["x"]
+  cond = built.batch["cond"]
+  read = {k: a for k, a in cond.items() if k != "label" or config.model.get("num_classes")}
+  assert stated.batch["cond"] == read
+  assert stated.labels == tuple(range(config.model.get("num_classes", 0)))
+
+
+def test_an_experiment_with_a_stated_form_opens_no_data():
+  config = imm_imagenet256.get_config("smoke")
+  config.data.path = "/none"
+  examples_of = generator.stated_examples(schema.complete(config))
+  built = experiment.build(config, devices=ONE, examples=examples_of)
+  assert built.batch["x"].shape == (32, 32, 32, 4)
+  with pytest.raises(ConfigError, match="/none"):
+    experiment.build(config, devices=ONE)
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (8, 8), (), 8, (8, 8, 0), (8.0, 8, 1)], ids=str)
+def test_data_of_another_shape_than_stated_are_refused(shape):
+  config = imm_digits.get_config("smoke")
+  config.data.shape = shape
+  with pytest.raises(FieldError) as error:
+    experiment.build(config, devices=ONE)
+  assert error.value.field == "data.shape"
+
+
+def test_data_of_the_stated_shape_are_the_same_data():
+  plain, stated = (imm_digits.get_config("smoke") for _ in range(2))
+  stated.data.shape = (8, 8, 1)
+  batches = [next(experiment.build(c, devices=ONE).source())["x"] for c in (plain, stated)]
+  np.testing.assert_array_equal(*batches)
