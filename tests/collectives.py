@@ -13,7 +13,7 @@ from dfim.training import experiment as experiment_lib, generator
 
 CONFIGS = {
   "dit": (imm_imagenet256, dict(depth=4, width=64, heads=2, num_classes=99, remat=True), 128),
-  "unet": (imm_cifar, dict(channels=16, multipliers=(1, 1), blocks=1), 32),
+  "unet": (imm_cifar, dict(channels=16, multipliers=(1,), blocks=1, attention_resolutions=(8,)), 256),
   "causal_transformer": (forcing_walk, dict(width=128), 32768),
   "two_streams": (moment_forcing_walk, dict(width=128), 8192),
 }
@@ -27,6 +27,8 @@ def experiment_of(name):
   config = module.get_config()
   config.model.update(model)
   config.update(batch_size=batch_size, fsdp=-1)
+  if name == "unet":  # larger images take minutes to compile
+    config.data.shape = (8, 8, 3)
   return experiment_lib.build(config, examples=generator.stated_examples(config))
 
 
