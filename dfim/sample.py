@@ -47,7 +47,7 @@ def make_draw(generator: Generator) -> Draw:
   """
   sampler = generator.sampler
   draw_rows = _draw_rows(generator, sampler)
-  labels, repeats, size = generator.examples.labels, _Repeats(), _rows(generator)
+  labels, repeats, size = generator.examples.labels, _Repeats(), rows_at_a_time(generator)
 
   def draw(
     params: Any,
@@ -127,7 +127,7 @@ def _arguments(generator: Generator, rows: int) -> tuple[Any, ...]:
   return jax.ShapeDtypeStruct((rows,), jnp.int32), dict(cond=cond) if cond else {}, 0
 
 
-def _rows(generator: Generator) -> int:
+def rows_at_a_time(generator: Generator) -> int:
   """Samples drawn at a time: the sampler's chunk, or more, so that each device has as many."""
   devices = generator.mesh.size
   return -(-generator.sampler.chunk // devices) * devices
@@ -137,7 +137,9 @@ def lower_draw(generator: Generator, steps: int) -> jax.stages.Lowered:
   """The program that `make_draw` compiles for `steps` steps, without any weights."""
   params = generator.ema_params(generator.abstract_state())
   draw_rows = _draw_rows(generator, generator.sampler)
-  return draw_rows.lower(params, *_arguments(generator, _rows(generator)), steps=steps, length=None)
+  return draw_rows.lower(
+    params, *_arguments(generator, rows_at_a_time(generator)), steps=steps, length=None
+  )
 
 
 def _report(chunks: Array, of: int) -> None:
