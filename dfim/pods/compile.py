@@ -16,7 +16,7 @@ import ml_collections
 
 from dfim import parallel, sample, train
 from dfim.config import errors, schema
-from dfim.config.errors import FieldError
+from dfim.config.errors import ConfigError, FieldError
 from dfim.io import atomic
 from dfim.pods import report, rows as rows_lib, topology as topology_lib
 from dfim.training import chips, experiment as experiment_lib, generator
@@ -63,7 +63,12 @@ def _build(config: ml_collections.ConfigDict, devices: list[Any]) -> experiment_
   with errors.config_errors():
     schema.check_kinds(complete)
     examples = generator.stated_examples(complete)
-  return experiment_lib.build(config, devices=devices, examples=examples)
+  try:
+    return experiment_lib.build(config, devices=devices, examples=examples)
+  except ConfigError as error:
+    if examples is not None or not str(error).startswith("data"):
+      raise
+    raise ConfigError(f"{error}; or do without: set data.shape, as (32, 32, 3).") from error
 
 
 def compile_program(

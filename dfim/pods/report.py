@@ -18,7 +18,7 @@ def heading(experiment: experiment_lib.Experiment, topology: str, slices: int) -
     [
       f"{f'{slices} x ' if slices > 1 else ''}{topology}: {mesh.size} x {device.device_kind}.",
       f"Peaks of one: {chip.flops / 1e12:.4g} TFLOP/s in bfloat16, {peaks}.",
-      f"Each computes {rows} examples at a time; {fsdp} share a copy of the state.",
+      f"Each has {rows} examples at a time; a copy of the state is on {fsdp} of them.",
       "Memory and collectives are compiled, times are estimated by the peaks; nothing is measured.",
     ]
   )

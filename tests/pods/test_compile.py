@@ -5,7 +5,7 @@ import json
 import jax
 import pytest
 
-from configs import imm_imagenet256
+from configs import imm_fashion, imm_imagenet256
 from dfim.config import schema
 from dfim.config.errors import ConfigError, FieldError
 from dfim.pods import advice, compile as compile_lib, counts, hlo, rows as rows_lib
@@ -109,6 +109,13 @@ def test_a_program_larger_than_a_chip_ends_with_the_fix(compiled, capsys):
 def test_a_wrong_config_is_refused_before_anything_is_compiled(changes, field, compiled):
   with pytest.raises(ConfigError, match=f"^{field}"):
     compiled(imagenet(**changes))
+
+
+def test_data_that_are_absent_are_refused_with_the_way_without_them(compiled):
+  config = imm_fashion.get_config("smoke")
+  config.data.path = "/none"
+  with pytest.raises(ConfigError, match="^data.path.*/none.*data.shape"):
+    compiled(config)
 
 
 def test_slices_of_a_chip_without_a_published_network_are_refused(compiled):
