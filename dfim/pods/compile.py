@@ -21,6 +21,8 @@ from dfim.io import atomic
 from dfim.pods import report, rows as rows_lib, topology as topology_lib
 from dfim.training import chips, experiment as experiment_lib, generator
 
+_OF_GPUS = dict(xla_gpu_enable_triton_gemm=False)  # which looks for tiles on a GPU, or fails
+
 
 class DoesNotFitError(Exception):
   """A program needs more memory than a chip has."""
@@ -78,9 +80,10 @@ def compile_program(
   row = rows_lib.Row(experiment, steps)
   logging.info("Compiling: %s. It takes minutes.", row.program)
   lowered = _lower_step(experiment) if steps is None else sample.lower_draw(experiment, steps)
+  gpu = experiment.mesh.devices.flat[0].platform == "gpu"
   start = time.monotonic()
   try:
-    compiled = lowered.compile()
+    compiled = lowered.compile(compiler_options=_OF_GPUS if gpu else None)
   except jax.errors.JaxRuntimeError as error:
     if (memory := rows_lib.refusal(str(error))) is None:
       raise

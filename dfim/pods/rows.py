@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from dfim import sample
-from dfim.pods import advice, counts as counts_lib, roofline
+from dfim.pods import advice, counts as counts_lib, roofline, topology
 from dfim.training import chips, experiment as experiment_lib, step as step_lib
 
 _REFUSED = re.compile(r"Used ([\d.]+)([KMG]?) of ([\d.]+)([KMG]?) hbm")
@@ -45,7 +45,8 @@ class Row:
   def compiled(self, memory: Any, text: str) -> dict[str, Any]:
     """The row of a program that compiles, by its `memory_analysis()` and `as_text()`."""
     counts = counts_lib.count(text, self.experiment.mesh.size)
-    times, found = roofline.of(counts, self.chip), _memory(memory, self.chip)
+    domains = topology.domains(self.experiment.mesh.devices.flat)
+    times, found = roofline.of(counts, self.chip, domains), _memory(memory, self.chip)
     row = self._common() | self._verdict(found)
     row |= dict(
       collectives={kind: [n, size / 1e9] for kind, (n, size) in counts.by_kind().items()},

@@ -30,7 +30,7 @@ def test_products_in_a_loop_count_as_often_as_they_run(length):
     return jax.lax.scan(lambda c, _: (jnp.tanh(c @ w), None), x, None, length=length)[0]
 
   found = counted(f, jnp.ones((32, 64)), jnp.ones((64, 64)))
-  assert found.flops == found.passes == 2 * 32 * 64 * 64 * length
+  assert found.products == dict(default=2 * 32 * 64 * 64 * length) and found.flops > 0
   assert found.unknown_loops == 0
 
 
@@ -66,18 +66,45 @@ def test_a_batched_product_that_a_tpu_writes_as_a_convolution_counts_as_a_produc
 
 
 @pytest.mark.parametrize(
-  "dtype,precision,passes",
-  [("f32", "highest,highest", 6), ("f32", "default,high", 3), ("bf16", "highest,highest", 1)],
+  "dtype,stated,precision",
+  [
+    ("f32", "highest,highest", "highest"),
+    ("f32", "default,high", "high"),
+    ("f32", "default,default", "default"),
+    ("bf16", "highest,highest", ""),
+  ],
 )
-def test_float32_of_high_precision_takes_more_passes(dtype, precision, passes):
+def test_products_are_told_apart_by_their_precision(dtype, stated, precision):
   text = program(
     f"%a = {dtype}[8,4]{{1,0}} parameter(0)",
     f"%b = {dtype}[4,2]{{1,0}} parameter(1)",
     "ROOT %d = f32[8,2]{1,0} dot(%a, %b), lhs_contracting_dims={1}, rhs_contracting_dims={0}, "
-    f"operand_precision={{{precision}}}",
+    f"operand_precision={{{stated}}}",
   )
-  found = counts.count(text, 1)
-  assert found.flops == 2 * 8 * 4 * 2 and found.passes == passes * found.flops
+  assert counts.count(text, 1).products == {precision: 2 * 8 * 4 * 2}
+
+
+def test_the_libraries_of_a_gpu_are_counted_as_products_and_convolutions():
+  """Forward and backward of a convolution have the same products."""
+  of_gemm = '"lhs_contracting_dimensions":["0"],"rhs_contracting_dimensions":["0"]'
+  end = "window={size=3x3 pad=1_1x1_1}, dim_labels=b01f_o01i->b01f, custom_call_target="
+  end += '"__cudnn$conv'
+  text = program(
+    "%w = f32[64,8]{1,0} parameter(0)",
+    "%v = f32[64,5]{1,0} parameter(1)",
+    '%m = (f32[8,5]{1,0}, s8[9]{0}) custom-call(%w, %v), custom_call_target="__cublas$lt$matmul", '
+    f'backend_config={{{of_gemm},"operand_precision":["HIGHEST","DEFAULT"]}}',
+    "%x = bf16[2,6,7,3]{3,2,1,0} parameter(2)",
+    "%k = bf16[5,3,3,3]{3,2,1,0} parameter(3)",
+    "%y = bf16[2,6,7,5]{3,2,1,0} parameter(4)",
+    f'%f = (bf16[2,6,7,5]{{0}}, u8[0]{{0}}) custom-call(%x, %k), {end}Forward"',
+    f'%i = (bf16[2,6,7,3]{{0}}, u8[0]{{0}}) custom-call(%y, %k), {end}BackwardInput"',
+    f'%g = (bf16[5,3,3,3]{{0}}, u8[0]{{0}}) custom-call(%x, %y), {end}BackwardFilter"',
+  )
+  pairs = (3 * 6 - 2) * (3 * 7 - 2)  # at the edges a window meets the image in two places alone
+  convolution = 2 * 2 * 3 * 5 * pairs
+  wanted = {"highest": 2 * 64 * 8 * 5, "": 3 * convolution}
+  assert counts.count(text, 1).products == wanted
 
 
 @pytest.mark.parametrize("length", [1, 6])
