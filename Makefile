@@ -3,13 +3,15 @@
 # make test   set up, the fast tests
 # make slow   set up, the slow tests too
 # make trust  set up, kills, damage, layouts and faults by the dozen: up to an hour
+# make pods   compile every recipe for TPU slices that are not there, into results/pods.csv: two hours
 # Another Python: make demo PYTHON=python3.12 VENV=.venv312
 
 PYTHON ?= python3
 VENV ?= .venv
+TPU_VENV ?= .venv-tpu
 RUN = $(VENV)/bin/python
 
-.PHONY: setup demo check test slow trust lint
+.PHONY: setup demo check test slow trust pods lint
 
 setup: $(VENV)/ready
 
@@ -37,6 +39,14 @@ slow: setup
 trust: setup
 	TRUST_FULL=1 JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(RUN) -m pytest -n 2 --dist worksteal tests/trust -m 'slow or not slow' --timeout=3600 --junitxml=runs/trust.xml
 	$(RUN) -m tests.trust.report runs/trust.xml
+
+$(TPU_VENV)/ready: setup.py
+	$(PYTHON) -m venv $(TPU_VENV)
+	$(TPU_VENV)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --editable '.[test,tpu]'
+	@touch $@
+
+pods: $(TPU_VENV)/ready
+	$(TPU_VENV)/bin/python -m benchmarks.pods
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -41,6 +41,8 @@ setuptools.setup(
     "tfds": ["array_record>=0.8", "grain>=0.2.16", "importlib_resources>=6"],
     # preparing the official tfds sets, and clu's own TensorBoard writers
     "tensorflow": ["tensorflow-cpu>=2.18", "tensorboard>=2.18"],
+    # --mode=compile: libtpu, which compiles for TPUs also where there is none
+    "tpu": ["jax[tpu]>=0.10,<0.13; platform_system == 'Linux' and platform_machine == 'x86_64'"],
     # figures of the benchmarks and of the Colabs
     "plot": ["matplotlib>=3.8"],
     # the test suite: runner, time limits, two processes at a time, executed notebooks, hostile

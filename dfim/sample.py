@@ -47,7 +47,7 @@ def make_draw(generator: Generator) -> Draw:
   """
   sampler = generator.sampler
   draw_rows = _draw_rows(generator, sampler)
-  labels, repeats, devices = generator.examples.labels, _Repeats(), generator.mesh.size
+  labels, repeats, size = generator.examples.labels, _Repeats(), rows_at_a_time(generator)
 
   def draw(
     params: Any,
@@ -67,7 +67,7 @@ def make_draw(generator: Generator) -> Draw:
     offered = dict(context=context, cond=cond, length=length, lengths=lengths)
     given = given_lib.check(generator.batch, generator.net, count, labels=labels, **offered)
     repeats.notice(first, count, steps, position, given.get("context"))
-    size, chunks = -(-sampler.chunk // devices) * devices, []  # each device draws its share
+    chunks = []
     for n in range(0, count, size):  # the last chunk is drawn whole, then cut
       rows = np.minimum(np.arange(n, n + size), count - 1)
       part = jax.tree.map(lambda a: a[rows], given)  # noqa: B023
@@ -113,13 +113,33 @@ def _draw_rows(generator: Generator, sampler: Sampler) -> Callable[..., Array]:
 
   with config_errors("sampler", generator.config.sampler):
     _check_sampler(generator, sampler)
-    cond = conditioning.per_token(generator.batch.get("cond"))
-    like = dict(cond={k: jnp.zeros((2, *a.shape[1:]), a.dtype) for k, a in cond.items()})
     for steps in sampler.steps:
       one = functools.partial(draw_rows, steps=steps)
-      jax.eval_shape(one, generator.param_shapes, jnp.arange(2), like if cond else {}, 0)
+      jax.eval_shape(one, generator.param_shapes, *_arguments(generator, 2))
   everywhere = jax.NamedSharding(mesh, jax.P())
   return jax.jit(draw_rows, static_argnames=("steps", "length"), out_shardings=everywhere)
+
+
+def _arguments(generator: Generator, rows: int) -> tuple[Any, ...]:
+  """Shapes of what `draw_rows` takes after the parameters, for as many `rows`."""
+  like = lambda a: jax.ShapeDtypeStruct((rows, *a.shape[1:]), a.dtype)
+  cond = jax.tree.map(like, conditioning.per_token(generator.batch.get("cond")))
+  return jax.ShapeDtypeStruct((rows,), jnp.int32), dict(cond=cond) if cond else {}, 0
+
+
+def rows_at_a_time(generator: Generator) -> int:
+  """Samples drawn at a time: the sampler's chunk, or more, so that each device has as many."""
+  devices = generator.mesh.size
+  return -(-generator.sampler.chunk // devices) * devices
+
+
+def lower_draw(generator: Generator, steps: int) -> jax.stages.Lowered:
+  """The program that `make_draw` compiles for `steps` steps, without any weights."""
+  params = generator.ema_params(generator.abstract_state())
+  draw_rows = _draw_rows(generator, generator.sampler)
+  return draw_rows.lower(
+    params, *_arguments(generator, rows_at_a_time(generator)), steps=steps, length=None
+  )
 
 
 def _report(chunks: Array, of: int) -> None:

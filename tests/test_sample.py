@@ -52,6 +52,18 @@ def test_a_sample_does_not_depend_on_its_batch(step):
   assert len(np.unique(all_of_them[:, 0, 0, 0])) == 24
 
 
+@pytest.mark.parametrize("module", [imm_digits, forcing_series], ids=lambda m: m.__name__)
+def test_the_program_lowered_without_weights_is_the_one_that_draws(module):
+  experiment = build(module, chunk=4)
+  params, steps = params_of(experiment), experiment.sampler.steps[0]
+  rng, given = np.random.default_rng(0), {}
+  if cond := {name: a[:4] for name, a in experiment.examples.cond.items()}:
+    given = dict(cond={name: rng.normal(size=a.shape).astype(a.dtype) for name, a in cond.items()})
+  program = sample.lower_draw(experiment, steps).compile()
+  drawn = sample.make_draw(experiment)(params, 4, steps, **given)
+  np.testing.assert_array_equal(program(params, np.arange(4, dtype=np.int32), given, 0), drawn)
+
+
 def test_labels_count_through_the_classes_and_guidance_uses_them():
   experiment = build()
   params = params_of(experiment)

@@ -26,6 +26,13 @@ def test_memory_is_that_of_the_kind_or_of_the_device_itself():
   assert chips.memory(jax.devices()[0]) is None
 
 
+def test_float32_costs_more_than_bfloat16_as_precision_rises():
+  tpu, gpu = of("TPU v5 lite"), of("NVIDIA H100")
+  order = ("", "default", "high", "highest")
+  assert [tpu.passes(p) for p in order] == [1, 1, 3, 6]
+  assert [gpu.passes(p) for p in order] == [1, 2, 2, 15], "TF32, and 67 TFLOP/s without"
+
+
 @pytest.mark.parametrize("kind", ["TPU v4", "TPU v5 lite", "TPU v5", "TPU v6 lite", "TPU7x"])
 def test_memory_is_slower_than_products_and_links_slower_than_memory(kind):
   """In FLOPs, bytes and seconds; a product needs 100 to 1,000 FLOPs a byte to be worth it."""
