@@ -115,7 +115,7 @@ def check(name, found):
   "name", ["dit", *(pytest.param(n, marks=pytest.mark.slow) for n in list(collectives.CONFIGS)[1:])]
 )
 def test_no_activation_leaves_its_device(name):
-  check(name, collectives.largest(collectives.step_of(collectives.experiment_of(name))))
+  check(name, collectives.largest(collectives.experiment_of(name)))
 
 
 @pytest.mark.slow
@@ -129,5 +129,5 @@ def test_nor_on_sixteen_devices():
 @pytest.mark.slow
 def test_without_constraints_the_batch_is_gathered(monkeypatch):
   monkeypatch.setattr(parallel, "keep_rows", lambda apply, mesh: apply)
-  found = collectives.largest(collectives.step_of(collectives.experiment_of("dit")))
+  found = collectives.largest(collectives.experiment_of("dit"))
   assert found["all-gather"] > limit_of("dit", (128, 32, 32, 4))
