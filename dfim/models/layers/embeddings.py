@@ -1,6 +1,8 @@
 """Embeddings of times and labels: `[B, 1, 1, W]` for an image, `[B, T, W]` for tokens."""
 
 from collections.abc import Mapping
+import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -72,12 +74,13 @@ class TimeMLP(nn.Module):
 
   width: int
   init: nn.initializers.Initializer
+  precision: Any = linear.HIGHEST
 
   @nn.compact
   def __call__(self, sinusoids: Array) -> Array:
     """`[..., F]` to `[..., width]`."""
-    given = dict(features=self.width, kernel_init=self.init, dot_general=linear.as_rows)
-    return nn.Dense(name="layer1", **given)(nn.silu(nn.Dense(name="layer0", **given)(sinusoids)))
+    layer = functools.partial(linear.time_dense, self.width, self.init, precision=self.precision)
+    return layer("layer1")(nn.silu(layer("layer0")(sinusoids)))
 
 
 class LabelEmbedding(nn.Module):
@@ -111,12 +114,14 @@ class Conditioning(nn.Module):
   time_scale: float
   sinusoids: int = 256
   init: nn.initializers.Initializer = nn.initializers.normal(0.02)
+  precision: Any = linear.HIGHEST
 
   @nn.compact
   def __call__(self, s: Array, t: Array, cond: Cond) -> Array:
     """Times `[..., 1]` to `[..., width]`, with size-1 axes where they have them."""
     first, second = network_times(s, t, self.second_time, self.time_scale)
-    emb = TimeMLP(self.width, self.init, name="t")(dit_sinusoids(first, self.sinusoids))
-    emb += TimeMLP(self.width, self.init, name="s")(dit_sinusoids(second, self.sinusoids))
+    mlp = functools.partial(TimeMLP, self.width, self.init, self.precision)
+    emb = mlp(name="t")(dit_sinusoids(first, self.sinusoids))
+    emb += mlp(name="s")(dit_sinusoids(second, self.sinusoids))
     label = LabelEmbedding(self.num_classes, self.width, self.init, name="label")
     return emb + label(cond, t.ndim)
