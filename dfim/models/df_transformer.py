@@ -43,14 +43,14 @@ class ReleasedTransformer(nn.Module):
         raise ValueError(f"cond.{name} of {conditioning.describe(a)}: give floating [B, T, C].")
     if self.width % self.heads or self.width % 4:
       raise FieldError("width", self.width, f"is no multiple of heads={self.heads} and of 4")
-    level = embeddings.network_times(s, t, "s", self.time_scale)[0] - 1.0
-    level = embeddings.ddpm_sinusoids(level, self.width // 2)
+    level = self.time_scale * embeddings.network_times(s, t, "s")[0] - 1.0
+    level = embeddings.ddpm_sinusoids(level, 1.0, self.width // 2)
     level = jnp.broadcast_to(level, (*x.shape[:2], self.width // 2))
     parts = jnp.concatenate([x, level, *self._vectors(x, cond)], axis=-1)
     h = nn.relu(_linear(self.width, None, "input0", precision=linear.HIGHEST)(parts))
     h = _linear(self.width, self.dtype, "input1")(h)
     position = jnp.arange(x.shape[1], dtype=level.dtype).reshape(1, -1, 1)
-    h += embeddings.ddpm_sinusoids(position, self.width).astype(h.dtype)
+    h += embeddings.ddpm_sinusoids(position, 1.0, self.width).astype(h.dtype)
     mask = jnp.tri(x.shape[1], dtype=bool) if self.causal else None
     for i in range(self.depth):
       h = Block(self.heads, self.mlp_width, self.dtype, name=f"block{i}")(h, mask)
