@@ -55,7 +55,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     second_time="s",
     dtype=None,
     time_scale=1000.0,
-    remat=False,
+    remat="none",
     scan=True,
   )
   c.objective = dict(

@@ -97,8 +97,8 @@ def flops(experiment: experiment_lib.Experiment) -> float:
 
   Without rematerialization or the layers' loop, whose body XLA counts once; compiles nothing.
   """
-  net = experiment.net
-  unrolled = net.clone(**{field: False for field in ("scan", "remat") if hasattr(net, field)})
+  net, plain = experiment.net, dict(scan=False, remat="none")
+  unrolled = net.clone(**{field: value for field, value in plain.items() if hasattr(net, field)})
   one = dataclasses.replace(experiment, net=unrolled, apply=unrolled.apply)
   gradient = make_gradient(one.apply, one.loss)
   return jax.jit(gradient).lower(one.shapes, one.batch, one.root()).cost_analysis()["flops"]
