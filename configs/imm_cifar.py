@@ -53,7 +53,8 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     dropout=0.2,
     second_time="s",
     time_scale=1000.0,
-    remat=False,
+    remat="none",
+    scan=False,
   )
   c.objective = dict(
     name="objectives.moment_matching.loss",

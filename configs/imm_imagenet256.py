@@ -35,6 +35,9 @@ import ml_collections
 from configs import follow
 from dfim.models import dit
 
+# What 64 images a chip ask for in 32 GiB (docs/recipes.md has the table).
+REMAT = dict(S="none", B="gelu", L="block", XL="block")
+
 
 def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   """`mode` is "S", "B", "L", "XL" or "full", "best", or "smoke" (which needs latents too)."""
@@ -54,7 +57,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     second_time="s",
     dtype=None,
     time_scale=1000.0,
-    remat=False,
+    remat="block",
     scan=True,
   )
   c.objective = dict(
@@ -103,7 +106,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
 
 def of_size(c: ml_collections.ConfigDict, size: str) -> ml_collections.ConfigDict:
   """The DiT of that name."""
-  c.model.update(dit.SIZES[size])
+  c.model.update(dit.SIZES[size], remat=REMAT[size])
   return c
 
 

@@ -11,7 +11,7 @@ from dfim.pods import compile as compile_lib, counts
 from dfim.training import experiment as experiment_lib, generator
 
 CONFIGS = {
-  "dit": (imm_imagenet256, dict(depth=4, width=64, heads=2, num_classes=99, remat=True), 128),
+  "dit": (imm_imagenet256, dict(depth=4, width=64, heads=2, num_classes=99, remat="block"), 128),
   "unet": (
     imm_cifar,
     dict(channels=16, multipliers=(1,), blocks=1, attention_resolutions=(8,)),

@@ -1,4 +1,7 @@
-"""Names and fields that moved, until 0.3: refused in configs, translated in older runs' ones."""
+"""Names, fields and values that moved, until 0.3.
+
+New configs are refused with them, those of older runs are translated.
+"""
 
 from typing import Any
 
@@ -55,6 +58,11 @@ _FIELDS = {  # of a part, by its name of today: where each is now, from the same
     stabilise="rollout, as t_context= and mode=",
   ),
 }
+_REMAT = dict(remat={"False": "none", "True": "block"})
+_VALUES = {  # of a part's fields: what their old values, as text, are called
+  "models.dit.DiT": _REMAT,
+  "models.unet.UNet": _REMAT,
+}
 _STREAMS = {1: None, 2: "core.two_stream.TwoStream"}  # `conditioning.name` by the old `streams`
 _FILES = {"configs/dfim_walk.py": "configs/moment_forcing_walk.py"}
 
@@ -73,6 +81,11 @@ def new_name(name: str) -> str | None:
 def new_field(name: str, field: str) -> str | None:
   """Where `field` of the part `name` is today, from the same part; None if it has not moved."""
   return _FIELDS.get(name.removeprefix("dfim."), {}).get(field)
+
+
+def new_value(name: str, field: str, value: Any) -> str | None:
+  """What `value` of `field` of the part `name` is called today; None if it has not changed."""
+  return _VALUES.get(name.removeprefix("dfim."), {}).get(field, {}).get(str(value))
 
 
 def anywhere(field: str) -> str | None:
@@ -105,6 +118,7 @@ def _translated_part(config: dict[str, Any], name: str) -> dict[str, Any]:
     part, _, last = path.rpartition(".")
     at = found.setdefault(part, {}) if part else found
     if field != "name":
+      value = new_value(name, field, value) or value
       at[last] = _STREAMS[value] if path == "conditioning.name" else value
   conditioning = found.get("conditioning")
   if isinstance(conditioning, dict) and conditioning.get("name") is None:

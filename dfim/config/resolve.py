@@ -99,10 +99,12 @@ def check_arguments(target: Any, kwargs: dict[str, Any], field: str) -> None:
   parameters = inspect.signature(target).parameters
   if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
     return
-  hints = annotations.of_arguments(target)
+  hints, name = annotations.of_arguments(target), f"{target.__module__}.{target.__name__}"
   for key, value in kwargs.items():
+    if now := moved.new_value(name, key, value):
+      raise FieldError(f"{field}.{key}", value, f"moved to {now!r}.")
     if key not in parameters:
-      if now := moved.new_field(f"{target.__module__}.{target.__name__}", key):
+      if now := moved.new_field(name, key):
         raise FieldError(f"{field}.{key}", value, f"moved to {field}.{now}.")
       instead = suggest(key, parameters) or f"; to leave it out give {field} whole, as a dict"
       raise FieldError(f"{field}.{key}", value, f"{target.__name__} takes no {key!r}{instead}.")

@@ -2,7 +2,7 @@
 
 Names are paths joined by dots: "blocks.0.attn.qkv.weight" there, "block0.qkv.kernel" here. The
 table does not change our own names, so one reader serves both. In a file blocks are always
-numbered, also those that the network stacks (`DiT.scan`).
+numbered, also those that the network stacks (`models.layers.stacking`).
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ import numpy as np
 
 from dfim.io import inputs
 from dfim.models import dit
+from dfim.models.layers import stacking
 
 Path = tuple[str, ...]
 
@@ -71,7 +72,7 @@ def to_arrays(params: Any) -> dict[str, np.ndarray]:
   leaves = flax.traverse_util.flatten_dict(jax.device_get(params["params"]))
   arrays = {}
   for path, leaf in leaves.items():
-    parts = leaf if path[0] == dit.STACKED else [leaf]
+    parts = leaf if stacking.is_stack(path[0]) else [leaf]
     names = [".".join(p) for p, _ in _unstacked(path, leaf)]
     arrays |= dict(zip(names, map(np.asarray, parts), strict=True))
   return arrays
@@ -79,9 +80,10 @@ def to_arrays(params: Any) -> dict[str, np.ndarray]:
 
 def _unstacked(path: Path, leaf: Any) -> list[tuple[Path, tuple[int, ...]]]:
   """Paths and shapes of the numbered blocks in a stacked leaf; of another leaf, its own."""
-  if path[0] != dit.STACKED:
+  if not stacking.is_stack(path[0]):
     return [(path, leaf.shape)]
-  return [((f"block{i}", *path[1:]), leaf.shape[1:]) for i in range(leaf.shape[0])]
+  blocks = stacking.numbered(path[0], leaf.shape[0])
+  return [((block, *path[1:]), leaf.shape[1:]) for block in blocks]
 
 
 def _stacked(path: Path, leaf: Any, found: Mapping[str, tuple[str, np.ndarray]]) -> np.ndarray:
@@ -90,7 +92,7 @@ def _stacked(path: Path, leaf: Any, found: Mapping[str, tuple[str, np.ndarray]])
   for part, shape in _unstacked(path, leaf):
     old, value = found[name := ".".join(part)]
     values.append(_floats(value, f"{old}, our {name}", shape, leaf.dtype))
-  return np.stack(values) if path[0] == dit.STACKED else values[0]
+  return np.stack(values) if stacking.is_stack(path[0]) else values[0]
 
 
 def _floats(value: np.ndarray, field: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:

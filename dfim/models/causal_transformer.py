@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from dfim.config.errors import FieldError
 from dfim.core import conditioning
-from dfim.models.layers import adaln, attention, embeddings, linear, norms
+from dfim.models.layers import adaln, attention, embeddings, linear, norms, remat
 
 Array = jax.Array
 PRECISIONS = ("default", "high", "highest")
@@ -50,6 +50,7 @@ class CausalTransformer(nn.Module):
   dtype: str | None = None
   vocabulary: int = 256  # values 0 .. vocabulary - 1 of a discrete condition, such as an action
   time_precision: str = "high"
+  remat: str = "none"
 
   @nn.compact
   def __call__(
@@ -79,12 +80,13 @@ class CausalTransformer(nn.Module):
     turn = rotation(position[past:], self.width // self.heads)
     emb = self._embed(x, s, t, cond)
     h = linear.dense(self.width, self.dtype, "input")(x)
+    policy = remat.Remat(self.remat)
+    block = policy.block(Block, static=6)
+    fields = self.heads, self.mlp_ratio, self.dropout, self.dtype, self.time_precision, policy
     fresh = []
     for i in range(self.depth):
-      fields = self.heads, self.mlp_ratio, self.dropout, self.dtype, self.time_precision
-      block = Block(*fields, name=f"block{i}")
       cached = None if cache is None else (cache.keys[i], cache.values[i])
-      h, keys_values = block(h, emb, turn, mask, cached, train)
+      h, keys_values = block(*fields, name=f"block{i}")(h, emb, turn, mask, cached, train)
       fresh.append(keys_values)
     out = adaln.output(h, emb, x.shape[-1], self.dtype, self.time_precision)
     out = out.astype(linear.at_least_float32(out))
@@ -156,6 +158,7 @@ class Block(nn.Module):
   dropout: float
   dtype: str | None
   time_precision: str
+  policy: remat.Remat
 
   @nn.compact
   def __call__(
@@ -178,10 +181,10 @@ class Block(nn.Module):
     keys, values = k, v
     if cached is not None:
       keys, values = (jnp.concatenate(pair, axis=1) for pair in zip(cached, (k, v), strict=True))
-    mixed = attention.attention(q, keys, values, mask)
+    mixed = self.policy.attention(attention.attention)(q, keys, values, mask)
     h = adaln.gated(h, gate_a, drop(linear.dense(h.shape[-1], self.dtype, "proj")(mixed)))
     modulated = norms.modulated(h, shift_m, scale_m)
-    update = drop(linear.gelu_mlp(modulated, self.mlp_ratio, self.dtype))
+    update = drop(linear.gelu_mlp(modulated, self.mlp_ratio, self.dtype, self.policy))
     return adaln.gated(h, gate_m, update), (k, v)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from dfim.config.errors import FieldError
 from dfim.core import conditioning
-from dfim.models.layers import adaln, attention, embeddings, linear, norms
+from dfim.models.layers import adaln, attention, embeddings, linear, norms, remat, stacking
 
 Array = jax.Array
 SIZES = {  # of the paper's ImageNet runs (table 5), with patch 2: DiT(**SIZES["XL"])
@@ -18,13 +18,12 @@ SIZES = {  # of the paper's ImageNet runs (table 5), with patch 2: DiT(**SIZES["
   "L": dict(depth=24, width=1024, heads=16),
   "XL": dict(depth=28, width=1152, heads=16),
 }
-STACKED = "blocks"  # with `scan`, the parameters of all blocks
 
 
 class DiT(nn.Module):
   """(x, s, t, cond) -> G for images with one time each.
 
-  `remat` recomputes activations; `scan` compiles one block, with stacked parameters (`STACKED`).
+  `remat` is a name of `layers.remat`; `scan` compiles one block, with stacked parameters "blocks".
   """
 
   patch: int = 2
@@ -37,7 +36,7 @@ class DiT(nn.Module):
   second_time: str = "s"
   time_scale: float = 1000.0
   dtype: str | None = None
-  remat: bool = False
+  remat: str = "none"
   scan: bool = False
 
   @nn.compact
@@ -61,17 +60,15 @@ class DiT(nn.Module):
     return unpatchify(out, grid, self.patch).astype(jnp.float32)
 
   def _blocks(self, h: Array, emb: Array, train: bool) -> Array:
-    # A scan by itself keeps XLA from merging the recomputation with the first pass.
-    recomputed = nn.remat(Block, prevent_cse=not self.scan, static_argnums=(3,))
-    fields = self.heads, self.mlp_ratio, self.dropout, self.dtype
-    block = functools.partial(recomputed if self.remat else Block, *fields)
+    policy = remat.Remat(self.remat, looped=self.scan)
+    fields = self.heads, self.mlp_ratio, self.dropout, self.dtype, policy
+    block = functools.partial(policy.block(Block, static=3), *fields)
     if not self.scan:
       for i in range(self.depth):
         h = block(name=f"block{i}")(h, emb, train)
       return h
-    how = dict(variable_axes={"params": 0}, split_rngs={"params": True, "dropout": True})
-    layer = nn.scan(lambda blocks, h, _: (blocks(h, emb, train), None), length=self.depth, **how)
-    return layer(block(name=STACKED), h, None)[0]
+    layer = stacking.scan(lambda block, h, _: (block(h, emb, train), None), self.depth)
+    return layer(block(name="blocks"), h, None)[0]
 
 
 class Block(nn.Module):
@@ -81,6 +78,7 @@ class Block(nn.Module):
   mlp_ratio: int
   dropout: float
   dtype: str | None
+  policy: remat.Remat
 
   @nn.compact
   def __call__(self, h: Array, emb: Array, train: bool) -> Array:
@@ -89,10 +87,12 @@ class Block(nn.Module):
     shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
     drop = lambda a: nn.Dropout(self.dropout, deterministic=not train)(a)
     modulated = norms.modulated(h, shift_a, scale_a)
-    mixed = attention.attention(*attention.queries_keys_values(modulated, self.heads, self.dtype))
+    qkv = attention.queries_keys_values(modulated, self.heads, self.dtype)
+    mixed = self.policy.attention(attention.attention)(*qkv)
     h = adaln.gated(h, gate_a, drop(linear.dense(h.shape[-1], self.dtype, "proj")(mixed)))
     modulated = norms.modulated(h, shift_m, scale_m)
-    return adaln.gated(h, gate_m, drop(linear.gelu_mlp(modulated, self.mlp_ratio, self.dtype)))
+    update = drop(linear.gelu_mlp(modulated, self.mlp_ratio, self.dtype, self.policy))
+    return adaln.gated(h, gate_m, update)
 
 
 def patchify(x: Array, patch: int) -> Array:

@@ -12,7 +12,14 @@ import jax.numpy as jnp
 
 from dfim.config.errors import FieldError
 from dfim.core import conditioning
-from dfim.models.layers import attention as attention_lib, embeddings, linear, norms
+from dfim.models.layers import (
+  attention as attention_lib,
+  embeddings,
+  linear,
+  norms,
+  remat,
+  stacking,
+)
 
 Array = jax.Array
 SKIP_SCALE = math.sqrt(0.5)
@@ -21,7 +28,8 @@ SKIP_SCALE = math.sqrt(0.5)
 class UNet(nn.Module):
   """(x, s, t, cond) -> G for images with one time each; the paper's has augment_dim 9, dropout 0.2.
 
-  `attention_resolutions` are heights of feature maps; `remat` recomputes activations.
+  `attention_resolutions` are heights of feature maps. `remat` is a name of `layers.remat`; `scan`
+  compiles one of equal consecutive blocks, with stacked parameters such as "enc_8x8_blocks1to3".
   """
 
   channels: int = 128
@@ -36,7 +44,8 @@ class UNet(nn.Module):
   second_time: str = "s"
   time_scale: float = 1000.0
   dtype: str | None = None
-  remat: bool = False
+  remat: str = "none"
+  scan: bool = False
 
   @nn.compact
   def __call__(
@@ -49,7 +58,7 @@ class UNet(nn.Module):
     sizes = self._sizes(x)
     h, skips = self._encode(x, emb, sizes, train)
     h = self._decode(h, skips, emb, sizes, train)
-    h = nn.silu(_norm(h, self.dtype, f"dec_{sizes[0]}_aux_norm"))
+    h = nn.silu(_norm(h.shape[-1], self.dtype, f"dec_{sizes[0]}_aux_norm")(h))
     out = _conv(x.shape[-1], 3, self.dtype, f"dec_{sizes[0]}_aux_conv", gain=0.0)(h)
     return out.astype(jnp.float32)
 
@@ -95,11 +104,10 @@ class UNet(nn.Module):
       if level > 0:
         h = self._block(f"enc_{size}_down", h.shape[-1], resample="down")(h, emb, train)
         skips.append(h)
-      attention = h.shape[1] in self.attention_resolutions
-      for i in range(self.blocks):
-        block = self._block(f"enc_{size}_block{i}", multiplier * self.channels, attention)
-        h = block(h, emb, train)
-        skips.append(h)
+      attention = [h.shape[1] in self.attention_resolutions] * self.blocks
+      level = f"enc_{size}", multiplier * self.channels, attention
+      h, features = self._blocks(*level, h, [None] * self.blocks, emb, train)
+      skips += features
     return h, skips
 
   def _decode(self, h: Array, skips: list[Array], emb: Array, sizes: list[str], train: bool):
@@ -108,17 +116,49 @@ class UNet(nn.Module):
     for size, multiplier in list(zip(sizes, self.multipliers, strict=True))[::-1]:
       if size != sizes[-1]:
         h = self._block(f"dec_{size}_up", h.shape[-1], resample="up")(h, emb, train)
-      for i in range(self.blocks + 1):
-        # The released decoder attends in the last block of a level only.
-        attention = i == self.blocks and h.shape[1] in self.attention_resolutions
-        block = self._block(f"dec_{size}_block{i}", multiplier * self.channels, attention)
-        h = block(jnp.concatenate([h, skips.pop()], axis=-1), emb, train)
+      # The released decoder attends in the last block of a level only.
+      attention = [False] * self.blocks + [h.shape[1] in self.attention_resolutions]
+      level = f"dec_{size}", multiplier * self.channels, attention
+      h, _ = self._blocks(*level, h, [skips.pop() for _ in attention], emb, train)
     return h
 
-  def _block(self, name: str, channels: int, attention: bool = False, resample: str | None = None):
-    heads = self.heads if attention else 0
-    block = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
-    return block(channels, heads, resample, self.dropout, self.dtype, name=name)
+  def _blocks(
+    self,
+    level: str,
+    channels: int,
+    attention: list[bool],
+    h: Array,
+    skips: list[Array | None],
+    emb: Array,
+    train: bool,
+  ) -> tuple[Array, list[Array | None]]:
+    """`h` through the numbered blocks of a level; the features after each that has no skip."""
+
+    def layer(block: Block, h: Array, skip: Array | None) -> tuple[Array, Array | None]:
+      joined = h if skip is None else jnp.concatenate([h, skip], axis=-1)
+      h = block(joined, emb, train)
+      return h, h if skip is None else None
+
+    def make(run: range) -> Block:
+      name = f"{level}_{stacking.name(run)}"
+      return self._block(name, channels, attention[run[0]], looped=len(run) > 1)
+
+    widths = [h.shape[-1]] + [channels] * (len(skips) - 1)
+    joined = [0 if skip is None else skip.shape[-1] for skip in skips]
+    kinds = zip(widths, joined, attention, strict=True) if self.scan else range(len(skips))
+    return stacking.through(layer, make, list(kinds), h, skips)
+
+  def _block(
+    self,
+    name: str,
+    channels: int,
+    attention: bool = False,
+    resample: str | None = None,
+    looped: bool = False,
+  ) -> "Block":
+    heads, policy = self.heads if attention else 0, remat.Remat(self.remat, looped)
+    block = policy.block(Block, static=3)
+    return block(channels, heads, resample, self.dropout, self.dtype, policy, name=name)
 
 
 class Block(nn.Module):
@@ -129,15 +169,17 @@ class Block(nn.Module):
   resample: str | None
   dropout: float
   dtype: str | None
+  policy: remat.Remat
 
   @nn.compact
   def __call__(self, x: Array, emb: Array, train: bool) -> Array:
     """`x [B, H, W, C]` and `emb [B, 1, 1, E]` to `channels`, resampled."""
-    h = _resample(nn.silu(_norm(x, self.dtype, "norm0")), self.resample)
+    silu = self.policy.module_activation(lambda norm, h: nn.silu(norm(h)))
+    h = _resample(silu(_norm(x.shape[-1], self.dtype, "norm0"), x), self.resample)
     h = _conv(self.channels, 3, self.dtype, "conv0")(h)
     affine = linear.time_dense(self.channels, linear.xavier(), "affine")
     h = (h + affine(emb)).astype(h.dtype)
-    h = nn.silu(_norm(h, self.dtype, "norm1"))
+    h = silu(_norm(self.channels, self.dtype, "norm1"), h)
     h = nn.Dropout(self.dropout, deterministic=not train)(h)
     h = _conv(self.channels, 3, self.dtype, "conv1", gain=1e-5)(h)
     if self.resample is not None or x.shape[-1] != self.channels:
@@ -147,11 +189,12 @@ class Block(nn.Module):
 
   def _attend(self, h: Array) -> Array:
     b, height, width, c = h.shape
-    h = _norm(h, self.dtype, "norm2")
+    h = _norm(c, self.dtype, "norm2")(h)
     qkv = _conv(3 * c, 1, self.dtype, "qkv", gain=math.sqrt(0.2))(h)
     # q, k, v alternate in the channels of the released weights.
     qkv = qkv.reshape(b, height * width, self.heads, c // self.heads, 3)
-    mixed = attention_lib.attention(qkv[..., 0], qkv[..., 1], qkv[..., 2])
+    attention = self.policy.attention(attention_lib.attention)
+    mixed = attention(qkv[..., 0], qkv[..., 1], qkv[..., 2])
     return _conv(c, 1, self.dtype, "proj", gain=1e-5)(mixed.reshape(b, height, width, c))
 
 
@@ -167,11 +210,11 @@ def _pointwise(x: Array, kernel: Array, *args: Any, **kwargs: Any) -> Array:
   return linear.as_rows(x, kernel[0, 0], None)
 
 
-def _norm(h: Array, dtype: str | None, name: str) -> Array:
-  """GroupNorm with four channels a group or more, in at most 32 groups."""
-  largest = max(1, min(32, h.shape[-1] // 4))
-  groups = next(n for n in range(largest, 0, -1) if h.shape[-1] % n == 0)
-  return norms.GroupNorm(groups, dtype, name=name)(h)
+def _norm(channels: int, dtype: str | None, name: str) -> norms.GroupNorm:
+  """Of four channels a group or more, in at most 32 groups."""
+  largest = max(1, min(32, channels // 4))
+  groups = next(n for n in range(largest, 0, -1) if channels % n == 0)
+  return norms.GroupNorm(groups, dtype, name=name)
 
 
 def _resample(h: Array, how: str | None) -> Array:

@@ -72,7 +72,7 @@ def _of_program(
 def of_memory(experiment: experiment_lib.Experiment, on_chip: int, chip: chips.Chip) -> list[str]:
   """Changes that make a training step smaller, the first to try first."""
   config, mesh, found = experiment.config, experiment.mesh, []
-  if getattr(experiment.net, "remat", None) in (False, "none"):
+  if getattr(experiment.net, "remat", None) == "none":
     found.append("--config.model.remat=block")
   group, doubled = experiment.loss.keywords.get("group_size", 1), 2 * config.accumulate
   try:

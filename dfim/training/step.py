@@ -97,8 +97,8 @@ def flops(experiment: experiment_lib.Experiment) -> float:
 
   Without rematerialization or the layers' loop, whose body XLA counts once; compiles nothing.
   """
-  net = experiment.net
-  unrolled = net.clone(**{field: False for field in ("scan", "remat") if hasattr(net, field)})
+  net, plain = experiment.net, dict(scan=False, remat="none")
+  unrolled = net.clone(**{field: value for field, value in plain.items() if hasattr(net, field)})
   gradient = jax.jit(make_gradient(unrolled.apply, experiment.loss))
   shapes = dataclasses.replace(experiment, net=unrolled).shapes
   return gradient.lower(shapes, experiment.batch, experiment.root()).cost_analysis()["flops"]

@@ -23,7 +23,7 @@ NETS = {  # network, shape of one example
   "mlp_tokens": (MLP(16, 2, CLASSES), (5, 2)),
   "unet": (UNet(8, (1, 2), 1, (), num_classes=CLASSES), (4, 4, 1)),
   "dit": (DiT(2, 16, 2, 2, num_classes=CLASSES), (4, 6, 1)),
-  "dit_scan": (DiT(2, 16, 2, 2, num_classes=CLASSES, remat=True, scan=True), (4, 6, 1)),
+  "dit_scan": (DiT(2, 16, 2, 2, num_classes=CLASSES, remat="block", scan=True), (4, 6, 1)),
   "causal_transformer": (CausalTransformer(16, 2, 2, num_classes=CLASSES), (5, 2)),
 }
 BATCH = 4
@@ -206,10 +206,10 @@ def value_and_gradient(net, shape, params, dropout):
 @pytest.mark.parametrize(
   "name, fields, dropout",
   [
-    pytest.param("unet", dict(remat=True), 0.5, marks=pytest.mark.slow),
-    ("dit", dict(remat=True), 0.5),  # the second computation drops what the first dropped
+    pytest.param("unet", dict(remat="block"), 0.5, marks=pytest.mark.slow),
+    ("dit", dict(remat="block"), 0.5),  # the second computation drops what the first dropped
     ("dit", dict(scan=True), 0.0),  # a scan draws its masks in another order
-    ("dit", dict(scan=True, remat=True), 0.0),
+    ("dit", dict(scan=True, remat="block"), 0.0),
   ],
   ids=str,
 )

@@ -1,10 +1,13 @@
 """Linear layers, their initial weights, and the precision to compute with."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from dfim.models.layers import remat
 
 Array = jax.Array
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -44,7 +47,8 @@ def time_dense(
   return nn.Dense(features, kernel_init=init, name=name, dot_general=as_rows, **given)
 
 
-def gelu_mlp(h: Array, ratio: int, dtype: str | None) -> Array:
+def gelu_mlp(h: Array, ratio: int, dtype: str | None, policy: remat.Remat) -> Array:
   """`[B, N, W]` through a layer `ratio` times as wide; call it in a module."""
-  wide = nn.gelu(dense(ratio * h.shape[-1], dtype, "fc1")(h), approximate=True)
+  gelu = policy.activation(functools.partial(nn.gelu, approximate=True))
+  wide = gelu(dense(ratio * h.shape[-1], dtype, "fc1")(h))
   return dense(h.shape[-1], dtype, "fc2")(wide)
