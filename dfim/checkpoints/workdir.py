@@ -20,8 +20,9 @@ from dfim.io import atomic
 
 # Fields that may not change within a run; steps, accumulate, logging, evaluators ... may.
 FIXED = "seed batch_size data model objective optimizer ema refresh_every".split()
-# Fields below them that may: where the data are and how they are read; the stream is the same.
-FREE = "data.path data.data_dir data.shape data.workers data.threads data.augment.threads".split()
+# Fields below them that may: where the data are, how they are read, how the network is computed.
+FREE = """data.path data.data_dir data.shape data.workers data.threads data.augment.threads
+  model.remat model.time_precision""".split()
 
 
 def check(workdir: str, config: ml_collections.ConfigDict, fields: Sequence[str] = FIXED) -> None:

@@ -30,7 +30,7 @@ from dfim.training import generator as generator_lib, nonfinite, state as train_
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MOST_BLOCKS = 1000  # of a network that a config.json of others describes
 # How a network is trained and computed, not what it is: these may differ from the weights' own.
-FREE = {"parent", "name", "remat", "scan", "dtype", "dropout"}
+FREE = {"parent", "name", "remat", "scan", "dtype", "time_precision", "dropout"}
 
 
 def export_run(

@@ -47,6 +47,7 @@ def test_the_first_difference_is_named_and_the_field_that_it_follows(now, fields
 
 def test_a_run_goes_on_with_moved_data_and_with_absent_fields_at_none(check):
   check(config(window=6), config(window=6, dtype=None))
+  check(config(window=6), config(window=6, remat="block", time_precision="high"))
   read = lambda **how: config(data=how)
   check(read(path="old", workers=4), read(path="new", workers=0))
 
