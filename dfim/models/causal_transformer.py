@@ -32,9 +32,9 @@ class CausalTransformer(nn.Module):
   Conditions: `label [B]`, and by any name those of every kind in `core.conditioning`, each embedded
   by a layer of its own. Init fixes their names; one that is left out is null.
 
-  `time_precision` is that of the time path (`layers.linear`), which has a row for each token and a
-  third of a block's products: "default", "high" or "highest" are 1, 3 or 6 bfloat16 passes on a
-  TPU, and TF32, TF32 or float32 on a GPU.
+  `time_precision` is that of products of times and conditions, which have a row for each token and
+  are a third of a block's: "default", "high" or "highest", 1, 3 or 6 bfloat16 passes on a TPU, so
+  that a block costs 1, 1.7 or 2.7 times as much; TF32, TF32 or float32 on a GPU.
   """
 
   width: int = 128
