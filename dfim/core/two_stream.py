@@ -13,18 +13,23 @@ import jax
 import jax.numpy as jnp
 
 from dfim.config.errors import FieldError
-from dfim.core import conditioning, grouping as grouping_lib, posterior as posterior_lib
+from dfim.core import conditioning, grouping as grouping_lib, interpolants
+from dfim.core import posterior as posterior_lib
 
 Array = jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
 class OneStream:
-  """No context: groups of consecutive examples, and x_r of the example itself."""
+  """No context. By default groups are consecutive examples, and x_r is DDIM's of the example.
+
+  x_r lies on the path to the datum of `posterior`, with the noise of `interpolant`, see there.
+  """
 
   streams: ClassVar[int] = 1
   grouping: Callable[..., Array | None] = grouping_lib.contiguous
   posterior: Callable[..., tuple[Array, Array]] = posterior_lib.conditional
+  interpolant: Callable[..., Array] = interpolants.same_noise
   reference: int = 1
 
 
@@ -32,8 +37,8 @@ class OneStream:
 class TwoStream(OneStream):
   """How moment matching conditions active tokens on a context that is held fixed.
 
-  Of `core.grouping` and `core.posterior`; `reference` rows are read for each row that the network
-  sees (Stable Target Field's reference batch, Xu et al. 2023).
+  Of `core.grouping`, `core.posterior` and `core.interpolants`; `reference` rows are read for each
+  row that the network sees (Stable Target Field's reference batch, Xu et al. 2023).
   """
 
   streams: ClassVar[int] = 2
