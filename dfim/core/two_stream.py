@@ -13,8 +13,12 @@ import jax
 import jax.numpy as jnp
 
 from dfim.config.errors import FieldError
-from dfim.core import conditioning, grouping as grouping_lib, interpolants
-from dfim.core import posterior as posterior_lib
+from dfim.core import (
+  conditioning,
+  grouping as grouping_lib,
+  interpolants,
+  posterior as posterior_lib,
+)
 
 Array = jax.Array
 

@@ -43,8 +43,8 @@ def loss(
   `cond` (`core.conditioning`), dropped with probability `drop_rate`, for guidance. `sample_times`
   is `core.times.sample` with a pattern and a mapping; `group_size` is M. With `drop_in_target` the
   frozen model sees the dropped conditions too, as in the paper's algorithm, otherwise all, as in
-  the released trainer. `conditioning` is how x_r and groups are made, `core.two_stream.OneStream` by
-  default; sequences have a `TwoStream`.
+  the released trainer. `conditioning` says how groups and x_r are made: `core.two_stream.OneStream`
+  by default; sequences have a `TwoStream`.
   """
   spec = conditioning or two_stream.OneStream()
   apply, reference = two_stream.lay_out(apply, batch, spec.streams)

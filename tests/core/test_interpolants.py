@@ -102,7 +102,7 @@ def test_renewed_noise_is_the_ddpm_posteriors_and_keeps_the_marginal(path, key, 
 
 @paths
 def test_x_r_of_a_datum_has_the_marginal_and_the_correlation_of_its_interpolant(path, key):
-  """100,000 draws of x_r given x = 0.3: mean alpha(r) x, deviation sigma(r); covariance with x_t."""
+  """Of 100,000 draws given x = 0.3: mean alpha(r) x, deviation sigma(r), correlation with x_t."""
   x, r, t = jnp.full((100_000, 1), 0.3), jnp.asarray(0.4), jnp.asarray(0.7)
   eps, fresh = jax.random.normal(key, (2, *x.shape))
   x_t = ip.interpolate(path, x, eps, t)
