@@ -164,6 +164,29 @@ def dyadic(
   return Times(s=or_context(at(n - 1.0)), r=or_context(r), t=or_context(at(n)), active=active)
 
 
+def from_noise(
+  key: Array,
+  shape: tuple[int, ...],
+  *,
+  path: interpolants.Path,
+  pattern: patterns.Pattern,
+  t_max: float,
+  t_min: float,
+  mask: Array | None = None,
+) -> Times:
+  """Times of one evaluation a sample: s = t_min and t = t_max where `pattern` is active.
+
+  Context has the pattern's times; `mask` as in `sample`.
+  """
+  del path
+  check_ends(t_max, t_min)
+  t, active = patterns.draw(pattern, key, shape, mask, t_max=t_max, t_min=t_min)
+  if mask is not None:
+    t, active = jnp.where(mask, t, t_max), active & mask
+  t = jnp.where(active, t_max, t)
+  return Times(s=jnp.where(active, t_min, t), r=t, t=t, active=active)
+
+
 def mean_of_active(values: Array, active: Array) -> Array:
   """The mean of `values` where `active`, of the same shape, is True; 0 where that is nowhere."""
   count = jnp.sum(active, dtype=jnp.promote_types(values.dtype, jnp.float32))

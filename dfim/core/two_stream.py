@@ -64,12 +64,17 @@ def of(arguments: Mapping[str, Any]) -> OneStream:
 def lay_out(
   apply: Callable[..., Any], batch: dict[str, Any], streams: int, *, padded: bool = False
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
-  """Network and batch of an objective; of two `streams`, arrays of tokens are there twice."""
+  """Network and batch of an objective; of two `streams`, arrays of tokens are there twice.
+
+  Where the batch's `mask`, bool `[B, T, 1, ...]`, is False, `x` is 0 and conditions are null.
+  """
   mask = batch.get("mask")
   if mask is not None and not padded:
-    raise ValueError("data: a batch with a mask, which only objectives.denoising.loss takes.")
+    raise ValueError("data: a batch with a mask, which this objective does not take.")
   if mask is not None:
     check_mask(mask, batch["x"].shape)
+    cond = conditioning.hide(batch.get("cond"), mask)
+    batch = batch | dict(x=jnp.where(mask, batch["x"], 0.0), cond=cond)
   if streams not in (1, 2):
     raise FieldError("streams", streams, "set it to 1, or to 2 for a context that is held fixed.")
   if streams == 1:

@@ -80,6 +80,7 @@ def loss(
 
 
 loss.jumps = True  # so that it needs signal at t_max
+loss.inductive = True  # so that it needs a mapping, r(s, t)
 
 
 def kernel_by_time(gram: Array, clouds: Clouds, bins: int = 4) -> dict[str, Array]:
