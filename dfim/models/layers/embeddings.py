@@ -1,6 +1,7 @@
 """Embeddings of times and labels: `[B, 1, 1, W]` for an image, `[B, T, W]` for tokens."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+import statistics
 
 import flax.linen as nn
 import jax
@@ -13,6 +14,7 @@ from dfim.models.layers import linear
 
 Array = jax.Array
 Cond = Mapping[str, Array] | None
+Features = Callable[[Array, int], Array]  # (time [..., 1], width) -> [..., width]
 
 
 def check_times(x: Array, s: Array, t: Array, shared: tuple[int, ...]) -> None:
@@ -60,6 +62,19 @@ def ddpm_sinusoids(time: Array, width: int) -> Array:
   """`[..., 1]` to `[..., width]`: sines, then cosines, 1e-4 reached (DDPM++'s convention)."""
   angle = _angles(time, frequencies(width // 2, endpoint=True))
   return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+
+
+def fourier(time: Array, width: int, *, scale: float = 16.0) -> Array:
+  """Fourier features of NCSN++ and EDM, `[..., 1]` to `[..., width]`: cosines, then sines.
+
+  Their frequencies are normal, of deviation `scale`; here its quantiles, which need no draw. They
+  are of whole turns of time, so that 1 is the network's `time_scale`. Sources: Tancik et al. 2020
+  (arXiv 2006.10739); Song et al. 2021 (2011.13456); IMM appendix I.1.
+  """
+  share = (np.arange(width // 2) + 0.5) / (width // 2)
+  quantiles = [statistics.NormalDist().inv_cdf(0.5 + 0.5 * p) for p in share]  # +-f are one feature
+  angle = _angles(time, 2.0 * np.pi * scale * np.array(quantiles))
+  return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
 
 def _angles(time: Array, freq: np.ndarray) -> Array:
@@ -111,12 +126,13 @@ class Conditioning(nn.Module):
   time_scale: float
   sinusoids: int = 256
   init: nn.initializers.Initializer = nn.initializers.normal(0.02)
+  features: Features = dit_sinusoids
 
   @nn.compact
   def __call__(self, s: Array, t: Array, cond: Cond) -> Array:
     """Times `[..., 1]` to `[..., width]`, with size-1 axes where they have them."""
     first, second = network_times(s, t, self.second_time, self.time_scale)
-    emb = TimeMLP(self.width, self.init, name="t")(dit_sinusoids(first, self.sinusoids))
-    emb += TimeMLP(self.width, self.init, name="s")(dit_sinusoids(second, self.sinusoids))
+    emb = TimeMLP(self.width, self.init, name="t")(self.features(first, self.sinusoids))
+    emb += TimeMLP(self.width, self.init, name="s")(self.features(second, self.sinusoids))
     label = LabelEmbedding(self.num_classes, self.width, self.init, name="label")
     return emb + label(cond, t.ndim)
