@@ -36,6 +36,11 @@ def flow_equal_seconds(mode: str) -> ml_collections.ConfigDict:
   return c
 
 
+def self_distillation(mode: str) -> ml_collections.ConfigDict:
+  """The flow map, learnt with the flow."""
+  return flow_digits.self_distillation(flow_digits.get_config(mode))
+
+
 def imm_reach(mode: str) -> ml_collections.ConfigDict:
   """IMM whose jumps are at most 0.1 long at first, and free from half of the run on."""
   c = imm_digits.get_config(mode)
@@ -126,6 +131,7 @@ ROWS = {
   "imm": imm,
   "flow": flow_digits.get_config,
   "flow_equal_seconds": flow_equal_seconds,
+  "self_distillation": self_distillation,
   "consistency": consistency_digits.get_config,
   "imm_reach": imm_reach,
   **{

@@ -132,6 +132,25 @@ def shortcut(prediction: str, streams: int = 1, steps: float = 1.0) -> runs.Row:
   return baseline(objective, dict(name="samplers.jump.Pushforward"), streams, steps)
 
 
+def self_distillation() -> runs.Row:
+  """Lagrangian self-distillation, with two streams."""
+  objective = dict(
+    name="objectives.self_distillation.loss",
+    f=straight("EulerFlow"),
+    sample_times=dict(name="core.times.sample", p_endpoint=0.3),
+    weight=dict(name="core.weights.uniform"),
+  )
+  row = baseline(objective, dict(name="samplers.jump.Pushforward"), streams=2, steps=1.0)
+  return lambda mode: changed(row(mode), {"model.time_scale": 10.0})  # see configs/flow_digits.py
+
+
+def energy_score(mode: str) -> ml_collections.ConfigDict:
+  """One pass a token, two samples of it scored."""
+  c = moment_forcing_walk.energy_score(moment_forcing_walk.get_config(mode))
+  del c.evaluators.rollout
+  return c
+
+
 def noisy(row: runs.Row) -> runs.Row:
   """The same with a quarter of the context noisy."""
   return lambda mode: changed(row(mode), {"objective.sample_times.pattern.noisy": 0.25})
@@ -157,6 +176,8 @@ FINAL = {
   **{f"shortcut {p}": shortcut(p) for p in ("velocity", "x")},
   **{f"shortcut {p} two_stream": shortcut(p, streams=2) for p in ("velocity", "x")},
   "shortcut velocity equal tokens": shortcut("velocity", steps=2.0),
+  "energy score": energy_score,
+  "self-distillation two_stream": self_distillation(),
   "forcing two_stream noisy": noisy(forcing(streams=2)),
   **{f"shortcut {p} two_stream noisy": noisy(shortcut(p, streams=2)) for p in ("velocity", "x")},
 }

@@ -11,7 +11,14 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from configs import flow_fashion, imm_cifar, imm_fashion, imm_imagenet256
+from configs import (
+  flow_digits,
+  flow_fashion,
+  imm_cifar,
+  imm_fashion,
+  imm_imagenet256,
+  moment_forcing_walk,
+)
 from dfim import evaluate, sample, train
 from dfim.data.images import latents
 from dfim.training import experiment
@@ -139,6 +146,17 @@ def test_the_gpu_modes_build(tmp_path):
   for module in imm_fashion, flow_fashion:
     config = with_stand_in(module.get_config("gpu"), tmp_path)
     assert experiment.build(config, devices=jax.devices()[:1]).batch["x"].shape[1:] == (32, 32, 1)
+
+
+@pytest.mark.parametrize(
+  "module, mode", [(flow_digits, "self_distillation"), (moment_forcing_walk, "energy_score")]
+)
+def test_the_modes_of_other_objectives_build_and_sample_in_their_ends(module, mode):
+  config = module.get_config(mode)
+  assert config.objective.name == f"objectives.{mode}.loss"
+  times, grid = config.objective.sample_times, config.sampler.grid
+  assert (grid.t_max, grid.t_min) == (times.t_max, times.t_min) == (1.0, 0.0)
+  experiment.build(config, devices=jax.devices()[:1])
 
 
 SHARED = dict(  # IMM, table 5, in all columns

@@ -2,6 +2,9 @@
 
 Time arrays have the rank of `x`, with size 1 where a time is shared: `[B, 1, 1, 1]` for an image,
 `[B, T, 1]` for tokens. `eps` has std sigma_data. Sources: IMM (2503.07565); DDIM (2010.02502).
+
+An interpolant is a function `(path, eps, fresh, s, t) -> eps'`: the noise of x_s, s <= t, on the
+path to the datum of x_t, whose noise is `eps`; `fresh` is noise of the same deviation.
 """
 
 import dataclasses
@@ -153,6 +156,20 @@ def ddpm_posterior(path: Path, x_t: Array, x: Array, s: Array, t: Array) -> tupl
   return jnp.where(jumps, mean, x_t), std
 
 
+def same_noise(path: Path, eps: Array, fresh: Array, s: Array, t: Array) -> Array:
+  """The interpolant of `ddim`: x_s keeps the noise of x_t (IMM eq. 11)."""
+  del path, fresh, s, t
+  return eps
+
+
+def renewed_noise(path: Path, eps: Array, fresh: Array, s: Array, t: Array) -> Array:
+  """The interpolant of `ddpm_posterior`: noise of correlation eta(s) / eta(t) (IMM eq. 97)."""
+  signal = path.alpha(t) / jnp.where(s == t, 1.0, path.alpha(s))
+  kept = jnp.where(s == t, 1.0, signal * noise_ratio(path, s, t))
+  return kept * eps + jnp.sqrt(jnp.maximum(1.0 - jnp.square(kept), 0.0)) * fresh
+
+
 def noise_ratio(path: Path, s: Array, t: Array) -> Array:
-  """sigma(s) / sigma(t), and 1 where s = t, also at t = 0."""
-  return jnp.where(s == t, 1.0, path.sigma(s) / jnp.where(s == t, 1.0, path.sigma(t)))
+  """sigma(s) / sigma(t), and 1 at s = t = 0."""
+  noisy = path.sigma(t) > 0.0
+  return jnp.where(noisy, path.sigma(s) / jnp.where(noisy, path.sigma(t), 1.0), 1.0)

@@ -46,6 +46,11 @@ class Parameterization:
     """The G with which a jump from t lands on the path of `x` and `eps`, for every s."""
     raise NotImplementedError
 
+  def velocity(self, t: Array) -> tuple[Array, Array]:
+    """The factors of x_t and G in dx_t / dt, at t > 0: the slopes in s of a jump's, at s = t."""
+    coefficients = lambda s: (self.c_skip(s, t), self.c_out(s, t))
+    return jax.jvp(coefficients, (t,), (jnp.ones_like(t),))[1]
+
   def __call__(
     self, apply: Apply, params: Any, x_t: Array, s: Array, t: Array, cond: Any = None
   ) -> Array:

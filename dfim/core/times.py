@@ -17,6 +17,7 @@ from dfim.core import interpolants, patterns
 
 Array = jax.Array
 Mapping = Callable[..., Array]  # see `mappings`
+Distribution = Callable[..., Array]  # (path, t, *, t_max, t_min) -> t, of a uniform t
 
 
 @flax.struct.dataclass
@@ -39,6 +40,7 @@ def sample(
   path: interpolants.Path,
   pattern: patterns.Pattern,
   mapping: Mapping | None = None,
+  distribution: Distribution | None = None,
   group_size: int = 1,
   per_particle_times: bool = False,
   t_max: float,
@@ -53,6 +55,7 @@ def sample(
 
   Args:
     mapping: `mappings.*`, r(s, t); None for objectives that have no r (r = t).
+    distribution: of an active t, such as `log_normal`; None for the pattern's own.
     per_particle_times: draw times for each particle, see `particles.per_particle_times`.
     gap: the least t - s of an active token; at t = s the kernel's scale would be infinite.
     p_endpoint: probability of s = t_min, where one-step sampling lands.
@@ -74,6 +77,8 @@ def sample(
     real = jnp.broadcast_to(mask, (*shape[:2], *mask.shape[2:]))
     real = jnp.all(real.reshape(-1, sharing, *real.shape[1:]), axis=1)
   t, active = patterns.draw(pattern, key_t, rows, real, **ends)
+  if distribution is not None:
+    t = jnp.where(active, distribution(path, t, **ends), t)
   span = gap + jnp.finfo(t.dtype).eps  # so that t - s >= gap also after rounding
   t = jnp.where(active, jnp.maximum(t, t_min + span), t)
   if isinstance(path, interpolants.DiscreteVP):  # whose t are levels
@@ -102,6 +107,28 @@ def _draw_s(
     s = jnp.where(base, jnp.maximum(one_step, lowest), s)
   endpoint = jax.random.bernoulli(key_endpoint, rates["p_endpoint"], t.shape) & (lowest <= t_min)
   return jnp.where(endpoint, t_min, jnp.clip(s, t_min, t - span))
+
+
+def log_normal(
+  path: interpolants.Path,
+  t: Array,
+  *,
+  t_max: float,
+  t_min: float,
+  mean: float = -1.1,
+  std: float = 2.0,
+) -> Array:
+  """The t whose log eta is normal, conditioned on [t_min, t_max], of a uniform t of the same rank.
+
+  `mean` and `std` are of the released IMM trainer, whose configs are uniform all the same.
+  """
+  if std <= 0.0:
+    raise FieldError("std", std, "set it above 0.")
+  ends = jnp.asarray([t_min, t_max], t.dtype)
+  low, high = jax.scipy.special.ndtr((jnp.log(interpolants.eta(path, ends)) - mean) / std)
+  share = (t - t_min) / (t_max - t_min)
+  z = jax.scipy.special.ndtri(low + (high - low) * share)
+  return jnp.clip(path.time(jnp.exp(mean + std * z)), t_min, t_max)
 
 
 def dyadic(
@@ -135,6 +162,29 @@ def dyadic(
   or_context = lambda u: jnp.where(active, u, drawn)
   r = jnp.where(first, at(n - 0.5), at(n))
   return Times(s=or_context(at(n - 1.0)), r=or_context(r), t=or_context(at(n)), active=active)
+
+
+def from_noise(
+  key: Array,
+  shape: tuple[int, ...],
+  *,
+  path: interpolants.Path,
+  pattern: patterns.Pattern,
+  t_max: float,
+  t_min: float,
+  mask: Array | None = None,
+) -> Times:
+  """Times of one evaluation a sample: s = t_min and t = t_max where `pattern` is active.
+
+  Context has the pattern's times; `mask` as in `sample`.
+  """
+  del path
+  check_ends(t_max, t_min)
+  t, active = patterns.draw(pattern, key, shape, mask, t_max=t_max, t_min=t_min)
+  if mask is not None:
+    t, active = jnp.where(mask, t, t_max), active & mask
+  t = jnp.where(active, t_max, t)
+  return Times(s=jnp.where(active, t_min, t), r=t, t=t, active=active)
 
 
 def mean_of_active(values: Array, active: Array) -> Array:

@@ -13,18 +13,27 @@ import jax
 import jax.numpy as jnp
 
 from dfim.config.errors import FieldError
-from dfim.core import conditioning, grouping as grouping_lib, posterior as posterior_lib
+from dfim.core import (
+  conditioning,
+  grouping as grouping_lib,
+  interpolants,
+  posterior as posterior_lib,
+)
 
 Array = jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
 class OneStream:
-  """No context: groups of consecutive examples, and x_r of the example itself."""
+  """No context. By default groups are consecutive examples, and x_r is DDIM's of the example.
+
+  x_r lies on the path to the datum of `posterior`, with the noise of `interpolant`, see there.
+  """
 
   streams: ClassVar[int] = 1
   grouping: Callable[..., Array | None] = grouping_lib.contiguous
   posterior: Callable[..., tuple[Array, Array]] = posterior_lib.conditional
+  interpolant: Callable[..., Array] = interpolants.same_noise
   reference: int = 1
 
 
@@ -32,8 +41,8 @@ class OneStream:
 class TwoStream(OneStream):
   """How moment matching conditions active tokens on a context that is held fixed.
 
-  Of `core.grouping` and `core.posterior`; `reference` rows are read for each row that the network
-  sees (Stable Target Field's reference batch, Xu et al. 2023).
+  Of `core.grouping`, `core.posterior` and `core.interpolants`; `reference` rows are read for each
+  row that the network sees (Stable Target Field's reference batch, Xu et al. 2023).
   """
 
   streams: ClassVar[int] = 2
@@ -55,12 +64,17 @@ def of(arguments: Mapping[str, Any]) -> OneStream:
 def lay_out(
   apply: Callable[..., Any], batch: dict[str, Any], streams: int, *, padded: bool = False
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
-  """Network and batch of an objective; of two `streams`, arrays of tokens are there twice."""
+  """Network and batch of an objective; of two `streams`, arrays of tokens are there twice.
+
+  Where the batch's `mask`, bool `[B, T, 1, ...]`, is False, `x` is 0 and conditions are null.
+  """
   mask = batch.get("mask")
   if mask is not None and not padded:
-    raise ValueError("data: a batch with a mask, which only objectives.denoising.loss takes.")
+    raise ValueError("data: a batch with a mask, which this objective does not take.")
   if mask is not None:
     check_mask(mask, batch["x"].shape)
+    cond = conditioning.hide(batch.get("cond"), mask)
+    batch = batch | dict(x=jnp.where(mask, batch["x"], 0.0), cond=cond)
   if streams not in (1, 2):
     raise FieldError("streams", streams, "set it to 1, or to 2 for a context that is held fixed.")
   if streams == 1:

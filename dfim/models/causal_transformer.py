@@ -47,6 +47,7 @@ class CausalTransformer(nn.Module):
   dropout: float = 0.0
   second_time: str = "s"
   time_scale: float = 1000.0
+  time_features: embeddings.Features = embeddings.dit_sinusoids
   dtype: str | None = None
   vocabulary: int = 256  # values 0 .. vocabulary - 1 of a discrete condition, such as an action
   time_precision: str = "high"
@@ -102,7 +103,7 @@ class CausalTransformer(nn.Module):
 
   def _embed(self, x: Array, s: Array, t: Array, cond: embeddings.Cond) -> Array:
     fields = self.width, self.num_classes, self.second_time, self.time_scale
-    given = dict(precision=self.time_precision, name="conditioning")
+    given = dict(precision=self.time_precision, features=self.time_features, name="conditioning")
     emb = embeddings.Conditioning(*fields, **given)(s, t, cond)
     for name, array in sorted(self._with_null(x, cond).items()):
       embedded = self._embed_condition(f"{_CONDITION}{name}", array)

@@ -35,6 +35,7 @@ class DiT(nn.Module):
   dropout: float = 0.0
   second_time: str = "s"
   time_scale: float = 1000.0
+  time_features: embeddings.Features = embeddings.dit_sinusoids
   dtype: str | None = None
   remat: str = "none"
   scan: bool = False
@@ -52,7 +53,8 @@ class DiT(nn.Module):
       raise FieldError("width", self.width, f"is no multiple of heads={self.heads} and of 4")
     grid = x.shape[1] // self.patch, x.shape[2] // self.patch
     fields = self.width, self.num_classes, self.second_time, self.time_scale
-    emb = embeddings.Conditioning(*fields, name="conditioning")(s[:, 0], t[:, 0], cond)
+    given = dict(features=self.time_features, name="conditioning")
+    emb = embeddings.Conditioning(*fields, **given)(s[:, 0], t[:, 0], cond)
     h = linear.dense(self.width, self.dtype, "input")(patchify(x, self.patch))
     h += jnp.asarray(positions(grid, self.width), h.dtype)
     h = self._blocks(h, emb, train)

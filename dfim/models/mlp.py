@@ -19,6 +19,7 @@ class MLP(nn.Module):
   dropout: float = 0.0
   second_time: str = "s"
   time_scale: float = 1000.0
+  time_features: embeddings.Features = embeddings.dit_sinusoids
   dtype: str | None = None
   flatten: bool = False
 
@@ -35,7 +36,8 @@ class MLP(nn.Module):
     conditioning.check(cond, x.shape, reads=())
     init = nn.initializers.lecun_normal()  # DiT's 0.02 would silence a narrow network's times
     fields = self.width, self.num_classes, self.second_time, self.time_scale, 64, init
-    emb = embeddings.Conditioning(*fields, name="conditioning")(s, t, cond)
+    given = dict(features=self.time_features, name="conditioning")
+    emb = embeddings.Conditioning(*fields, **given)(s, t, cond)
     h = nn.Dense(self.width, dtype=self.dtype, name="input")(x)
     for i in range(self.depth):
       h = Block(self.width, self.dropout, self.dtype, name=f"block{i}")(h, emb, train)

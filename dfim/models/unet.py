@@ -43,6 +43,7 @@ class UNet(nn.Module):
   dropout: float = 0.0
   second_time: str = "s"
   time_scale: float = 1000.0
+  time_features: embeddings.Features = embeddings.ddpm_sinusoids
   dtype: str | None = None
   remat: str = "none"
   scan: bool = False
@@ -76,13 +77,13 @@ class UNet(nn.Module):
   def _embed(self, s: Array, t: Array, cond: embeddings.Cond) -> Array:
     """`[B, 1, 1, E]`; labels and augmentation join the sinusoids of t, before its MLP."""
     first, second = embeddings.network_times(s, t, self.second_time)
-    features = embeddings.ddpm_sinusoids(first, self.time_scale, self.channels)
+    features = self.time_features(first, self.time_scale, self.channels)
     init = nn.initializers.normal(0.5)  # about the size of the sinusoids
     labels = embeddings.LabelEmbedding(self.num_classes, self.channels, init, name="map_label")
     features += labels(cond, t.ndim) + self._augment(cond)
     width = self.embed_multiplier * self.channels
     emb = embeddings.TimeMLP(width, linear.xavier(), name="map_t")(features)
-    features = embeddings.ddpm_sinusoids(second, self.time_scale, self.channels)
+    features = self.time_features(second, self.time_scale, self.channels)
     return nn.silu(emb + embeddings.TimeMLP(width, linear.xavier(), name="map_s")(features))
 
   def _augment(self, cond: embeddings.Cond) -> Array:

@@ -34,10 +34,8 @@ def loss(
   """
   del frozen
   apply, batch = two_stream.lay_out(apply, batch, streams, padded=True)
-  x, mask = batch["x"], batch.get("mask")
+  x, cond, mask = batch["x"], batch.get("cond"), batch.get("mask")
   key_times, key_noise, key_drop, key_net = jax.random.split(key, 4)
-  x = x if mask is None else jnp.where(mask, x, 0.0)
-  cond = conditioning.hide(batch.get("cond"), mask)
   times = sample_times(key_times, x.shape, path=f.path, mask=mask)
   t, active = times.t, jnp.broadcast_to(times.active, x.shape)
   eps = f.sigma_data * interpolants.noise_like(key_noise, x)

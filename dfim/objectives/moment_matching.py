@@ -43,7 +43,8 @@ def loss(
   `cond` (`core.conditioning`), dropped with probability `drop_rate`, for guidance. `sample_times`
   is `core.times.sample` with a pattern and a mapping; `group_size` is M. With `drop_in_target` the
   frozen model sees the dropped conditions too, as in the paper's algorithm, otherwise all, as in
-  the released trainer. Sequences have a `conditioning`, such as `core.two_stream.TwoStream`.
+  the released trainer. `conditioning` says how groups and x_r are made: `core.two_stream.OneStream`
+  by default; sequences have a `TwoStream`.
   """
   spec = conditioning or two_stream.OneStream()
   apply, reference = two_stream.lay_out(apply, batch, spec.streams)
@@ -56,8 +57,10 @@ def loss(
   s, r, t = times.s, times.r, times.t
   eps = f.sigma_data * interpolants.noise_like(key_noise, x)
   x_t = interpolants.interpolate(f.path, x, eps, t)
-  start = spec.posterior(x, eps, x_t, times, f, reference)
-  x_r = interpolants.interpolate(f.path, *start, r)  # as ddim(x_t, x, r, t), which is 0 / 0 at 0
+  datum, noise = spec.posterior(x, eps, x_t, times, f, reference)
+  fresh = f.sigma_data * interpolants.noise_like(jax.random.fold_in(key, 5), x)
+  noise = spec.interpolant(f.path, noise, fresh, r, t)
+  x_r = interpolants.interpolate(f.path, datum, noise, r)
 
   dropped = conditions.drop(key_drop, cond, drop_rate)
   net = functools.partial(apply, rngs=dict(dropout=key_net))  # one mask for both passes
@@ -77,6 +80,7 @@ def loss(
 
 
 loss.jumps = True  # so that it needs signal at t_max
+loss.inductive = True  # so that it needs a mapping, r(s, t)
 
 
 def kernel_by_time(gram: Array, clouds: Clouds, bins: int = 4) -> dict[str, Array]:

@@ -54,20 +54,26 @@ def objective(loss: Any, net: Any) -> None:
   fields = getattr(sample_times, "keywords", {})
   if fields.get("pattern") is None:
     raise ConfigError("objective.sample_times: give it a name, a pattern, t_max and t_min.")
+  if getattr(function, "inductive", False):
+    _check_mapping(sample_times)
   if getattr(function, "jumps", False):
-    _check_jumps(given["f"], sample_times)
+    _check_signal(given["f"], fields)
   if given.get("drop_rate", 0.0) == 1.0:
     raise FieldError("objective.drop_rate", 1.0, "drops every condition; set it below 1.")
   _streams(function, given, fields["pattern"], net)
 
 
-def _check_jumps(f: Any, sample_times: Any) -> None:
-  """Refuses jumps of no length, and of a network that predicts noise from pure noise: 0 / 0."""
-  given, field = sample_times.keywords, "objective.sample_times.mapping"
-  if "mapping" in inspect.signature(sample_times).parameters and given.get("mapping") is None:
+def _check_mapping(sample_times: Any) -> None:
+  """Refuses r = t, of which nothing is learnt."""
+  takes = "mapping" in inspect.signature(sample_times).parameters
+  if takes and sample_times.keywords.get("mapping") is None:
     fix = "without it r = t and nothing is learnt; name one of core.mappings.*"
-    raise FieldError(field, None, fix)
-  t_max = given.get("t_max", 1.0)
+    raise FieldError("objective.sample_times.mapping", None, fix)
+
+
+def _check_signal(f: Any, fields: dict[str, Any]) -> None:
+  """Refuses jumps from pure noise of a network that predicts noise: 0 / 0."""
+  t_max = fields.get("t_max", 1.0)
   with jax.ensure_compile_time_eval():
     if f.prediction == "eps" and f.path.alpha(t_max) <= 0.0:
       fix = "pure noise, which core.parameterization.Noise divides by; lower it."

@@ -81,6 +81,60 @@ def test_posterior_composes_and_keeps_the_marginal(path, key, float64):
   np.testing.assert_allclose(a**2 * path.sigma(t) ** 2 + var, path.sigma(s) ** 2, rtol=1e-9)
 
 
+@paths
+def test_renewed_noise_is_the_ddpm_posteriors_and_keeps_the_marginal(path, key, float64):
+  """Coefficients on noise and fresh noise: those of eq. 97, of unit norm, composing through r."""
+  s, r, t = some_times(key)
+  one, zero = jnp.ones_like(t), jnp.zeros_like(t)
+
+  def coefficients(s, t):
+    return (ip.renewed_noise(path, *pair, s, t) for pair in ((one, zero), (zero, one)))
+
+  kept, fresh = coefficients(s, t)
+  mean, std = ip.ddpm_posterior(path, path.sigma(t), zero, s, t)  # of x = 0, noise 1
+  np.testing.assert_allclose(path.sigma(s) * kept, mean, rtol=1e-9)
+  np.testing.assert_allclose(path.sigma(s) * fresh, std, rtol=1e-9)
+  np.testing.assert_allclose(kept**2 + fresh**2, 1.0, rtol=1e-12)
+  (kept1, fresh1), (kept2, fresh2) = coefficients(r, t), coefficients(s, r)
+  np.testing.assert_allclose(kept2 * kept1, kept, rtol=1e-9)
+  np.testing.assert_allclose(kept2**2 * fresh1**2 + fresh2**2, fresh**2, rtol=1e-9)
+
+
+@paths
+def test_x_r_of_a_datum_has_the_marginal_and_the_correlation_of_its_interpolant(path, key):
+  """Of 100,000 draws given x = 0.3: mean alpha(r) x, deviation sigma(r), correlation with x_t."""
+  x, r, t = jnp.full((100_000, 1), 0.3), jnp.asarray(0.4), jnp.asarray(0.7)
+  eps, fresh = jax.random.normal(key, (2, *x.shape))
+  x_t = ip.interpolate(path, x, eps, t)
+  ratio = ip.eta(path, r) / ip.eta(path, t)
+  for interpolant, correlation in ((ip.same_noise, 1.0), (ip.renewed_noise, ratio)):
+    x_r = ip.interpolate(path, x, interpolant(path, eps, fresh, r, t), r)
+    np.testing.assert_allclose(x_r.mean(), path.alpha(r) * 0.3, atol=0.01)
+    np.testing.assert_allclose(x_r.std(), path.sigma(r), rtol=0.01)
+    found = np.corrcoef(x_r[:, 0], x_t[:, 0])[0, 1]
+    np.testing.assert_allclose(found, correlation, atol=0.01)
+
+
+@pytest.mark.parametrize("interpolant", [ip.same_noise, ip.renewed_noise])
+@pytest.mark.parametrize("path", PATHS, ids=repr)
+def test_x_r_is_x_t_at_r_equal_t(path, interpolant, key):
+  eps, fresh = jax.random.normal(key, (2, 4, 3))
+  for t in (0.0, 0.37, 1.0):
+    t = jnp.full((4, 1), t)
+    np.testing.assert_array_equal(interpolant(path, eps, fresh, t, t), eps)
+  found = interpolant(path, eps, fresh, jnp.zeros((4, 1)), t)
+  assert np.all(np.isfinite(found)), "from pure noise to data"
+
+
+@paths
+def test_the_ratio_of_noise_has_a_slope_in_s_also_at_s_equal_t(path, float64):
+  """sigma'(t) / sigma(t), which a jump's velocity needs."""
+  t = jnp.asarray(0.503)
+  slope = jax.grad(lambda s: ip.noise_ratio(path, s, t))(t)
+  np.testing.assert_allclose(slope, jax.grad(path.sigma)(t) / path.sigma(t), rtol=1e-9)
+  assert ip.noise_ratio(path, t, t) == 1.0 == ip.noise_ratio(path, 0.0 * t, 0.0 * t)
+
+
 def test_an_unknown_schedule_is_refused():
   with pytest.raises(ValueError, match="betas='lineer'.*linear, cosine or sigmoid"):
     ip.DiscreteVP("lineer")

@@ -45,6 +45,16 @@ def test_the_perfect_output_jumps_along_the_path(f, key, float64):
 
 
 @fs
+def test_the_velocity_of_the_perfect_output_is_that_of_the_path(f, key, float64):
+  x, eps, _, t, _ = draw(key)
+  along = lambda t: ip.interpolate(f.path, x, eps, t)
+  x_t, expected = jax.jvp(along, (t,), (jnp.ones_like(t),))
+  of_x, of_raw = f.velocity(t)
+  found = of_x * x_t + of_raw * f.target(x, eps, t)
+  np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@fs
 @pytest.mark.parametrize("time", [0.0, 0.3, 0.994])
 def test_a_jump_of_no_length_is_the_identity_for_every_network(f, time, key):
   x_t = jax.random.normal(key, (4, 3))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from dfim.core import interpolants, mappings, patterns, times
 
@@ -71,6 +72,33 @@ def test_t_and_s_are_uniform_and_r_is_t_without_a_mapping(key):
     quantiles = jnp.quantile(u, jnp.linspace(0.1, 0.9, 9))
     np.testing.assert_allclose(quantiles, np.linspace(0.1, 0.9, 9), atol=0.01)
   np.testing.assert_array_equal(drawn.r, drawn.t)
+
+
+@pytest.mark.parametrize("ends", [ENDS, dict(t_max=1.0, t_min=0.0)], ids=["inside", "whole"])
+@pytest.mark.parametrize("path", [PATH, interpolants.Cosine()], ids=repr)
+@pytest.mark.parametrize("mean, std", [(-1.1, 2.0), (0.4, 0.5)])
+def test_log_normal_times_have_the_quantiles_of_a_truncated_normal_in_log_eta(
+  mean, std, path, ends, key
+):
+  shape = functools.partial(times.log_normal, mean=mean, std=std)
+  drawn = sample(key, (100_000, 1), path=path, distribution=shape, **ends)
+  assert ends["t_min"] <= jnp.min(drawn.t) and jnp.max(drawn.t) <= np.float32(ends["t_max"])
+  ninths = np.linspace(0.1, 0.9, 9)
+  log_eta = jnp.log(interpolants.eta(path, jnp.asarray([ends["t_min"], ends["t_max"]])))
+  exact = scipy.stats.truncnorm(*(np.asarray(log_eta) - mean) / std, mean, std).ppf(ninths)
+  found = jnp.log(interpolants.eta(path, jnp.quantile(drawn.t, ninths)))
+  np.testing.assert_allclose(found, exact, atol=0.03 * std)
+
+
+def test_a_distribution_leaves_the_context_where_its_pattern_has_it(key):
+  given = dict(pattern=functools.partial(patterns.two_stream, noisy=0.5))
+  with jax.debug_key_reuse(False):
+    uniform, skewed = (
+      sample(key, (64, 6, 2), **given, distribution=d) for d in (None, times.log_normal)
+    )
+  np.testing.assert_array_equal(uniform.t[:, :3], skewed.t[:, :3])
+  assert np.all(uniform.t[:, 3:] != skewed.t[:, 3:])
+  np.testing.assert_array_equal(uniform.active, skewed.active)
 
 
 @pytest.mark.parametrize("rate", [0.3, 1.0])  # 1: the consistency model

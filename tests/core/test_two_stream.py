@@ -30,12 +30,23 @@ def test_two_streams_double_the_arrays_of_tokens_and_one_changes_nothing():
     (cond["button"], before["button"]),
   ):
     np.testing.assert_array_equal(twice, np.concatenate([once, once], axis=1))
-  assert cond["label"] is before["label"] and cond["augment"] is before["augment"]
-  apply, batch = two_stream.lay_out(print, BATCH, 1, padded=True)
-  assert apply is print and batch is BATCH
+  for name in ("label", "augment"):
+    np.testing.assert_array_equal(cond[name], before[name])
+  unmasked = {name: BATCH[name] for name in ("x", "cond")}
+  apply, batch = two_stream.lay_out(print, unmasked, 1, padded=True)
+  assert apply is print and batch is unmasked
   mask = np.array([True, False]).reshape(2, 1, 1)
   _, batch = two_stream.lay_out(print, dict(x=BATCH["x"], mask=mask), 2, padded=True)
   np.testing.assert_array_equal(batch["mask"], np.broadcast_to(mask, (2, 8, 1)))
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_padding_is_hidden(streams):
+  mask = np.array([[1, 1, 0, 0], [0, 0, 0, 0]], bool)[..., None]
+  _, batch = two_stream.lay_out(print, BATCH | dict(mask=mask), streams, padded=True)
+  for a, was in (batch["x"], BATCH["x"]), (batch["cond"]["action"], BATCH["cond"]["action"]):
+    np.testing.assert_array_equal(a, np.tile(np.where(mask, was, 0.0), (1, streams, 1)))
+  np.testing.assert_array_equal(batch["cond"]["label"], [0, -1])
 
 
 @pytest.mark.parametrize(

@@ -272,3 +272,33 @@ def test_unet_takes_augmentation_labels_and_zeros_mean_none():
 def test_wrong_fields_and_sequences_are_refused(net, shape, message):
   with pytest.raises(ValueError, match=message):
     net.init(jax.random.key(0), *inputs(shape))
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0, 16.0])
+def test_fourier_features_of_two_times_have_the_product_of_normal_frequencies(scale):
+  """Their mean product is exp(-2 (pi scale (u - v))^2), the characteristic function."""
+  u, v = (jnp.asarray(np.random.default_rng(n).uniform(0, 1, (50, 1)), jnp.float32) for n in (1, 2))
+  a, b = (embeddings.fourier(time, 1.0, 512, deviation=scale) for time in (u, v))
+  assert a.shape == (50, 512)
+  found = 2.0 * jnp.mean(a * b, axis=-1)
+  exact = np.exp(-2.0 * (np.pi * scale * np.asarray(u - v)[:, 0]) ** 2)
+  np.testing.assert_allclose(found, exact, atol=0.02)
+
+
+@pytest.mark.parametrize(
+  "name",
+  ["mlp", "dit", "causal_transformer", pytest.param("unet", marks=pytest.mark.slow)],
+)
+def test_a_network_reads_its_times_by_the_features_that_it_is_given(name):
+  """Of both times, with the parameters of sinusoids; constant features make it blind to them."""
+  net, shape = NETS[name]
+  of = lambda features: dataclasses.replace(net, time_scale=1.0, time_features=features)
+  fourier = of(functools.partial(embeddings.fourier, deviation=2.0))
+  params = perturbed(net, shape)
+  shapes = jax.eval_shape(fourier.init, jax.random.key(0), *inputs(shape))
+  assert jax.tree.map(jnp.shape, params) == jax.tree.map(lambda p: p.shape, shapes)
+  blind = of(lambda time, width: jnp.ones((*time.shape[:-1], width), time.dtype))
+  for changed in (dict(s=0.5), dict(t=0.5)):
+    one, other = (run(fourier, shape, params, **given) for given in ({}, changed))
+    assert gap(one, other) > 1e-3
+    close(*(run(blind, shape, params, **given) for given in ({}, changed)))

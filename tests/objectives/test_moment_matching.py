@@ -340,6 +340,23 @@ def test_the_frozen_model_alone_starts_from_the_datum_of_the_posterior():
   assert np.all(z[:, 4:] != other[:, 4:])
 
 
+def test_the_frozen_model_alone_starts_with_the_noise_of_the_interpolant():
+  """The DDPM posterior's; context keeps its noise, as r = t there."""
+  seen = []
+
+  def spy(params, x, s, t, cond, *, streams, rngs):
+    seen.append((x, t))
+    return sines(params, x, s, t, cond, streams=streams, rngs=rngs)
+
+  for interpolant in (interpolants.same_noise, interpolants.renewed_noise):
+    two_streams(X, spy, 3.0, interpolant=interpolant)
+  (x_t, _), (x_r, r), (same, t), (other, _) = seen
+  np.testing.assert_array_equal(x_t, same)
+  np.testing.assert_array_equal(x_r[:, :4], other[:, :4])
+  moved = np.asarray(r < t)[..., 0] & (np.asarray(r)[..., 0] > 0.1)
+  assert np.any(moved) and np.all((x_r != other)[moved])
+
+
 def test_the_posterior_mean_lowers_the_loss():
   how = dict(grouping=grouping.by_prefix)
   value = lambda params, rule: two_streams(X, sines, params, posterior=rule, **how)

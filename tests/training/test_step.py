@@ -13,13 +13,21 @@ from configs import consistency_digits, flow_digits, imm_digits, imm_toy, moment
 from dfim import train
 from dfim.training import experiment as experiment_lib, state as train_state, step as step_lib
 
-SLOW = [consistency_digits, flow_digits]  # tests/trust/test_layouts.py has imm's
-CONFIGS = [moment_forcing_walk, *(pytest.param(c, marks=pytest.mark.slow) for c in SLOW)]
+CONFIGS = dict(  # tests/trust/test_layouts.py has imm's
+  moment_forcing=moment_forcing_walk.get_config,
+  consistency=consistency_digits.get_config,
+  flow=flow_digits.get_config,
+  self_distillation=lambda mode: flow_digits.self_distillation(flow_digits.get_config(mode)),
+  energy_score=lambda mode: moment_forcing_walk.energy_score(moment_forcing_walk.get_config(mode)),
+)
+QUICK = {"moment_forcing"}
 
 
-@pytest.fixture(params=CONFIGS, ids=lambda module: module.__name__)
+@pytest.fixture(
+  params=[pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in CONFIGS]
+)
 def config(request):
-  return request.param.get_config("smoke")
+  return CONFIGS[request.param]("smoke")
 
 
 def run(config, devices, steps=2):

@@ -1,7 +1,8 @@
 """Embeddings of times and labels: `[B, 1, 1, W]` for an image, `[B, T, W]` for tokens."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import functools
+import statistics
 from typing import Any
 
 import flax.linen as nn
@@ -15,6 +16,7 @@ from dfim.models.layers import linear
 
 Array = jax.Array
 Cond = Mapping[str, Array] | None
+Features = Callable[[Array, float, int], Array]  # (time [..., 1], scale, width) -> [..., width]
 
 
 def check_times(x: Array, s: Array, t: Array, shared: tuple[int, ...]) -> None:
@@ -66,6 +68,19 @@ def ddpm_sinusoids(time: Array, scale: float, width: int) -> Array:
   """Of scale time, `[..., 1]` to `[..., width]`: sines, then cosines, 1e-4 reached (DDPM++'s)."""
   angle = _angles(time, scale * frequencies(width // 2, endpoint=True))
   return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+
+
+def fourier(time: Array, scale: float, width: int, *, deviation: float = 16.0) -> Array:
+  """Fourier features of NCSN++ and EDM, `[..., 1]` to `[..., width]`: cosines, then sines.
+
+  Their frequencies are normal, of a `deviation` in turns of scale time; here its quantiles, which
+  need no draw. So 1 is the network's `time_scale`. Sources: Tancik et al. 2020 (arXiv 2006.10739);
+  Song et al. 2021 (2011.13456); IMM appendix I.1.
+  """
+  share = (np.arange(width // 2) + 0.5) / (width // 2)
+  quantiles = [statistics.NormalDist().inv_cdf(0.5 + 0.5 * p) for p in share]  # +-f are one feature
+  angle = _angles(time, scale * 2.0 * np.pi * deviation * np.array(quantiles))
+  return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
 
 def _angles(time: Array, rate: np.ndarray) -> Array:
@@ -134,12 +149,13 @@ class Conditioning(nn.Module):
   sinusoids: int = 256
   init: nn.initializers.Initializer = nn.initializers.normal(0.02)
   precision: Any = linear.HIGHEST
+  features: Features = dit_sinusoids
 
   @nn.compact
   def __call__(self, s: Array, t: Array, cond: Cond) -> Array:
     """Times `[..., 1]` to `[..., width]`, with size-1 axes where they have them."""
     first, second = network_times(s, t, self.second_time)
-    sinusoids = lambda time: dit_sinusoids(time, self.time_scale, self.sinusoids)
+    sinusoids = lambda time: self.features(time, self.time_scale, self.sinusoids)
     mlp = functools.partial(TimeMLP, self.width, self.init, self.precision)
     emb = mlp(name="t")(sinusoids(first)) + mlp(name="s")(sinusoids(second))
     label = LabelEmbedding(self.num_classes, self.width, self.init, name="label")
