@@ -4,12 +4,15 @@ python -m benchmarks.pods --rows='S v5e:16x16'
 
 Needs the extra `tpu`. Rows that are in the file are not repeated; delete one to compile it again. A
 row that takes longer than --minutes is written down as that, with what had been compiled by then.
+`--rows=none` compiles nothing and prints the table of docs/recipes.md.
 """
 
+from collections.abc import Iterable
 import csv
 import datetime
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -55,6 +58,32 @@ def main(_) -> None:
       logging.info("%s: is there already.", row)
       continue
     write(TABLE, [*table, *lines(row, ROWS[row], _MINUTES.value)])
+  print("\n".join(markdown(csv.DictReader(TABLE.open()))))
+
+
+def markdown(table: Iterable[dict[str, str]]) -> list[str]:
+  """The training steps of a table, in the order of `ROWS`, as lines of Markdown."""
+  steps = {line["row"]: line for line in table if line["program"] in ("training step", "")}
+  cells = ["recipe", "slice", "verdict", "GiB a chip", "state", "collectives, GB"]
+  cells += ["compute / memory / links, ms", "step, ms", "of peak", "chip-hours"]
+  rows = [cells, ["---"] * len(cells)]
+  for row in filter(steps.get, ROWS):
+    line, (recipe, _, where) = steps[row], row.rpartition(" ")
+    rows.append([recipe, where, line["verdict"], *_cells(line)])
+  return [f"| {' | '.join(cells)} |" for cells in rows]
+
+
+def _cells(line: dict[str, str]) -> list[str]:
+  """What a training step takes; a row that is refused or late has less of it."""
+  memory = f"{float(line['memory_gib'] or 0):.2f} of {float(line['available_gib'] or 0):.0f}"
+  if line["verdict"] != "fits":
+    return [memory if line["memory_gib"] else "", *[""] * 6]
+  number = lambda column, form=".3g": f"{float(line[column]):,{form}}"
+  to = lambda name, form: " to ".join(number(name.format(end), form) for end in ("largest", "sum"))
+  moved = sum(float(gb) for gb in re.findall(r"([\d.e+-]+) GB", line["collectives"]))
+  terms = " / ".join(number(f"{term}_ms") for term in ("compute", "memory", "links"))
+  costs = [to("{}_ms", ".3g"), number("share_of_peak", ".0%"), to("chip_hours_{}", ".0f")]
+  return [memory, number("state_gib", ".2f"), f"{moved:.3g}", terms, *costs]
 
 
 def lines(row: str, given: list[str], minutes: float) -> list[dict[str, Any]]:

@@ -41,6 +41,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     heads=4,
     window=24,
     dropout=0.1,
+    time_precision="high",  # neighbours among 1,000 levels
   )
   c.objective = dict(
     name="objectives.denoising.loss",

@@ -27,6 +27,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     depth=3,
     heads=4,
     window=c.data.get_ref("tokens").identity(),
+    time_precision="default",  # enough for 64 steps a token
   )
   c.objective = dict(
     name="objectives.denoising.loss",

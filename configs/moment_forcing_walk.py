@@ -19,7 +19,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   two streams are twice the tokens.
   """
   c = forcing_walk.get_config()
-  c.model.width = 64
+  c.model.update(width=64, time_precision="high")  # r is closer to t than two steps
   c.objective = dict(
     name="objectives.moment_matching.loss",
     f=dict(

@@ -1,3 +1,7 @@
+import json
+import math
+import subprocess
+import sys
 import types
 
 import chex
@@ -8,6 +12,7 @@ import pytest
 
 from dfim import parallel
 from dfim.config.errors import FieldError
+from tests import collectives
 
 FSDP = ("fsdp0", "fsdp1", "fsdp2")
 
@@ -92,3 +97,37 @@ def test_micro_batches_are_whole_groups_and_every_row_once():
   groups = parts["x"].reshape(6, 4)
   np.testing.assert_array_equal(groups, groups[:, :1] + np.arange(4))
   assert set(groups[:, 0] % 4) == {0}
+
+
+def limit_of(name, x):
+  """Tokens of the batch; of two streams the numbers in the data, which grouping compares."""
+  if name == "two_streams":
+    return math.prod(x)
+  return x[0] * (math.prod(x[1:-1]) // 4 if name == "dit" else math.prod(x[1:-1]))
+
+
+def check(name, found):
+  x = collectives.experiment_of(name).batch["x"].shape
+  assert found and max(found.values()) <= limit_of(name, x), found
+
+
+@pytest.mark.parametrize(
+  "name", ["dit", *(pytest.param(n, marks=pytest.mark.slow) for n in list(collectives.CONFIGS)[1:])]
+)
+def test_no_activation_leaves_its_device(name):
+  check(name, collectives.largest(collectives.experiment_of(name)))
+
+
+@pytest.mark.slow
+def test_nor_on_sixteen_devices():
+  command = [sys.executable, "-m", "tests.collectives", "16", *collectives.CONFIGS]
+  done = subprocess.run(command, capture_output=True, text=True, check=True)
+  for name, found in json.loads(done.stdout.splitlines()[-1]).items():
+    check(name, found)
+
+
+@pytest.mark.slow
+def test_without_constraints_the_batch_is_gathered(monkeypatch):
+  monkeypatch.setattr(parallel, "keep_rows", lambda apply, mesh: apply)
+  found = collectives.largest(collectives.experiment_of("dit"))
+  assert found["all-gather"] > limit_of("dit", (128, 32, 32, 4))

@@ -146,8 +146,8 @@ def _init(key: Array, shape: tuple[int, ...], classes: int) -> Params:
 
 def _features(params: Params, x: Array) -> Array:
   for name, (_, stride) in _convolutions(x.shape[1]).items():
-    axes = ("NHWC", "HWIO", "NHWC")
-    x = jax.lax.conv_general_dilated(x, params[name], (stride,) * 2, "SAME", dimension_numbers=axes)
+    how = dict(dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=features_lib.EXACT)
+    x = jax.lax.conv_general_dilated(x, params[name], (stride,) * 2, "SAME", **how)
     x = jax.nn.gelu(x + params[f"{name}_bias"][None, None, None])
   return jax.nn.gelu(_dense(params, "hidden", x.reshape(len(x), -1)))
 
@@ -157,4 +157,4 @@ def _logits(params: Params, x: Array) -> Array:
 
 
 def _dense(params: Params, name: str, x: Array) -> Array:
-  return x @ params[name] + params[f"{name}_bias"][None]
+  return jnp.dot(x, params[name], precision=features_lib.EXACT) + params[f"{name}_bias"][None]

@@ -13,6 +13,8 @@ from dfim.io import inputs
 Array = jax.Array
 Network = Callable[[Any, Array], Array]  # (params, x [B, ...]) -> [B, D]
 
+EXACT = jax.lax.Precision.HIGHEST  # or a GPU computes in TF32 and a TPU in bfloat16
+
 
 def in_batches(network: Network, params: Any, x: np.ndarray, batch_size: int) -> np.ndarray:
   """`network` on all of x `[N, ...]`, in whole batches; compiled once for each function object."""

@@ -23,7 +23,6 @@ Unit = Callable[..., Array]  # (name, x, channels, kernel, stride, padding) -> c
 WIDTH = 2048  # features
 SIDE = 299  # pixels, to which images are resized
 _EPSILON = 1e-3  # of the batch norms
-_EXACT = jax.lax.Precision.HIGHEST  # or a GPU computes in TF32 and a TPU in bfloat16
 
 
 def features(
@@ -183,7 +182,7 @@ def _block_e(unit: Unit, x: Array, pool: Callable[[Array], Array]) -> Array:
 
 
 def _convolve(x: Array, weights: Array, stride: int = 1, padding: str = "SAME") -> Array:
-  how = dict(dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=_EXACT)
+  how = dict(dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=features_lib.EXACT)
   return jax.lax.conv_general_dilated(x, weights, (stride, stride), padding, **how)
 
 
@@ -207,8 +206,8 @@ def _average(x: Array) -> Array:
 def _resized(images: Array, half_pixel: bool) -> Array:
   x = images.astype(jnp.float32)
   rows, columns = (_interpolation(n, SIDE, half_pixel) for n in x.shape[1:3])
-  x = jnp.einsum("ih,bhwc->biwc", rows, x, precision=_EXACT)
-  return jnp.einsum("jw,biwc->bijc", columns, x, precision=_EXACT)
+  x = jnp.einsum("ih,bhwc->biwc", rows, x, precision=features_lib.EXACT)
+  return jnp.einsum("jw,biwc->bijc", columns, x, precision=features_lib.EXACT)
 
 
 def _interpolation(size: int, to: int, half_pixel: bool) -> np.ndarray:

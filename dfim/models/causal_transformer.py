@@ -13,6 +13,7 @@ from dfim.core import conditioning
 from dfim.models.layers import adaln, attention, embeddings, linear, norms
 
 Array = jax.Array
+PRECISIONS = ("default", "high", "highest")
 _CONDITION = "condition_"  # and its name: a condition's parameters
 
 
@@ -30,6 +31,10 @@ class CausalTransformer(nn.Module):
 
   Conditions: `label [B]`, and by any name those of every kind in `core.conditioning`, each embedded
   by a layer of its own. Init fixes their names; one that is left out is null.
+
+  `time_precision` is that of the time path (`layers.linear`), which has a row for each token and a
+  third of a block's products: "default", "high" or "highest" are 1, 3 or 6 bfloat16 passes on a
+  TPU, and TF32, TF32 or float32 on a GPU.
   """
 
   width: int = 128
@@ -44,6 +49,7 @@ class CausalTransformer(nn.Module):
   time_scale: float = 1000.0
   dtype: str | None = None
   vocabulary: int = 256  # values 0 .. vocabulary - 1 of a discrete condition, such as an action
+  time_precision: str = "high"
 
   @nn.compact
   def __call__(
@@ -75,11 +81,12 @@ class CausalTransformer(nn.Module):
     h = linear.dense(self.width, self.dtype, "input")(x)
     fresh = []
     for i in range(self.depth):
-      block = Block(self.heads, self.mlp_ratio, self.dropout, self.dtype, name=f"block{i}")
+      fields = self.heads, self.mlp_ratio, self.dropout, self.dtype, self.time_precision
+      block = Block(*fields, name=f"block{i}")
       cached = None if cache is None else (cache.keys[i], cache.values[i])
       h, keys_values = block(h, emb, turn, mask, cached, train)
       fresh.append(keys_values)
-    out = adaln.output(h, emb, x.shape[-1], self.dtype)
+    out = adaln.output(h, emb, x.shape[-1], self.dtype, self.time_precision)
     out = out.astype(linear.at_least_float32(out))
     return out if cache is None else (out, _extended(cache, fresh, x.shape[1]))
 
@@ -93,7 +100,8 @@ class CausalTransformer(nn.Module):
 
   def _embed(self, x: Array, s: Array, t: Array, cond: embeddings.Cond) -> Array:
     fields = self.width, self.num_classes, self.second_time, self.time_scale
-    emb = embeddings.Conditioning(*fields, name="conditioning")(s, t, cond)
+    given = dict(precision=self.time_precision, name="conditioning")
+    emb = embeddings.Conditioning(*fields, **given)(s, t, cond)
     for name, array in sorted(self._with_null(x, cond).items()):
       embedded = self._embed_condition(f"{_CONDITION}{name}", array)
       emb = emb + (embedded if embedded.ndim == 3 else embedded[:, None])
@@ -102,7 +110,8 @@ class CausalTransformer(nn.Module):
   def _embed_condition(self, name: str, array: Array) -> Array:
     """`[..., W]` of vectors `[..., C]` or of values `[...]`, of which -1 becomes 0."""
     if not conditioning.is_discrete(array):
-      return nn.Dense(self.width, name=name)(array)
+      init = nn.initializers.lecun_normal()
+      return linear.time_dense(self.width, init, name, precision=self.time_precision)(array)
     value, init = conditioning.as_index(array), nn.initializers.normal(0.02)  # as of labels
     table = nn.Embed(self.vocabulary, self.width, embedding_init=init, name=name)
     return jnp.where(value[..., None] < 0, 0.0, table(jnp.maximum(value, 0)))
@@ -129,6 +138,8 @@ class CausalTransformer(nn.Module):
       raise FieldError("model.width", self.width, f"is no multiple of 2 x heads = {2 * self.heads}")
     if self.vocabulary < 1:
       raise FieldError("model.vocabulary", self.vocabulary, "set it to 1 or more")
+    if self.time_precision not in PRECISIONS:
+      raise FieldError("model.time_precision", self.time_precision, f"is none of {PRECISIONS}")
     if self.window is not None and self.window < 1:
       raise FieldError("model.window", self.window, "set it to 1 or more, or None for all tokens")
     if cache is not None and not self.causal:
@@ -144,6 +155,7 @@ class Block(nn.Module):
   mlp_ratio: int
   dropout: float
   dtype: str | None
+  time_precision: str
 
   @nn.compact
   def __call__(
@@ -156,7 +168,7 @@ class Block(nn.Module):
     train: bool,
   ) -> tuple[Array, tuple[Array, Array]]:
     """Tokens `[B, T, W]` to tokens, and their keys and values `[B, T, heads, d]`."""
-    modulation = adaln.Modulation(6, h.shape[-1], self.dtype, name="modulation")(emb)
+    modulation = adaln.Modulation(6, h.shape[-1], self.time_precision, name="modulation")(emb)
     shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
     drop = nn.Dropout(self.dropout, deterministic=not train)
 
@@ -167,9 +179,10 @@ class Block(nn.Module):
     if cached is not None:
       keys, values = (jnp.concatenate(pair, axis=1) for pair in zip(cached, (k, v), strict=True))
     mixed = attention.attention(q, keys, values, mask)
-    h = h + gate_a * drop(linear.dense(h.shape[-1], self.dtype, "proj")(mixed))
+    h = adaln.gated(h, gate_a, drop(linear.dense(h.shape[-1], self.dtype, "proj")(mixed)))
     modulated = norms.modulated(h, shift_m, scale_m)
-    return h + gate_m * drop(linear.gelu_mlp(modulated, self.mlp_ratio, self.dtype)), (k, v)
+    update = drop(linear.gelu_mlp(modulated, self.mlp_ratio, self.dtype))
+    return adaln.gated(h, gate_m, update), (k, v)
 
 
 def visible(query: Array, key: Array, *, causal: bool, window: int | None) -> Array:

@@ -3,6 +3,8 @@
 Planning has width 128, depth 12, 4 heads.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -41,14 +43,14 @@ class ReleasedTransformer(nn.Module):
         raise ValueError(f"cond.{name} of {conditioning.describe(a)}: give floating [B, T, C].")
     if self.width % self.heads or self.width % 4:
       raise FieldError("width", self.width, f"is no multiple of heads={self.heads} and of 4")
-    level = embeddings.network_times(s, t, "s", self.time_scale)[0] - 1.0
-    level = embeddings.ddpm_sinusoids(level, self.width // 2)
+    level = self.time_scale * embeddings.network_times(s, t, "s")[0] - 1.0
+    level = embeddings.ddpm_sinusoids(level, 1.0, self.width // 2)
     level = jnp.broadcast_to(level, (*x.shape[:2], self.width // 2))
     parts = jnp.concatenate([x, level, *self._vectors(x, cond)], axis=-1)
-    h = nn.relu(_linear(self.width, self.dtype, "input0")(parts))
+    h = nn.relu(_linear(self.width, None, "input0", precision=linear.HIGHEST)(parts))
     h = _linear(self.width, self.dtype, "input1")(h)
     position = jnp.arange(x.shape[1], dtype=level.dtype).reshape(1, -1, 1)
-    h += embeddings.ddpm_sinusoids(position, self.width).astype(h.dtype)
+    h += embeddings.ddpm_sinusoids(position, 1.0, self.width).astype(h.dtype)
     mask = jnp.tri(x.shape[1], dtype=bool) if self.causal else None
     for i in range(self.depth):
       h = Block(self.heads, self.mlp_width, self.dtype, name=f"block{i}")(h, mask)
@@ -87,7 +89,7 @@ class Block(nn.Module):
     return norm("norm2")(h + _linear(width, self.dtype, "fc2")(mlp))
 
 
-def _linear(features: int, dtype: str | None, name: str) -> nn.Dense:
+def _linear(features: int, dtype: str | None, name: str, **how: Any) -> nn.Dense:
   """Weights uniform within 1 / sqrt(inputs), as the released program starts."""
   init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-  return nn.Dense(features, kernel_init=init, dtype=dtype, name=name)
+  return nn.Dense(features, kernel_init=init, dtype=dtype, name=name, **how)

@@ -85,14 +85,14 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, h: Array, emb: Array, train: bool) -> Array:
     """Tokens `[B, N, W]` to tokens."""
-    modulation = adaln.Modulation(6, h.shape[-1], self.dtype, name="modulation")(emb)
+    modulation = adaln.Modulation(6, h.shape[-1], name="modulation")(emb)
     shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
     drop = lambda a: nn.Dropout(self.dropout, deterministic=not train)(a)
     modulated = norms.modulated(h, shift_a, scale_a)
     mixed = attention.attention(*attention.queries_keys_values(modulated, self.heads, self.dtype))
-    h += gate_a * drop(linear.dense(h.shape[-1], self.dtype, "proj")(mixed))
+    h = adaln.gated(h, gate_a, drop(linear.dense(h.shape[-1], self.dtype, "proj")(mixed)))
     modulated = norms.modulated(h, shift_m, scale_m)
-    return h + gate_m * drop(linear.gelu_mlp(modulated, self.mlp_ratio, self.dtype))
+    return adaln.gated(h, gate_m, drop(linear.gelu_mlp(modulated, self.mlp_ratio, self.dtype)))
 
 
 def patchify(x: Array, patch: int) -> Array:

@@ -52,7 +52,7 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, h: Array, emb: Array, train: bool) -> Array:
     """`h [..., W]`, `emb` broadcasting against it -> `[..., W]`."""
-    shift, scale = adaln.Modulation(2, self.width, self.dtype, name="modulation")(emb)
+    shift, scale = adaln.Modulation(2, self.width, name="modulation")(emb)
     y = norms.modulated(h, shift, scale)
     y = nn.silu(nn.Dense(self.width, dtype=self.dtype, name="dense0")(y))
     y = nn.Dropout(self.dropout, deterministic=not train)(y)

@@ -66,14 +66,14 @@ class UNet(nn.Module):
 
   def _embed(self, s: Array, t: Array, cond: embeddings.Cond) -> Array:
     """`[B, 1, 1, E]`; labels and augmentation join the sinusoids of t, before its MLP."""
-    first, second = embeddings.network_times(s, t, self.second_time, self.time_scale)
-    features = embeddings.ddpm_sinusoids(first, self.channels)
+    first, second = embeddings.network_times(s, t, self.second_time)
+    features = embeddings.ddpm_sinusoids(first, self.time_scale, self.channels)
     init = nn.initializers.normal(0.5)  # about the size of the sinusoids
     labels = embeddings.LabelEmbedding(self.num_classes, self.channels, init, name="map_label")
     features += labels(cond, t.ndim) + self._augment(cond)
     width = self.embed_multiplier * self.channels
     emb = embeddings.TimeMLP(width, linear.xavier(), name="map_t")(features)
-    features = embeddings.ddpm_sinusoids(second, self.channels)
+    features = embeddings.ddpm_sinusoids(second, self.time_scale, self.channels)
     return nn.silu(emb + embeddings.TimeMLP(width, linear.xavier(), name="map_s")(features))
 
   def _augment(self, cond: embeddings.Cond) -> Array:
@@ -84,7 +84,7 @@ class UNet(nn.Module):
       raise FieldError("model.augment_dim", self.augment_dim, fix)
     if self.augment_dim == 0:
       return jnp.zeros((1, 1, 1, 1))
-    dense = nn.Dense(self.channels, False, kernel_init=linear.xavier(), name="map_augment")
+    dense = linear.time_dense(self.channels, linear.xavier(), "map_augment", use_bias=False)
     return dense(label.astype(jnp.float32))[:, None, None]
 
   def _encode(self, x: Array, emb: Array, sizes: list[str], train: bool):
@@ -135,7 +135,8 @@ class Block(nn.Module):
     """`x [B, H, W, C]` and `emb [B, 1, 1, E]` to `channels`, resampled."""
     h = _resample(nn.silu(_norm(x, self.dtype, "norm0")), self.resample)
     h = _conv(self.channels, 3, self.dtype, "conv0")(h)
-    h += nn.Dense(self.channels, kernel_init=linear.xavier(), dtype=self.dtype, name="affine")(emb)
+    affine = linear.time_dense(self.channels, linear.xavier(), "affine")
+    h = (h + affine(emb)).astype(h.dtype)
     h = nn.silu(_norm(h, self.dtype, "norm1"))
     h = nn.Dropout(self.dropout, deterministic=not train)(h)
     h = _conv(self.channels, 3, self.dtype, "conv1", gain=1e-5)(h)

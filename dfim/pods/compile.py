@@ -79,7 +79,7 @@ def compile_program(
   """The row of the sampler in `steps` steps, or of the training step; and the program's text."""
   row = rows_lib.Row(experiment, steps)
   logging.info("Compiling: %s. It takes minutes.", row.program)
-  lowered = _lower_step(experiment) if steps is None else sample.lower_draw(experiment, steps)
+  lowered = lower_step(experiment) if steps is None else sample.lower_draw(experiment, steps)
   gpu = experiment.mesh.devices.flat[0].platform == "gpu"
   start = time.monotonic()
   try:
@@ -92,7 +92,7 @@ def compile_program(
   return row.compiled(compiled.memory_analysis(), text) | dict(compile_seconds=seconds), text
 
 
-def _lower_step(experiment: experiment_lib.Experiment) -> jax.stages.Lowered:
+def lower_step(experiment: experiment_lib.Experiment) -> jax.stages.Lowered:
   """The training step, of shapes alone."""
   place = lambda a, where: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where)
   rows = parallel.of_rows(experiment.mesh)

@@ -18,6 +18,7 @@ STEP = dict(
   whole_gib=0.49,
   collectives={"all-reduce": [15, 0.1324]},
   seconds=dict(compute=0.004, memory=0.012, links=0.001, largest=0.012, sum=0.017),
+  share_of_peak=0.348,
   chip_hours=dict(largest=1024.0, sum=1450.6),
   warnings=["a"],
   fixes=[],
@@ -79,3 +80,12 @@ def test_an_error_ends_the_benchmark_and_writes_nothing(benchmark, code):
   with pytest.raises(SystemExit):
     benchmark("S v5e:16x16", code=code)
   assert not pods.TABLE.exists()
+
+
+def test_the_table_has_a_line_for_each_training_step(benchmark):
+  benchmark("S v5e:16x16", [STEP, dict(STEP, program="sampler, steps 1")])
+  table = benchmark("B v5e:16x16", [REFUSED], code=1)
+  fits, refused = pods.markdown(table)[2:]
+  cells = "S | v5e:16x16 | fits | 3.53 of 16 | 0.49 | 0.132 | 4 / 12 / 1 | 12 to 17 | 35%"
+  assert fits == f"| {cells} | 1,024 to 1,451 |"
+  assert refused.startswith("| B | v5e:16x16 | refused | 32.00 of 16 |")

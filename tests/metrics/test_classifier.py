@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from dfim.data.images import digits
-from dfim.metrics import classifier
+from dfim.metrics import classifier, features
 from tests.data.helpers import refused
+from tests.models import time_path
 
 pytestmark = pytest.mark.usefixtures("optimized", "keys_unchecked")  # 6 s of training, not 100
 
@@ -30,6 +31,14 @@ def test_reads_held_out_digits_by_features_that_do_not_depend_on_the_batch(param
   assert whole.shape == (360, classifier.WIDTH) and whole.dtype == np.float32
   monkeypatch.setattr(classifier, "_BATCH", 5)
   np.testing.assert_allclose(classifier.features(params, TEST["x"][:7]), whole[:7], atol=1e-4)
+
+
+def test_features_are_the_same_whatever_the_platforms_precision(rough, monkeypatch):
+  marks = time_path.PARAMS, time_path.X
+  read = lambda network, params, x, _: time_path.products(network, marks, params, x)
+  monkeypatch.setattr(features, "in_batches", read)
+  found = classifier.features(rough, TEST["x"][:1])
+  assert len(found) == 4 and all(map(time_path.exact, found))
 
 
 def test_the_name_is_of_the_set_and_the_weights(rough):

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from dfim.metrics import inception
+from dfim.metrics import features, inception
 from tests.data.helpers import refused
+from tests.models import time_path
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 16, 24, 3), np.uint8)
 
@@ -33,6 +34,15 @@ def arrays():
 @pytest.fixture(scope="module")
 def params(arrays):
   return inception.params_of(arrays)
+
+
+@pytest.mark.parametrize("resize", ["tensorflow", "pytorch"])
+def test_features_are_the_same_whatever_the_platforms_precision(resize, params, monkeypatch):
+  marks = time_path.PARAMS, time_path.X
+  read = lambda network, params, x, _: time_path.products(network, marks, params, x)
+  monkeypatch.setattr(features, "in_batches", read)
+  found = inception.features(params, IMAGES, resize=resize)
+  assert len(found) == 94 + 2 and all(map(time_path.exact, found))
 
 
 def test_the_convolutions_are_those_of_inception_v3():

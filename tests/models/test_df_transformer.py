@@ -120,10 +120,10 @@ def test_attention_times_and_network_keep_float64(float64):
   expected = np.einsum("bhqk,bkhd->bqhd", weights, v).reshape(2, 4, -1)
   np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-14)
   t = jnp.full((2, 1), 1 / 3, jnp.float64)
-  first, second = embeddings.network_times(t, t, "s", 3000.0)
+  first, second = embeddings.network_times(t, t, "s")
   assert first.dtype == second.dtype == jnp.float64
   expected = np.array([[np.cos(1e3), np.sin(1e3)]] * 2)
-  np.testing.assert_allclose(embeddings.dit_sinusoids(first, 2), expected, rtol=1e-9)
+  np.testing.assert_allclose(embeddings.dit_sinusoids(first, 3000.0, 2), expected, rtol=1e-9)
   x, t = (jnp.asarray(a, jnp.float64) for a in inputs())
   params = jax.tree.map(lambda p: p.astype(jnp.float64), perturbed(NET))
   assert NET.apply(params, x, t, t).dtype == jnp.float64

@@ -1,6 +1,8 @@
 """Embeddings of times and labels: `[B, 1, 1, W]` for an image, `[B, T, W]` for tokens."""
 
 from collections.abc import Mapping
+import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -37,12 +39,16 @@ def check_sequence(x: Array, s: Array, t: Array) -> None:
   check_times(x, s, t, (2,))
 
 
-def network_times(s: Array, t: Array, second_time: str, time_scale: float) -> tuple[Array, Array]:
-  """c_noise of t and of the second time, in float32 at least: bfloat16 cannot tell r from t."""
+def network_times(s: Array, t: Array, second_time: str) -> tuple[Array, Array]:
+  """t and the second time, in float32 at least: bfloat16 cannot tell r from t.
+
+  Angles (`_angles`), products (`linear.time_dense`) and modulations keep r apart from t on every
+  platform, in bfloat16 networks too.
+  """
   if second_time not in ("s", "t-s"):
     raise FieldError("second_time", second_time, "is unknown: use 's' or 't-s'")
   s, t = (u.astype(linear.at_least_float32(u)) for u in (s, t))
-  return time_scale * t, time_scale * (s if second_time == "s" else t - s)
+  return t, s if second_time == "s" else t - s
 
 
 def frequencies(count: int, *, endpoint: bool = False) -> np.ndarray:
@@ -50,21 +56,36 @@ def frequencies(count: int, *, endpoint: bool = False) -> np.ndarray:
   return 1e-4 ** (np.arange(count) / max(count - endpoint, 1))
 
 
-def dit_sinusoids(time: Array, width: int) -> Array:
-  """`[..., 1]` to `[..., width]`: cosines, then sines (DiT's convention)."""
-  angle = _angles(time, frequencies(width // 2))
+def dit_sinusoids(time: Array, scale: float, width: int) -> Array:
+  """Of scale time, `[..., 1]` to `[..., width]`: cosines, then sines (DiT's convention)."""
+  angle = _angles(time, scale * frequencies(width // 2))
   return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
 
-def ddpm_sinusoids(time: Array, width: int) -> Array:
-  """`[..., 1]` to `[..., width]`: sines, then cosines, 1e-4 reached (DDPM++'s convention)."""
-  angle = _angles(time, frequencies(width // 2, endpoint=True))
+def ddpm_sinusoids(time: Array, scale: float, width: int) -> Array:
+  """Of scale time, `[..., 1]` to `[..., width]`: sines, then cosines, 1e-4 reached (DDPM++'s)."""
+  angle = _angles(time, scale * frequencies(width // 2, endpoint=True))
   return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
 
-def _angles(time: Array, freq: np.ndarray) -> Array:
-  freq = jnp.asarray(freq, linear.at_least_float32(time))
-  return time * freq.reshape((1,) * (time.ndim - 1) + (-1,))
+def _angles(time: Array, rate: np.ndarray) -> Array:
+  """time rate `[..., n]` less whole turns, rounded once.
+
+  A rounded product would lose r next to t: 1000 t has an ulp of 6e-5 where 1000 (t - r) may be
+  4e-4. Two halves of mantissas have an exact product (Dekker 1971, doi 10.1007/BF01397083), from
+  which whole turns are subtracted exactly.
+  """
+  time = time.astype(linear.at_least_float32(time))
+  bits, turns_per_time = jnp.finfo(time.dtype), rate / (2 * np.pi)
+  half = (bits.nmant + 1) // 2
+  mantissa, exponent = np.frexp(turns_per_time)
+  high = np.ldexp(np.rint(np.ldexp(mantissa, half)), exponent - half)
+  aligned = lambda a: jnp.asarray(a, time.dtype).reshape((1,) * (time.ndim - 1) + (-1,))
+  high, low = aligned(high), aligned(turns_per_time - high)
+  time_high = jax.lax.reduce_precision(time, exponent_bits=bits.nexp, mantissa_bits=half - 1)
+  turns = time_high * high
+  turns = turns - jnp.round(turns) + ((time - time_high) * high + time * low)
+  return 2 * np.pi * turns
 
 
 class TimeMLP(nn.Module):
@@ -72,12 +93,13 @@ class TimeMLP(nn.Module):
 
   width: int
   init: nn.initializers.Initializer
+  precision: Any = linear.HIGHEST
 
   @nn.compact
   def __call__(self, sinusoids: Array) -> Array:
     """`[..., F]` to `[..., width]`."""
-    given = dict(features=self.width, kernel_init=self.init, dot_general=linear.as_rows)
-    return nn.Dense(name="layer1", **given)(nn.silu(nn.Dense(name="layer0", **given)(sinusoids)))
+    layer = functools.partial(linear.time_dense, self.width, self.init, precision=self.precision)
+    return layer("layer1")(nn.silu(layer("layer0")(sinusoids)))
 
 
 class LabelEmbedding(nn.Module):
@@ -111,12 +133,14 @@ class Conditioning(nn.Module):
   time_scale: float
   sinusoids: int = 256
   init: nn.initializers.Initializer = nn.initializers.normal(0.02)
+  precision: Any = linear.HIGHEST
 
   @nn.compact
   def __call__(self, s: Array, t: Array, cond: Cond) -> Array:
     """Times `[..., 1]` to `[..., width]`, with size-1 axes where they have them."""
-    first, second = network_times(s, t, self.second_time, self.time_scale)
-    emb = TimeMLP(self.width, self.init, name="t")(dit_sinusoids(first, self.sinusoids))
-    emb += TimeMLP(self.width, self.init, name="s")(dit_sinusoids(second, self.sinusoids))
+    first, second = network_times(s, t, self.second_time)
+    sinusoids = lambda time: dit_sinusoids(time, self.time_scale, self.sinusoids)
+    mlp = functools.partial(TimeMLP, self.width, self.init, self.precision)
+    emb = mlp(name="t")(sinusoids(first)) + mlp(name="s")(sinusoids(second))
     label = LabelEmbedding(self.num_classes, self.width, self.init, name="label")
     return emb + label(cond, t.ndim)

@@ -10,9 +10,10 @@ Array = jax.Array
 
 
 def modulated(h: Array, shift: Array, scale: Array) -> Array:
-  """LayerNorm without parameters, then scale and shift."""
-  norm = nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False, dtype=h.dtype)
-  return norm(h) * (1 + scale) + shift
+  """LayerNorm without parameters, scaled and shifted in the wider dtype; returned in that of h."""
+  wide = jnp.promote_types(h.dtype, scale.dtype)
+  norm = nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False, dtype=wide)
+  return (norm(h) * (1 + scale) + shift).astype(h.dtype)
 
 
 class GroupNorm(nn.Module):
