@@ -43,7 +43,6 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
   c.steps = 1_200_000
   c.batch_size = 4096
   c.accumulate = 1
-  c.fsdp = -1
   c.data = dict(name="data.images.latents.latents", path="latents", shape=(32, 32, 4))
   c.model = dict(
     name="models.dit.DiT",
@@ -103,9 +102,8 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
 
 
 def of_size(c: ml_collections.ConfigDict, size: str) -> ml_collections.ConfigDict:
-  """The DiT of that name; all but XL train on one device."""
+  """The DiT of that name."""
   c.model.update(dit.SIZES[size])
-  c.fsdp = -1 if size == "XL" else 1
   return c
 
 
@@ -119,7 +117,7 @@ def best(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 def smoke(c: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """A few steps of a small network, for tests."""
-  c.steps, c.batch_size, c.fsdp = 4, 32, 1
+  c.steps, c.batch_size = 4, 32
   c.model.update(depth=2, width=32, heads=2)
   c.sampler.update(steps=(1, 8), count=4, chunk=4)
   c.log_every, c.checkpoint_every, c.sample_every = 2, 2, 0
