@@ -124,9 +124,12 @@ def numbers(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def commit() -> str:
-  """The commit of this tree, with a mark where files have changed since."""
-  command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-  return subprocess.run(command, cwd=TABLE.parent, capture_output=True, text=True).stdout.strip()
+  """The commit of this tree, with a mark where what is compiled has changed since."""
+  git = lambda *how: subprocess.run(
+    ["git", *how], cwd=TABLE.parents[1], capture_output=True, text=True
+  )
+  changed = git("status", "--porcelain", "--", "dfim", "configs").stdout
+  return git("rev-parse", "--short", "HEAD").stdout.strip() + ("-dirty" if changed else "")
 
 
 def write(path: pathlib.Path, table: list[dict[str, Any]]) -> None:
