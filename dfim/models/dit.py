@@ -85,7 +85,7 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, h: Array, emb: Array, train: bool) -> Array:
     """Tokens `[B, N, W]` to tokens."""
-    modulation = adaln.Modulation(6, h.shape[-1], name="modulation")(emb)
+    modulation = remat.keep(adaln.Modulation(6, h.shape[-1], name="modulation")(emb))
     shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
     drop = lambda a: nn.Dropout(self.dropout, deterministic=not train)(a)
     modulated = norms.modulated(h, shift_a, scale_a)

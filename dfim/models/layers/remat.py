@@ -5,7 +5,7 @@ The names are levels, each of which keeps less than the one before it:
   none       keeps every intermediate value
   gelu       of an activation keeps its input; in the U-Net, of a GroupNorm and its SiLU
   attention  the same, and of attention keeps queries, keys and values: no logits, no softmax
-  block      of a block keeps its inputs
+  block      of a block keeps its inputs, and what `keep` names
 
 Values and gradients are those of "none".
 """
@@ -17,10 +17,12 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+from jax.ad_checkpoint import checkpoint_name
 
 from dfim.config.errors import FieldError, suggest
 
 NAMES = ("none", "gelu", "attention", "block")
+_KEPT = "kept"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +54,16 @@ class Remat:
 
   def block(self, module: type[nn.Module], static: int) -> type[nn.Module]:
     """`module`, which keeps its inputs alone with "block"; argument `static` is Python's."""
-    transform = functools.partial(nn.remat, static_argnums=static)
+    policy = jax.checkpoint_policies.save_only_these_names(_KEPT)
+    transform = functools.partial(nn.remat, static_argnums=static, policy=policy)
     return self._checkpoint(transform, module, "block", prevent_cse=not self.looped)
 
   def _checkpoint(
     self, transform: Callable[..., Any], target: Any, *names: str, prevent_cse: bool
   ) -> Any:
     return transform(target, prevent_cse=prevent_cse) if self.name in names else target
+
+
+def keep(tree: Any) -> Any:
+  """Marks small arrays that "block" keeps: what they come from is not gathered a second time."""
+  return checkpoint_name(tree, _KEPT)
