@@ -1,6 +1,7 @@
 # make demo   set up, train IMM on real digits, sample, score, draw
 # make check  set up, the mathematics and one small run: a minute and a half
 # make test   set up, the fast tests
+# make full   set up, style, the fast tests, hostile inputs, sixteen devices, the TPU's compiler: 25 minutes
 # make slow   set up, the slow tests too
 # make trust  set up, kills, damage, layouts and faults by the dozen: up to an hour
 # make pods   compile every recipe for TPU slices that are not there, into results/pods.csv: two hours
@@ -11,7 +12,7 @@ VENV ?= .venv
 TPU_VENV ?= .venv-tpu
 RUN = $(VENV)/bin/python
 
-.PHONY: setup demo check test slow trust pods lint
+.PHONY: setup demo check test full slow trust pods lint
 
 setup: $(VENV)/ready
 
@@ -32,6 +33,11 @@ check: setup
 
 test: setup
 	$(RUN) -m pytest -n 2 --dist worksteal
+
+full: lint test $(TPU_VENV)/ready
+	HOSTILE_SECONDS=60 $(RUN) -m pytest -n 0 tests/trust/test_hostile_arrays.py
+	$(RUN) -m pytest -n 2 --dist worksteal tests/test_parallel.py -m slow
+	$(TPU_VENV)/bin/python -m pytest -n 0 tests/pods/test_tpu.py
 
 slow: setup
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(RUN) -m pytest -n 2 --dist worksteal -m 'slow or not slow'
