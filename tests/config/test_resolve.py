@@ -12,7 +12,7 @@ import pytest
 
 from configs import forcing_series, moment_forcing_walk
 from dfim.config import moved
-from dfim.config.errors import ConfigError
+from dfim.config.errors import ConfigError, FieldError
 from dfim.config.resolve import resolve
 from dfim.core import two_stream
 
@@ -71,6 +71,18 @@ def test_a_name_or_field_that_moved_is_answered_by_its_new_one():
   for field, value in dict(streams=2, reference=4).items():
     with pytest.raises(ConfigError, match=f"^objective.{field}={value}: moved to objective.cond"):
       resolve({"name": "objectives.moment_matching.loss", field: value}, "objective")
+
+
+@pytest.mark.parametrize("name", ["models.dit.DiT", "models.unet.UNet"])
+@pytest.mark.parametrize("old, new", [(True, "block"), (False, "none")])
+def test_an_older_remat_is_refused_with_its_name_of_today_and_translated(name, old, new):
+  for value in (old, str(old)):  # of a config, and of a flag
+    with pytest.raises(FieldError, match=f"moved to '{new}'") as error:
+      resolve(dict(name=name, remat=value), "model")
+    assert error.value.field == "model.remat"
+  spec = dict(name=name, remat=new)
+  assert moved.translated(dict(name=name, remat=old)) == spec == moved.translated(spec)
+  assert resolve(spec).remat == new
 
 
 def test_names_that_moved_lead_to_something_fields_to_an_argument_and_configs_are_translated():

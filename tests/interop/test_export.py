@@ -3,14 +3,17 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import imm_digits
 from dfim import evaluate, sample, train
-from dfim.checkpoints import checkpoint
-from dfim.config.errors import ConfigError
+from dfim.checkpoints import checkpoint, workdir
+from dfim.config import schema
+from dfim.config.errors import ConfigError, FieldError
 from dfim.interop import export, names, safetensors
+from dfim.models.unet import UNet
 from dfim.training import experiment as experiment_lib, nonfinite
 from tests.data.helpers import assert_equal
 
@@ -71,6 +74,26 @@ def test_a_file_alone_is_imported_under_a_prefix(trained, tmp_path):
   new = str(tmp_path / "new")
   export.import_weights(config_of(), new, str(tmp_path / "net.npz"), prefix="ema/", devices=ONE)
   assert checkpoint.steps(new) == [0]
+
+
+def test_stacked_and_numbered_blocks_are_the_same_export(tmp_path):
+  config = config_of()
+  fields = dict(channels=4, multipliers=(1,), blocks=2, attention_resolutions=())
+  config.model = dict(name="models.unet.UNet", **fields, num_classes=10, scan=True)
+  net, x, t = UNet(**fields, num_classes=10), jnp.zeros((1, 8, 8, 1)), jnp.ones((1, 1, 1, 1))
+  shapes = jax.eval_shape(net.init, jax.random.key(0), x, t, t)
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(lambda a: rng.normal(size=a.shape).astype(a.dtype), shapes)
+  np.savez(tmp_path / "net.npz", **names.to_arrays(params))
+  stacked, out, numbered = (str(tmp_path / name) for name in ("stacked", "out", "numbered"))
+  state = export.import_weights(config, stacked, str(tmp_path / "net.npz"), devices=ONE)
+  assert "enc_8x8_blocks0to1" in state.params["params"]
+  export.export_run(config, stacked, out, devices=ONE)
+  config.model.scan = False
+  assert_equal(export.import_weights(config, numbered, out, devices=ONE).params, params)
+  with pytest.raises(FieldError, match="holds a run with model.scan=True") as error:
+    workdir.check(stacked, schema.complete(config))
+  assert error.value.field == "workdir"
 
 
 def refused(message):

@@ -13,6 +13,7 @@ from tests.data.helpers import assert_equal
 DIT = DiT(2, 16, 3, 2, num_classes=3)
 SCAN = DIT.clone(scan=True)
 UNET = UNet(8, (1, 2), 1, (4,), augment_dim=9)
+UNET_SCAN = UNET.clone(blocks=3, scan=True)
 
 
 def inputs(net, size=4):
@@ -31,10 +32,25 @@ def filled(net, seed=0):
   return jax.tree.map(lambda a: rng.normal(0, 0.1, a.shape).astype(a.dtype), wanted(net))
 
 
-@pytest.mark.parametrize("net", [DIT, SCAN, UNET], ids=["dit", "scan", "unet"])
+@pytest.mark.parametrize(
+  "net", [DIT, SCAN, UNET, UNET_SCAN], ids=["dit", "scan", "unet", "unet_scan"]
+)
 def test_flat_and_back_is_bit_exact(net):
   params = filled(net)
   assert_equal(names.to_params(names.to_arrays(params), wanted(net)), params)
+
+
+@pytest.mark.parametrize("net", [SCAN, UNET_SCAN], ids=["dit", "unet"])
+def test_stacked_and_numbered_blocks_have_the_same_names_and_convert_both_ways(net):
+  numbered, stacked = filled(net.clone(scan=False)), filled(net)
+  assert numbered["params"].keys() != stacked["params"].keys()
+  to = lambda params, net: names.to_params(names.to_arrays(params), wanted(net))
+  assert_equal(to(to(numbered, net), net.clone(scan=False)), numbered)
+  assert_equal(to(to(stacked, net.clone(scan=False)), net), stacked)
+  plain = [
+    ".".join(k.key for k in path) for path, _ in jax.tree.leaves_with_path(numbered["params"])
+  ]
+  assert set(names.to_arrays(stacked)) == set(plain)
 
 
 ARRAYS = {f"net/{name}": a for name, a in names.to_arrays(filled(DIT)).items()}

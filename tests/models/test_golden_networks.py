@@ -14,6 +14,7 @@ from tests.conftest import SHARED
 pytestmark = pytest.mark.usefixtures("keys_unchecked")
 
 UNET = UNet(32, (1, 2, 2), blocks=2, attention_resolutions=(8,), time_scale=1.0)
+UNET_SCAN = UNET.clone(scan=True)
 DIT = DiT(width=64, depth=2, heads=4, num_classes=10, time_scale=1.0)
 SCAN = DIT.clone(scan=True)
 TRANSFORMER = ReleasedTransformer(width=32, depth=2, heads=4, mlp_width=64, time_scale=1.0)
@@ -24,9 +25,11 @@ def released(net, file, *args):
   return weights.load(SHARED / "golden" / file, wanted, prefix="param/")
 
 
-@pytest.mark.parametrize("net", [UNET, DIT, SCAN], ids=["unet", "dit", "dit_scan"])
+@pytest.mark.parametrize(
+  "net", [UNET, UNET_SCAN, DIT, SCAN], ids=["unet", "unet_scan", "dit", "dit_scan"]
+)
 def test_agrees_with_the_released_program(net, golden):
-  file = "imm_unet_ddpmpp.npz" if net is UNET else "imm_dit.npz"
+  file = "imm_unet_ddpmpp.npz" if isinstance(net, UNet) else "imm_dit.npz"
   data = golden(file)
   s, t = (data[f"cnoise_{u}"].reshape(-1, 1, 1, 1) for u in "st")
   cond = {"label": jnp.where(data["null"], -1, data["labels"])} if "labels" in data else None

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dfim.interop import names
 from dfim.models.causal_transformer import CausalTransformer
 from dfim.models.dit import DiT
 from dfim.models.layers import embeddings
@@ -192,52 +191,6 @@ def test_gradient_is_finite_also_where_the_times_meet(timed):
   for s, t in [(0.0, 0.0), (0.0, 1.0)]:
     grads = jax.tree.leaves(grad(perturbed(net, shape), *inputs(shape, s=s, t=t)))
     assert all(jnp.all(jnp.isfinite(g)) for g in grads) and max(gap(g, 0) for g in grads) > 0
-
-
-def value_and_gradient(net, shape, params, dropout):
-  """In training; gradients by flat names, blocks numbered."""
-  rngs = {"dropout": jax.random.key(3)} if dropout else None
-  net = dataclasses.replace(net, dropout=dropout)
-  apply = lambda params: net.apply(params, *inputs(shape), train=True, rngs=rngs)
-  value, grads = quick_jit(jax.value_and_grad(lambda p: jnp.mean(apply(p) ** 2)))(params)
-  return value, names.to_arrays(grads)
-
-
-@pytest.mark.parametrize(
-  "name, fields, dropout",
-  [
-    pytest.param("unet", dict(remat="block"), 0.5, marks=pytest.mark.slow),
-    ("dit", dict(remat="block"), 0.5),  # the second computation drops what the first dropped
-    ("dit", dict(scan=True), 0.0),  # a scan draws its masks in another order
-    ("dit", dict(scan=True, remat="block"), 0.0),
-  ],
-  ids=str,
-)
-def test_remat_and_scan_change_no_value_and_no_gradient(name, fields, dropout):
-  net, shape = NETS[name]
-  other = dataclasses.replace(net, **fields)
-  params = perturbed(net, shape)
-  theirs = names.to_params(names.to_arrays(params), perturbed(other, shape))
-  value, grads = value_and_gradient(net, shape, params, dropout)
-  other_value, other_grads = value_and_gradient(other, shape, theirs, dropout)
-  assert set(grads) == set(other_grads) and max(gap(g, 0) for g in grads.values()) > 0.01
-  close(other_value, value)
-  for key, grad in grads.items():
-    close(other_grads[key], grad)
-
-
-@pytest.mark.parametrize("name, scan", [("unet", {}), ("dit", {}), ("dit", {"scan": True})])
-def test_remat_keeps_fewer_activations(name, scan):
-  net, shape = NETS[name]
-  args = inputs(shape)
-
-  def stored(remat):
-    one = dataclasses.replace(net, remat=remat)
-    backward = lambda params: jax.vjp(lambda p: one.apply(p, *args), params)[1]
-    arrays = jax.tree.leaves(jax.eval_shape(backward, perturbed(one, shape)))
-    return sum(a.size for a in arrays)  # with the parameters, which are no activations
-
-  assert stored(True) < 0.75 * stored(False)
 
 
 def test_mlp_tokens_see_their_own_times_only():

@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 
 from dfim.interop import names
+from dfim.models.dit import DiT
 from dfim.models.layers import stacking
 from dfim.models.unet import UNet
 
 pytestmark = pytest.mark.usefixtures("keys_unchecked")
+
+
+UNET = UNet(4, (1, 2, 2), 2, (2,), heads=2)
 
 
 def test_runs_are_the_longest_of_equal_kinds():
@@ -34,10 +38,10 @@ def test_the_name_of_a_stack_says_its_blocks(prefix):
   assert stacking.numbered(f"{prefix}blocks", 2) == [f"{prefix}block0", f"{prefix}block1"]
 
 
-def inputs(size, channels=1, augment=0):
-  x = jnp.asarray(np.random.default_rng(0).normal(size=(2, size, size, channels)))
+def inputs(size):
+  x = jnp.asarray(np.random.default_rng(0).normal(size=(2, size, size, 1)))
   t = jnp.full((2, 1, 1, 1), 0.75)
-  return x, t / 3, t, {"augment": jnp.ones((2, augment))} if augment else None
+  return x, t / 3, t
 
 
 def shapes(net, *args):
@@ -45,7 +49,7 @@ def shapes(net, *args):
 
 
 def stacks(net, size):
-  return {n for n in shapes(net, *inputs(size, 3))["params"] if stacking.is_stack(n)}
+  return {n for n in shapes(net, *inputs(size))["params"] if stacking.is_stack(n)}
 
 
 def test_the_papers_unet_stacks_its_equal_blocks():
@@ -71,14 +75,17 @@ def test_blocks_of_other_channels_or_attention_are_no_stack(
 
 
 @pytest.mark.parametrize("remat", ["none", pytest.param("block", marks=pytest.mark.slow)])
-def test_a_unet_of_stacks_is_the_same_function(remat, float64):
-  args = inputs(8, augment=9)
-  plain = UNet(4, (1, 1), 1, (4,), augment_dim=9)
+@pytest.mark.parametrize(
+  "plain",
+  [UNet(4, (1,), 2, (4,)), DiT(1, 16, 3, 2), pytest.param(UNET, marks=pytest.mark.slow)],
+  ids=["unet", "dit", "unet_of_levels"],
+)
+def test_a_network_of_stacks_is_the_same_function(plain, remat, float64):
+  args = inputs(4)
   stacked = plain.clone(scan=True, remat=remat)
   rng = np.random.default_rng(1)
   params = jax.tree.map(lambda p: rng.normal(0, 0.2, p.shape), shapes(plain, *args))
   wanted = jax.tree.map(lambda p: p.update(dtype=jnp.float64), shapes(stacked, *args))
-  assert set(wanted["params"]) != set(params["params"])
 
   def value_and_gradient(net, params):
     loss = lambda p: jnp.mean(net.apply(p, *args) ** 2)
