@@ -146,8 +146,8 @@ class UNet(nn.Module):
 
     widths = [h.shape[-1]] + [channels] * (len(skips) - 1)
     joined = [0 if skip is None else skip.shape[-1] for skip in skips]
-    kinds = zip(widths, joined, attention, strict=True) if self.scan else range(len(skips))
-    return stacking.through(layer, make, list(kinds), h, skips)
+    forms = zip(widths, joined, attention, strict=True) if self.scan else range(len(skips))
+    return stacking.through(layer, make, list(forms), h, skips)
 
   def _block(
     self,

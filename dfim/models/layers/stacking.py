@@ -16,14 +16,14 @@ import jax.numpy as jnp
 _NAME = re.compile(r"(.*)blocks(?:(\d+)to\d+)?")
 
 
-def runs(kinds: Sequence[Hashable]) -> list[range]:
-  """The indices of consecutive equal kinds."""
-  starts = [i for i, kind in enumerate(kinds) if i == 0 or kind != kinds[i - 1]]
-  return list(map(range, starts, [*starts[1:], len(kinds)]))
+def runs(forms: Sequence[Hashable]) -> list[range]:
+  """The indices of consecutive equal forms."""
+  starts = [i for i, form in enumerate(forms) if i == 0 or form != forms[i - 1]]
+  return list(map(range, starts, [*starts[1:], len(forms)]))
 
 
 def name(blocks: range) -> str:
-  """What a network calls a run of its blocks: "block0", or "blocks1to3"."""
+  """The name of a run of blocks: "block0", or "blocks1to3"."""
   return f"block{blocks[0]}" if len(blocks) == 1 else f"blocks{blocks[0]}to{blocks[-1]}"
 
 
@@ -51,16 +51,16 @@ def scan(layer: Callable[..., tuple[Any, Any]], length: int) -> Callable[..., tu
 def through(
   layer: Callable[..., tuple[Any, Any]],
   make: Callable[[range], nn.Module],
-  kinds: Sequence[Hashable],
+  forms: Sequence[Hashable],
   h: Any,
   xs: Sequence[Any],
 ) -> tuple[Any, list[Any]]:
-  """`layer(block, h, x) -> (h, y)` from block to block, with one `kind` and one x each: `h, ys`.
+  """`layer(block, h, x) -> (h, y)` from block to block, with one form and one x each: `h, ys`.
 
-  Consecutive blocks of equal kind are a stack. `make` gives the module of a run of blocks.
+  Consecutive blocks of equal form are a stack. `make` gives the module of a run of blocks.
   """
   ys = []
-  for run in runs(kinds):
+  for run in runs(forms):
     if len(run) == 1:
       h, y = layer(make(run), h, xs[run[0]])
       ys.append(y)
