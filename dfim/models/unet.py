@@ -30,6 +30,7 @@ class UNet(nn.Module):
 
   `attention_resolutions` are heights of feature maps. `remat` is a name of `layers.remat`; `scan`
   compiles one of equal consecutive blocks, with stacked parameters such as "enc_8x8_blocks1to3".
+  A loop slows gradients of convolutions 30 times on a CPU, and keeps more activations on a TPU.
   """
 
   channels: int = 128
