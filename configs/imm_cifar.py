@@ -54,9 +54,9 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     second_time="s",
     time_scale=1000.0,
     remat="none",
-    # Compiled for v5e, 16 images a chip, O1: 211 CPU s, 0.99 GiB temporary. With scan 186 s, 5.2 GiB;
-    # with scan and remat="gelu" 199 s, 2.6 GiB. Blocks of different shape take most of the time,
-    # since XLA compiles equal ones once. On a CPU scan makes a small U-Net 30 times as slow.
+    # Compiled for v5e, 16 images a chip, O1: 211 CPU s, 0.99 GiB temporary; with scan 186 s and
+    # 5.2 GiB, with scan and remat="gelu" 199 s and 2.6 GiB. Blocks of different shape take most of
+    # the time, since XLA compiles equal ones once. A loop is slow on CPUs, see UNet.
     scan=False,
   )
   c.objective = dict(
