@@ -39,7 +39,7 @@ def benchmark(monkeypatch, tmp_path):
   monkeypatch.setattr(pods, "commit", lambda: "abc")
 
   def benchmark(rows, found=(), code=0, late=False):
-    def run(command, timeout):
+    def run(command, timeout, env):
       folder = next(flag for flag in command if flag.startswith("--out=")).removeprefix("--out=")
       if found:
         (pathlib.Path(folder) / "row.json").write_text(json.dumps(found))
