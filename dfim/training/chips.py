@@ -51,9 +51,9 @@ def of(device: jax.Device) -> Chip | None:
 
 
 def memory(device: jax.Device) -> float | None:
-  """Bytes of a device's memory: as published, else as it says itself; None for a CPU.
+  """Bytes of a device's memory, as published; None of an unknown kind.
 
-  The published number comes first, so that a program compiled without the device has its layout.
+  Not as the device says itself: all processes, and a program compiled without it, must agree.
   """
   chip = of(device)
-  return chip.memory if chip else (device.memory_stats() or {}).get("bytes_limit")
+  return chip.memory if chip else None

@@ -250,7 +250,7 @@ def test_a_network_reads_its_times_by_the_features_that_it_is_given(name):
   params = perturbed(net, shape)
   shapes = jax.eval_shape(fourier.init, jax.random.key(0), *inputs(shape))
   assert jax.tree.map(jnp.shape, params) == jax.tree.map(lambda p: p.shape, shapes)
-  blind = of(lambda time, width: jnp.ones((*time.shape[:-1], width), time.dtype))
+  blind = of(lambda time, scale, width: jnp.ones((*time.shape[:-1], width), time.dtype))
   for changed in (dict(s=0.5), dict(t=0.5)):
     one, other = (run(fourier, shape, params, **given) for given in ({}, changed))
     assert gap(one, other) > 1e-3
