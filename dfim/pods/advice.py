@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable
 import math
+from typing import Any
+
+import jax
 
 from dfim import parallel
 from dfim.config.errors import FieldError
@@ -12,13 +15,19 @@ _SHARE = 8  # a state that is whole on each chip may take this part of its memor
 _GIB = 2**30
 
 
-def moves_batch(found: Iterable[Collective], rows: int, tokens: int) -> list[Collective]:
+def moves_batch(
+  found: Iterable[Collective], rows: int, tokens: int, params: Any = ()
+) -> list[Collective]:
   """The collectives with a batch of so many `rows` and all its `tokens`: activations, not weights.
 
-  An array is one if an axis has all rows, or all tokens of all rows, and it as many numbers.
+  An array is one if an axis has all rows, or all tokens of all rows, and it as many numbers, unless
+  one of `params`, a tree, or a block of a stack of them has its shape.
   """
+  shape = lambda dims: tuple(sorted(n for n in dims if n > 1))
+  weights = {shape(a.shape[i:]) for a in jax.tree.leaves(params) for i in (0, 1)}
   lengths = {rows, rows * tokens}
-  is_batch = lambda a: bool(lengths & {*a.dims}) and math.prod(a.dims) >= rows * tokens
+  large = lambda a: bool(lengths & {*a.dims}) and math.prod(a.dims) >= rows * tokens
+  is_batch = lambda a: large(a) and shape(a.dims) not in weights
   return [one for one in found if any(map(is_batch, one.arrays))]
 
 
@@ -61,7 +70,7 @@ def _of_program(
 ) -> list[str]:
   positions, lines = math.prod(experiment.batch["x"].shape[1:-1]), []
   tokens = positions // getattr(experiment.net, "patch", 1) ** 2
-  if found := moves_batch(collectives, rows, tokens):
+  if found := moves_batch(collectives, rows, tokens, experiment.param_shapes):
     size, kinds = sum(one.size for one in found) / 1e9, sorted({one.kind for one in found})
     lines.append(f"{size:.3g} GB of {', '.join(kinds)} move the whole batch between the chips.")
   if counts.unknown_loops:

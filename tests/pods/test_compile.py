@@ -157,3 +157,10 @@ def test_a_state_that_is_whole_although_it_should_be_cut_is_told():
   assert "0.5 GiB" in line and "fsdp" in line
   unknown = counts.Counts({}, 0, (), 0, 2)
   assert "2 loops" in advice.of_step(built, unknown, 100, 100, CHIP)[0]
+
+
+def test_weights_as_long_as_the_batch_are_no_activations():
+  """L's MLP is 4,096 wide, as many as the paper's rows."""
+  one = counts.Collective("all-gather", (hlo.Array("bf16", (1, 1024, 4096)),), (0, 1), 1)
+  fc1 = dict(kernel=jax.ShapeDtypeStruct((24, 1024, 4096), jax.numpy.float32))
+  assert advice.moves_batch([one], 4096, 256) and not advice.moves_batch([one], 4096, 256, fc1)
