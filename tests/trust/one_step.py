@@ -15,7 +15,7 @@ def config_of(what: str, fsdp: int):
   """A smoke config whose network has arrays that are large enough to be cut."""
   config = dict(digits=imm_digits, walk=moment_forcing_walk)[what].get_config("smoke")
   config.fsdp = fsdp
-  config.model.width = 256
+  config.model.width, config.batch_size = 256, 64  # groups of 4 on 16 devices
   return config
 
 
