@@ -8,7 +8,7 @@ latents, and `--mode=sample` writes them raw, as the VAE's decoder takes them. M
 and "full", which is XL, are the paper's DiTs with a = 1 and second time s; "best" is its best run,
 XL with a = 2, second time t - s, in low precision, and so with t - r >= 1e-4.
 
-Time: 1,200,000 steps at batch 4,096, XL some 7,000 chip-hours (docs/recipes.md); never trained by
+Time: 1,200,000 steps at batch 4,096, XL some 7,000 v5p hours (docs/recipes.md); never trained by
 this project.
 Score: the paper reports FID, with guidance 1.5 and 8 steps, 20.36 / 9.69 / 2.80 / 2.13 for S / B /
 L / XL and 1.99 for the best; that one at 1 / 2 / 4 steps 8.05 / 3.99 / 2.51.

@@ -74,7 +74,8 @@ def describe_state(tree: Any, mesh: jax.sharding.Mesh) -> str:
     size = math.prod(a.shape) * a.dtype.itemsize / 2**20
     parts = _count((_spec(a.shape, mesh) or [()])[-1], mesh)
     held, whole = held + size / parts, whole + size * (parts == 1)
-  return f"{held:.4g} MiB of state on each device, {whole:.4g} MiB of it whole on all"
+  text = f"fsdp {mesh.size // mesh.shape['data']}: {held:.4g} MiB of state on each device"
+  return f"{text}, {whole:.4g} MiB in arrays that are whole, as all below {_SMALLEST_CUT} numbers"
 
 
 def _spec(shape: tuple[int, ...], mesh: jax.sharding.Mesh) -> list[tuple[str, ...] | None]:

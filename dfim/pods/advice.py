@@ -71,8 +71,8 @@ def _of_program(
   positions, lines = math.prod(experiment.batch["x"].shape[1:-1]), []
   tokens = positions // getattr(experiment.net, "patch", 1) ** 2
   if found := moves_batch(collectives, rows, tokens, experiment.param_shapes):
-    size, kinds = sum(one.size for one in found) / 1e9, sorted({one.kind for one in found})
-    lines.append(f"{size:.3g} GB of {', '.join(kinds)} move the whole batch between the chips.")
+    size, names = sum(one.size for one in found) / 1e9, sorted({one.kind for one in found})
+    lines.append(f"{size:.3g} GB of {', '.join(names)} move the whole batch between the chips.")
   if counts.unknown_loops:
     lines.append(f"{counts.unknown_loops} loops of unknown length are counted once.")
   return lines

@@ -49,7 +49,8 @@ def devices(name: str | None, slices: int = 1) -> list[Any]:
   try:
     return list(_topology(kind, name, shape, slices).devices)
   except jax.errors.JaxRuntimeError as error:
-    raise FieldError("--topology", name, " ".join(str(error).split())) from error
+    fix = f"no such slice ({' '.join(str(error).split())}); give one that is sold, as v5e:2x2."
+    raise FieldError("--topology", name, fix) from error
 
 
 def domains(devices: Iterable[Any]) -> list[int]:
