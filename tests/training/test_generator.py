@@ -67,7 +67,7 @@ def test_the_folder_knows_the_classes_that_the_data_have(without_data):
 
 def test_a_run_without_examples_opens_its_data_with_a_line(without_data, caplog):
   config, run = without_data
-  caplog.set_level("INFO")
+  caplog.set_level("INFO", logger="absl")  # whatever other tests have set
   kept = (run / examples.FILE).rename(run / "kept")
   try:
     with pytest.raises(ConfigError, match="images.npz"):
