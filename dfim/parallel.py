@@ -17,7 +17,7 @@ from dfim.core.grouping import prime_factors
 Array = jax.Array
 
 _SMALLEST_CUT = 2**16  # numbers; smaller arrays are whole
-_SHARE = 8  # a state may take this part of a chip's memory before it is cut
+STATE_SHARE = 8  # a state may take this part of a chip's memory before it is cut
 
 
 def make_mesh(devices: Any = None, fsdp: int = 1) -> jax.sharding.Mesh:
@@ -31,7 +31,7 @@ def make_mesh(devices: Any = None, fsdp: int = 1) -> jax.sharding.Mesh:
   if fsdp < 1 or devices.size % fsdp:
     fix = f"{devices.size} devices; set it to a number that divides them, 0 to choose, -1 for all."
     raise FieldError("fsdp", fsdp, fix)
-  by_slice = sorted(devices.flat, key=_slice)
+  by_slice = sorted(devices.flat, key=slice_of)
   factors = prime_factors(fsdp)
   names = ("data", *(f"fsdp{i}" for i in range(len(factors))))
   types = (jax.sharding.AxisType.Auto,) * len(names)
@@ -43,13 +43,19 @@ def default_fsdp(state_bytes: int, devices: Any, memory: int | None) -> int:
 
   All are of one slice: between slices there is data parallelism alone. 1 where `memory` is unknown.
   """
-  size = len(devices) // len(set(map(_slice, devices)))
-  enough = lambda n: memory is None or state_bytes / n <= memory / _SHARE
+  size = len(devices) // len(set(map(slice_of, devices)))
+  enough = lambda n: memory is None or state_bytes / n <= memory / STATE_SHARE
   return next((n for n in range(1, size + 1) if size % n == 0 and enough(n)), size)
 
 
-def _slice(device: Any) -> int:
+def slice_of(device: Any) -> int:
+  """The number of its slice of a pod; 0 where there are none."""
   return getattr(device, "slice_index", 0)
+
+
+def fsdp_of(mesh: jax.sharding.Mesh) -> int:
+  """How many devices share a state."""
+  return mesh.size // mesh.shape["data"]
 
 
 def of_rows(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
@@ -67,14 +73,19 @@ def of_state(tree: Any, mesh: jax.sharding.Mesh) -> Any:
   return jax.tree.map(lambda a: place(_spec(a.shape, mesh)), tree)
 
 
-def describe_state(tree: Any, mesh: jax.sharding.Mesh) -> str:
-  """How much of a state a device holds, and how much of that is whole on every device."""
-  held = whole = 0.0
+def bytes_held(tree: Any) -> tuple[int, int]:
+  """Bytes of a tree with shardings that a device holds, and of those in arrays whole on all."""
+  held = whole = 0
   for a in jax.tree.leaves(tree):
-    size = math.prod(a.shape) * a.dtype.itemsize / 2**20
-    parts = _count((_spec(a.shape, mesh) or [()])[-1], mesh)
-    held, whole = held + size / parts, whole + size * (parts == 1)
-  text = f"fsdp {mesh.size // mesh.shape['data']}: {held:.4g} MiB of state on each device"
+    size = math.prod(a.sharding.shard_shape(a.shape)) * a.dtype.itemsize
+    held, whole = held + size, whole + size * a.sharding.is_fully_replicated
+  return held, whole
+
+
+def describe_state(tree: Any, mesh: jax.sharding.Mesh) -> str:
+  """`bytes_held` of a state, for the log."""
+  held, whole = (size / 2**20 for size in bytes_held(tree))
+  text = f"fsdp {fsdp_of(mesh)}: {held:.4g} MiB of state on each device"
   return f"{text}, {whole:.4g} MiB in arrays that are whole, as all below {_SMALLEST_CUT} numbers"
 
 

@@ -87,8 +87,7 @@ def _draw_rows(generator: Generator, sampler: Sampler) -> Callable[..., Array]:
   def draw_rows(
     params: Any, indices: Array, given: Any, position: Any, *, steps: int, length: int | None = None
   ) -> Array:
-    if len(indices) % mesh.size == 0:
-      indices = jax.lax.with_sharding_constraint(indices, parallel.of_rows(mesh))
+    indices = jax.lax.with_sharding_constraint(indices, parallel.of_rows(mesh))
     root = jax.random.key(sampler.seed)
     keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(root, i)))(indices)
     x = jnp.zeros((len(indices), *shape))
@@ -115,13 +114,14 @@ def _draw_rows(generator: Generator, sampler: Sampler) -> Callable[..., Array]:
     _check_sampler(generator, sampler)
     for steps in sampler.steps:
       one = functools.partial(draw_rows, steps=steps)
-      jax.eval_shape(one, generator.param_shapes, *_arguments(generator, 2))
+      jax.eval_shape(one, generator.param_shapes, *_arguments(generator))
   everywhere = jax.NamedSharding(mesh, jax.P())
   return jax.jit(draw_rows, static_argnames=("steps", "length"), out_shardings=everywhere)
 
 
-def _arguments(generator: Generator, rows: int) -> tuple[Any, ...]:
-  """Shapes of what `draw_rows` takes after the parameters, for as many `rows`."""
+def _arguments(generator: Generator) -> tuple[Any, ...]:
+  """Shapes of what `draw_rows` takes after the parameters."""
+  rows = rows_at_a_time(generator)
   like = lambda a: jax.ShapeDtypeStruct((rows, *a.shape[1:]), a.dtype)
   cond = jax.tree.map(like, conditioning.per_token(generator.batch.get("cond")))
   return jax.ShapeDtypeStruct((rows,), jnp.int32), dict(cond=cond) if cond else {}, 0
@@ -137,9 +137,7 @@ def lower_draw(generator: Generator, steps: int) -> jax.stages.Lowered:
   """The program that `make_draw` compiles for `steps` steps, without any weights."""
   params = generator.ema_params(generator.abstract_state())
   draw_rows = _draw_rows(generator, generator.sampler)
-  return draw_rows.lower(
-    params, *_arguments(generator, rows_at_a_time(generator)), steps=steps, length=None
-  )
+  return draw_rows.lower(params, *_arguments(generator), steps=steps, length=None)
 
 
 def _report(chunks: Array, of: int) -> None:

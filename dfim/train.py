@@ -115,7 +115,7 @@ def _open(
     text = "%s: %.3g million parameters, %s, from step %d; the first step is slow, it compiles."
     logging.info(text, workdir, size, machine, seen)
     if experiment.mesh.size > 1:
-      logging.info("%s.", parallel.describe_state(experiment.shapes, experiment.mesh))
+      logging.info("%s.", parallel.describe_state(experiment.abstract_state(), experiment.mesh))
     if pending:
       evaluation.run(seen, state, writer, evaluation.overdue(seen))
     hooks = progress, writer, profiler.before, log, evaluation

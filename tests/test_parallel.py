@@ -48,12 +48,12 @@ def test_any_divisor_of_the_devices_cuts_a_state():
 def test_what_a_device_holds_is_said():
   tree = dict(cut=np.zeros((1024, 1024), np.float32), whole=np.zeros((513, 511), np.float32))
   mesh, mib = parallel.make_mesh(fsdp=4), 513 * 511 * 4 / 2**20
+  tree = jax.device_put(tree, parallel.of_state(tree, mesh))
   text = parallel.describe_state(tree, mesh)
   said = (
     f"fsdp 4: {1 + mib:.4g} MiB of state on each device, {mib:.4g} MiB in arrays that are whole"
   )
   assert text.startswith(said)
-  tree = jax.device_put(tree, parallel.of_state(tree, mesh))
   held = sum(a.addressable_shards[0].data.nbytes for a in tree.values())
   assert held == pytest.approx((1 + mib) * 2**20)
 

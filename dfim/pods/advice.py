@@ -11,7 +11,6 @@ from dfim.config.errors import FieldError
 from dfim.pods.counts import Collective, Counts
 from dfim.training import chips, experiment as experiment_lib
 
-_SHARE = 8  # a state that is whole on each chip may take this part of its memory
 _GIB = 2**30
 
 
@@ -38,10 +37,10 @@ def of_step(
   config, mesh = experiment.config, experiment.mesh
   rows = experiment.batch["x"].shape[0] // config.accumulate
   found = _of_program(experiment, counts, counts.collectives, rows)
-  fsdp, size = mesh.size // mesh.shape["data"], f"{whole / _GIB:.3g} GiB of the state"
+  fsdp, size = parallel.fsdp_of(mesh), f"{whole / _GIB:.3g} GiB of the state"
   if fsdp > 1 and whole > 0.1 * on_chip:
     found.append(f"{size} are whole on every chip although fsdp is {fsdp}; try another divisor.")
-  elif fsdp == 1 < mesh.size and whole > chip.memory / _SHARE:
+  elif fsdp == 1 < mesh.size and whole > chip.memory / parallel.STATE_SHARE:
     found.append(f"{size} are whole on every chip, and so is its update; set fsdp to 0, or to -1.")
   return found
 
@@ -89,6 +88,6 @@ def of_memory(experiment: experiment_lib.Experiment, on_chip: int, chip: chips.C
     found.append(f"--config.accumulate={doubled}")
   except FieldError:
     pass  # a chip has one group of particles already
-  if mesh.shape["data"] > 1 and on_chip > chip.memory / _SHARE:
+  if mesh.shape["data"] > 1 and on_chip > chip.memory / parallel.STATE_SHARE:
     found.insert(0 if on_chip > chip.memory / 2 else len(found), "--config.fsdp=-1")
   return [*found, "more chips"]

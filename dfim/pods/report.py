@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from dfim import parallel
 from dfim.training import chips, experiment as experiment_lib
 
 
@@ -9,7 +10,7 @@ def heading(experiment: experiment_lib.Experiment, topology: str, slices: int) -
   """Which chips, by which peaks, and how the batch and the state lie on them."""
   mesh, config = experiment.mesh, experiment.config
   device = mesh.devices.flat[0]
-  chip, fsdp = chips.of(device), mesh.size // mesh.shape["data"]
+  chip, fsdp = chips.of(device), parallel.fsdp_of(mesh)
   rates = dict(memory=chip.memory_rate, links=chip.link_rate)
   rates |= {"between slices": chip.network_rate} if slices > 1 else {}
   peaks = ", ".join(f"{name} {rate / 1e9:.4g} GB/s" for name, rate in rates.items())

@@ -1,13 +1,12 @@
 """The numbers of a compiled program, as a row for a table."""
 
 import dataclasses
-import math
 import re
 from typing import Any
 
 import jax
 
-from dfim import sample
+from dfim import parallel, sample
 from dfim.pods import advice, counts as counts_lib, roofline, topology
 from dfim.training import chips, experiment as experiment_lib, step as step_lib
 
@@ -65,7 +64,7 @@ class Row:
       program=self.program,
       chip=mesh.devices.flat[0].device_kind,
       chips=mesh.size,
-      fsdp=mesh.size // mesh.shape["data"],
+      fsdp=parallel.fsdp_of(mesh),
       batch_size=config.batch_size,
       accumulate=config.accumulate,
       jax=jax.__version__,
@@ -85,12 +84,7 @@ class Row:
   def _state(self) -> tuple[int, int]:
     """Bytes of the state, or of a sampler's weights, that a chip holds, and those whole on all."""
     state = self.experiment.abstract_state()
-    tree = state if self.steps is None else self.experiment.ema_params(state)
-    on_chip = whole = 0
-    for a in jax.tree.leaves(tree):
-      size = math.prod(a.sharding.shard_shape(a.shape)) * a.dtype.itemsize
-      on_chip, whole = on_chip + size, whole + size * a.sharding.is_fully_replicated
-    return on_chip, whole
+    return parallel.bytes_held(state if self.steps is None else self.experiment.ema_params(state))
 
   def _warnings(self, counts: counts_lib.Counts) -> list[str]:
     if self.steps is None:

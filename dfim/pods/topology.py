@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
+from dfim import parallel
 from dfim.config.errors import ConfigError, FieldError
 from dfim.pods import h100
 
@@ -56,7 +57,7 @@ def devices(name: str | None, slices: int = 1) -> list[Any]:
 def domains(devices: Iterable[Any]) -> list[int]:
   """The slice of each device or, of GPUs, its host: between them is a network."""
   gpu = lambda device: device.platform == "gpu"
-  return [d.process_index if gpu(d) else getattr(d, "slice_index", 0) for d in devices]
+  return [d.process_index if gpu(d) else parallel.slice_of(d) for d in devices]
 
 
 def _topology(kind: str, name: str, shape: str, slices: int) -> topologies.TopologyDescription:
