@@ -162,6 +162,11 @@ def straight(name: str) -> dict[str, Any]:
   return dict(name=f"core.parameterization.{name}", path=path, sigma_data=0.5)
 
 
+def scales(**given: Any) -> dict[str, Any]:
+  """The rule of scales with one choice fixed."""
+  return dict(name="core.scales.Fit", **given)
+
+
 FINAL = {
   "moment_forcing": moment_forcing(),
   "moment_forcing own datum": moment_forcing(**CONDITIONAL),
@@ -185,7 +190,9 @@ SCREEN = {
   "default": {},
   **{f"M={m}": dict(group_size=m) for m in (1, 2, 8, 16)},
   "particles token": dict(particles=dict(name="core.particles.token")),
-  **{f"bandwidth {b:g}": dict(particles__inverse_bandwidth=b) for b in (0.3, 3.0)},
+  **{f"bandwidth {m:g}": dict(particles__bandwidth_multiplier=m) for m in (0.3, 3.0)},
+  **{f"count {n:g}": dict(conditioning__scales=scales(counts=(n,))) for n in (1.0, 4.0, 16.0)},
+  **{f"discount {g:g}": dict(conditioning__scales=scales(discounts=(g,))) for g in (0.0, 0.5, 1.0)},
   **{f"s at t_min {p:g}": dict(sample_times__p_endpoint=p) for p in (0.0, 0.6)},
   **{f"k={k:g}": dict(sample_times__mapping__k=k) for k in (5.0, 7.0)},
   "weight b=0": dict(weight__b=0.0),

@@ -37,7 +37,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
       t_max=0.994,
       t_min=0.006,
     ),
-    particles=dict(name="core.particles.prefix", inverse_bandwidth=1.0),
+    particles=dict(name="core.particles.prefix"),
     kernel=dict(  # wide while the branches get their probabilities, then narrow, which keeps them
       name="core.kernels.laplace",
       bandwidth_multiplier=dict(
@@ -54,7 +54,7 @@ def get_config(mode: str = "full") -> ml_collections.ConfigDict:
     conditioning=dict(
       name="core.two_stream.TwoStream",
       grouping=dict(name="core.grouping.by_prefix"),
-      posterior=dict(name="core.posterior.minibatch_mean", inverse_bandwidth=40.0, discount=0.5),
+      posterior=dict(name="core.posterior.minibatch_mean"),
       reference=4,
     ),
   )

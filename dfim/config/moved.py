@@ -5,6 +5,8 @@ New configs are refused with them, those of older runs are translated.
 
 from typing import Any
 
+from absl import logging
+
 _MODULES = [  # the module before and now of names that stay
   ("core.grids", "core.levels", "at autoregressive check_levels full_sequence pyramid trapezoid"),
   ("core.times", "core.patterns", "context example mixture next_token pivot token two_stream"),
@@ -20,11 +22,13 @@ _NAMES |= {  # dotted paths as configs write them; the longest that matches coun
   "core.groups": "core.grouping",
   "core.groups.as_they_came": "core.grouping.contiguous",
   "core.groups.like_prefixes": "core.grouping.by_prefix",
-  "core.particles.apart_before": "core.prefix_kernel.prefix_distance",
-  "core.particles.likeness": "core.prefix_kernel.prefix_similarity",
+  "core.particles.apart_before": "core.prefixes.distance",
+  "core.particles.likeness": "core.prefixes.similarity",
   "core.particles.own_times": "core.particles.per_particle_times",
   "core.posterior.batch_mean": "core.posterior.minibatch_mean",
   "core.posterior.own": "core.posterior.conditional",
+  "core.prefix_kernel.prefix_distance": "core.prefixes.distance",
+  "core.prefix_kernel.prefix_similarity": "core.prefixes.similarity",
   "data.augment.EDM": "data.images.augment.EDM",
   "data.forecasting": "data.series.forecasting",
   "models.released_transformer": "models.df_transformer",
@@ -40,9 +44,8 @@ _FIELDS = {  # of a part, by its name of today: where each is now, from the same
   "": dict(reach="objective.sample_times.reach"),  # of the whole config
   "core.kernels.laplace": dict(width="bandwidth_multiplier"),
   "core.particles.per_particle_times": dict(bandwidth="inverse_bandwidth"),
-  "core.particles.prefix": dict(averaged="mean", bandwidth="inverse_bandwidth"),
+  "core.particles.prefix": dict(averaged="mean"),
   "core.particles.sequence": dict(bandwidth="inverse_bandwidth"),
-  "core.posterior.minibatch_mean": dict(bandwidth="inverse_bandwidth"),
   "core.times.sample": dict(
     own_times="per_particle_times", s_at_r="p_one_step", s_at_t_min="p_endpoint"
   ),
@@ -56,6 +59,14 @@ _FIELDS = {  # of a part, by its name of today: where each is now, from the same
     cached="rollout.cached",
     method="step, and a rollout's arguments to rollout",
     stabilise="rollout, as t_context= and mode=",
+  ),
+}
+_FROM_DATA = {  # fields that were chosen by hand, and what says today how they follow from the data
+  "core.particles.prefix": dict.fromkeys(
+    ("bandwidth", "inverse_bandwidth"), "objective.particles.bandwidth_multiplier"
+  ),
+  "core.posterior.minibatch_mean": dict.fromkeys(
+    ("bandwidth", "inverse_bandwidth", "discount"), "objective.conditioning.scales"
   ),
 }
 _REMAT = dict(remat={"False": "none", "True": "block"})
@@ -81,6 +92,11 @@ def new_name(name: str) -> str | None:
 def new_field(name: str, field: str) -> str | None:
   """Where `field` of the part `name` is today, from the same part; None if it has not moved."""
   return _FIELDS.get(name.removeprefix("dfim."), {}).get(field)
+
+
+def from_data(name: str, field: str) -> str | None:
+  """The field that says how `field` of the part `name` follows from the data; None for others."""
+  return _FROM_DATA.get(name.removeprefix("dfim."), {}).get(field)
 
 
 def new_value(name: str, field: str, value: Any) -> str | None:
@@ -114,6 +130,9 @@ def _translated_part(config: dict[str, Any], name: str) -> dict[str, Any]:
   """The part `name` of a config, whose own parts are translated."""
   found = dict(name=name)
   for field, value in config.items():
+    if rule := from_data(name, field):
+      logging.warning("%s=%s of this run is no longer read, see %s.", field, value, rule)
+      continue
     path = new_field(name, field) or field
     part, _, last = path.rpartition(".")
     at = found.setdefault(part, {}) if part else found

@@ -104,6 +104,9 @@ def check_arguments(target: Any, kwargs: dict[str, Any], field: str) -> None:
     if now := moved.new_value(name, key, value):
       raise FieldError(f"{field}.{key}", value, f"moved to {now!r}.")
     if key not in parameters:
+      if rule := moved.from_data(name, key):
+        fix = f"it follows from the data; leave it out, or see {rule}."
+        raise FieldError(f"{field}.{key}", value, fix)
       if now := moved.new_field(name, key):
         raise FieldError(f"{field}.{key}", value, f"moved to {field}.{now}.")
       instead = suggest(key, parameters) or f"; to leave it out give {field} whole, as a dict"

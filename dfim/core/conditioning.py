@@ -69,19 +69,30 @@ def check(cond: Condition, shape: tuple[int, ...], *, reads: Collection[str] | N
 
 def null(cond: Condition) -> Condition:
   """The absent condition, of the same shapes."""
-  return jax.tree.map(_absent, cond)
+  return jax.tree.map(_null_of, cond)
 
 
 def drop(key: Array, cond: Condition, rate: float) -> Condition:
   """Each example's conditions, except `augment`, made absent with probability `rate` (IMM 4.3)."""
+  return without(cond, absent(key, cond, rate))
+
+
+def absent(key: Array, cond: Condition, rate: float) -> Array | None:
+  """Of which examples conditions are dropped, bool `[B]`; None if of none."""
   if not 0.0 <= rate <= 1.0:
     raise FieldError("objective.drop_rate", rate, "a probability lies in [0, 1].")
   if not cond or rate == 0.0:
-    return cond
+    return None
   batch = jax.tree.leaves(cond)[0].shape[0]  # the same of all
-  absent = jax.random.bernoulli(key, rate, (batch,))
+  return jax.random.bernoulli(key, rate, (batch,))
+
+
+def without(cond: Condition, absent: Array | None) -> Condition:
+  """The conditions, except `augment`, null where `absent`, bool `[B]`."""
+  if absent is None:
+    return cond
   of_rank = lambda a: absent.reshape(-1, *[1] * (a.ndim - 1))
-  dropped = jax.tree.map(lambda a: jnp.where(of_rank(a), _absent(a), a), cond)
+  dropped = jax.tree.map(lambda a: jnp.where(of_rank(a), _null_of(a), a), cond)
   return dropped | {k: a for k, a in cond.items() if k in _NEVER_DROPPED}
 
 
@@ -95,10 +106,10 @@ def hide(cond: Condition, mask: Array | None) -> Condition:
       _check_size(name, a, (a.shape[0], a.shape[1] if real.shape[1] == 1 else real.shape[1]))
   here = lambda a: real if is_per_token(a) else jnp.any(real, axis=1)
   of_rank = lambda here, a: here.reshape(*here.shape, *[1] * (a.ndim - here.ndim))
-  return jax.tree.map(lambda a: jnp.where(of_rank(here(a), a), a, _absent(a)), cond)
+  return jax.tree.map(lambda a: jnp.where(of_rank(here(a), a), a, _null_of(a)), cond)
 
 
-def _absent(a: Array) -> Array:
+def _null_of(a: Array) -> Array:
   return jnp.full_like(as_index(a), -1) if is_discrete(a) else jnp.zeros_like(a)
 
 

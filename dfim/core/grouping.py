@@ -4,6 +4,7 @@ Slots of a group, p // M, share their times; `assignment[p, i]` is the example i
 i.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -11,46 +12,50 @@ import jax
 import jax.numpy as jnp
 
 from dfim.config.errors import FieldError
+from dfim.core import prefixes as prefixes_lib
+from dfim.core.prefixes import Prefixes
+from dfim.core.scales import Scales
 
 Array = jax.Array
 
 
-def contiguous(key: Array, x: Array, *, group_size: int) -> None:
+def contiguous(key: Array, prefixes: Prefixes, *, group_size: int, scales: Scales) -> None:
   """Consecutive examples for every token: no assignment, slot p holds example p."""
-  del key, x, group_size
+  del key, prefixes, group_size, scales
 
 
-def by_prefix(key: Array, x: Array, *, group_size: int) -> Array:
+def by_prefix(key: Array, prefixes: Prefixes, *, group_size: int, scales: Scales) -> Array:
   """Cuts the batch into groups of examples with similar prefixes, for each token i.
 
   Examples are sorted by how much closer their prefixes are to one random example than to another,
-  and cut into equal parts, and each part likewise. `x` is data of two streams, `[B, 2 T, ...]`,
-  context first; the assignment is int `[B, 2 T]`, in which examples keep their slots for the
-  context. It depends on clean prefixes alone, which are held fixed: moment matching stays exact.
+  and cut into equal parts, and each part likewise; those in which token i is padding come last.
+  The assignment is int `[B, T]`. It depends on clean prefixes alone, which are held fixed: moment
+  matching stays exact.
   """
-  batch, tokens = x.shape[0], x.shape[1] // 2
+  batch, tokens = prefixes.real.shape
   if batch % group_size:
     raise FieldError("group_size", group_size, f"does not divide the batch of {batch}.")
-  data = jnp.asarray(x)[:, :tokens].reshape(batch, tokens, -1)
+  apart = functools.partial(prefixes_lib.distance, units=scales.units, discount=scales.discount)
 
   def of_token(numbered: tuple[Array, Array]) -> Array:
     i, key = numbered
-    each = lambda a, b: jnp.sqrt(jnp.sum(jnp.square(data[a] - data[b]), axis=-1))
-    before = jnp.arange(tokens) < i
-    distance = lambda a, b: jnp.sum(jnp.where(before, each(a, b), 0.0), axis=-1)
+    rows = lambda parts: jax.tree.map(lambda a: a[parts], prefixes)
+    padded = lambda parts: ~prefixes.real[parts, i]
     parts = jnp.arange(batch)[None]  # [parts, examples of each]
     for pieces in prime_factors(batch // group_size):
       key, key_pair = jax.random.split(key)
       parts = jax.random.permutation(key_pair, parts, axis=1, independent=True)
-      first, second = parts[:, :1], parts[:, 1:2]  # any two, after the shuffle
-      nearest_first = jnp.argsort(distance(parts, first) - distance(parts, second), axis=1)
-      parts = jnp.take_along_axis(parts, nearest_first, axis=1)
-      parts = parts.reshape(len(parts) * pieces, -1)
+      parts = _sorted(parts, padded(parts))
+      first, second = jnp.moveaxis(jax.vmap(apart)(rows(parts), rows(parts[:, :2]))[:, i], -1, 0)
+      nearer = jnp.where(padded(parts), jnp.inf, first - second)
+      parts = _sorted(parts, nearer).reshape(len(parts) * pieces, -1)
     return parts.reshape(-1)
 
-  active = jax.lax.map(of_token, (jnp.arange(tokens), jax.random.split(key, tokens)))
-  context = jnp.broadcast_to(jnp.arange(batch)[:, None], (batch, tokens))
-  return jnp.concatenate([context, active.T], axis=1)
+  return jax.lax.map(of_token, (jnp.arange(tokens), jax.random.split(key, tokens))).T
+
+
+def _sorted(parts: Array, by: Array) -> Array:
+  return jnp.take_along_axis(parts, jnp.argsort(by, axis=1), axis=1)
 
 
 by_prefix.clean_context = True  # which it compares

@@ -67,19 +67,27 @@ def next_token(key: Array, shape: Shape, *, t_max: float, t_min: float, mask: Ar
   return jnp.where(position < at, t_min, jnp.where(position > at, t_max, t)), position == at
 
 
-def two_stream(key: Array, shape: Shape, *, t_max: float, t_min: float, noisy: float = 0.0):
-  """T tokens of context, of any t with probability `noisy`, else clean, then T active ones."""
+def two_stream(
+  key: Array, shape: Shape, *, t_max: float, t_min: float, noisy: float = 0.0, past: int = 0
+):
+  """T tokens of context, of any t with probability `noisy`, else clean, then T active ones.
+
+  The first `past` of these are never drawn, so that they do not move either: t_min, not active.
+  """
   if shape[1] % 2:
     fix = "set objective.conditioning.name=core.two_stream.TwoStream, or objective.streams=2."
     raise ValueError(f"two_stream of {shape[1]} tokens: {fix}")
   if not 0.0 <= noisy <= 1.0:
     raise FieldError("noisy", noisy, "set it in [0, 1].")
   half = (shape[0], shape[1] // 2, *shape[2:])
+  if not 0 <= past < half[1]:
+    raise FieldError("past", past, f"set it to 0 or more, below the {half[1]} tokens.")
   key_active, key_noisy, key_level = jax.random.split(key, 3)
   t, active = token(key_active, half, t_max=t_max, t_min=t_min)
   level, _ = token(key_level, half, t_max=t_max, t_min=t_min)
   context = jnp.where(jax.random.bernoulli(key_noisy, noisy, t.shape), level, t_min)
-  fixed = jnp.zeros_like(active)
+  active &= _position(half) >= past
+  t, fixed = jnp.where(active, t, t_min), jnp.zeros_like(active)
   return jnp.concatenate([context, t], axis=1), jnp.concatenate([fixed, active], axis=1)
 
 

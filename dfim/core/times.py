@@ -88,10 +88,15 @@ def sample(
   r = jnp.where(active, t if to_r is None else to_r(s, t), t)
   s, r, t, active = (jnp.repeat(a, sharing, axis=0) for a in (s, r, t, active))
   times = Times(s, r, t, active, per_particle_times=per_particle_times)
+  return _padded(times, mask, t_max)
+
+
+def _padded(times: Times, mask: Array | None, t_max: float) -> Times:
+  """Padding, where `mask` is False, at t_max and not active."""
   if mask is None:
     return times
-  s, r, t = (jnp.where(mask, u, t_max) for u in (s, r, t))
-  return times.replace(s=s, r=r, t=t, active=active & mask)
+  s, r, t = (jnp.where(mask, u, t_max) for u in (times.s, times.r, times.t))
+  return times.replace(s=s, r=r, t=t, active=times.active & mask)
 
 
 def _draw_s(
@@ -141,11 +146,12 @@ def dyadic(
   finest: int = 32,
   t_max: float,
   t_min: float,
+  mask: Array | None = None,
 ) -> Times:
   """Times of shortcut models: t on a grid of 1, 2, 4 .. `finest` steps, s the next point below it.
 
   The first `bootstrapped` examples have 1 .. finest / 2 steps, and r half-way between s and t; the
-  others the finest grid, and r = t. The t of `pattern` are rounded up.
+  others the finest grid, and r = t. The t of `pattern` are rounded up. `mask` as in `sample`.
   """
   del path
   check_ends(t_max, t_min)
@@ -153,7 +159,7 @@ def dyadic(
   if finest < 2 or finest != 2**levels:
     raise FieldError("finest", finest, "set it to a power of 2, 2 or more.")
   key_t, key_steps = jax.random.split(key)
-  drawn, active = pattern(key_t, shape, t_max=t_max, t_min=t_min)
+  drawn, active = patterns.draw(pattern, key_t, shape, mask, t_max=t_max, t_min=t_min)
   coarse = 2 ** jax.random.randint(key_steps, drawn.shape, 0, levels)
   first = (jnp.arange(shape[0]) < bootstrapped).reshape(-1, *[1] * (len(shape) - 1))
   steps = jnp.where(first, coarse, finest).astype(drawn.dtype)
@@ -161,7 +167,8 @@ def dyadic(
   at = lambda n: t_min + (t_max - t_min) * (n / steps)
   or_context = lambda u: jnp.where(active, u, drawn)
   r = jnp.where(first, at(n - 0.5), at(n))
-  return Times(s=or_context(at(n - 1.0)), r=or_context(r), t=or_context(at(n)), active=active)
+  s, r, t = (or_context(u) for u in (at(n - 1.0), r, at(n)))
+  return _padded(Times(s, r, t, active), mask, t_max)
 
 
 def from_noise(
@@ -181,10 +188,8 @@ def from_noise(
   del path
   check_ends(t_max, t_min)
   t, active = patterns.draw(pattern, key, shape, mask, t_max=t_max, t_min=t_min)
-  if mask is not None:
-    t, active = jnp.where(mask, t, t_max), active & mask
   t = jnp.where(active, t_max, t)
-  return Times(s=jnp.where(active, t_min, t), r=t, t=t, active=active)
+  return _padded(Times(jnp.where(active, t_min, t), t, t, active), mask, t_max)
 
 
 def mean_of_active(values: Array, active: Array) -> Array:

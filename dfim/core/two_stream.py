@@ -18,7 +18,9 @@ from dfim.core import (
   grouping as grouping_lib,
   interpolants,
   posterior as posterior_lib,
+  prefixes as prefixes_lib,
 )
+from dfim.core.scales import Fit, Scales
 
 Array = jax.Array
 
@@ -35,6 +37,13 @@ class OneStream:
   posterior: Callable[..., tuple[Array, Array]] = posterior_lib.conditional
   interpolant: Callable[..., Array] = interpolants.same_noise
   reference: int = 1
+  scales: Fit | Scales = Fit()
+
+  @property
+  def compares(self) -> bool:
+    """Whether prefixes are compared, which takes scales and a clean context."""
+    rules = (getattr(rule, "func", rule) for rule in (self.grouping, self.posterior))
+    return any(getattr(rule, "clean_context", False) for rule in rules)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +51,8 @@ class TwoStream(OneStream):
   """How moment matching conditions active tokens on a context that is held fixed.
 
   Of `core.grouping`, `core.posterior` and `core.interpolants`; `reference` rows are read for each
-  row that the network sees (Stable Target Field's reference batch, Xu et al. 2023).
+  row that the network sees (Stable Target Field's reference batch, Xu et al. 2023). `scales` of
+  prefixes follow from the first batch by the rule of a `Fit` (`fitted`).
   """
 
   streams: ClassVar[int] = 2
@@ -61,16 +71,41 @@ def of(arguments: Mapping[str, Any]) -> OneStream:
   return arguments.get("conditioning") or default
 
 
+def fitted(loss: functools.partial, batch: dict[str, Any]) -> functools.partial:
+  """The objective `loss` with scales for prefixes such as those of `batch`, all rows of a step."""
+  spec = of(loss.keywords)
+  if not spec.compares or isinstance(spec.scales, Scales):
+    return loss
+  batch = lay_out(loss.func, batch, 1)[1]
+  x = jnp.reshape(batch["x"], (*batch["x"].shape[:2], -1))
+  sigma_data = loss.keywords["f"].sigma_data
+  prefixes = prefixes_lib.of_batch(batch)
+  scales = spec.scales.fit(prefixes, x, sigma_data=sigma_data, stride=spec.reference)
+  spec = dataclasses.replace(spec, scales=scales)
+  return functools.partial(loss.func, *loss.args, **loss.keywords | dict(conditioning=spec))
+
+
+def assign(
+  spec: OneStream, key: Array, prefixes: prefixes_lib.Prefixes, group_size: int
+) -> Array | None:
+  """The example in each slot, `[B, streams T]`, context in its own; None for those of the rows."""
+  if spec.compares and not isinstance(spec.scales, Scales):
+    raise ValueError("conditioning.scales: not of data yet; pass two_stream.fitted(loss, batch).")
+  active = spec.grouping(key, prefixes, group_size=group_size, scales=spec.scales)
+  if active is None:
+    return None
+  rows = jnp.broadcast_to(jnp.arange(len(active))[:, None], active.shape)
+  return jnp.concatenate([rows, active], axis=1)
+
+
 def lay_out(
-  apply: Callable[..., Any], batch: dict[str, Any], streams: int, *, padded: bool = False
+  apply: Callable[..., Any], batch: dict[str, Any], streams: int
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
   """Network and batch of an objective; of two `streams`, arrays of tokens are there twice.
 
   Where the batch's `mask`, bool `[B, T, 1, ...]`, is False, `x` is 0 and conditions are null.
   """
   mask = batch.get("mask")
-  if mask is not None and not padded:
-    raise ValueError("data: a batch with a mask, which this objective does not take.")
   if mask is not None:
     check_mask(mask, batch["x"].shape)
     cond = conditioning.hide(batch.get("cond"), mask)

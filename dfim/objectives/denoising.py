@@ -33,7 +33,7 @@ def loss(
   1, ...]`, is False, neither `x` nor conditions are read. Without an active token the loss is 0.
   """
   del frozen
-  apply, batch = two_stream.lay_out(apply, batch, streams, padded=True)
+  apply, batch = two_stream.lay_out(apply, batch, streams)
   x, cond, mask = batch["x"], batch.get("cond"), batch.get("mask")
   key_times, key_noise, key_drop, key_net = jax.random.split(key, 4)
   times = sample_times(key_times, x.shape, path=f.path, mask=mask)

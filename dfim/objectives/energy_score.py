@@ -41,7 +41,7 @@ def loss(
   """
   del frozen
   _check(samples, beta)
-  apply, batch = two_stream.lay_out(apply, batch, streams, padded=True)
+  apply, batch = two_stream.lay_out(apply, batch, streams)
   x, cond = batch["x"], batch.get("cond")
   key_times, key_noise, key_drop, key_net = jax.random.split(key, 4)
   times = sample_times(key_times, x.shape, path=f.path, mask=batch.get("mask"))

@@ -40,7 +40,7 @@ def loss(
   gradient. `sample_times` is `core.times.sample` without a mapping. Times of tokens take two
   streams: one causal stream has no flow of tokens that move together.
   """
-  apply, batch = two_stream.lay_out(apply, batch, streams, padded=True)
+  apply, batch = two_stream.lay_out(apply, batch, streams)
   x, cond = batch["x"], batch.get("cond")
   first = round(share * len(x))
   if not 0 < first < len(x):

@@ -41,7 +41,8 @@ def loss(
   if not 0 < first < len(x):
     raise FieldError("share", share, f"of a batch of {len(x)}: bootstrap some of it, not all.")
   key_times, key_noise, key_drop, key_net = jax.random.split(key, 4)
-  times = sample_times(key_times, x.shape, path=f.path, bootstrapped=first)
+  mask = batch.get("mask")
+  times = sample_times(key_times, x.shape, path=f.path, bootstrapped=first, mask=mask)
   s, r, t = times.s, times.r, times.t
   eps = f.sigma_data * interpolants.noise_like(key_noise, x)
   x_t = interpolants.interpolate(f.path, x, eps, t)

@@ -13,6 +13,8 @@ import optax
 
 from dfim import parallel
 from dfim.config import errors, schedules, schema
+from dfim.core import two_stream
+from dfim.core.scales import Scales
 from dfim.data import identity
 from dfim.training import checks, generator, state as train_state
 
@@ -76,11 +78,20 @@ def build(
     batch = None
     if examples is None:
       batch, examples = generator.first_batch(config, source, net)
+    loss = _with_scales(loss, batch, examples)
     experiment = Experiment(config, devices, net, loss, examples, tx, source)
     if batch is not None:
       _warn(batch["x"], experiment)
     _check_step(experiment)
   return experiment
+
+
+def _with_scales(loss: Any, batch: dict[str, Any] | None, examples: Any) -> Any:
+  """The objective with scales of the first batch; of zeros, where no data are opened."""
+  if batch is None:
+    few = 2 * two_stream.of(loss.keywords).reference
+    batch = jax.tree.map(lambda a: np.zeros((few, *a.shape[1:]), a.dtype), examples.batch)
+  return two_stream.fitted(loss, batch)
 
 
 def _check_step(experiment: Experiment) -> None:
@@ -101,7 +112,10 @@ def _check_step(experiment: Experiment) -> None:
 
 
 def _warn(x: np.ndarray, experiment: Experiment) -> None:
-  """Logs a scale or a window that is probably not meant."""
+  """Logs the scales that were found, and a scale or a window that is probably not meant."""
+  scales = two_stream.of(experiment.loss.keywords).scales
+  if isinstance(scales, Scales):
+    logging.info("%s", scales.describe())
   std, sigma_data = float(np.std(x)), experiment.f.sigma_data
   if not 0.5 < std / sigma_data < 2.0:
     text = "The data's standard deviation is %.3g, sigma_data is %.3g: scale one to the other."

@@ -14,6 +14,7 @@ from typing import Any, Self
 from absl import logging
 import jax
 import ml_collections
+import numpy as np
 
 from dfim.config.errors import ConfigError
 from dfim.training import (
@@ -27,6 +28,11 @@ from dfim.training import (
 MACHINE = frozenset(
   "steps_per_second flops_per_second share_of_peak waiting_for_data waiting_for_saving memory_bytes"
   " compilations".split()
+)
+_ALONE = 1.05  # particles of a group that count, or fewer: as good as one
+_LONE_PARTICLES = (
+  "At some token no two particles of a group are alike (particles_least), and the loss is that of"
+  " objective.group_size=1: raise objective.particles.bandwidth_multiplier."
 )
 _LOGGED_WAIT = 0.1  # the smallest share of the time that the line mentions
 
@@ -113,6 +119,8 @@ def make_log(
 
   def log(n: int, metrics: dict[str, Any]) -> None:
     text, rates = progress.line(n, metrics)
+    if metrics.get("particles_least", np.inf) < _ALONE:
+      logging.log_first_n(logging.WARNING, _LONE_PARTICLES, 1)
     if rates:
       rates["flops_per_second"] = flops() * rates["steps_per_second"]
       if chip:

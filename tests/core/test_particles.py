@@ -14,6 +14,7 @@ from dfim.core import (
   mmd,
   parameterization as pz,
   particles,
+  prefixes,
   times as times_lib,
 )
 
@@ -39,11 +40,15 @@ def terms(c, kernel=kernels.laplace):
   return c.similarity * (k_yy + k_zz - 2.0 * k_yz)
 
 
+def of(x_t, times):
+  return prefixes.of_batch(dict(x=x_t), times.streams)
+
+
 @functools.cache
 def compiled(name, **given):
   """MMD^2 of each cloud of a rule."""
   given = dict(group_size=M) | given
-  rule = lambda y, z, x_t, times: RULES[name](y, z, x_t, times.t, times, F, **given)
+  rule = lambda y, z, x_t, times: RULES[name](y, z, of(x_t, times), times.t, times, F, **given)
   return jax.jit(lambda *args: jnp.mean(terms(rule(*args)), axis=(-1, -2)))
 
 
@@ -83,28 +88,42 @@ def by_token(a):
   return np.moveaxis(a.reshape(GROUPS, M, TOKENS, SIZE), 1, 2)
 
 
-def similarity(x, inverse_bandwidth, averaged):
-  """The factor of prefixes `[G, T, M, M]`, by loops over tokens and particles."""
-  factor = np.ones((*x.shape[:2], M, M))
-  for i, j, k in itertools.product(range(1, x.shape[1]), range(M), range(M)):
-    each = np.linalg.norm(x[:, :i, j] - x[:, :i, k], axis=-1) / SIZE
-    apart = each.mean(axis=1) if averaged else each.sum(axis=1)
-    factor[:, i, j, k] = np.exp(-inverse_bandwidth * apart)
-  return factor
-
-
 @pytest.mark.parametrize("streams", [1, 2])
-@pytest.mark.parametrize("name,bandwidth", [("token", 0.0), ("prefix", 3.0), ("averaged", 3.0)])
-def test_tokens_equal_a_plain_double_sum(name, bandwidth, streams, float64):
+@pytest.mark.parametrize(
+  "name,given", [("token", {}), ("prefix", {}), ("averaged", dict(mean=True))]
+)
+def test_tokens_equal_a_plain_double_sum(name, given, streams, float64):
   y, z, x_t = clouds()
   times, s, t, active = some_times(streams)
-  given = dict(inverse_bandwidth=bandwidth) if bandwidth else {}
-  found = compiled(name, **given)(y, z, x_t, times)
-  factor = similarity(by_token(x_t)[:, : TOKENS // streams], bandwidth, name == "averaged")
-  factor = np.tile(factor, (1, streams, 1, 1))
+  found = compiled(name)(y, z, x_t, times)
+  factor = np.ones((GROUPS, TOKENS, M, M))
+  if name != "token":
+    of_one = prefixes.similarity(of(x_t, times), group_size=M, **given)
+    factor = np.tile(of_one, (1, streams, 1, 1))
   scale = np.where(active, 1 / (0.5 * np.where(active, t - s, 1.0) * SIZE), 0.0)
   expected = double_sum(by_token(y), by_token(z), lambda d: laplace(d, scale), factor)
   np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["token", "prefix"])
+def test_padding_is_as_a_smaller_group(name):
+  """Two of four particles padded: the value of active pairs is that of groups of two."""
+  y, z, x_t = clouds()
+  times = some_times()[0]
+  half = np.arange(GROUPS * M) % M < M // 2
+  real = half[:, None, None, None]
+  padded = times.replace(
+    s=np.where(real, times.s, 1.0), t=np.where(real, times.t, 1.0), active=times.active & real
+  )
+  sequence = prefixes.of_batch(dict(x=x_t, mask=np.broadcast_to(real, (GROUPS * M, TOKENS, 1, 1))))
+  c = RULES[name](y, z, sequence, padded.t, padded, F, group_size=M)
+  rows = lambda tree: jax.tree.map(lambda a: a[half], tree)
+  few = RULES[name](*rows((y, z, sequence, times.t, times)), F, group_size=M // 2)
+  two = (slice(None), slice(None), slice(M // 2), slice(M // 2))
+  alone = lambda cloud: np.where(cloud.active, cloud.weight * terms(cloud), 0.0)
+  np.testing.assert_allclose(alone(c)[two], alone(few), rtol=1e-6)
+  np.testing.assert_array_equal(np.asarray(c.active)[two], few.active)
+  assert np.sum(c.active) == np.sum(few.active) > 0
 
 
 @pytest.mark.parametrize("bandwidth", [0.0, 0.5, 2.0])
@@ -129,13 +148,14 @@ def test_sequences_equal_a_plain_double_sum(bandwidth, float64):
 def test_weights_and_times_are_of_each_token_or_the_mean_over_active_tokens(name):
   y, z, x_t = clouds()
   times, _, t, active = some_times()
-  found = RULES[name](y, z, x_t, jnp.square(times.t), times, F, group_size=M)
+  found = RULES[name](y, z, of(x_t, times), jnp.square(times.t), times, F, group_size=M)
   for a, each in ((found.weight, t**2), (found.t, t)):
     mean = np.sum(each, axis=1, where=active) / np.maximum(active.sum(axis=1), 1)
     expected = mean if name == "sequence" else each
     np.testing.assert_allclose(a, expected[..., None, None], rtol=1e-6)
   expected = active.any(axis=1) if name == "sequence" else active
-  np.testing.assert_array_equal(found.active, expected[..., None, None])
+  found, expected = np.broadcast_arrays(found.active, expected[..., None, None])
+  np.testing.assert_array_equal(found, expected)
 
 
 def test_a_time_that_tokens_share_is_the_time_of_each(name):
@@ -285,8 +305,10 @@ def test_gradients_of_per_particle_times_are_finite_where_particles_meet(dtype):
     ("example", whole_examples()[2], {}, "per_particle_times=True"),
     ("per_particle_times", whole_examples()[2].replace(per_particle_times=False), {}, "=False"),
     ("per_particle_times", whole_examples()[2], dict(inverse_bandwidth=-1.0), "=-1.0"),
+    ("prefix", some_times()[0], dict(bandwidth_multiplier=0.0), "bandwidth_multiplier=0.0"),
   ],
 )
 def test_times_and_bandwidths_that_a_rule_does_not_take_are_refused(rule, times, given, message):
   with pytest.raises(ValueError, match=message):
-    getattr(particles, rule)(*clouds(), times.t, times, F, group_size=M, **given)
+    y, z, x_t = clouds()
+    getattr(particles, rule)(y, z, of(x_t, times), times.t, times, F, group_size=M, **given)

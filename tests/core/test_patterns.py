@@ -102,6 +102,12 @@ def parts_of(t, active):
   return np.array([shared & all_active, ~shared & all_active, np.sum(active, axis=1) == 1])
 
 
+def test_tokens_that_are_never_drawn_do_not_move(key):
+  t, is_active = patterns.two_stream(key, (100, 10, 1), past=3, **ENDS)
+  np.testing.assert_array_equal(is_active[:, :, 0], np.arange(10)[None] >= 8 + 0 * t[:, :1, 0])
+  np.testing.assert_allclose(t[:, 5:8], ENDS["t_min"], rtol=1e-6)
+
+
 @pytest.mark.parametrize("shares", [(5.0, 2.0, 3.0), (0.0, 0.4, 0.6), (0, 0, 1)], ids=str)
 def test_each_row_of_a_mixture_follows_one_pattern_at_its_share(shares, key):
   by_name = dict(reversed(list(zip(PARTS, shares, strict=True))))  # by name, not by order
@@ -131,6 +137,7 @@ def test_a_group_of_a_mixture_or_with_padding_shares_its_pattern(key):
     ("uniform_future", dict(past=6), "past=6"),
     ("context", dict(rate=1.0), "rate=1.0"),
     ("two_stream", dict(noisy=1.5), "noisy=1.5"),
+    ("two_stream", dict(past=5), "past=5"),
     ("mixture", dict(patterns=PARTS, shares=dict(one=1.0, many=1.0, two=1.0)), "shares="),
     ("mixture", dict(patterns=PARTS, shares=dict.fromkeys(PARTS, 0.0)), "shares="),
     ("mixture", mixture(one=patterns.two_stream).keywords, "mixture of two_stream"),

@@ -20,7 +20,7 @@ BATCH = dict(
 
 
 def test_two_streams_double_the_arrays_of_tokens_and_one_changes_nothing():
-  apply, batch = two_stream.lay_out(lambda *args, **given: (args, given), BATCH, 2, padded=True)
+  apply, batch = two_stream.lay_out(lambda *args, **given: (args, given), BATCH, 2)
   assert apply(1, rngs=2) == ((1,), dict(streams=2, rngs=2))
   cond, before = batch["cond"], BATCH["cond"]
   for twice, once in (
@@ -33,17 +33,17 @@ def test_two_streams_double_the_arrays_of_tokens_and_one_changes_nothing():
   for name in ("label", "augment"):
     np.testing.assert_array_equal(cond[name], before[name])
   unmasked = {name: BATCH[name] for name in ("x", "cond")}
-  apply, batch = two_stream.lay_out(print, unmasked, 1, padded=True)
+  apply, batch = two_stream.lay_out(print, unmasked, 1)
   assert apply is print and batch is unmasked
   mask = np.array([True, False]).reshape(2, 1, 1)
-  _, batch = two_stream.lay_out(print, dict(x=BATCH["x"], mask=mask), 2, padded=True)
+  _, batch = two_stream.lay_out(print, dict(x=BATCH["x"], mask=mask), 2)
   np.testing.assert_array_equal(batch["mask"], np.broadcast_to(mask, (2, 8, 1)))
 
 
 @pytest.mark.parametrize("streams", [1, 2])
 def test_padding_is_hidden(streams):
   mask = np.array([[1, 1, 0, 0], [0, 0, 0, 0]], bool)[..., None]
-  _, batch = two_stream.lay_out(print, BATCH | dict(mask=mask), streams, padded=True)
+  _, batch = two_stream.lay_out(print, BATCH | dict(mask=mask), streams)
   for a, was in (batch["x"], BATCH["x"]), (batch["cond"]["action"], BATCH["cond"]["action"]):
     np.testing.assert_array_equal(a, np.tile(np.where(mask, was, 0.0), (1, streams, 1)))
   np.testing.assert_array_equal(batch["cond"]["label"], [0, -1])
@@ -54,18 +54,15 @@ def test_padding_is_hidden(streams):
 )
 def test_a_mask_that_does_not_match_x_is_refused(mask):
   with pytest.raises(ValueError, match="data: mask of shape"):
-    two_stream.lay_out(print, dict(x=BATCH["x"], mask=mask), 2, padded=True)
+    two_stream.lay_out(print, dict(x=BATCH["x"], mask=mask), 2)
 
 
-@pytest.mark.parametrize("streams, padded, message", [(3, True, "streams=3"), (1, False, "mask")])
-def test_other_numbers_of_streams_and_masks_that_nothing_reads_are_refused(
-  streams, padded, message
-):
-  with pytest.raises(ValueError, match=message):
-    two_stream.lay_out(print, BATCH, streams, padded=padded)
+def test_other_numbers_of_streams_are_refused():
+  with pytest.raises(ValueError, match="streams=3"):
+    two_stream.lay_out(print, BATCH, 3)
 
 
-MEAN = functools.partial(posterior.minibatch_mean, inverse_bandwidth=1.0)
+MEAN = posterior.minibatch_mean
 
 
 def test_the_conditioning_of_an_objective_is_its_own_or_that_of_its_streams():

@@ -4,6 +4,7 @@ Two tokens of unit variance and correlation RHO on the straight path; all is Gau
 linear, and the frozen network perfect. The first token is the prefix of the second.
 """
 
+import jax
 import numpy as np
 import pytest
 
@@ -13,6 +14,9 @@ from dfim.core import (
   mmd,
   parameterization as pz,
   particles,
+  posterior,
+  prefixes,
+  scales as scales_lib,
   times as times_lib,
 )
 
@@ -101,6 +105,9 @@ GRID = np.linspace(-6.0, 6.0, 241)  # of the prefix, standard normal
 DENSITY = np.exp(-(GRID**2) / 2) / np.sum(np.exp(-(GRID**2) / 2))
 
 
+MEDIAN_BANDWIDTH = 1.0 / (2.0**0.5 * 0.67449)  # of |x - x'|, two standard normal numbers
+
+
 def prefix_mmd2(a, b, inverse_bandwidth):
   """Of N(a x, 1 - a^2) and N(b x, 1 - b^2) given x, Gaussian kernel, by quadrature."""
   factor = np.exp(-inverse_bandwidth * np.abs(GRID[:, None] - GRID[None]))
@@ -133,8 +140,86 @@ def test_the_rules_tend_to_their_population_values(rule):
   t = active.astype(float)
   times = times_lib.Times(np.zeros_like(t), t, t, active)
   f = pz.EulerFlow(interpolants.FlowMatching(), sigma_data=1.0)  # |c_out| = t - s = 1
-  c = getattr(particles, rule)(y, z, y, times.t, times, f, group_size=size)
+  given = prefixes.of_batch(dict(x=y))
+  c = getattr(particles, rule)(y, z, given, times.t, times, f, group_size=size)
   k_yy, k_zz, k_yz = mmd.grams(c.y, c.z, kernels.rbf, c.scale)
   found = np.mean(c.similarity * (k_yy + k_zz - 2.0 * k_yz), axis=(-1, -2)).ravel()[-1]
-  expected = prefix_mmd2(-0.5, RHO, 3.0) if rule == "prefix" else sequence_mmd2(-0.5, RHO)
+  expected = (
+    prefix_mmd2(-0.5, RHO, MEDIAN_BANDWIDTH) if rule == "prefix" else sequence_mmd2(-0.5, RHO)
+  )
   assert abs(found - expected) < 2 / size + 0.05 * expected
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("kind", ["sequence", "token"])
+def test_a_condition_is_what_a_token_is_conditioned_on(kind, padded):
+  """The value of the test above with the condition in the first token's place, that with padding.
+
+  A rule that is blind to it sees two equal marginal distributions.
+  """
+  rng, size = np.random.default_rng(1), 3000
+  cond = rng.normal(size=size)
+  real = (rng.uniform(size=size) < 0.5) | ~np.array(padded)
+  of_cond = lambda a: a * cond + np.sqrt(1 - a**2) * rng.normal(size=size)
+  y, z = (np.where(real, of_cond(a), 0.0)[:, None, None] for a in (-0.5, RHO))
+  active = real[:, None, None]
+  s, t = np.zeros((size, 1, 1)), np.ones((size, 1, 1))
+  times = times_lib.Times(s, t, t, active)
+  f = pz.EulerFlow(interpolants.FlowMatching(), sigma_data=1.0)
+  vectors = cond[:, None] if kind == "sequence" else cond[:, None, None]
+  vectors = np.where(active if vectors.ndim == 3 else real[:, None], vectors, 0.0)
+  given = prefixes.of_batch(dict(x=0 * y, cond=dict(goal=vectors), mask=active))
+  found = {}
+  for rule in ("prefix", "token"):
+    c = getattr(particles, rule)(y, z, given, t, times, f, group_size=size)
+    k_yy, k_zz, k_yz = mmd.grams(c.y, c.z, kernels.rbf, c.scale)
+    terms = np.broadcast_to(c.similarity * (k_yy + k_zz - 2.0 * k_yz), (1, 1, size, size))
+    found[rule] = np.mean(terms[np.broadcast_to(c.active, terms.shape)])
+  floor, expected = 2 / np.sum(real), prefix_mmd2(-0.5, RHO, MEDIAN_BANDWIDTH)
+  assert abs(found["prefix"] - expected) < floor + 0.05 * expected
+  assert found["token"] < 1.5 * floor
+
+
+def conditional_mean(x_t, t, w, variance, *known):
+  """E[x | x_t, known] of x = w . known + N(0, variance) on the straight path, unit noise."""
+  prior = sum(a * b for a, b in zip(w, known, strict=True))
+  gain = (1 - t) * variance / ((1 - t) ** 2 * variance + t**2)
+  return prior + gain * (x_t - (1 - t) * prior)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_posterior_mean_is_given_the_condition_too(padded):
+  """Token 2 is 0.6 token 1 + 0.7 condition + noise; in closed form, over 4,000 sequences.
+
+  Where the condition does not count it is E[x | x_t, token 1]. Padded sequences hold other data.
+  """
+  rng, size, seen, t = np.random.default_rng(2), 4000, 300, 0.7
+  first, goal = rng.normal(size=(2, size))
+  noise = (1 - 0.6**2 - 0.7**2) ** 0.5
+  second = 0.6 * first + 0.7 * goal + noise * rng.normal(size=size)
+  real = (rng.uniform(size=size) < 0.6) | ~np.array(padded) | (np.arange(size) < seen)
+  second = np.where(real, second, 5.0)
+  x = np.stack([first, second], axis=1)[..., None]
+  mask = np.stack([np.ones(size, bool), real], axis=1)[..., None]
+  whole = dict(x=x, mask=mask, cond=dict(goal=goal[:, None]))
+  rows = jax.tree.map(lambda a: a[:seen], whole)
+  twice = np.concatenate([x, x], axis=1)
+  at = np.concatenate([np.zeros((seen, 2, 1)), np.full((seen, 2, 1), t)], axis=1)
+  times = times_lib.Times(0 * at, at, at, at > 0)
+  eps = rng.normal(size=at.shape)
+  x_t = (1 - at) * twice[:seen] + at * eps
+  of = prefixes.of_batch
+  f = pz.SimpleEDM(interpolants.FlowMatching(), sigma_data=1.0)
+  unit = dict(x=1.0, **{"cond.goal": 1.0})
+  scale = scales_lib.Scales(unit, (1.0, 1.0), (30.0, 30.0), (1.0, 1.0))
+  errors = []
+  for conditioned in (np.ones(seen, bool), np.zeros(seen, bool)):
+    reference = posterior.Reference(twice, of(whole), of(rows), conditioned)
+    found, _ = posterior.minibatch_mean(twice[:seen], eps, x_t, times, f, reference, scale)
+    known = (x_t[:, 3, 0], t, (0.6, 0.7), noise**2, first[:seen], goal[:seen])
+    blind = (x_t[:, 3, 0], t, (0.6,), noise**2 + 0.7**2, first[:seen])
+    at_t = [conditional_mean(*given) for given in (known, blind)]
+    errors.append([np.sqrt(np.mean((found[:, 3, 0] - exact) ** 2)) for exact in at_t])
+  (right, wrong), (wrong_too, right_too) = errors
+  assert right < 0.5 * wrong and right_too < 0.5 * wrong_too
+  assert right < 0.3 and right_too < 0.3

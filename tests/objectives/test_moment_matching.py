@@ -19,6 +19,8 @@ from dfim.core import (
   particles,
   patterns,
   posterior,
+  prefixes,
+  scales,
   times as times_lib,
   two_stream,
   weights,
@@ -254,7 +256,8 @@ def test_the_value_is_the_mean_over_active_clouds_and_its_gradient_of_params(rul
   def by_hand():
     times, x_t, y, z = passes(tokens, x, draw)
     w = weights.imm(FM, times.s, times.t)
-    c = of_group(y, z, x_t, w, times, pz.EulerFlow(FM), group_size=4)
+    of_x_t = prefixes.of_batch(dict(x=x_t))
+    c = of_group(y, z, of_x_t, w, times, pz.EulerFlow(FM), group_size=4)
     distance = mmd2(c.y, c.z, kernels.laplace, c.scale, c.similarity)
     return distance, times.active[::4, :, 0], w[::4, :, 0]
 
@@ -283,11 +286,10 @@ def test_in_two_streams_active_tokens_are_matched_given_the_context_before_them_
   def outputs(params, frozen, x):
     seen = {}
 
-    def spy(y, z, x_t, w, times, f, **given):
-      x_t = jax.lax.stop_gradient(x_t)  # as in training, where nothing is learned of it
-      c = particles.prefix(y, z, x_t, w, times, f, **given)
+    def spy(y, z, of_x_t, w, times, f, **given):
+      c = particles.prefix(y, z, of_x_t, w, times, f, **given)
       distance = mmd2(c.y, c.z, kernels.laplace, c.scale, c.similarity)
-      seen.update(y=y, x_t=x_t, times=times, distance=distance)
+      seen.update(y=y, x_t=of_x_t.x, times=times, distance=distance)
       return c
 
     given = dict(conditioning=two_stream.TwoStream())
@@ -308,9 +310,12 @@ def test_in_two_streams_active_tokens_are_matched_given_the_context_before_them_
   assert all(np.all(g[-1] == 0) for g in jax.tree.leaves(of_frozen))
 
 
+SCALES = scales.Scales(dict(x=1.0), (1.0,) * 4, (1.0,) * 4, (4.0,) * 4)
+
+
 def two_streams(x, net, params=None, particles=particles.prefix, **given):
   times = sample_times(pattern=functools.partial(patterns.two_stream, noisy=0.0))
-  spec = two_stream.TwoStream(**given)
+  spec = two_stream.TwoStream(**dict(scales=SCALES) | given)
   how = dict(conditioning=spec, sample_times=times, particles=particles)
   return loss(params, params, dict(x=x), net, **how)[0]
 
@@ -329,7 +334,7 @@ def test_the_frozen_model_alone_starts_from_the_datum_of_the_posterior():
     seen.append((y, z))
     return particles.token(y, z, *args, **given)
 
-  def moved(x, eps, x_t, times, f, reference):
+  def moved(x, eps, x_t, times, f, reference, scales):
     np.testing.assert_allclose(x_t, interpolants.interpolate(FM, x, eps, times.t), atol=1e-6)
     return x + 1.0, eps
 
@@ -360,8 +365,7 @@ def test_the_frozen_model_alone_starts_with_the_noise_of_the_interpolant():
 def test_the_posterior_mean_lowers_the_loss():
   how = dict(grouping=grouping.by_prefix)
   value = lambda params, rule: two_streams(X, sines, params, posterior=rule, **how)
-  mean = functools.partial(posterior.minibatch_mean, inverse_bandwidth=2.0)
-  found, slope = jax.value_and_grad(value)(3.0, mean)
+  found, slope = jax.value_and_grad(value)(3.0, posterior.minibatch_mean)
   other, other_slope = jax.value_and_grad(value)(3.0, posterior.conditional)
   assert np.isfinite(slope) and slope != other_slope
   assert 0.0 < found < other, "targets of less variance are nearer"
@@ -370,9 +374,9 @@ def test_the_posterior_mean_lowers_the_loss():
 def test_the_network_sees_the_first_of_each_few_rows_and_the_posterior_all():
   same = lambda x, eps, *_: (x, eps)
 
-  def of_all(x, eps, x_t, times, f, reference):
-    np.testing.assert_array_equal(x, reference["x"][::2])
-    return x + jnp.mean(reference["x"]), eps
+  def of_all(x, eps, x_t, times, f, reference, scales):
+    np.testing.assert_array_equal(x, reference.x[::2])
+    return x + jnp.mean(reference.x), eps
 
   value = lambda x, rule, count: two_streams(x, sines, 3.0, posterior=rule, reference=count)
   expected, other = value(X[::2], same, 1), X.at[1::2].add(1.0)
@@ -396,12 +400,13 @@ def test_a_rule_gets_the_outputs_of_the_examples_in_its_slots(key):
   def label_and_time(params, x, s, t, cond, *, streams, rngs):
     return cond["label"].reshape(-1, 1, 1) + t + 0.0 * x
 
-  def spy(y, z, x_t, w, times, f, **given):
+  def spy(y, z, of_x_t, w, times, f, **given):
     seen.update(y=y, z=z, times=times)
-    return particles.prefix(y, z, x_t, w, times, f, **given)
+    return particles.prefix(y, z, of_x_t, w, times, f, **given)
 
   times = sample_times(pattern=functools.partial(patterns.two_stream, noisy=0.0))
-  given = dict(conditioning=two_stream.TwoStream(grouping=grouping.by_prefix), sample_times=times)
+  spec = two_stream.TwoStream(grouping=grouping.by_prefix, scales=SCALES)
+  given = dict(conditioning=spec, sample_times=times)
   loss({}, {}, batch, label_and_time, f=Plain(FM), particles=spy, **given)
   y, z, examples = seen["y"][:, 4:, 0], seen["z"][:, 4:, 0], seen["times"].assignment[:, 4:]
   s, r, t = (u[:, 4:, 0] for u in (seen["times"].s, seen["times"].r, seen["times"].t))
@@ -411,3 +416,60 @@ def test_a_rule_gets_the_outputs_of_the_examples_in_its_slots(key):
   np.testing.assert_allclose(y % 1, t, atol=1e-5)
   np.testing.assert_array_equal(np.floor(z)[jumps], examples[jumps])
   np.testing.assert_allclose((z % 1)[jumps], r[jumps], atol=1e-5)
+
+
+def conditioned(params, batch, **given):
+  """A network that reads its conditions, in two streams, by the default rules of prefixes."""
+
+  def net(params, x, s, t, cond, *, streams, rngs):
+    read = cond["action"] + cond["label"].reshape(-1, 1, 1)
+    return jnp.sin(params * (x + read) + t) * (1.0 + s)
+
+  rules = dict(grouping=grouping.by_prefix, posterior=posterior.minibatch_mean, reference=2)
+  times = sample_times(pattern=functools.partial(patterns.two_stream, noisy=0.0))
+  spec = two_stream.TwoStream(**rules)
+  rule = functools.partial(moment_matching.loss, f=pz.EulerFlow(FM), conditioning=spec)
+  rule = two_stream.fitted(rule, jax.tree.map(np.asarray, batch))
+  how = dict(sample_times=times, particles=particles.prefix)
+  return loss(params, params, batch, net, **how | rule.keywords | given)
+
+
+def masked_batch(seed=5):
+  rng = np.random.default_rng(seed)
+  mask = np.arange(4).reshape(1, 4, 1) < rng.integers(1, 5, (64, 1, 1))
+  cond = dict(label=rng.integers(0, 3, 64), action=rng.normal(size=(64, 4, 2)))
+  x = rng.normal(0, 0.5, (64, 4, 2))
+  return jax.tree.map(jnp.asarray, dict(x=x, mask=mask, cond=cond))
+
+
+def test_padding_is_not_read_and_has_no_loss():
+  batch = masked_batch()
+  hidden = lambda a: jnp.where(batch["mask"], a, 7.0)
+  cond = batch["cond"] | dict(action=hidden(batch["cond"]["action"]))
+  other = batch | dict(x=hidden(batch["x"]), cond=cond)
+  both = [jax.value_and_grad(lambda p: conditioned(p, b)[0])(3.0) for b in (batch, other)]  # noqa: B023
+  np.testing.assert_array_equal(both[0], both[1])
+  assert both[0][0] > 0 and both[0][1] != 0
+
+
+@pytest.mark.parametrize("name", ["label", "action"])
+def test_a_condition_decides_who_is_compared_and_what_is_averaged(name):
+  """Of the datum alone, for the network reads the same conditions in both."""
+  seen = []
+
+  def spy(y, z, given, w, times, f, **rest):
+    c = particles.prefix(y, z, given, w, times, f, **rest)
+    seen.append((np.asarray(times.assignment), np.asarray(c.similarity)))
+    return c
+
+  spy.padded = True
+  batch = masked_batch()
+  for cond in (batch["cond"], batch["cond"] | {name: batch["cond"][name][::-1]}):
+    conditioned(3.0, batch | dict(cond=cond), particles=spy)
+  (slots, similarity), (others, less) = seen
+  assert np.any(slots != others) and np.any(similarity != less)
+
+
+def test_dropped_conditions_are_neither_compared_nor_averaged_by():
+  value, metrics = conditioned(3.0, masked_batch(), drop_rate=0.5)
+  assert np.isfinite(value) and 1.0 < metrics["particles_least"] <= metrics["particles"] <= 4.0

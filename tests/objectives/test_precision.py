@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from dfim.config import schedules, schema
+from dfim.core import two_stream
 from dfim.training import generator
 from tests.models import time_path
 
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("keys_unchecked")
 
 FOLDER = pathlib.Path(__file__).parents[2] / "configs"
 CONFIGS = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem != "__init__")
-PRODUCTS = dict(moment_forcing_walk=3)  # two means of the posterior, the distance of prefixes
+PRODUCTS = dict(moment_forcing_walk=6)  # two means of the posterior, four distances of prefixes
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -25,6 +26,7 @@ def test_products_of_the_loss_and_its_gradient(name):
   sequence = config.model.name.endswith("Transformer")
   shape = (6, 2) if sequence else (2,) if name == "imm_toy" else (4, 4, 1)
   batch = dict(x=jnp.ones((64, *shape)))
+  loss = two_stream.fitted(loss, batch)
   elementwise = lambda params, x, s, t, cond, **_: params * (x + s + t)
   value = lambda params: loss(elementwise, params, 0.5, batch, jax.random.key(0))
   function = jax.value_and_grad(value, has_aux=True)
