@@ -38,6 +38,12 @@ def of_batch(batch: Mapping[str, Any], streams: int = 1) -> Prefixes:
   )
 
 
+def at(prefixes: Prefixes, x_t: Array) -> Prefixes:
+  """The same with the tokens of `x_t` `[N, streams T, ...]` in place of x."""
+  tokens = x_t[:, : prefixes.x.shape[1]]
+  return prefixes.replace(x=jnp.reshape(tokens, prefixes.x.shape))
+
+
 def units(prefixes: Prefixes) -> dict[str, Array]:
   """The typical distance of two examples' tokens, "x", and vector conditions, "cond.<name>".
 

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 from typing import Any, ClassVar
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -83,6 +84,31 @@ def fitted(loss: functools.partial, batch: dict[str, Any]) -> functools.partial:
   scales = spec.scales.fit(prefixes, x, sigma_data=sigma_data, stride=spec.reference)
   spec = dataclasses.replace(spec, scales=scales)
   return functools.partial(loss.func, *loss.args, **loss.keywords | dict(conditioning=spec))
+
+
+@flax.struct.dataclass
+class Given:
+  """What moment matching is given: the rows that the network sees, and the reference batch."""
+
+  x: Array  # [B, streams T, ...]
+  cond: conditioning.Condition
+  dropped: conditioning.Condition  # the conditions that the network sees
+  mask: Array | None
+  prefixes: prefixes_lib.Prefixes  # with the dropped conditions
+  reference: posterior_lib.Reference
+
+
+def given(spec: OneStream, whole: dict[str, Any], key: Array, drop_rate: float) -> Given:
+  """Of all rows that are read, laid out; every `spec.reference`-th is one that the network sees."""
+  batch = jax.tree.map(lambda a: a.reshape(-1, spec.reference, *a.shape[1:])[:, 0], whole)
+  cond = batch.get("cond")
+  absent = conditioning.absent(key, cond, drop_rate)
+  dropped = conditioning.without(cond, absent)
+  of_batch = functools.partial(prefixes_lib.of_batch, streams=spec.streams)
+  conditioned = True if absent is None else ~absent
+  reference = posterior_lib.Reference(whole["x"], of_batch(whole), of_batch(batch), conditioned)
+  prefixes = of_batch(batch | dict(cond=dropped))
+  return Given(batch["x"], cond, dropped, batch.get("mask"), prefixes, reference)
 
 
 def assign(

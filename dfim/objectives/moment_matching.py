@@ -12,11 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from dfim.core import (
-  conditioning as conditions,
   grouping,
   interpolants,
   mmd,
-  posterior,
   prefixes as prefixes_lib,
   two_stream,
 )
@@ -53,48 +51,42 @@ def loss(
   is `core.times.sample` with a pattern and a mapping; `group_size` is M. With `drop_in_target` the
   frozen model sees the dropped conditions too, as in the paper's algorithm, otherwise all, as in
   the released trainer. `conditioning` says how groups and x_r are made: `core.two_stream.OneStream`
-  by default; sequences have a `TwoStream`, with scales of `two_stream.fitted`.
+  by default; sequences have a `TwoStream`, with the scales of `two_stream.fitted`.
   """
   spec = conditioning or two_stream.OneStream()
   apply, whole = two_stream.lay_out(apply, batch, spec.streams)
-  batch = jax.tree.map(lambda a: a.reshape(-1, spec.reference, *a.shape[1:])[:, 0], whole)
-  x, cond, mask = batch["x"], batch.get("cond"), batch.get("mask")
-  _check_mask(particles, mask)
   key_times, key_noise, key_drop, key_net = jax.random.split(key, 4)
-  absent = conditions.absent(key_drop, cond, drop_rate)
-  dropped = conditions.without(cond, absent)
-  prefixes = functools.partial(prefixes_lib.of_batch, streams=spec.streams)
-  seen = prefixes(batch | dict(cond=dropped))
-  assignment = two_stream.assign(spec, jax.random.fold_in(key, 4), seen, group_size)
-  real = grouping.gather_slots(mask, assignment)
+  given = two_stream.given(spec, whole, key_drop, drop_rate)
+  _check_mask(particles, given.mask)
+  x = given.x
+  assignment = two_stream.assign(spec, jax.random.fold_in(key, 4), given.prefixes, group_size)
+  real = grouping.gather_slots(given.mask, assignment)
   times = sample_times(key_times, x.shape, path=f.path, group_size=group_size, mask=real)
   times = grouping.scatter_slots(times, assignment)
   s, r, t = times.s, times.r, times.t
   eps = f.sigma_data * interpolants.noise_like(key_noise, x)
   x_t = interpolants.interpolate(f.path, x, eps, t)
-  conditioned = True if absent is None else ~absent
-  reference = posterior.Reference(whole["x"], prefixes(whole), prefixes(batch), conditioned)
-  datum, noise = spec.posterior(x, eps, x_t, times, f, reference, spec.scales)
+  datum, noise = spec.posterior(x, eps, x_t, times, f, given.reference, spec.scales)
   fresh = f.sigma_data * interpolants.noise_like(jax.random.fold_in(key, 5), x)
   noise = spec.interpolant(f.path, noise, fresh, r, t)
   x_r = interpolants.interpolate(f.path, datum, noise, r)
 
   net = functools.partial(apply, rngs=dict(dropout=key_net))  # one mask for both passes
-  y = f(net, params, x_t, s, t, dropped)
-  z = f(net, frozen, x_r, s, r, dropped if drop_in_target else cond)
+  y = f(net, params, x_t, s, t, given.dropped)
+  z = f(net, frozen, x_r, s, r, given.dropped if drop_in_target else given.cond)
 
   of_examples = (y, jax.lax.stop_gradient(z), times)
   y, z, times = grouping.gather_slots(of_examples, assignment)
   times = times.replace(streams=spec.streams, assignment=assignment)
   w = jnp.where(times.active, weight(f.path, times.s, times.t, target=f.prediction), 0.0)
-  given = seen.replace(x=prefixes(dict(x=x_t)).x)  # as the network sees them
-  c = particles(y, z, given, w, times, f, group_size=group_size)
+  prefixes = prefixes_lib.at(given.prefixes, x_t)  # as the network sees them
+  c = particles(y, z, prefixes, w, times, f, group_size=group_size)
   k_yy, k_zz, k_yz = mmd.grams(c.y, c.z, kernel, c.scale)
   terms = c.similarity * (k_yy + k_zz - 2.0 * k_yz)
   active = jnp.broadcast_to(c.active, terms.shape)
   value, mmd2 = (mean_of_active(a, active) for a in (c.weight * terms, terms))
-  count = particles_that_count(c)
-  return value, {"loss": value, "mmd2": mmd2, **count, **kernel_by_time(k_yy, c)}
+  metrics = particles_that_count(c) | kernel_by_time(k_yy, c)
+  return value, {"loss": value, "mmd2": mmd2, **metrics}
 
 
 loss.jumps = True  # so that it needs signal at t_max
