@@ -2,14 +2,17 @@
 
 python -m benchmarks.moment_forcing --rows='final *' --seeds=0,1,2
 python -m benchmarks.moment_forcing --rows='screen *' --seeds=0
+python -m benchmarks.moment_forcing --rows='memory *,bent *,steered *' --seeds=0
 
 All rows have the network, the optimizer, the data and the examples of
 configs/moment_forcing_walk.py; `moment_forcing` and `M=1` read three more examples for each, for
 the posterior mean alone. `final` rows are the methods, each down the grid that suits it, after
 3,000 steps. `equal tokens` rows are baselines of one stream after twice the steps. `other`, `third`
-and `short` rows are other walks. `screen` rows are Moment Forcing with one choice changed, after
-half of the steps. A row and a seed are an ordinary run in <workdir>/<row>/<seed>: finished runs are
-not repeated, stopped ones resume. `table.md` and `figure.png` in <workdir> show all finished runs.
+and `short` rows are other walks. `memory`, `bent` and `steered` rows are other families of
+sequences, after half of the steps: nothing was chosen on them. `screen` rows are Moment Forcing
+with one choice changed, after half of the steps. A row and a seed are an ordinary run in
+<workdir>/<row>/<seed>: finished runs are not repeated, stopped ones resume. `table.md` and
+`figure.png` in <workdir> show all finished runs.
 Rows of earlier defaults and other ablations are in this file at commit 2475a9a.
 """
 
@@ -234,9 +237,42 @@ def elsewhere(row: runs.Row, walk: str) -> runs.Row:
   return lambda mode: changed(row(mode), fields)
 
 
+FAMILIES = {  # modules of data.synthetic, and their tokens
+  "memory": ("memory_walk", 7),
+  "bent": ("bent_walk", 6),
+  "steered": ("steered_walk", 6),
+}
+COMPARED = (
+  "moment_forcing",
+  "M=1",
+  "shortcut x two_stream",
+  "self-distillation two_stream",
+  "energy score",
+  "forcing",
+)
+
+
+def family(row: runs.Row, name: str) -> runs.Row:
+  """The same on one of FAMILIES, after half of the steps."""
+  module, tokens = FAMILIES[name]
+  path = f"data.synthetic.{module}"
+
+  def config(mode: str) -> ml_collections.ConfigDict:
+    c = row(mode)
+    c.steps //= 2
+    c.data = dict(name=f"{path}.{module}", tokens=tokens)
+    c.model.window = tokens
+    size = c.evaluators.walk.reference.size
+    c.evaluators.walk.reference = dict(name=f"{path}.load", tokens=tokens, size=size)
+    return c
+
+  return config
+
+
 ROWS = {
   **{f"final {name}": row for name, row in FINAL.items()},
   **{f"{walk} {name}": elsewhere(FINAL[name], walk) for walk in WALKS for name in ELSEWHERE},
+  **{f"{name} {of}": family(FINAL[of], name) for name in FAMILIES for of in COMPARED},
   **{f"screen {name}": moment_forcing(steps=0.5, **fields) for name, fields in SCREEN.items()},
 }
 
@@ -249,15 +285,23 @@ def main(_) -> None:
     runs.train_seeds(row, ROWS[row], workdir)
   found = {row: [s["walk"] for s in seeds] for row, seeds in runs.collect(workdir, ROWS).items()}
   if found:
-    (workdir / "table.md").write_text(table(found))
+    text = "\n".join(tables(found))
+    (workdir / "table.md").write_text(text)
     figure(found, workdir / "figure.png")
-    print(table(found))
+    print(text)
 
 
-def table(found: dict[str, list[dict[str, Any]]]) -> str:
-  """Markdown: joint / turn distance times 1,000 at each number of steps, median and range."""
+def tables(found: dict[str, list[dict[str, Any]]]) -> list[str]:
+  """Markdown: walks by joint and turn distance, families by joint distance and that of a token."""
+  of_family = lambda row: row.split()[0] in FAMILIES
+  walks, families = ({k: found[k] for k in found if of_family(k) == other} for other in (0, 1))
+  return [table(walks, "turn"), table(families, "following")]
+
+
+def table(found: dict[str, list[dict[str, Any]]], second: str) -> str:
+  """Joint and a second distance times 1,000 at each number of steps, median and range."""
   lines = [
-    "Joint / turn distance, times 1,000 (dfim.metrics.sequences), by denoising steps a token.",
+    f"Joint / {second} distance, times 1,000 (dfim.metrics.sequences), by denoising steps a token.",
     "",
     "| row | seeds | " + " | ".join(map(str, STEPS)) + " |",
     "|---" * (len(STEPS) + 2) + "|",
@@ -266,7 +310,7 @@ def table(found: dict[str, list[dict[str, Any]]]) -> str:
     cells = []
     for k in STEPS:
       at = [s[f"{k} steps"] for s in seeds if f"{k} steps" in s]
-      both = [runs.cell([1000 * a[name] for a in at]) for name in ("joint", "turn") if at]
+      both = [runs.cell([1000 * a[name] for a in at]) for name in ("joint", second) if at]
       cells.append(" / ".join(both))
     lines.append(f"| {row} | {len(seeds)} | " + " | ".join(cells) + " |")
   return "\n".join(lines) + "\n"

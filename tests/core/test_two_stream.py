@@ -1,6 +1,5 @@
 """Two streams: everything per token is repeated, context first, and nothing else changes."""
 
-
 import numpy as np
 import pytest
 

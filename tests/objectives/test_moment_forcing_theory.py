@@ -101,6 +101,51 @@ def test_induction_is_exact_with_a_fixed_prefix_and_far_off_with_a_moving_one():
   np.testing.assert_allclose(induction(True, fresh=True), induction(False), rtol=1e-9)
 
 
+CORRELATIONS = np.array([[1, 0.3, 0.5], [0.3, 1, RHO], [0.5, RHO, 1]])  # condition, tokens 1, 2
+
+
+def jump_given(known, w, r, t):
+  """The linear jump from (condition, x_t^1, x_t^2) whose distribution given `known` is `w . x_r`'s.
+
+  `r` and `t` are levels of the two tokens; the condition has none. Its slopes, and what is left.
+  """
+
+  def moments(a, b):
+    a, b = np.array([0.0, *a]), np.array([0.0, *b])
+    return (1 - a)[:, None] * CORRELATIONS * (1 - b) + np.diag(a * b)
+
+  def given(w, at):
+    cross = (w @ moments(at, t))[known]
+    slopes = np.linalg.solve(moments(t, t)[np.ix_(known, known)], cross)
+    return slopes, w @ moments(at, at) @ w - cross @ slopes
+
+  slopes, variance = given(w, r)
+  slopes_t, variance_t = given(np.array([0.0, 0.0, 1.0]), t)
+  gain = np.sqrt(variance / variance_t)
+  found = np.array([0.0, 0.0, gain])
+  found[known] = slopes - gain * slopes_t
+  return found, given(found, t)
+
+
+@pytest.mark.parametrize("known, left", [([0, 1], None), ([1], 0), ([0], 1)])
+def test_the_induction_is_exact_given_the_condition_and_a_prefix_that_is_fixed(known, left):
+  """Token 2 from 0.05 to 0.9, given the condition and token 1 at 0.4, or one of the two.
+
+  Slopes and spread end at those of x_s^2; what is left out of the prefix has no slope of its own.
+  """
+  w, levels, u = np.array([0.0, 0.0, 1.0]), np.linspace(S, 0.9, 200), 0.4
+  for r, t in zip(levels[:-1], levels[1:], strict=True):
+    w, (slopes, variance) = jump_given(known, w, (u, r), (u, t))
+  scale = np.array([1.0, 1 - u])[known]
+  of_known = scale[:, None] * CORRELATIONS[np.ix_(known, known)] * scale
+  of_known += np.diag(np.array([0.0, u**2])[known])
+  cross = (1 - S) * scale * CORRELATIONS[2, known]
+  right = np.linalg.solve(of_known, cross)
+  np.testing.assert_allclose(slopes, right, rtol=1e-9)
+  np.testing.assert_allclose(variance, (1 - S) ** 2 + S**2 - cross @ right, rtol=1e-9)
+  assert left is None or w[left] == 0.0
+
+
 GRID = np.linspace(-6.0, 6.0, 241)  # of the prefix, standard normal
 DENSITY = np.exp(-(GRID**2) / 2) / np.sum(np.exp(-(GRID**2) / 2))
 
