@@ -22,6 +22,7 @@ from dfim import sample
 from dfim.config.errors import config_errors, ConfigError, FieldError
 from dfim.config.resolve import check_call, resolve
 from dfim.io import atomic, inputs
+from dfim.samplers import given as given_lib
 from dfim.training import generator as generator_lib
 from dfim.viz import images as pictures
 
@@ -41,13 +42,17 @@ def build(generator: generator_lib.Generator) -> dict[str, Evaluator]:
 
   If the module of an evaluator `scores` has a function `check_scores`, that is called with the
   evaluator's keyword arguments, to raise ValueError for those that cannot work. It may also ask for
-  `shape`, of an example, `labels`, of the samples, and `any_length`, whether the sampler draws
-  sequences of any length.
+  `shape`, of an example, `labels`, of the samples, `any_length`, whether the sampler draws
+  sequences of any length, and `check_cond(cond, count)`, which refuses conditions of samples.
   """
   config, sampler = generator.config, generator.sampler
   shape = generator.batch["x"].shape[1:]
   any_length = sampler.rollout is not None and sampler.rollout.length is None
-  offered = dict(shape=shape, labels=generator.examples.labels, any_length=any_length)
+  labels = generator.examples.labels
+  check_cond = lambda cond, count: given_lib.check(
+    generator.batch, generator.net, count, labels=labels, cond=cond
+  )
+  offered = dict(shape=shape, labels=labels, any_length=any_length, check_cond=check_cond)
   with config_errors("evaluators", config.evaluators):
     built = resolve(config.evaluators, "evaluators")
   for name, evaluator in built.items():

@@ -16,7 +16,8 @@ import numpy as np
 from dfim import parallel
 from dfim.checkpoints import checkpoint, workdir as workdir_lib
 from dfim.config.errors import config_errors, FieldError
-from dfim.core import conditioning, interpolants, two_stream
+from dfim.core import interpolants, two_stream
+from dfim.data import examples as examples_lib
 from dfim.io import atomic, inputs
 from dfim.metrics import adm
 from dfim.samplers import given as given_lib, jump, rollout
@@ -123,7 +124,7 @@ def _arguments(generator: Generator) -> tuple[Any, ...]:
   """Shapes of what `draw_rows` takes after the parameters."""
   rows = rows_at_a_time(generator)
   like = lambda a: jax.ShapeDtypeStruct((rows, *a.shape[1:]), a.dtype)
-  cond = jax.tree.map(like, conditioning.per_token(generator.batch.get("cond")))
+  cond = jax.tree.map(like, examples_lib.shown(generator.batch.get("cond")))
   return jax.ShapeDtypeStruct((rows,), jnp.int32), dict(cond=cond) if cond else {}, 0
 
 
@@ -156,7 +157,7 @@ def _check_sampler(generator: Generator, sampler: Sampler) -> None:
   if two_stream.of(given).streams == 2 and chunk != 1:
     raise FieldError("sampler.rollout.chunk", chunk, "two streams need 1.")
   labelled = getattr(generator.net, "num_classes", 0) > 0
-  if weight != 1.0 and not (labelled or conditioning.per_token(generator.batch.get("cond"))):
+  if weight != 1.0 and not (labelled or examples_lib.shown(generator.batch.get("cond"))):
     raise FieldError("sampler.guidance", weight, "the network has no condition; set it to 1.0.")
   if weight != 1.0 and given.get("drop_rate", 0.0) == 0.0:
     fix = "set it to 1.0, or train with objective.drop_rate above 0.0, such as 0.1."
@@ -237,7 +238,7 @@ def restore(
 def draw_samples(generator: Generator, draw: Draw, state: TrainState) -> dict[int, np.ndarray]:
   """`config.sampler.count` samples of the same noise in each number of steps.
 
-  Sequences have no context, and conditions per token are those of training examples.
+  Sequences have no context, and conditions other than labels are those of training examples.
   """
   sampler = generator.sampler
   rows = lambda a: a[np.arange(sampler.count) % len(a)]

@@ -199,6 +199,7 @@ DIGITS, WALK, TOY = (
   (imm_toy, (2,)),
 )
 TRAIN = dict(name="data.images.digits.load", split="train")
+STEERED = dict(name="data.synthetic.steered_walk.load", size=64)
 CASES = {
   "held out is the reference": (
     DIGITS,
@@ -232,6 +233,11 @@ CASES = {
     "evaluators.rollout.tokens=99: the sequences of reference have 24",
   ),
   "an evaluator's own check": (DIGITS, own("strict", bins=9), "evaluators.mine: bins=9: images"),
+  "conditions of a network that has none": (
+    WALK,
+    {"walk": dict(name="evaluators.sequences.scores", reference=STEERED, steps=(1,))},
+    "evaluators.walk: reference.cond.gain: the training data have no such condition, but none.",
+  ),
   "a count that is a float": (
     DIGITS,
     own("counts", count=2.0),

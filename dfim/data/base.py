@@ -82,20 +82,24 @@ def rows(
 
 
 def drawn(
-  distribution: Callable[..., jax.Array], batch_size: int, seed: int, start: int, process: Process
-) -> Iterator[dict[str, np.ndarray]]:
-  """Endless batches `x [B, ...]` of `distribution(key)`, in blocks dispatched ahead of use."""
+  distribution: Callable[..., Any], batch_size: int, seed: int, start: int, process: Process
+) -> Iterator[dict[str, Any]]:
+  """Endless batches of `distribution(key)`, in blocks dispatched ahead of use.
+
+  It returns a batch, such as `dict(x=..., cond=...)` of arrays `[B, ...]`, or `x` alone.
+  """
   part, key = share(batch_size, process), jax.random.key(seed)
   count = max(1, _BLOCK_EXAMPLES // batch_size)  # batches in a block
   generate = jax.vmap(lambda n: distribution(jax.random.fold_in(key, n)))
   block = lambda i: generate(i * count + jnp.arange(count))
 
-  def stream(numbers: Iterator[int]) -> Iterator[dict[str, np.ndarray]]:
+  def stream(numbers: Iterator[int]) -> Iterator[dict[str, Any]]:
     following = block(start // count)
     for n in numbers:
       if n == start or n % count == 0:
         current, following = following, block(n // count + 1)
-      yield dict(x=np.asarray(current)[n % count, part])
+      batch = jax.tree.map(lambda a: np.asarray(a)[n % count, part], current)  # noqa: B023
+      yield batch if isinstance(batch, dict) else dict(x=batch)
 
   return stream(count_from(start))
 

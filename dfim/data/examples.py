@@ -19,18 +19,23 @@ _LABELS, _X, _COND = "labels", "x", "cond/"
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-  """Shapes and dtypes of one global batch, classes to sample, and conditions per token by name."""
+  """Shapes and dtypes of one global batch, classes to sample, and `shown` conditions by name."""
 
   batch: dict[str, Any]
   labels: tuple[int, ...] = ()
   cond: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
+def shown(cond: conditioning.Condition) -> dict[str, Any]:
+  """The conditions that samples are drawn under if none are given: labels count, see `sample`."""
+  return {k: a for k, a in (cond or {}).items() if k not in ("label", "augment")}
+
+
 def of_batch(batch: dict[str, Any], labels: tuple[int, ...]) -> Examples:
   """The form of a whole first batch."""
   shaped = lambda a: jax.ShapeDtypeStruct(a.shape, jax.dtypes.canonicalize_dtype(a.dtype))
   cond = conditioning.hide(batch.get("cond"), batch.get("mask"))  # padding may hold anything
-  return Examples(jax.tree.map(shaped, batch), labels, conditioning.per_token(jax.device_get(cond)))
+  return Examples(jax.tree.map(shaped, batch), labels, shown(jax.device_get(cond)))
 
 
 def of_shape(shape: Sequence[int], rows: int, classes: int, *, augmented: bool) -> Examples:
@@ -65,6 +70,6 @@ def read(workdir: str | os.PathLike, batch_size: int) -> Examples | None:
     shaped = lambda a: jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), a.dtype)
     cond = {k.removeprefix(_COND): a for k, a in arrays.items() if k != _X}
     batch = dict(x=shaped(arrays[_X])) | (dict(cond=jax.tree.map(shaped, cond)) if cond else {})
-    return Examples(batch, labels, conditioning.per_token(cond))
+    return Examples(batch, labels, {k: a for k, a in shown(cond).items() if len(a)})
   except (ValueError, KeyError) as error:
     raise ValueError(f"{path}: {error}; remove it to open the data instead.") from error

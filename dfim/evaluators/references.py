@@ -8,7 +8,7 @@ import numpy as np
 from dfim.config.errors import FieldError
 from dfim.io import inputs
 
-Data = dict[str, np.ndarray]  # of a loader
+Data = dict[str, Any]  # of a loader: arrays, and `cond`, a dict of them, if it has conditions
 Draw = Callable[..., np.ndarray]  # `sample.make_draw`'s
 Found = tuple[dict[str, Any], dict[str, np.ndarray]]  # values by name, and figures
 

@@ -6,6 +6,8 @@ import zipfile
 
 import numpy as np
 
+from dfim.io import inputs
+
 _MAX_DEFLATION = 1032  # to one: no deflated data are smaller
 _HEADERS = {
   (1, 0): np.lib.format.read_array_header_1_0,
@@ -29,6 +31,17 @@ def read_npz(path: str | os.PathLike, *names: str) -> dict[str, np.ndarray]:
       return {name: _array(archive, info) for name, info in wanted.items()}
   except Exception as error:  # a damaged file may raise anything; nothing of it was run
     raise ValueError(_line(error)) from None
+
+
+def read_file(path: str | os.PathLike, field: str, fix: str, *names: str) -> dict[str, np.ndarray]:
+  """As `read_npz`, of a path from outside: errors say `field`, the path and `fix`."""
+  path = inputs.path(path, field)
+  if not path.is_file():
+    raise FileNotFoundError(f"{field}: no file {path}; {fix}")
+  try:
+    return read_npz(path, *names)
+  except ValueError as error:
+    raise ValueError(f"{field}: {path} is no .npz of plain arrays ({error}); {fix}") from None
 
 
 def names(path: str | os.PathLike) -> list[str]:

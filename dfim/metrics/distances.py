@@ -14,6 +14,15 @@ def energy_distance(x: np.ndarray, y: np.ndarray, *, group: int = 1) -> tuple[fl
   No pair is of a `group` of consecutive rows. Source: Szekely and Rizzo, J. Stat. Plan. Inf. 143,
   2013.
   """
+  value, *changes = energy_changes(x, y, group=group)
+  variances = [(len(a) - 1) / len(a) * float(np.sum(a**2)) for a in changes]
+  return value, float(np.sqrt(sum(variances)))
+
+
+def energy_changes(
+  x: np.ndarray, y: np.ndarray, *, group: int = 1
+) -> tuple[float, np.ndarray, np.ndarray]:
+  """The energy distance, and its changes where one group of x, or one of y, is left out."""
   group = inputs.whole(group, "energy_distance: group", low=1)
   x, y = points.pair(x, y, ("energy_distance: x", "energy_distance: y"), least=3 * group)
   if len(x) % group or len(y) % group:
@@ -25,7 +34,7 @@ def energy_distance(x: np.ndarray, y: np.ndarray, *, group: int = 1) -> tuple[fl
   xy, yx = of_group(_sums(x, y), len(y)), of_group(_sums(y, x), len(x))
   xx, yy = (of_group(_sums(a, a) - within(a), len(a) - group) for a in (x, y))
   value = xy.mean() + yx.mean() - xx.mean() - yy.mean()
-  return float(value), float(np.sqrt(_jackknife(xy, xx) + _jackknife(yx, yy)))
+  return float(value), _changes(xy, xx), _changes(yx, yy)
 
 
 def kernel_distance(
@@ -62,10 +71,9 @@ def _sums(x: np.ndarray, y: np.ndarray) -> np.ndarray:
   return x * (2 * k - len(y)) - 2 * below[k] + below[-1]
 
 
-def _jackknife(between: np.ndarray, within: np.ndarray) -> float:
+def _changes(between: np.ndarray, within: np.ndarray) -> np.ndarray:
   n = len(between)
-  moves = 2 * (between - between.mean()) / (n - 1) - 2 * (within - within.mean()) / (n - 2)
-  return (n - 1) / n * float(np.sum(moves**2))
+  return 2 * (within - within.mean()) / (n - 2) - 2 * (between - between.mean()) / (n - 1)
 
 
 def _cubic_mmd2(x: np.ndarray, y: np.ndarray) -> float:

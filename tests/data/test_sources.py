@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
+from dfim.core import conditioning
 from dfim.data.images import digits
-from dfim.data.synthetic import toys, walk
+from dfim.data.synthetic import bent_walk, memory_walk, steered_walk, toys, walk
 from tests.data.helpers import assert_equal, refused
 
 TOYS = [
@@ -16,7 +17,8 @@ TOYS = [
   for name, f in inspect.getmembers(toys, inspect.isfunction)
   if not name.startswith("_") and name != "load"
 ]
-SOURCES = [digits.digits, walk.walk, *TOYS]
+WALKS = [walk.walk, memory_walk.memory_walk, bent_walk.bent_walk, steered_walk.steered_walk]
+SOURCES = [digits.digits, *WALKS, *TOYS]
 
 
 @pytest.fixture(params=SOURCES, ids=lambda f: f.__name__)
@@ -46,9 +48,9 @@ def test_types_range_and_spread(source):
   batch = next(source(1024, 0))
   assert batch["x"].dtype == np.float32 and len(batch["x"]) == 1024
   assert 0.4 < batch["x"].std() < 0.65
-  assert np.abs(batch["x"]).max() < 1.3
-  if "cond" in batch:
-    assert batch["cond"]["label"].dtype == np.int32 and batch["cond"]["label"].shape == (1024,)
+  assert np.abs(batch["x"]).max() < (1.3 if batch["x"].shape[-1] < 3 else 2.0)
+  conditioning.check(batch.get("cond"), batch["x"].shape)
+  assert {a.dtype.name for a in batch.get("cond", {}).values()} <= {"int32", "float32"}
 
 
 @pytest.mark.parametrize(
@@ -73,11 +75,17 @@ def test_fields_of_a_toy_that_make_no_points_are_named(toy, field, value):
     toy(*args, **{field: value})
 
 
-@pytest.mark.parametrize("source", [*TOYS, walk.walk], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("source", [*TOYS, *WALKS], ids=lambda f: f.__name__)
 def test_reference_points_are_fixed_and_apart_from_training(source):
   test, train = toys.load(source, size=64), toys.load(source, split="train", size=64)
   assert_equal(test, toys.load(source, size=64))
-  assert test["x"].shape[0] == 64 and test["x"].shape[-1] == 2 and np.all(test["x"] != train["x"])
+  assert len(test["x"]) == 64 and np.all(test["x"] != train["x"])
+
+
+@pytest.mark.parametrize("module", [memory_walk, bent_walk, steered_walk], ids=lambda m: m.__name__)
+def test_a_walk_loads_with_its_own_fields(module):
+  found = module.load("train", 5, tokens=1)
+  assert found["x"].shape[:2] == (5, 1) and found["x"].dtype == np.float32
 
 
 def test_digits_are_split_once_and_held_out():

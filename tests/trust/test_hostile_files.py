@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from dfim.config.errors import ConfigError
+from dfim.data import sequences
 from dfim.data.images import cifar, idx, latents, sets
 from dfim.data.series import forecasting
 from dfim.evaluators import fid
@@ -48,6 +49,7 @@ class Trap:
 READERS = {
   "data.images.sets.npz": (lambda p: sets.npz(4, 0, path=p), ".npz", "data.path: {}"),
   "data.images.sets.folder": (lambda p: sets.folder(4, 0, path=p.parent, size=8), ".png", "{}"),
+  "data.sequences.npz": (lambda p: sequences.npz(4, 0, path=p), ".npz", "data.path: {}"),
   "data.cifar": (lambda p: cifar.load(p, "train"), ".npz", "data.path: {}"),
   "data.series.forecasting.ett": (forecasting.ett, ".csv", "data.series.path: {}"),
   "metrics.frechet": (frechet.load, ".npz", "{}: "),

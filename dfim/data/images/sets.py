@@ -98,14 +98,10 @@ def load_tfds(
 
 def _read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
   """uint8 `x [N, H, W, C]` and, perhaps, int32 `label [N]`."""
+  fix = "numpy.savez uint8 [N, H, W, C] as 'x'"
+  file = npz_lib.read_file(path, "data.path", fix, *_IMAGES, *_LABELS)
   path = inputs.path(path, "data.path")
-  if not path.is_file():
-    raise FileNotFoundError(f"data.path: no file {path}; numpy.savez uint8 [N, H, W, C] as 'x'")
-  try:
-    file = npz_lib.read_npz(path, *_IMAGES, *_LABELS)
-    others = [name for name in npz_lib.names(path) if name not in file]
-  except ValueError as error:
-    raise ValueError(f"data.path: {path} is no .npz of plain arrays ({error})") from None
+  others = [name for name in npz_lib.names(path) if name not in file]
   (_, x), (name, labels) = (_one_of(path, file, names) for names in (_IMAGES, _LABELS))
   wanted = f"data.path: {path} needs uint8 [N, H, W] or [N, H, W, C] as 'x' or 'images', has"
   if x is None:

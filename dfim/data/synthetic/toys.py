@@ -1,17 +1,17 @@
 """Endless points in the plane, `x [B, 2]` with a std of about 0.5 (FFJORD, arXiv 1810.01367)."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dfim.config.errors import FieldError
 from dfim.data import base
 from dfim.io import inputs
 
 Array = jax.Array
-Batches = Iterator[dict[str, np.ndarray]]
+Batches = Iterator[dict[str, Any]]
 _SEEDS = dict(train=2**31 - 2, test=2**31 - 1)  # of `load`; far from those that people train with
 
 
@@ -65,7 +65,7 @@ def checkerboard(
 
 def load(
   source: Callable[..., Batches] = ring, *, split: str = "test", size: int = 20_000
-) -> dict[str, np.ndarray]:
-  """`size` fresh points of a source, the same ones each time: `x [size, 2]`, no label."""
+) -> dict[str, Any]:
+  """One batch of `size` fresh examples of a source that is drawn, the same ones each time."""
   base.check_split(split, _SEEDS)
   return next(source(inputs.whole(size, "data.size", low=1), _SEEDS[split]))

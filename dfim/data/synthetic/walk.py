@@ -3,6 +3,7 @@
 Every token alone is uniform on the circle: only its distribution given those before it matters.
 """
 
+from collections.abc import Callable
 import functools
 from typing import Any
 
@@ -33,22 +34,39 @@ def walk(
 
   `branches` angles are evenly spaced from -angle to angle, blurred by a std `spread`, in degrees.
   """
-  inputs.whole(tokens, "data.tokens", low=1)
+  shape = dict(tokens=tokens, angle=angle, branches=branches, spread=spread, radius=radius)
+  return base.drawn(distribution(batch_size, **shape), batch_size, seed, start, process)
+
+
+def distribution(
+  count: int, *, tokens: int, angle: float, branches: int, spread: float, radius: float
+) -> Callable[[Array], Array]:
+  """A function from a key to `count` sequences `[count, tokens, 2]` of `walk`."""
   inputs.whole(branches, "data.branches", low=1)
   inputs.number(angle, "data.angle")
-  inputs.number(spread, "data.spread", low=0)
-  inputs.number(radius, "data.radius", above=0)
+  check_path(tokens, spread, radius)
   means = np.linspace(-angle, angle, branches) if branches > 1 else np.zeros(1)
 
   def draw(key: Array) -> Array:
     k1, k2, k3 = jax.random.split(key, 3)
-    first = jax.random.uniform(k1, (batch_size, 1), maxval=2 * jnp.pi)
-    mean = jax.random.choice(k2, jnp.asarray(means, jnp.float32), (batch_size, tokens - 1))
-    turns = jnp.deg2rad(mean + spread * jax.random.normal(k3, mean.shape))
-    direction = jnp.cumsum(jnp.concatenate([first, turns], axis=1), axis=1)
-    return radius * jnp.stack([jnp.cos(direction), jnp.sin(direction)], axis=-1)
+    mean = jax.random.choice(k2, jnp.asarray(means, jnp.float32), (count, tokens - 1))
+    return path(k1, mean + spread * jax.random.normal(k3, mean.shape), radius)
 
-  return base.drawn(draw, batch_size, seed, start, process)
+  return draw
+
+
+def path(key: Array, turns: Array, radius: float) -> Array:
+  """Points `[B, T, 2]` on a circle: the first anywhere, others by `turns [B, T - 1]` degrees."""
+  first = jax.random.uniform(key, (len(turns), 1), maxval=2 * jnp.pi)
+  direction = jnp.cumsum(jnp.concatenate([first, jnp.deg2rad(turns)], axis=1), axis=1)
+  return radius * jnp.stack([jnp.cos(direction), jnp.sin(direction)], axis=-1)
+
+
+def check_path(tokens: int, spread: float, radius: float) -> None:
+  """Refuses fields of which no points on a circle can be drawn."""
+  inputs.whole(tokens, "data.tokens", low=1)
+  inputs.number(spread, "data.spread", low=0)
+  inputs.number(radius, "data.radius", above=0)
 
 
 def load(split: str = "test", size: int = 20_000, **fields: Any) -> dict[str, np.ndarray]:
