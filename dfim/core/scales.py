@@ -14,6 +14,7 @@ from dfim.core import prefixes as prefixes_lib
 
 Prefixes = prefixes_lib.Prefixes
 _NOISE = (1.0, 3.0, 9.0)  # sigma / alpha of the levels at which an estimate is scored
+_NEAR = 0.25  # of the mean distance: how far those that count may be on average
 _WIDER = 4.0  # times the examples that shall count, when it is
 _TRIED = 2.0 ** np.arange(-2.0, 14.25, 0.5)  # inverse bandwidths, times the mean distance
 _SMALLEST = 1e-30  # inverse bandwidth, for 0 times an infinite distance
@@ -46,8 +47,9 @@ class Fit:
   count, `counts`, an effective sample size (sum w)^2 / sum w^2 of the weights w = exp(-beta d),
   gives a beta. The pair is chosen whose posterior mean, over the other examples, is nearest to the
   example, in the mean square over examples and three levels of noise, when four times as many
-  count: training averages over what a mean of fewer scatters, never over its bias. One value fixes
-  a choice; a count of 1 is the example's own datum.
+  count: training averages over what a mean of fewer scatters, never over its bias. For the same
+  reason those that count must be near, on average a quarter as far as two random ones: else there
+  is nobody like the example, and 1 counts, its own datum. One value fixes a choice.
   """
 
   counts: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
@@ -82,7 +84,7 @@ class Fit:
     tasks = [near[0].task(x, sigma_data * noise, rng) for noise in _NOISE]
     found = []
     for discount, others in zip(self.discounts, near, strict=True):
-      for count in self.counts:
+      for count in [n for n in self.counts if others.near(n)] or [min(self.counts)]:
         wider, _ = others.inverse_bandwidth(_WIDER * count)
         error = others.error(tasks, x, wider)
         found.append((error, discount, *others.inverse_bandwidth(count)))
@@ -98,39 +100,48 @@ class _LeftOut:
     apart = np.where(real, apart, np.inf)
     apart[np.arange(len(rows)), rows] = np.inf
     self.rows, self.apart = rows[real[rows]], apart[real[rows]]
-    others = self.apart[np.isfinite(self.apart)]
-    self.tried = _TRIED / np.mean(others) if np.any(others > 0.0) else 0.0 * _TRIED
-    self.counts = np.array([self._count(beta) for beta in self.tried])
+    finite = self.apart[np.isfinite(self.apart)]
+    self.mean = float(np.mean(finite)) if finite.size else 0.0
+    self.tried = _TRIED / self.mean if self.mean > 0.0 else 0.0 * _TRIED
+    self.counts, self.means = np.transpose([self._around(beta) for beta in self.tried])
 
   def inverse_bandwidth(self, count: float) -> tuple[float, float]:
     """That with which `count` examples count, and their number.
 
     The nearest there is, where examples are too few or prefixes are all the same.
     """
-    wanted = float(np.clip(count, self.counts[-1], self.counts[0]))
-    at = lambda a: np.interp(np.log(wanted), np.log(self.counts[::-1]), a[::-1])
-    return float(at(self.tried)), wanted
+    return self._at(count, self.tried), float(np.clip(count, self.counts[-1], self.counts[0]))
 
-  def _count(self, beta: float) -> float:
-    """The geometric mean over rows of how many examples count."""
+  def near(self, count: float) -> bool:
+    """Whether `count` examples that count are near, on average."""
+    return self._at(count, self.means) <= _NEAR * self.mean
+
+  def _at(self, count: float, values: np.ndarray) -> float:
+    return float(np.interp(np.log(count), np.log(self.counts[::-1]), values[::-1]))
+
+  def _around(self, beta: float) -> tuple[float, float]:
+    """How many examples count, in the geometric mean over rows, and how far they are on average."""
     if not len(self.rows):
-      return 1.0
+      return 1.0, 0.0
     w = np.exp(-max(beta, _SMALLEST) * (self.apart - self.apart.min(axis=1, keepdims=True)))
-    return float(np.exp(np.mean(np.log(w.sum(axis=1) ** 2 / np.square(w).sum(axis=1)))))
+    total = w.sum(axis=1)
+    far = np.sum(w * np.where(np.isfinite(self.apart), self.apart, 0.0), axis=1) / total
+    count = np.exp(np.mean(np.log(total**2 / np.square(w).sum(axis=1))))
+    return float(count), float(np.mean(far))
 
   def task(self, x: np.ndarray, noise: float, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """Examples `[R, D]` and the log-likelihood `[R, N]` of each datum given their noisy x."""
+    """Examples `[R, D]`, and the log-likelihoods `[R, N]` of all data given their noisy x."""
     own = x[self.rows].astype(np.float64)
     noisy = own + noise * rng.normal(size=own.shape)
     squared = np.sum(noisy**2, 1)[:, None] - 2.0 * noisy @ x.T + np.sum(x.astype(float) ** 2, 1)
     return own, -squared / (2.0 * noise**2)
 
   def error(self, tasks: list[tuple[np.ndarray, ...]], x: np.ndarray, beta: float) -> float:
-    """The mean square error of the posterior mean."""
-    return float(np.mean([self._squared(own, log, x, beta) for own, log in tasks]))
-
-  def _squared(self, own: np.ndarray, log: np.ndarray, x: np.ndarray, beta: float) -> float:
-    log = log - max(beta, _SMALLEST) * self.apart
-    weights = np.exp(log - log.max(axis=1, keepdims=True))
-    mean = weights @ x / weights.sum(axis=1, keepdims=True)
-    return float(np.mean(np.sum((own - mean) ** 2, axis=1)))
+    """The mean square error of the posterior mean over the others."""
+    found = []
+    for own, log in tasks:
+      log = log - max(beta, _SMALLEST) * self.apart
+      shares = np.exp(log - log.max(axis=1, keepdims=True))
+      mean = shares @ x / shares.sum(axis=1, keepdims=True)
+      found.append(np.mean(np.sum((own - mean) ** 2, axis=1)))
+    return float(np.mean(found))
