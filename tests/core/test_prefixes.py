@@ -177,7 +177,7 @@ def test_scales_do_not_depend_on_the_number_of_values_or_their_scale(size):
 def test_where_no_prefix_is_near_the_example_is_alone(size, alone):
   """In 28 dimensions the nearest of 1,024 is two thirds as far as any other."""
   found = fitted(dict(x=first_order(np.random.default_rng(3), 1024, size)))
-  assert all((count == 1.0) == alone for count in found.count[1:])
+  assert all((count < 1.1) == alone for count in found.count[1:])
   fixed = fitted(dict(x=first_order(np.random.default_rng(3), 1024, size)), counts=(4.0,))
   np.testing.assert_allclose(fixed.count[1:], 4.0, rtol=1e-6)
 
