@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dfim.data.images import digits
-from dfim.data.synthetic import toys, walk
+from dfim.data.synthetic import cross, toys, walk
 from tests.data.helpers import assert_equal, refused
 
 TOYS = [
@@ -16,7 +16,7 @@ TOYS = [
   for name, f in inspect.getmembers(toys, inspect.isfunction)
   if not name.startswith("_") and name != "load"
 ]
-SOURCES = [digits.digits, walk.walk, *TOYS]
+SOURCES = [digits.digits, cross.cross, walk.walk, *TOYS]
 
 
 @pytest.fixture(params=SOURCES, ids=lambda f: f.__name__)
@@ -73,7 +73,7 @@ def test_fields_of_a_toy_that_make_no_points_are_named(toy, field, value):
     toy(*args, **{field: value})
 
 
-@pytest.mark.parametrize("source", [*TOYS, walk.walk], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("source", [*TOYS, cross.cross, walk.walk], ids=lambda f: f.__name__)
 def test_reference_points_are_fixed_and_apart_from_training(source):
   test, train = toys.load(source, size=64), toys.load(source, split="train", size=64)
   assert_equal(test, toys.load(source, size=64))
