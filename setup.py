@@ -43,6 +43,8 @@ setuptools.setup(
     "tensorflow": ["tensorflow-cpu>=2.18", "tensorboard>=2.18"],
     # --mode=compile: libtpu, which compiles for TPUs also where there is none
     "tpu": ["jax[tpu]>=0.10,<0.13; platform_system == 'Linux' and platform_machine == 'x86_64'"],
+    # the point mazes in MuJoCo, which dfim/envs is compared with step by step
+    "planning": ["ogbench>=1.2.2,<1.3", "mujoco>=3.1.6,<5"],
     # figures of the benchmarks and of the Colabs
     "plot": ["matplotlib>=3.8"],
     # the test suite: runner, time limits, two processes at a time, executed notebooks, hostile

@@ -9,7 +9,7 @@ import pytest
 
 from dfim.core import conditioning
 from dfim.data.images import digits
-from dfim.data.synthetic import bent_walk, memory_walk, steered_walk, toys, walk
+from dfim.data.synthetic import bent_walk, cross, memory_walk, steered_walk, toys, walk
 from tests.data.helpers import assert_equal, refused
 
 TOYS = [
@@ -18,7 +18,8 @@ TOYS = [
   if not name.startswith("_") and name != "load"
 ]
 WALKS = [walk.walk, memory_walk.memory_walk, bent_walk.bent_walk, steered_walk.steered_walk]
-SOURCES = [digits.digits, *WALKS, *TOYS]
+SEQUENCES = [cross.cross, *WALKS]
+SOURCES = [digits.digits, *SEQUENCES, *TOYS]
 
 
 @pytest.fixture(params=SOURCES, ids=lambda f: f.__name__)
@@ -75,7 +76,7 @@ def test_fields_of_a_toy_that_make_no_points_are_named(toy, field, value):
     toy(*args, **{field: value})
 
 
-@pytest.mark.parametrize("source", [*TOYS, *WALKS], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("source", [*TOYS, *SEQUENCES], ids=lambda f: f.__name__)
 def test_reference_points_are_fixed_and_apart_from_training(source):
   test, train = toys.load(source, size=64), toys.load(source, split="train", size=64)
   assert_equal(test, toys.load(source, size=64))

@@ -1,0 +1,1 @@
+"""Recorded episodes: windows of positions and actions."""

@@ -1,0 +1,1 @@
+"""Worlds to act in: pure functions of JAX, `reset(key)` and `step(state, action)`."""
