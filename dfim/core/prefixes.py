@@ -27,7 +27,7 @@ class Prefixes:
 
 def of_batch(batch: Mapping[str, Any], streams: int = 1) -> Prefixes:
   """Those of a batch that `two_stream.lay_out` returns; `x` may be of any level."""
-  x, mask, cond = batch["x"], batch.get("mask"), batch.get("cond") or {}
+  x, mask, cond = jnp.asarray(batch["x"]), batch.get("mask"), batch.get("cond") or {}
   size, tokens = len(x), x.shape[1] // streams
   cut = lambda a: a[:, :tokens] if conditioning.is_per_token(a) else a
   real = True if mask is None else mask.reshape(mask.shape[:2])[:, :tokens]

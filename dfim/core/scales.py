@@ -84,7 +84,7 @@ class Fit:
     tasks = [near[0].task(x, sigma_data * noise, rng) for noise in _NOISE]
     found = []
     for discount, others in zip(self.discounts, near, strict=True):
-      for count in [n for n in self.counts if others.near(n)] or [min(self.counts)]:
+      for count in [n for n in self.counts if others.are_near(n)] or [min(self.counts)]:
         wider, _ = others.inverse_bandwidth(_WIDER * count)
         error = others.error(tasks, x, wider)
         found.append((error, discount, *others.inverse_bandwidth(count)))
@@ -112,7 +112,7 @@ class _LeftOut:
     """
     return self._at(count, self.tried), float(np.clip(count, self.counts[-1], self.counts[0]))
 
-  def near(self, count: float) -> bool:
+  def are_near(self, count: float) -> bool:
     """Whether `count` examples that count are near, on average."""
     return self._at(count, self.means) <= _NEAR * self.mean
 

@@ -37,12 +37,13 @@ def test_every_row_names_what_there_is_and_differs_from_the_default_as_it_says(r
   config, default = moment_forcing.ROWS[row]("full"), moment_forcing_walk.get_config("full")
   default.steps = config.steps  # which the kernel's schedule follows
   assert resolve.resolve(config.objective, "objective").func
-  defaults = [f"{kind} moment_forcing" for kind in ("final", *moment_forcing.WALKS)]
+  kinds = ("final", *moment_forcing.WALKS, *moment_forcing.FAMILIES)
+  defaults = [f"{kind} moment_forcing" for kind in kinds]
   same = row in (*defaults, "screen default")
   assert (config.objective == default.objective) == same
   assert config.ema == default.ema
   assert config.optimizer.learning_rate.decay_steps == config.steps
-  elsewhere = row.split()[0] in moment_forcing.WALKS
+  elsewhere = row.split()[0] in (*moment_forcing.WALKS, *moment_forcing.FAMILIES)
   assert (config.data == default.data) != elsewhere
   if "self-distillation" in row:
     default.model.time_scale = 10.0
