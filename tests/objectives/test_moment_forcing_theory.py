@@ -202,7 +202,7 @@ def test_a_condition_is_what_a_token_is_conditioned_on(kind, padded):
 
   A rule that is blind to it sees two equal marginal distributions.
   """
-  rng, size = np.random.default_rng(1), 3000
+  rng, size = np.random.default_rng(1), 2000
   cond = rng.normal(size=size)
   real = (rng.uniform(size=size) < 0.5) | ~np.array(padded)
   of_cond = lambda a: a * cond + np.sqrt(1 - a**2) * rng.normal(size=size)
