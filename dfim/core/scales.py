@@ -1,6 +1,6 @@
 """Scales of prefixes, found once, from the first batch: nothing is chosen by hand.
 
-Source: docs/moment_forcing.md, "Scales from the data".
+Source: docs/moment_forcing.md, "Prefixes and their scales".
 """
 
 from collections.abc import Mapping
@@ -61,11 +61,11 @@ class Fit:
     if not self.discounts or not 0.0 <= min(self.discounts) <= max(self.discounts) <= 1.0:
       raise FieldError("scales.discounts", self.discounts, "give numbers in [0, 1].")
 
-  def fit(self, prefixes: Prefixes, x: np.ndarray, *, sigma_data: float, stride: int) -> Scales:
-    """Scales for sequences `x` `[N, T, D]`, every `stride`-th of which the network sees."""
+  def fit(self, prefixes: Prefixes, *, sigma_data: float, stride: int) -> Scales:
+    """Scales for sequences such as these, every `stride`-th of which the network sees."""
     cut = lambda tree, rows: jax.tree.map(lambda a: np.asarray(a)[rows], tree)
-    others, x = cut((prefixes, np.asarray(x)), slice(_OTHERS))
-    rows = np.arange(0, len(x), stride)[:_ROWS]
+    others = cut(prefixes, slice(_OTHERS))
+    x, rows = others.x, np.arange(0, len(others.x), stride)[:_ROWS]
     units = {name: float(a) for name, a in prefixes_lib.units(prefixes).items()}
     distance = jax.jit(prefixes_lib.distance)
     apart = [np.array(distance(cut(others, rows), others, units, g)) for g in self.discounts]

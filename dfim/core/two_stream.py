@@ -77,11 +77,9 @@ def fitted(loss: functools.partial, batch: dict[str, Any]) -> functools.partial:
   spec = of(loss.keywords)
   if not spec.compares or isinstance(spec.scales, Scales):
     return loss
-  batch = lay_out(loss.func, batch, 1)[1]
-  x = jnp.reshape(batch["x"], (*batch["x"].shape[:2], -1))
+  prefixes = prefixes_lib.of_batch(lay_out(loss.func, batch, 1)[1])
   sigma_data = loss.keywords["f"].sigma_data
-  prefixes = prefixes_lib.of_batch(batch)
-  scales = spec.scales.fit(prefixes, x, sigma_data=sigma_data, stride=spec.reference)
+  scales = spec.scales.fit(prefixes, sigma_data=sigma_data, stride=spec.reference)
   spec = dataclasses.replace(spec, scales=scales)
   return functools.partial(loss.func, *loss.args, **loss.keywords | dict(conditioning=spec))
 

@@ -11,7 +11,7 @@ def shares(x: np.ndarray, *, tolerance: float = 0.2) -> dict[str, float]:
 
   A path lies on the cross if it begins and ends within `tolerance` of a corner, passes the centre
   and keeps to the diagonals as closely. It is `whole` if it ends in the corner opposite to its
-  start, as all data do; `stitched` if in one beside it, a V; `returned` if where it began.
+  start, as all data do; `stitched` if in an adjacent one, a V; `returned` if where it began.
   """
   x = inputs.examples(x, "x", 3)
   if x.shape[2] != 2:
@@ -21,8 +21,8 @@ def shares(x: np.ndarray, *, tolerance: float = 0.2) -> dict[str, float]:
   miss = lambda p, corner: np.linalg.norm(p - HALF_WIDTH * corner, axis=-1)
   on_cross = (miss(x[:, 0], start) <= tolerance) & (miss(x[:, -1], end) <= tolerance)
   on_cross &= np.linalg.norm(x, axis=-1).min(1) <= tolerance
-  beside = np.abs(np.abs(x[..., 0]) - np.abs(x[..., 1])) / np.sqrt(2)  # the nearer diagonal
-  on_cross &= beside.max(1) <= tolerance
+  off_diagonal = np.abs(np.abs(x[..., 0]) - np.abs(x[..., 1])) / np.sqrt(2)  # of the nearer one
+  on_cross &= off_diagonal.max(1) <= tolerance
   kept = (start == end).sum(1)  # signs: none of the opposite corner, both of the same
   found = {name: on_cross & (kept == n) for n, name in enumerate(("whole", "stitched", "returned"))}
   return {name: float(np.mean(a)) for name, a in found.items()} | dict(

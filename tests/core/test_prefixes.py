@@ -135,10 +135,9 @@ def test_similarity_is_of_the_examples_in_the_slots_of_a_group():
     np.testing.assert_allclose(found[:, i], similarity(rows)[:, i], rtol=1e-4)
 
 
-def fitted(data, x=None, stride=1, **rule):
-  p = prefixes.of_batch(data)
-  x = np.asarray(data["x"] if x is None else x)
-  return scales_lib.Fit(**rule).fit(p, x, sigma_data=float(np.std(x)), stride=stride)
+def fitted(data, **rule):
+  sigma_data = float(np.std(data["x"]))
+  return scales_lib.Fit(**rule).fit(prefixes.of_batch(data), sigma_data=sigma_data, stride=1)
 
 
 def first_order(rng, count, size, lag=1):

@@ -69,7 +69,7 @@ def test_inner_corners_are_mujocos_and_symmetric():
 
 
 def test_a_seam_between_two_cells_of_a_wall_pushes_sideways_as_in_mujoco():
-  """From MuJoCo 4.0.0: 0.1 deep in a wall, 0.1, 0.05 and 0 units beside the seam of two cells."""
+  """From MuJoCo 4.0.0: 0.1 deep in a wall, 0.1, 0.05 and 0 units from the seam of two cells."""
   gap = jnp.array([[0.6, 0.1], [0.6, 0.05], [0.6, 0.0]])
   moved = np.asarray(push_out(gap, X | BOTH)) - gap
   expected = [(0.084225, 0.00337788), (0.08371226, 0.00252555), (0.08269755, 0.0)]

@@ -22,9 +22,9 @@ def test_the_end_tells_whole_from_stitched_and_returned():
 
 def test_paths_that_stop_early_round_the_centre_or_leave_the_diagonals_are_off():
   whole = paths((-1, -1), (1, 1))
-  beside = np.stack([np.linspace(-0.87, 0.87, 21), np.full(21, -0.87)], axis=-1)
+  adjacent = np.stack([np.linspace(-0.87, 0.87, 21), np.full(21, -0.87)], axis=-1)
   bent = whole + 0.5 * np.sin(np.linspace(0, 2 * np.pi, 21))[:, None] * [1, -1]
-  x = np.stack([whole, whole[:15].repeat(2, 0)[:21], beside, bent])
+  x = np.stack([whole, whole[:15].repeat(2, 0)[:21], adjacent, bent])
   assert composition.shares(x) == dict(whole=0.25, stitched=0.0, returned=0.0, off=0.75)
   assert composition.shares(x, tolerance=1.5)["off"] == 0.0
 
