@@ -114,6 +114,11 @@ def share(batch_size: int, process: Process) -> slice:
   return slice(index * batch_size // count, (index + 1) * batch_size // count)
 
 
+def evenly_spread(count: int, size: int) -> np.ndarray:
+  """The numbers `[size]` of examples that are evenly spread over `count`, both ends included."""
+  return np.linspace(0, count - 1, size).round().astype(int)
+
+
 def count_from(start: int) -> Iterator[int]:
   """start, start + 1, ...: the numbers of the batches after the first `start`."""
   if start < 0:

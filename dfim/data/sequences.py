@@ -54,7 +54,7 @@ def load(
   count = len(data["x"])
   if size is None or inputs.whole(size, "data.size", low=1) >= count:
     return data
-  rows = np.linspace(0, count - 1, size).round().astype(int)
+  rows = base.evenly_spread(count, size)
   take = lambda a: {k: take(v) if k == "cond" else v[rows] for k, v in a.items()}
   return take(data)
 

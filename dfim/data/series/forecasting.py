@@ -206,7 +206,7 @@ def origins(
     rows = f"rows {max(begin, first)}-{end} ({split}), with values known before row {known(series)}"
     raise ValueError(f"data.horizon: {horizon} steps do not fit into {rows}")
   keep = len(found) if count is None else min(count, len(found))
-  return found[np.linspace(0, len(found) - 1, keep).round().astype(int)]
+  return found[base.evenly_spread(len(found), keep)]
 
 
 def targets(series: Series, origin: np.ndarray, horizon: int) -> np.ndarray:

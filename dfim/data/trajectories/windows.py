@@ -99,7 +99,7 @@ def load(
   """`size` windows of a split as by `windows`, evenly spread and without rest, or all."""
   count = _count(recipe, window, split)
   size = count if size is None else min(count, inputs.whole(size, "data.size", low=1))
-  numbers = np.linspace(0, count - 1, size).round().astype(int)
+  numbers = base.evenly_spread(count, size)
   return _cut(recipe, window, point_maze.recorded(recipe, split, cache), numbers)
 
 
