@@ -344,9 +344,9 @@ echo "4711;cluster"
 SRUN = """#!/bin/bash
 printf '%s\\n' "$@" > "$HOME/srun-arguments"
 while [[ "$1" == --* ]]; do shift; done
-"$@" &
 trap 'kill -USR1 $!' USR1
 trap 'kill -KILL $!' TERM
+"$@" &
 while true; do wait $!; code=$?; kill -0 $! 2> /dev/null || break; done
 wait $!
 """
