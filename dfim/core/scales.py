@@ -52,7 +52,7 @@ class Fit:
   is nobody like the example, and 1 counts, its own datum. One value fixes a choice.
   """
 
-  counts: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
+  counts: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
   discounts: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
 
   def __post_init__(self):
